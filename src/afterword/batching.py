@@ -1,0 +1,144 @@
+"""Examples → micro-batches of bounded size, without padding.
+
+How an optimizer step is cut here changes no gradient: weights travel with their positions, and the sum of
+weights over the whole step divides once, in the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afterword.types import Batch, Example, Segment, View
+
+Layout = str
+"""`packed`: all sequences in one row, positions restart. `padded`: a row each, with an attention mask."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How examples are laid out."""
+
+    micro_batch_tokens: int
+    """Bound on the tokens of either view in a micro-batch. A single longer sequence stands alone."""
+    layout: Layout = "packed"
+
+
+def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
+    """Cut examples, in their order, into batches of at most `micro_batch_tokens` a side.
+
+    An example too large for one batch is split by segments; each part reads the teacher's view again.
+    """
+    pieces = [piece for example in examples for piece in _split(example, packing)]
+    return [build_batch(group, packing.layout) for group in _groups(pieces, packing)]
+
+
+def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch:
+    """One micro-batch of examples that all have a teacher view, or all have none."""
+    segments = [segment for example in examples for segment in example.segments]
+    weights = np.concatenate([segment.weights for segment in segments])
+    sources = [np.full(len(s.target_ids), e.source) for e in examples for s in e.segments]
+    return Batch(
+        student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], layout),
+        teacher=_teacher_view(examples, layout),
+        target_ids=torch.from_numpy(np.concatenate([segment.target_ids for segment in segments])),
+        weights=torch.from_numpy(weights),
+        sources=torch.from_numpy(np.concatenate(sources)),
+        total_weight=float(weights.sum(dtype=np.float64)),
+        documents=tuple(dict.fromkeys(example.document for example in examples)),
+    )
+
+
+def without_weight(example: Example) -> Example:
+    """The same example with all weights 0: keeps a process in step with the others, and trains nothing."""
+    return replace(
+        example,
+        segments=tuple(replace(s, weights=np.zeros_like(s.weights)) for s in example.segments),
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all its tensors on a device."""
+    return replace(
+        batch,
+        student=_view_to(batch.student, device),
+        teacher=_view_to(batch.teacher, device) if batch.teacher else None,
+        **{name: getattr(batch, name).to(device) for name in ("target_ids", "weights", "sources")},
+    )
+
+
+def _view_to(view: View, device: torch.device) -> View:
+    mask = None if view.attention_mask is None else view.attention_mask.to(device)
+    moved = {name: getattr(view, name).to(device) for name in ("input_ids", "position_ids", "trained")}
+    return replace(view, attention_mask=mask, **moved)
+
+
+def _teacher_view(examples: Sequence[Example], layout: Layout) -> View | None:
+    ids = [example.teacher_ids for example in examples if example.teacher_ids is not None]
+    assert len(ids) in (0, len(examples)), "all examples of a batch have a teacher view, or none has"
+    if not ids:
+        return None
+    positions = [np.concatenate([s.teacher_positions for s in e.segments]) for e in examples]
+    return _view(ids, positions, layout)
+
+
+def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: Layout) -> View:
+    lengths = np.array([len(row) for row in rows])
+    position_ids = [np.arange(length) for length in lengths]
+    if layout == "packed":
+        offsets = np.concatenate([[0], lengths.cumsum()[:-1]])
+        ids, restarts, mask = _row(rows), _row(position_ids), None
+    else:
+        # Padding stands on the right of causal models, where no real position can read it.
+        width = int(lengths.max())
+        offsets = np.arange(len(rows)) * width
+        ids, restarts = _padded(rows, width), _padded(position_ids, width)
+        mask = _padded([np.ones(length, np.int64) for length in lengths], width)
+    trained = np.concatenate([p + o for p, o in zip(positions, offsets, strict=True)])
+    return View(ids, restarts, mask, torch.from_numpy(trained), tokens=int(lengths.sum()))
+
+
+def _row(rows: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(rows)).unsqueeze(0)
+
+
+def _padded(rows: Sequence[np.ndarray], width: int) -> Tensor:
+    return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
+
+
+def _size(segments: Sequence[Segment], layout: Layout) -> int:
+    lengths = [len(segment.student_ids) for segment in segments]
+    return sum(lengths) if layout == "packed" else max(lengths) * len(lengths)
+
+
+def _split(example: Example, packing: Packing) -> Iterator[Example]:
+    group: list[Segment] = []
+    for segment in example.segments:
+        if group and _size([*group, segment], packing.layout) > packing.micro_batch_tokens:
+            yield replace(example, segments=tuple(group))
+            group = []
+        group.append(segment)
+    yield replace(example, segments=tuple(group))
+
+
+def _groups(examples: Sequence[Example], packing: Packing) -> Iterator[list[Example]]:
+    group: list[Example] = []
+    for example in examples:
+        if group and not _fits([*group, example], packing):
+            yield group
+            group = []
+        group.append(example)
+    if group:
+        yield group
+
+
+def _fits(examples: Sequence[Example], packing: Packing) -> bool:
+    student = _size([s for e in examples for s in e.segments], packing.layout)
+    teacher = [len(e.teacher_ids) for e in examples if e.teacher_ids is not None]
+    if packing.layout != "packed":
+        teacher = [max(teacher, default=0)] * len(teacher)
+    return max(student, sum(teacher)) <= packing.micro_batch_tokens

@@ -1,0 +1,10 @@
+"""Documents in: files, folders and data sets become one list of documents on disk; texts become sentences.
+
+Nothing is dropped in silence: every row that is not used is counted, and says why.
+"""
+
+from afterword.corpus.options import CorpusOptions
+from afterword.corpus.sentences import split_sentences
+from afterword.corpus.store import Corpus, SourceReport, read_corpus
+
+__all__ = ["Corpus", "CorpusOptions", "SourceReport", "read_corpus", "split_sentences"]

@@ -1,0 +1,24 @@
+"""The registry: a method is a declaration in a short file of its own and one line here."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from afterword.errors import ConfigError
+from afterword.methods import disc, finetune
+from afterword.methods.method import Method
+
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in (disc, finetune)}
+DEFAULT_METHOD = disc.METHOD.name
+
+
+def get_method(name: str) -> Method:
+    """The declaration of a method. Unknown names are refused with the nearest known one."""
+    if name in METHODS:
+        return METHODS[name]
+    near = get_close_matches(name, METHODS, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"method: {name!r} is not known. {hint}Known: {', '.join(METHODS)}.")
+
+
+__all__ = ["DEFAULT_METHOD", "METHODS", "Method", "get_method"]

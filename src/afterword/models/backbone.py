@@ -1,0 +1,78 @@
+"""A causal language model as two parts: a backbone that gives hidden states, and a head.
+
+Everything that knows how transformers and peft arrange their modules is in this folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from afterword.objectives import Head
+from afterword.types import View
+
+
+def causal_lm(model: Any) -> Any:
+    """The transformers model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def backbone_of(model: Any) -> nn.Module:
+    """The module that maps token ids to last hidden states."""
+    return causal_lm(model).base_model
+
+
+def head_of(model: Any, *, adapted: bool = True) -> Head:
+    """The head's tensors. `adapted=False`: as they were before an adapter replaced them (modules_to_save)."""
+    inner = causal_lm(model)
+    module, config = inner.get_output_embeddings(), inner.config
+    if hasattr(module, "original_module"):
+        module = module.modules_to_save[module.active_adapters[0]] if adapted else module.original_module
+    scale = getattr(config, "logit_scale", None) or 1.0
+    if divisor := getattr(config, "logits_scaling", None):
+        scale = scale / divisor
+    return Head(
+        weight=module.weight,
+        bias=getattr(module, "bias", None),
+        scale=float(scale),
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+def trained_states(model: Any, view: View) -> Tensor:
+    """Hidden states [N, H] at the view's trained positions, straight from the backbone."""
+    states = backbone_of(model)(**_inputs(view)).last_hidden_state
+    return _at_trained(states, view)
+
+
+def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
+    """The same through `wrapped`, the module that accelerate prepared around `model`.
+
+    Gradients are synchronised only for a forward of the wrapped module. It is asked for no logits at all
+    (`logits_to_keep` is empty, so its head multiplies zero rows), and the hidden states are read where the
+    backbone returns them.
+    """
+    caught: list[Tensor] = []
+    handle = backbone_of(model).register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state))
+    try:
+        none = torch.zeros(0, dtype=torch.int64, device=view.input_ids.device)
+        wrapped(**_inputs(view), logits_to_keep=none)
+    finally:
+        handle.remove()
+    return _at_trained(caught[0], view)
+
+
+def _inputs(view: View) -> dict[str, Any]:
+    return {
+        "input_ids": view.input_ids,
+        "position_ids": view.position_ids,
+        "attention_mask": view.attention_mask,
+        # With a cache asked for, transformers does not look for packed sequences in position_ids.
+        "use_cache": False,
+    }
+
+
+def _at_trained(states_BTH: Tensor, view: View) -> Tensor:
+    return states_BTH.flatten(0, 1).index_select(0, view.trained)

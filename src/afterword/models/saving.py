@@ -1,0 +1,53 @@
+"""Results out: an ordinary folder in the input model's precision, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afterword.models.manifest import MANIFEST, is_complete, staging_folder, write_manifest
+
+
+def save_result(model: Any, tokenizer: Any, run: Path, *, dtype: torch.dtype, merge: bool = False) -> None:
+    """Write the adapted model into the run folder so that `AutoModelForCausalLM.from_pretrained(run)` loads it.
+
+    Full models are written in `dtype`; adapters as peft writes them, and with `merge` also the merged model
+    in `merged/`. The manifest appears last: without it the result does not count as written.
+    """
+    staging = staging_folder(run / "result")
+    _save(model, tokenizer, staging, dtype)
+    if merge and hasattr(model, "merge_and_unload"):
+        _save(model.merge_and_unload(), tokenizer, staging / "merged", dtype)
+    write_manifest(staging)
+    (run / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(run / "merged", ignore_errors=True)
+    for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
+        os.replace(file, run / file.name)
+    staging.rmdir()
+
+
+def has_result(run: Path) -> bool:
+    """Whether the run folder holds a finished, undamaged model."""
+    return is_complete(run)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder)
+        # peft leaves an empty model card; the run writes its own once it is scored.
+        (folder / "README.md").unlink(missing_ok=True)
+    else:
+        state = {name: _in(value, dtype) for name, value in model.state_dict().items()}
+        config_dtype = model.config.dtype
+        model.config.dtype = dtype
+        model.save_pretrained(folder, state_dict=state)
+        model.config.dtype = config_dtype
+    tokenizer.save_pretrained(folder)
+
+
+def _in(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return value.to(dtype) if value.is_floating_point() else value

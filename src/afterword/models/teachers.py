@@ -1,0 +1,94 @@
+"""Teachers: the model as it was given, frozen. Hidden states in eval mode and without gradient."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from afterword.models.backbone import head_of, trained_states
+from afterword.objectives import Head
+from afterword.types import View
+
+
+class Teacher(Protocol):
+    """What a training step asks of a teacher."""
+
+    def head(self) -> Head:
+        """Its head, as it was before training."""
+        ...
+
+    def trained_states(self, view: View) -> Tensor:
+        """Hidden states [N, H] at the view's trained positions."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Move it to where the student trains."""
+        ...
+
+
+@dataclass(frozen=True)
+class FrozenCopy:
+    """A second copy of the weights."""
+
+    model: Any
+
+    def head(self) -> Head:
+        """The copy's own head."""
+        return head_of(self.model)
+
+    @torch.no_grad()
+    def trained_states(self, view: View) -> Tensor:
+        """Hidden states [N, H] of the copy."""
+        return trained_states(self.model, view)
+
+    def to(self, device: torch.device) -> None:
+        """Move the copy."""
+        self.model.to(device)
+
+
+@dataclass(frozen=True)
+class AdapterOff:
+    """The student's own weights with its adapter switched off: no second copy in memory."""
+
+    model: Any
+
+    def head(self) -> Head:
+        """The head before `modules_to_save` replaced it."""
+        return head_of(self.model, adapted=False)
+
+    @torch.no_grad()
+    def trained_states(self, view: View) -> Tensor:
+        """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self.model.disable_adapter():
+                return trained_states(self.model, view)
+        finally:
+            self.model.train(training)
+
+    def to(self, device: torch.device) -> None:
+        """Nothing to move: it is the student."""
+
+
+def frozen_copy(model: Any, dtype: torch.dtype | None = None) -> FrozenCopy:
+    """A frozen copy of a model as it is now, in `dtype` (default: its own)."""
+    twin = copy.deepcopy(model)
+    twin.to(dtype) if dtype else None
+    return freeze(twin)
+
+
+def freeze(model: Any) -> FrozenCopy:
+    """A model that serves as teacher from now on."""
+    model.requires_grad_(False)
+    model.eval()
+    return FrozenCopy(model)
+
+
+def teacher_for(model: Any, dtype: torch.dtype | None = None) -> Teacher:
+    """The teacher that a model starts from: itself with the adapter off under peft, else a frozen copy."""
+    return AdapterOff(model) if hasattr(model, "disable_adapter") else frozen_copy(model, dtype)

@@ -1,0 +1,161 @@
+"""The run folder: the only interface between training, evaluation and reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from afterword.config import AdaptSettings, differences, to_yaml
+from afterword.errors import CheckpointError, ConfigError
+from afterword.models import has_result, replace_file
+from afterword.training.callbacks import trim_metrics
+from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
+
+_VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run trains, by content: paths may move, this may not change."""
+
+    model_fingerprint: str
+    windows_sha256: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of one run."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        """One row per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.yaml").is_file()
+
+    def is_finished(self) -> bool:
+        """Whether the adapted model is written, whole."""
+        return self.exists() and self.state().get("status") == "complete" and has_result(self.path)
+
+    def state(self) -> dict[str, Any]:
+        """state.json, or nothing yet."""
+        return read_json(self.path / "state.json") if (self.path / "state.json").is_file() else {}
+
+    def write_state(self, status: str, identity: Identity, **more: Any) -> None:
+        """Record how far the run has come."""
+        row = {"status": status, **vars(identity), **more}
+        replace_file(self.path / "state.json", json.dumps(row, indent=1))
+
+    def refuse_other_settings(self, settings: AdaptSettings) -> None:
+        """ConfigError where the folder holds a run with settings that lead to other weights, or something else."""
+        if not self.exists():
+            _refuse_foreign_folder(self.path)
+            return
+        saved = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        if changed := differences(saved, settings):
+            raise ConfigError(
+                [
+                    f"output_dir: {str(self.path)!r} holds a run with other settings, which cannot be continued with these. "
+                    "Give another output_dir, or the settings of that run:",
+                    *changed,
+                ]
+            )
+
+    def refuse_other_content(self, identity: Identity) -> None:
+        """CheckpointError where the folder's run was of another model or of other documents."""
+        saved = self.state()
+        for name, what, setting in (
+            ("model_fingerprint", "model", "model_name_or_path"),
+            ("windows_sha256", "documents", "documents"),
+        ):
+            if saved.get(name) and saved[name] != getattr(identity, name):
+                raise CheckpointError(
+                    f"{setting}: the run in {str(self.path)!r} trains another {what} than this (content differs). "
+                    f"Give the {what} of that run to resume it, or another output_dir."
+                )
+
+    def begin(self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str) -> None:
+        """Write what is known before the first step."""
+        replace_file(self.path / "config.yaml", to_yaml(settings))
+        replace_file(self.path / "command.txt", command + "\n")
+        replace_file(self.path / "environment.json", json.dumps(environment(), indent=1))
+        replace_file(self.path / "data.json", json.dumps(data, indent=1, ensure_ascii=False))
+        self.write_state("running", identity)
+
+    def checkpoint_to_resume(self) -> Path | None:
+        """The newest whole checkpoint; metrics.jsonl is cut back to it."""
+        checkpoint = last_complete_checkpoint(self.path)
+        trim_metrics(self.metrics, checkpoint_step(checkpoint) if checkpoint else 0)
+        return checkpoint
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder; a damaged one is a CheckpointError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}). The run folder is damaged.") from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and hardware: what a number depends on besides the settings."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or "cpu")
+    return {
+        **{name: _version(name) for name in _VERSIONED},
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": device,
+        "cpu_count": os.cpu_count(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "commit": _commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"output_dir: {str(path)!r} is a file. Give a folder that is empty or not there yet.")
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(
+            f"output_dir: {str(path)!r} is not empty and holds no run of Afterword. Give a folder that is empty or not "
+            "there yet."
+        )
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"output_dir: {str(path)!r} cannot be written ({parent} is not writable). Give another folder.")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from, or None where it is installed without one."""
+    folder = Path(__file__).parent
+    if not any((parent / ".git").exists() for parent in folder.parents):
+        return None
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip()

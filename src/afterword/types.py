@@ -1,0 +1,155 @@
+"""The nouns that travel between folders.
+
+Shape letters, the same in every file of afterword:
+    B  sequences (rows) in a micro-batch    T  positions in a row
+    V  vocabulary size                      H  hidden size
+    N  trained positions of a micro-batch, flattened in row order
+
+The shift between "a position" and "the token it predicts" happens once, in `Segment`: position t of a
+view predicts the token at t + 1, and `target_ids` holds that token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text to be learned, as it was read."""
+
+    id: str
+    text: str
+    title: str | None = None
+    date: str | None = None
+    source: str = ""
+    """Where it came from: a file, or a data-set id. Losses and counts are reported per source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row or document that was not used, and why. Nothing is dropped without one of these."""
+
+    source: str
+    location: str
+    """`line 12`, `row 3`, or a document id."""
+    reason: str
+    """One of a few words that counts are kept by: empty, duplicate, undecodable, broken, too_short."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """A document, or a piece of it that fits the context: tokens, cut into sentences.
+
+    A document longer than the context is read in overlapping windows at sentence boundaries; each counts
+    as a document of its own. Sentences before `first_new_sentence` were trained in the window before and
+    are context only.
+    """
+
+    index: int
+    """Row in the prepared data. Seeds every draw made for this window."""
+    document: str
+    source: int
+    """Position of the document's source among the corpus's sources."""
+    token_ids: np.ndarray  # [n] int64, without BOS or EOS
+    sentence_starts: np.ndarray  # [m] int64, offsets into token_ids; the first is 0
+    first_new_sentence: int
+    is_document_end: bool
+    anchor_ids: np.ndarray  # [a] int64, the title as the document's own tokens; empty when not asked for
+
+    @property
+    def first_new_token(self) -> int:
+        """Offset of the first token that was not in the window before."""
+        return int(self.sentence_starts[self.first_new_sentence])
+
+    def sentence(self, i: int) -> tuple[int, int]:
+        """Token offsets [start, end) of sentence i."""
+        starts = self.sentence_starts
+        end = starts[i + 1] if i + 1 < len(starts) else len(self.token_ids)
+        return int(starts[i]), int(end)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """One sequence that the student reads, and the positions of it that are trained."""
+
+    student_ids: np.ndarray  # [t] int64
+    student_positions: np.ndarray  # [n] int64; position p predicts student_ids[p + 1]
+    teacher_positions: np.ndarray  # [n] int64; the teacher's position that predicts the same token
+    target_ids: np.ndarray  # [n] int64, the gold next tokens
+    weights: np.ndarray  # [n] float32, the averaging rule; see Batch.weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """What one window becomes: one teacher view and the student segments aligned with it."""
+
+    document: str
+    source: int
+    teacher_ids: np.ndarray | None  # [t] int64, or None where the method has no teacher
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The rows that one side reads. Packed: B = 1, `position_ids` restart at 0, no attention mask."""
+
+    input_ids: Tensor  # [B, T] int64
+    position_ids: Tensor  # [B, T] int64
+    attention_mask: Tensor | None  # [B, T] int64, only where rows are padded
+    trained: Tensor  # [N] int64, indices into the flattened [B * T]
+    tokens: int
+    """Real tokens in `input_ids`, counted on the CPU so that reading it costs no synchronisation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One micro-batch: student and teacher views, aligned position by position."""
+
+    student: View
+    teacher: View | None
+    target_ids: Tensor  # [N] int64
+    weights: Tensor  # [N] float32
+    """Carry every averaging rule. Their sum over the whole optimizer step divides the loss, once."""
+    sources: Tensor  # [N] int64
+    total_weight: float
+    """Sum of `weights`, counted on the CPU."""
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its 95 % interval (None where it cannot be had, as for a single value)."""
+
+    value: float
+    interval_95: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One measured quantity, before and after adaptation. `before` or `after` is None where not measured."""
+
+    task: str
+    """What was measured on: `learning/trained`, `questions/closed_book`, `drift/own_samples`, …"""
+    metric: str
+    """Quantity with its unit in the name: `nll_nats`, `exact_match_frac`, `bits_per_byte`, …"""
+    version: int
+    """Of the measure's definition. Scores of different versions are not compared."""
+    n: int
+    """Independent units (documents, questions, samples) that the interval is over."""
+    seeds: int = 1
+    before: Estimate | None = None
+    after: Estimate | None = None
+    change: Estimate | None = None
+    """after − before, paired over the same units."""
+    better: str | None = None
+    """`lower`, `higher`, or None where neither is better."""
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Decoding, prompt, template: what is needed to repeat the measurement."""

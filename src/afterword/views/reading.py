@@ -1,0 +1,182 @@
+"""Document → windows: tokenised once, cut into sentences, and into pieces that fit the context.
+
+Nothing of a document is dropped here. What is read in several windows, and what had to be cut inside a
+sentence, is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from afterword.corpus import split_sentences
+from afterword.errors import CheckpointError, ConfigError
+from afterword.types import Document, Window
+
+Join = Literal["document", "authors"]
+Bos = Literal["auto", "always", "never"]
+MAX_ANCHOR_TOKENS = 32
+"""A first line that is a paragraph is no title: the anchor is cut here, and counted. Our choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """What stands around a document's own tokens."""
+
+    bos_ids: tuple[int, ...]
+    eos_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How documents are read. Everything here changes the windows, so all of it is part of a run's identity."""
+
+    max_length: int
+    """Context in tokens, BOS and EOS included."""
+    window_overlap: float = 0.25
+    """Share of the context that a later window repeats as context only. METHODS §1 leaves it open: ours."""
+    join: Join = "document"
+    """`document`: tokenised once and cut by character offsets. `authors`: each sentence tokenised alone."""
+    anchored: bool = False
+    """Whether the title (or first line) is kept for every window, for views that begin with it."""
+    language: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """The windows of one document, and what had to be cut."""
+
+    windows: tuple[Window, ...]
+    cut_sentences: int
+    cut_anchor: bool
+
+
+def special_tokens(tokenizer: Any, bos: Bos, join: Join) -> SpecialTokens:
+    """BOS as the tokenizer adds it by itself (`auto`), always, or never; `auto` is never under `authors`.
+
+    The authors of DiSC add none; models with an attention sink need theirs.
+    """
+    if bos == "always" and tokenizer.bos_token_id is None:
+        raise ConfigError("bos: 'always' needs a tokenizer with a BOS token; this one has none. Use 'auto'.")
+    if bos == "always":
+        return SpecialTokens((tokenizer.bos_token_id,), tokenizer.eos_token_id)
+    if bos == "never" or join == "authors":
+        return SpecialTokens((), tokenizer.eos_token_id)
+    plain = tokenizer("a", add_special_tokens=False).input_ids
+    full = tokenizer("a").input_ids
+    before = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
+    return SpecialTokens(tuple(full[:before]), tokenizer.eos_token_id)
+
+
+def read_document(
+    document: Document, source: int, tokenizer: Any, special: SpecialTokens, reading: Reading
+) -> ReadDocument:
+    """Tokenise, cut at sentences, and window one document. `Window.index` is set when it is stored."""
+    text, anchor_characters = _anchored_text(document) if reading.anchored else (document.text, 0)
+    token_ids, sentence_starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading)
+    cut_anchor = len(anchor_ids) > MAX_ANCHOR_TOKENS
+    anchor_ids = anchor_ids[:MAX_ANCHOR_TOKENS]
+    # Room for BOS, EOS and the anchor on the longer of the two views.
+    capacity = reading.max_length - len(special.bos_ids) - 1 - len(anchor_ids)
+    if capacity < 8:
+        raise ConfigError(
+            f"max_length: {reading.max_length} tokens leave {capacity} for text after BOS, EOS and title; "
+            "at least 8 are needed. Raise max_length."
+        )
+    overlap = int(capacity * reading.window_overlap)
+    starts, cut = _fitting(sentence_starts, len(token_ids), capacity, overlap)
+    windows = tuple(
+        Window(
+            index=-1,
+            document=document.id,
+            source=source,
+            token_ids=token_ids[low:end],
+            sentence_starts=window_starts - low,
+            first_new_sentence=first_new,
+            is_document_end=end == len(token_ids),
+            anchor_ids=anchor_ids,
+        )
+        for low, end, window_starts, first_new in _windows(starts, len(token_ids), capacity, overlap)
+    )
+    return ReadDocument(windows, cut, cut_anchor)
+
+
+def _anchored_text(document: Document) -> tuple[str, int]:
+    """The text with its title in front where it is not there yet, and how many characters the title takes."""
+    text, title = document.text.lstrip(), (document.title or "").strip()
+    if title and not text.startswith(title):
+        text = f"{title}\n\n{text}"
+    line = title or text.partition("\n")[0]
+    following = len(text) - len(line) - len(text[len(line) :].lstrip("\n"))
+    return text, len(line) + following
+
+
+def _tokenise(
+    text: str, anchor_characters: int, tokenizer: Any, reading: Reading
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Token ids [n], sentence starts [m] as token offsets, anchor ids [a]."""
+    spans = split_sentences(text, reading.language)
+    if reading.join == "authors":
+        pieces = [_ids(tokenizer, text[start:end].strip()) for start, end in spans]
+        pieces = [piece for piece in pieces if len(piece)]
+        lengths = np.array([0, *(len(piece) for piece in pieces)], np.int64)
+        ids = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+        return ids, lengths.cumsum()[:-1], _ids(tokenizer, text[:anchor_characters])
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            "tokenizer: cutting a document at sentences needs character offsets, which only a fast tokenizer "
+            "(tokenizer.json) gives. Convert the tokenizer, or use join=authors."
+        )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids = np.array(encoded.input_ids, np.int64)
+    # A token belongs to the sentence that its last character is in: " He" is of the sentence of "He".
+    ends = np.maximum.accumulate(np.array([end for _, end in encoded.offset_mapping], np.int64))
+    starts = np.searchsorted(ends, [start for start, _ in spans], side="right")
+    starts = np.unique(starts[starts < len(ids)])
+    anchor = int(np.searchsorted(ends, anchor_characters, side="right")) if anchor_characters else 0
+    return ids, starts, ids[:anchor]
+
+
+def _ids(tokenizer: Any, text: str) -> np.ndarray:
+    return np.array(tokenizer(text, add_special_tokens=False, verbose=False).input_ids, np.int64)
+
+
+def _fitting(starts: np.ndarray, length: int, capacity: int, overlap: int) -> tuple[np.ndarray, int]:
+    """Sentence starts with every sentence short enough to follow its overlap, and how many were cut.
+
+    Only a document that does not fit the context is touched.
+    """
+    if length <= capacity:
+        return starts, 0
+    limit = capacity - max(1, overlap)
+    ends = np.append(starts[1:], length)
+    cut = int(((ends - starts) > limit).sum())
+    pieces = [np.arange(start, end, limit) for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate(pieces), cut
+
+
+def _windows(
+    starts: np.ndarray, length: int, capacity: int, overlap: int
+) -> Iterator[tuple[int, int, np.ndarray, int]]:
+    """(first token, end token, sentence starts, index of the first new sentence) of every window."""
+    ends = np.append(starts[1:], length)
+    first = 0
+    while first < len(starts):
+        room = min(overlap, capacity - int(ends[first] - starts[first]))
+        low = _context_start(starts, first, room)
+        last = int(np.searchsorted(ends, low + capacity, side="right"))
+        context = starts[(starts >= low) & (starts < starts[first])]
+        if low < starts[first] and (len(context) == 0 or context[0] > low):
+            context = np.concatenate([[low], context])
+        yield low, int(ends[last - 1]), np.concatenate([context, starts[first:last]]), len(context)
+        first = last
+
+
+def _context_start(starts: np.ndarray, first: int, room: int) -> int:
+    """Where the overlap begins: at a sentence if a whole one fits the room, else inside the one before."""
+    earliest = max(0, int(starts[first]) - room)
+    boundary = int(starts[np.searchsorted(starts, earliest, side="left")])
+    return boundary if boundary < starts[first] else earliest
