@@ -6,6 +6,7 @@ declaration, or the model.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -25,6 +26,31 @@ def _setting(default: Any, text: str, panel: str, *, weights: bool = True, **rul
     return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
 
 
+_OPTIONAL = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+)
+"""Settings that follow the method's declaration when not given."""
+_DECIDED_ELSEWHERE = {
+    "output_dir": "output_dir",
+    "per_device_train_batch_size": "documents_per_step",
+    "per_gpu_train_batch_size": "documents_per_step",
+    "bf16": "precision",
+    "fp16": "precision",
+    "remove_unused_columns": "nothing: batches are built by the view",
+    "ddp_find_unused_parameters": "nothing: every parameter is reached in every step",
+    "label_names": "nothing: targets are built by the view",
+    "group_by_length": "documents_per_step",
+    "train_sampling_strategy": "documents_per_step",
+}
+"""Fields of TrainingArguments that a setting of ours, or the design, decides."""
+
+
 class AdaptSettings(BaseModel):
     """Everything that `afterword adapt` can be told. Unknown names are errors."""
 
@@ -32,7 +58,9 @@ class AdaptSettings(BaseModel):
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
     model_name_or_path: str = _setting("", "Folder or hub id of the model to adapt.", "Model", weights=False)
-    documents: tuple[str, ...] = _setting((), "Files, folders, globs, data-set ids.", "Documents", weights=False)
+    documents: tuple[str, ...] = _setting(
+        (), "Files, folders, globs, data-set ids.", "Documents", weights=False
+    )
     output_dir: str = _setting("", "Run folder.", "Run", weights=False)
     method: str = _setting("disc", "See `afterword methods`.", "Method")
 
@@ -50,15 +78,21 @@ class AdaptSettings(BaseModel):
     date_column: str | None = _setting(None, "Column of the date.", "Documents")
     source_column: str | None = _setting(None, "Column of the source.", "Documents")
     language: str = _setting("en", "Language code for finding sentences.", "Documents")
-    skip_bad_rows: bool = _setting(False, "Skip broken rows, counted and listed, instead of stopping.", "Documents")
+    skip_bad_rows: bool = _setting(
+        False, "Skip broken rows, counted and listed, instead of stopping.", "Documents"
+    )
     max_document_mib: float = _setting(64.0, "A larger document stops the run.", "Documents", gt=0)
     max_documents: int | None = _setting(None, "Read at most so many documents.", "Documents", ge=1)
     streaming: bool = _setting(False, "Read data-set ids as streams.", "Documents")
 
     max_length: int | None = _setting(None, "Context in tokens; the model's own, at most 8192, if not given.", "Step", ge=16)  # fmt: skip  # noqa: E501
-    window_overlap: float = _setting(0.25, "Share of the context that a later window repeats.", "Step", ge=0, le=0.75)
+    window_overlap: float = _setting(
+        0.25, "Share of the context that a later window repeats.", "Step", ge=0, le=0.75
+    )
     documents_per_step: int = _setting(1, "Documents in an optimizer step, over all processes and accumulation.", "Step", ge=1)  # fmt: skip  # noqa: E501
-    step_tokens: int | None = _setting(None, "Tokens in an optimizer step, instead of documents.", "Step", ge=1)
+    step_tokens: int | None = _setting(
+        None, "Tokens in an optimizer step, instead of documents.", "Step", ge=1
+    )
     micro_batch_tokens: int = _setting(8192, "Tokens in memory at once, on either side. Changes no gradient.", "Step", ge=16)  # fmt: skip  # noqa: E501
     packing: Literal["auto", "off"] = _setting("auto", "Packed rows where the model keeps texts apart (checked).", "Step")  # fmt: skip  # noqa: E501
 
@@ -66,7 +100,9 @@ class AdaptSettings(BaseModel):
     num_train_epochs: float | None = _setting(None, "Passes over the documents.", "Optimizer", gt=0)
     max_steps: int | None = _setting(None, "Optimizer steps, instead of passes.", "Optimizer", ge=1)
     lr_scheduler_type: str | None = _setting(None, "Schedule, as transformers names it.", "Optimizer")
-    warmup_steps: float | None = _setting(None, "Steps, or a share of all steps if below 1.", "Optimizer", ge=0)
+    warmup_steps: float | None = _setting(
+        None, "Steps, or a share of all steps if below 1.", "Optimizer", ge=0
+    )
     weight_decay: float | None = _setting(None, "AdamW's decay.", "Optimizer", ge=0)
     max_grad_norm: float | None = _setting(None, "Clip gradients at this norm; 0: do not.", "Optimizer", ge=0)
     gradient_accumulation_steps: int = _setting(1, "Parts that a step is loaded in.", "Optimizer", ge=1)
@@ -75,7 +111,9 @@ class AdaptSettings(BaseModel):
 
     precision: Precision = _setting("auto", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere.", "Model")  # fmt: skip  # noqa: E501
     teacher_precision: Literal["auto", "float32", "bf16"] = _setting("auto", "auto: bf16 on GPU.", "Model")
-    attn_implementation: str | None = _setting(None, "sdpa, eager, flash_attention_2, flex_attention.", "Model")
+    attn_implementation: str | None = _setting(
+        None, "sdpa, eager, flash_attention_2, flex_attention.", "Model"
+    )
 
     use_peft: bool = _setting(False, "LoRA instead of all weights.", "LoRA")
     lora_r: int = _setting(16, "Rank.", "LoRA", ge=1)
@@ -140,15 +178,6 @@ class AdaptSettings(BaseModel):
 
     def training_settings(self) -> dict[str, Any]:
         """What was set of TrainingArguments, by their names there."""
-        optional = (
-            "learning_rate",
-            "num_train_epochs",
-            "max_steps",
-            "lr_scheduler_type",
-            "warmup_steps",
-            "weight_decay",
-            "max_grad_norm",
-        )
         always = (
             "gradient_accumulation_steps",
             "gradient_checkpointing",
@@ -158,7 +187,7 @@ class AdaptSettings(BaseModel):
             "push_to_hub",
             "dataloader_num_workers",
         )
-        given = {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
         evaluating = {"eval_strategy": "steps", "eval_steps": self.eval_steps} if self.eval_steps else {}
         report_to = {"report_to": list(self.report_to) or "none"}
         return {**given, **{name: getattr(self, name) for name in always}, **evaluating, **report_to}
@@ -174,9 +203,12 @@ def read_settings(raw: Mapping[str, Any], origin: str = "These settings") -> Ada
         # The rest is checked too, so that a person mends everything at once.
         settings = AdaptSettings.model_validate({k: v for k, v in raw.items() if k not in bad})
     problems += [
-        problem for problem in settings.relations() if problem.split(":")[0] not in {p.split(":")[0] for p in problems}
+        problem
+        for problem in settings.relations()
+        if problem.split(":")[0] not in {p.split(":")[0] for p in problems}
     ]
     problems += _method_problems(settings)
+    problems += _trainer_problems(settings)
     if problems:
         raise ConfigError(problems)
     return settings
@@ -230,6 +262,27 @@ def _method_problems(settings: AdaptSettings) -> list[str]:
         hint = f"Did you mean {near[0]}? " if near else ""
         return [f"strategy: {settings.strategy!r} is not known. {hint}Known: {', '.join(STRATEGIES)}."]
     return []
+
+
+def _trainer_problems(settings: AdaptSettings) -> list[str]:
+    """Fields under `trainer:` that TrainingArguments does not have, or that are decided elsewhere."""
+    if not settings.trainer:
+        return []
+    # Slow to import, and needed by few.
+    from transformers import TrainingArguments
+
+    known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
+    flat = {*settings.training_settings(), *_OPTIONAL}
+    problems = []
+    for name in settings.trainer:
+        if name in _DECIDED_ELSEWHERE or name in flat:
+            better = _DECIDED_ELSEWHERE.get(name, f"the setting {name} itself")
+            problems.append(f"trainer.{name}: decided by {better}. Leave it out here.")
+        elif name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See TrainingArguments for its fields."
+            problems.append(f"trainer.{name}: no such field of TrainingArguments. {hint}")
+    return problems
 
 
 def _problem(detail: Any) -> str:

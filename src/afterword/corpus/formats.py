@@ -121,8 +121,8 @@ def _json_rows(origin: Origin, options: CorpusOptions) -> Rows:
     raw = read_whole(origin.path, max_bytes=_MAX_JSON_BYTES)
     if raw is None:
         raise DataError(
-            f"{origin.shown}: larger than {_MAX_JSON_BYTES // 2**20} MiB, the most that is read of a .json file, as "
-            "it has to be in memory whole. Convert it to JSON lines (.jsonl), one row a line."
+            f"{origin.shown}: larger than {_MAX_JSON_BYTES // 2**20} MiB, the limit of .json files, which "
+            "have to be in memory whole. Convert it to JSON lines (.jsonl), one row a line."
         )
     try:
         content = json.loads(decode(Line(1, 0, raw)))

@@ -97,6 +97,6 @@ def decode(line: Line, *, keep_invalid: bool = False) -> str:
 def too_large(place: str, max_bytes: int) -> DataError:
     """What is said of a document or line over the limit."""
     return DataError(
-        f"{place}: larger than max_document_mib = {max_bytes / 2**20:g}. Documents are never cut: "
+        f"{place}: larger than max_document_mib = {max_bytes / 2**20:.4g}. Documents are never cut: "
         "raise the setting, or split the document."
     )

@@ -29,7 +29,7 @@ class CorpusOptions:
     @property
     def max_document_bytes(self) -> int:
         """`max_document_mib` in bytes."""
-        return int(self.max_document_mib * 2**20)
+        return round(self.max_document_mib * 2**20)
 
     def problems(self) -> Iterator[str]:
         """One sentence for every setting that cannot be used."""

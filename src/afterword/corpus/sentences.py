@@ -47,13 +47,14 @@ def _sentence_starts(text: str, code: str) -> Iterator[int]:
         # Paragraph by paragraph, because the splitter works in pieces of about 10,000 characters and
         # loses the blank lines between them.
         paragraph = readable[first:last]
+        bounds = get_sentence_boundaries(code, readable[first:last])
+        pieces = ((first + bound["start_index"], first + bound["end_index"]) for bound in bounds)
+        starts = (
+            end - len(readable[start:end].lstrip()) for start, end in pieces if readable[start:end].strip()
+        )
+        next(starts, None)
         yield first
-        at = 0
-        for boundary in get_sentence_boundaries(code, paragraph):
-            start, end = boundary["start_index"], boundary["end_index"]
-            if start > at and paragraph[at:start].strip() and paragraph[start:end].strip():
-                yield first + start
-                at = start
+        yield from starts
 
 
 def _paragraphs(text: str) -> Iterator[tuple[int, int]]:

@@ -110,7 +110,7 @@ def _summary(run: RunFolder) -> str:
     model = PurePath(str(run.settings.get("model_name_or_path") or "The model")).name
     read = _plural(run.data.documents, "document")
     tokens = f" ({_plural(run.data.tokens, 'token')})" if run.data.tokens else ""
-    steps = run.state.steps or max((row.get("step") or 0 for row in run.metrics), default=0)
+    steps = run.state.steps or max((row["step"] for row in run.metrics), default=0)
     seconds = run.state.seconds
     time = f", taking {numbers.duration(seconds)}" if seconds is not None else ""
     return f"{model} was taught {read}{tokens} in {_plural(steps, 'optimizer step')}{time}."

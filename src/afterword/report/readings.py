@@ -142,4 +142,5 @@ def _tally(rows: Sequence[Row]) -> str:
     }
     tones = [row.reading.tone for row in rows]
     parts = [f"{tones.count(tone)} {text}" for tone, text in words.items() if tone in tones]
-    return f"Of {len(rows)} measures: {', '.join(parts)}." if parts else ""
+    noun = "measure" if len(rows) == 1 else "measures"
+    return f"Of {len(rows)} {noun}: {', '.join(parts)}." if rows else ""

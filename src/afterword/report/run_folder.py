@@ -177,7 +177,7 @@ def _measured_only(row: dict[str, Any]) -> dict[str, Any] | None:
     """An estimate without a value is none, and an interval without a bound supports no conclusion."""
     if row.keys() != {"value", "interval_95"}:
         return row
-    if None in (row["interval_95"] or ()):
+    if isinstance(row["interval_95"], list) and None in row["interval_95"]:
         row["interval_95"] = None
     return None if row["value"] is None else row
 
@@ -217,6 +217,9 @@ def _metric_rows(text: str) -> tuple[Json, ...]:
 
 def _metric_row(number: int, line: str) -> Json:
     try:
-        return _json_object(line)
+        row = _json_object(line)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error
+    if not isinstance(row.get("step"), int):
+        raise ValueError(f"line {number}: it has no step")
+    return row

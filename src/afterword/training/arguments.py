@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from difflib import get_close_matches
 from typing import Any
 
 from transformers import TrainingArguments
@@ -52,31 +51,3 @@ def declared_arguments(method: Method, arguments: TrainingArguments) -> Training
     known = {item.name for item in dataclasses.fields(arguments) if item.init}
     values = {name: getattr(arguments, name) for name in known}
     return type(arguments)(**{**values, **changed})
-
-
-_OURS = {
-    "output_dir": "output_dir",
-    "per_device_train_batch_size": "documents_per_step",
-    "per_gpu_train_batch_size": "documents_per_step",
-    "bf16": "precision",
-    "fp16": "precision",
-    "remove_unused_columns": "nothing: batches are built by the view",
-    "ddp_find_unused_parameters": "nothing: every parameter is reached in every step",
-    "label_names": "nothing: targets are built by the view",
-    "group_by_length": "documents_per_step",
-    "train_sampling_strategy": "documents_per_step",
-}
-
-
-def field_problems(settings: dict[str, Any]) -> list[str]:
-    """What is wrong with the fields given under `trainer:`: unknown ones, and those that a setting of ours decides."""
-    known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
-    problems = []
-    for name in settings:
-        if name in _OURS:
-            problems.append(f"trainer.{name}: decided by {_OURS[name]}. Leave it out.")
-        elif name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "See TrainingArguments for its fields."
-            problems.append(f"trainer.{name}: no such field of TrainingArguments. {hint}")
-    return problems

@@ -23,7 +23,9 @@ def last_complete_checkpoint(run: Path) -> Path | None:
 def require_complete(folder: Path) -> Path:
     """The folder, if it is a whole checkpoint; CheckpointError otherwise. Never a resume without optimizer state."""
     if not folder.is_dir():
-        raise CheckpointError(f"resume_from_checkpoint: {str(folder)!r} is no folder. Give a checkpoint-N folder of a run.")
+        raise CheckpointError(
+            f"resume_from_checkpoint: {str(folder)!r} is no folder. Give a checkpoint-N folder of a run."
+        )
     if not is_complete(folder):
         raise CheckpointError(
             f"resume_from_checkpoint: {str(folder)!r} is not whole: its manifest is missing, or a file that it lists is "

@@ -20,7 +20,16 @@ from afterword.models import has_result, replace_file
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
-_VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
+_VERSIONED = (
+    "afterword",
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "tokenizers",
+    "sentencex",
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,9 @@ def environment() -> dict[str, Any]:
 
 def _refuse_foreign_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise ConfigError(f"output_dir: {str(path)!r} is a file. Give a folder that is empty or not there yet.")
+        raise ConfigError(
+            f"output_dir: {str(path)!r} is a file. Give a folder that is empty or not there yet."
+        )
     if path.is_dir() and any(path.iterdir()):
         raise ConfigError(
             f"output_dir: {str(path)!r} is not empty and holds no run of Afterword. Give a folder that is empty or not "
@@ -137,7 +148,9 @@ def _refuse_foreign_folder(path: Path) -> None:
         )
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"output_dir: {str(path)!r} cannot be written ({parent} is not writable). Give another folder.")
+        raise ConfigError(
+            f"output_dir: {str(path)!r} cannot be written ({parent} is not writable). Give another folder."
+        )
 
 
 def _version(package: str) -> str | None:

@@ -16,7 +16,14 @@ from afterword.views.reading import Bos, Join, SpecialTokens
 from afterword.views.segments import Averaging, Span, aligned_segments
 
 Strategy = Literal[
-    "sentence", "middle", "uniform_sentence", "random_token", "uniform_token", "random_token_suffix", "all", "anchor"
+    "sentence",
+    "middle",
+    "uniform_sentence",
+    "random_token",
+    "uniform_token",
+    "random_token_suffix",
+    "all",
+    "anchor",
 ]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 _SENTENCES = ("sentence", "middle", "uniform_sentence", "all", "anchor")
@@ -50,7 +57,11 @@ class SplitContext:
         """Why this window can never give a target, or None. Such windows are counted, not trained."""
         if self.strategy not in _SENTENCES:
             new = len(window.token_ids) - max(1, window.first_new_token)
-            return None if len(window.token_ids) >= MIN_WINDOW_TOKENS and new >= MIN_TARGET_TOKENS else "too_short"
+            return (
+                None
+                if len(window.token_ids) >= MIN_WINDOW_TOKENS and new >= MIN_TARGET_TOKENS
+                else "too_short"
+            )
         if len(window.sentence_starts) < 2:
             return "one_sentence"
         return None if _eligible(window) else "too_short"

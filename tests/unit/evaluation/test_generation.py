@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from afterword.evaluation.generation import generate_greedy, sample
+from afterword.evaluation.generation import _DrawnToken, generate_greedy, sample
 
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "stories260K"
 EOS = 1
@@ -133,6 +133,13 @@ def test_top_p_leaves_only_the_probable_tokens():
     nucleus = set(tokens[: int((ordered.cumsum(-1) < 0.3).sum()) + 1].tolist())
     drawn = sample(model, tokenizer, [PROMPTS[0]] * 200, max_new_tokens=1, seed=0, top_p=0.3)
     assert {ids[0] for ids in drawn} <= nucleus
+
+
+@pytest.mark.parametrize(("draw", "token"), [(0.0, 1), (0.49, 1), (0.51, 3), (1 - 2**-53, 3)])
+def test_a_token_of_probability_zero_is_never_drawn(draw: float, token: int):
+    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0]])
+    left = _DrawnToken(torch.tensor([[draw]], dtype=torch.float64), 0)(torch.empty(1, 0), scores)
+    assert left.isfinite().nonzero().tolist() == [[0, token]]
 
 
 def test_a_completion_ends_with_the_token_that_ended_it_and_not_before_the_minimum():

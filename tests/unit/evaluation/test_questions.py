@@ -189,10 +189,23 @@ def test_the_saved_prompt_holds_the_document_in_open_book_only(setting: Setting)
     assert template.replace("{document}", "Text 3.").replace("{question}", "Key 3?") == expected
 
 
+@pytest.mark.parametrize(("chat_template", "text"), [(None, "ok"), (CHAT_TEMPLATE, "ok\nno")])
+def test_without_a_template_a_line_break_inside_a_token_ends_the_answer(
+    monkeypatch: pytest.MonkeyPatch, chat_template: str | None, text: str
+):
+    tokenizer = _tokenizer(chat_template)
+    written = tokenizer(" ok\nno</s>", add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr("afterword.evaluation.questions.generate_greedy", lambda *_, **__: [written])
+    (answer,) = answer_questions(
+        _random_llama(), tokenizer, QUESTIONS[:1], documents=None, setting="closed_book", max_length=99
+    )
+    assert answer.text == text
+
+
 def test_open_book_leaves_out_what_it_cannot_ask_whole_and_counts_it():
     tokenizer, model = _tokenizer(None), _random_llama()
-    documents = {"doc-0": "short", "doc-1": "long " * 100, "doc-2": "short"}
-    # <s>, "short", two line breaks, "Question: Key 0?\nAnswer:", and four new tokens: exactly full.
+    documents = {"doc-0": "short", "doc-1": "short!", "doc-2": "short"}
+    # Exactly full with four new tokens; one character more in the document does not fit.
     max_length = len(build_prompt(tokenizer, "Key 0?", "short").ids) + 4
     answers = answer_questions(
         model,
@@ -239,6 +252,7 @@ def test_before_and_after_must_be_the_same_questions():
         ("the", ("a",), 1.0, 1.0),
         ("one two three four", ("four five",), 0.0, 2 * 0.25 * 0.5 / 0.75),
         ("x x", ("x",), 0.0, 2 * 0.5 * 1 / 1.5),  # a repeated word is shared once
+        ("x x", ("x x z",), 0.0, 2 * 1 * (2 / 3) / (5 / 3)),  # and twice where it is there twice
         ("b", ("z", "b c", "b"), 1.0, 1.0),  # the best of several
     ],
 )

@@ -63,7 +63,7 @@ def answer(number: int, before: bool, after: bool) -> dict[str, Any]:
     said = {True: "In 2026.", False: "I do not know when this happened."}
     return {
         "setting": "closed_book" if number % 4 else "open_book",
-        "question": f"Question {number}: when was the harbour of Vell opened? {HOSTILE if number == 1 else ''}",
+        "question": f"{number}. When was the harbour of Vell opened?" + HOSTILE * (number == 1),
         "expected": ["2026", HOSTILE] if number == 1 else ["2026"],
         "document": f"docs/harbour-{number}.md",
         "prompt": f"user: Question {number}\nassistant:",

@@ -1,0 +1,5 @@
+"""Learning, retention and drift: what a run learned and what it lost, with intervals."""
+
+from afterword.evaluation.measuring import Measurement, Scores, evaluate
+
+__all__ = ["Measurement", "Scores", "evaluate"]
