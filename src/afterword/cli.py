@@ -79,24 +79,16 @@ def _option(name: str, field: Any) -> Any:
     text = field.description + (f" [{shown}]" if default not in (None, (), {}, "") else "")
     if field.annotation is bool:
         flags = f"{flag}/--no-{name.replace('_', '-')}"
-        return Annotated[
-            bool | None, typer.Option(flags, help=text, rich_help_panel=panel, show_default=False)
-        ]
-    many = get_origin(field.annotation) in (tuple, dict) or tuple in map(
-        get_origin, get_args(field.annotation)
-    )
+        return Annotated[bool | None, typer.Option(flags, help=text, rich_help_panel=panel, show_default=False)]
+    many = get_origin(field.annotation) in (tuple, dict) or tuple in map(get_origin, get_args(field.annotation))
     kind = list[str] | None if many else str | None
     metavar = "KEY=VALUE" if get_origin(field.annotation) is dict else name.rpartition("_")[2].upper()
-    return Annotated[
-        kind, typer.Option(flag, help=text, rich_help_panel=panel, metavar=metavar, show_default=False)
-    ]
+    return Annotated[kind, typer.Option(flag, help=text, rich_help_panel=panel, metavar=metavar, show_default=False)]
 
 
 def adapt(
     model: Annotated[str | None, typer.Argument(help="Folder or hub id of the model.")] = None,
-    documents: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")
-    ] = None,
+    documents: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Run folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Count, estimate time and memory; train nothing.")] = False,
@@ -135,28 +127,20 @@ app.command(name="adapt", context_settings=_NAMES)(_with_settings(adapt))
 @app.command(context_settings=_NAMES)
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, or a model alone.")],
-    documents: Annotated[
-        list[str] | None, typer.Option(help="Trained documents; the run's own if not given.")
-    ] = None,
+    documents: Annotated[list[str] | None, typer.Option(help="Trained documents; the run's own if not given.")] = None,
     held_out: Annotated[list[str] | None, typer.Option(help="Documents that were not trained.")] = None,
     questions: Annotated[str | None, typer.Option(help="JSON lines: question, answer(s), document.")] = None,
     general: Annotated[list[str] | None, typer.Option(help="Text that must not be forgotten.")] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Tasks of lm-evaluation-harness, comma-separated.")
-    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks of lm-evaluation-harness, comma-separated.")] = None,
     tasks_limit: Annotated[int | None, typer.Option(help="Documents a task.")] = None,
     tasks_path: Annotated[str | None, typer.Option(help="Folder with tasks of your own.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="The model before; the run's base if not given.")
-    ] = None,
+    reference: Annotated[str | None, typer.Option(help="The model before; the run's base if not given.")] = None,
     max_documents: Annotated[int, typer.Option(help="Documents drawn from each set.")] = 200,
     samples: Annotated[int, typer.Option(help="Samples of the reference that drift is measured on.")] = 64,
     max_length: Annotated[int | None, typer.Option(help="Context in tokens.")] = None,
     language: Annotated[str, typer.Option(help="Language code for finding sentences.")] = "en",
     seed: Annotated[int, typer.Option(help="Draws of documents, targets and samples.")] = 0,
-    output_dir: Annotated[
-        str | None, typer.Option("--output-dir", "-o", help="Where scores.json goes.")
-    ] = None,
+    output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Where scores.json goes.")] = None,
 ) -> None:
     """Measure what a run learned and what it lost, before and after, with 95 % intervals."""
     from afterword.evaluation import evaluate as measure
@@ -201,9 +185,7 @@ def methods() -> None:
 
     for method in METHODS.values():
         out.print(f"[bold]{method.name}[/bold]  {method.summary}", highlight=False)
-        settings = " ".join(
-            f"{name}={value}" for name, value in method.settings().items() if value is not None
-        )
+        settings = " ".join(f"{name}={value}" for name, value in method.settings().items() if value is not None)
         for line in (f"{settings} learning_rate={method.defaults['learning_rate']:g}", method.paper):
             out.print(f"    {line}", highlight=False, soft_wrap=True)
 
@@ -255,9 +237,7 @@ def _data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
         for reason, count in source["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + count
     if skipped:
-        rows.append(
-            ("skipped", ", ".join(f"{n} {reason}" for reason, n in skipped.items()) + " (see data.json)")
-        )
+        rows.append(("skipped", ", ".join(f"{n} {reason}" for reason, n in skipped.items()) + " (see data.json)"))
     if data["cut_sentences"]:
         rows.append(("cut sentences", f"{data['cut_sentences']:,} longer than the context"))
     return rows
@@ -291,9 +271,7 @@ def _counts(counts: Any) -> dict[str, Any]:
 
 
 def _show_scores(result: Any) -> None:
-    table = Table(
-        "measured on", "quantity", "n", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0)
-    )
+    table = Table("measured on", "quantity", "n", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0))
     for score in result.scores:
         cells = (_cell(score.before), _cell(score.after), _cell(score.change, interval=True))
         table.add_row(score.task, score.metric, f"{score.n:,}", *cells)

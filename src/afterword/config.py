@@ -58,19 +58,29 @@ class AdaptSettings(BaseModel):
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
     model_name_or_path: str = _setting("", "Folder or hub id of the model to adapt.", "Model", weights=False)
-    documents: tuple[str, ...] = _setting(
-        (), "Files, folders, globs, data-set ids.", "Documents", weights=False
-    )
+    documents: tuple[str, ...] = _setting((), "Files, folders, globs, data-set ids.", "Documents", weights=False)
     output_dir: str = _setting("", "Run folder.", "Run", weights=False)
     method: str = _setting("disc", "See `afterword methods`.", "Method")
 
-    strategy: str | None = _setting(None, "How a document is split: sentence, middle, uniform_sentence, random_token, uniform_token, random_token_suffix, all, anchor.", "Method")  # fmt: skip  # noqa: E501
+    strategy: str | None = _setting(
+        None,
+        "How a document is split: sentence, middle, uniform_sentence, random_token, uniform_token, random_token_suffix, all, anchor.",
+        "Method",
+    )
     targets: int | None = _setting(None, "Targets drawn from a document (k).", "Method", ge=1)
-    suffix_tokens: int | None = _setting(None, "Length of a random_token_suffix target; to the end if not given.", "Method", ge=2)  # fmt: skip  # noqa: E501
+    suffix_tokens: int | None = _setting(
+        None, "Length of a random_token_suffix target; to the end if not given.", "Method", ge=2
+    )
     temperature: float | None = _setting(None, "Temperature τ of the divergence.", "Method", gt=0)
-    averaging: Literal["document", "token"] | None = _setting(None, "Every document, or every token, weighs the same.", "Method")  # fmt: skip  # noqa: E501
-    join: Literal["document", "authors"] | None = _setting(None, "Tokenise the document once, or each sentence alone as the authors do.", "Method")  # fmt: skip  # noqa: E501
-    bos: Literal["auto", "always", "never"] | None = _setting(None, "BOS on both views; auto: as the tokenizer adds it.", "Method")  # fmt: skip  # noqa: E501
+    averaging: Literal["document", "token"] | None = _setting(
+        None, "Every document, or every token, weighs the same.", "Method"
+    )
+    join: Literal["document", "authors"] | None = _setting(
+        None, "Tokenise the document once, or each sentence alone as the authors do.", "Method"
+    )
+    bos: Literal["auto", "always", "never"] | None = _setting(
+        None, "BOS on both views; auto: as the tokenizer adds it.", "Method"
+    )
 
     text_column: str | None = _setting(None, "Column of the text; detected if not given.", "Documents")
     id_column: str | None = _setting(None, "Column of the document id.", "Documents")
@@ -78,42 +88,42 @@ class AdaptSettings(BaseModel):
     date_column: str | None = _setting(None, "Column of the date.", "Documents")
     source_column: str | None = _setting(None, "Column of the source.", "Documents")
     language: str = _setting("en", "Language code for finding sentences.", "Documents")
-    skip_bad_rows: bool = _setting(
-        False, "Skip broken rows, counted and listed, instead of stopping.", "Documents"
-    )
+    skip_bad_rows: bool = _setting(False, "Skip broken rows, counted and listed, instead of stopping.", "Documents")
     max_document_mib: float = _setting(64.0, "A larger document stops the run.", "Documents", gt=0)
     max_documents: int | None = _setting(None, "Read at most so many documents.", "Documents", ge=1)
     streaming: bool = _setting(False, "Read data-set ids as streams.", "Documents")
 
-    max_length: int | None = _setting(None, "Context in tokens; the model's own, at most 8192, if not given.", "Step", ge=16)  # fmt: skip  # noqa: E501
-    window_overlap: float = _setting(
-        0.25, "Share of the context that a later window repeats.", "Step", ge=0, le=0.75
+    max_length: int | None = _setting(
+        None, "Context in tokens; the model's own, at most 8192, if not given.", "Step", ge=16
     )
-    documents_per_step: int = _setting(1, "Documents in an optimizer step, over all processes and accumulation.", "Step", ge=1)  # fmt: skip  # noqa: E501
-    step_tokens: int | None = _setting(
-        None, "Tokens in an optimizer step, instead of documents.", "Step", ge=1
+    window_overlap: float = _setting(0.25, "Share of the context that a later window repeats.", "Step", ge=0, le=0.75)
+    documents_per_step: int = _setting(
+        1, "Documents in an optimizer step, over all processes and accumulation.", "Step", ge=1
     )
-    micro_batch_tokens: int = _setting(8192, "Tokens in memory at once, on either side. Changes no gradient.", "Step", ge=16)  # fmt: skip  # noqa: E501
-    packing: Literal["auto", "off"] = _setting("auto", "Packed rows where the model keeps texts apart (checked).", "Step")  # fmt: skip  # noqa: E501
+    step_tokens: int | None = _setting(None, "Tokens in an optimizer step, instead of documents.", "Step", ge=1)
+    micro_batch_tokens: int = _setting(
+        8192, "Tokens in memory at once, on either side. Changes no gradient.", "Step", ge=16
+    )
+    packing: Literal["auto", "off"] = _setting(
+        "auto", "Packed rows where the model keeps texts apart (checked).", "Step"
+    )
 
     learning_rate: float | None = _setting(None, "Peak learning rate.", "Optimizer", gt=0)
     num_train_epochs: float | None = _setting(None, "Passes over the documents.", "Optimizer", gt=0)
     max_steps: int | None = _setting(None, "Optimizer steps, instead of passes.", "Optimizer", ge=1)
     lr_scheduler_type: str | None = _setting(None, "Schedule, as transformers names it.", "Optimizer")
-    warmup_steps: float | None = _setting(
-        None, "Steps, or a share of all steps if below 1.", "Optimizer", ge=0
-    )
+    warmup_steps: float | None = _setting(None, "Steps, or a share of all steps if below 1.", "Optimizer", ge=0)
     weight_decay: float | None = _setting(None, "AdamW's decay.", "Optimizer", ge=0)
     max_grad_norm: float | None = _setting(None, "Clip gradients at this norm; 0: do not.", "Optimizer", ge=0)
     gradient_accumulation_steps: int = _setting(1, "Parts that a step is loaded in.", "Optimizer", ge=1)
     gradient_checkpointing: bool = _setting(False, "Less memory, about a third more time.", "Optimizer")
     seed: int = _setting(0, "Order of the documents, draws of targets, dropout, adapters.", "Optimizer", ge=0)
 
-    precision: Precision = _setting("auto", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere.", "Model")  # fmt: skip  # noqa: E501
-    teacher_precision: Literal["auto", "float32", "bf16"] = _setting("auto", "auto: bf16 on GPU.", "Model")
-    attn_implementation: str | None = _setting(
-        None, "sdpa, eager, flash_attention_2, flex_attention.", "Model"
+    precision: Precision = _setting(
+        "auto", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere.", "Model"
     )
+    teacher_precision: Literal["auto", "float32", "bf16"] = _setting("auto", "auto: bf16 on GPU.", "Model")
+    attn_implementation: str | None = _setting(None, "sdpa, eager, flash_attention_2, flex_attention.", "Model")
 
     use_peft: bool = _setting(False, "LoRA instead of all weights.", "LoRA")
     lora_r: int = _setting(16, "Rank.", "LoRA", ge=1)
@@ -125,7 +135,9 @@ class AdaptSettings(BaseModel):
     use_dora: bool = _setting(False, "Weight-decomposed LoRA.", "LoRA")
     merge_adapter: bool = _setting(False, "Also write the merged model to merged/.", "LoRA", weights=False)
 
-    eval_documents: tuple[str, ...] = _setting((), "Held-out documents, evaluated while training.", "Run", weights=False)  # fmt: skip  # noqa: E501
+    eval_documents: tuple[str, ...] = _setting(
+        (), "Held-out documents, evaluated while training.", "Run", weights=False
+    )
     eval_steps: int | None = _setting(None, "Evaluate every so many steps.", "Run", weights=False, ge=1)
     save_steps: int = _setting(500, "Write a checkpoint every so many steps.", "Run", weights=False, ge=1)
     save_total_limit: int | None = _setting(2, "Checkpoints kept.", "Run", weights=False, ge=1)
@@ -203,9 +215,7 @@ def read_settings(raw: Mapping[str, Any], origin: str = "These settings") -> Ada
         # The rest is checked too, so that a person mends everything at once.
         settings = AdaptSettings.model_validate({k: v for k, v in raw.items() if k not in bad})
     problems += [
-        problem
-        for problem in settings.relations()
-        if problem.split(":")[0] not in {p.split(":")[0] for p in problems}
+        problem for problem in settings.relations() if problem.split(":")[0] not in {p.split(":")[0] for p in problems}
     ]
     problems += _method_problems(settings)
     problems += _trainer_problems(settings)

@@ -46,7 +46,6 @@ def _sentence_starts(text: str, code: str) -> Iterator[int]:
     for first, last in _paragraphs(readable):
         # Paragraph by paragraph, because the splitter works in pieces of about 10,000 characters and
         # loses the blank lines between them.
-        paragraph = readable[first:last]
         bounds = get_sentence_boundaries(code, readable[first:last])
         pieces = ((first + bound["start_index"], first + bound["end_index"]) for bound in bounds)
         starts = (

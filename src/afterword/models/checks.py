@@ -23,8 +23,7 @@ def check_weights(model: Any, name: str) -> None:
     for key, value in model.named_parameters():
         if not bool(torch.isfinite(value).all()):
             raise CheckpointError(
-                f"model_name_or_path: {name!r} has non-finite values in {key}. The weights are damaged; "
-                "get them again."
+                f"model_name_or_path: {name!r} has non-finite values in {key}. The weights are damaged; get them again."
             )
 
 

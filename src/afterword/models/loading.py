@@ -40,9 +40,7 @@ def load_config(name: str) -> Any:
         raise CheckpointError(_cannot_load(name, "configuration", error)) from error
 
 
-def load_model(
-    name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
-) -> Any:
+def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> Any:
     """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM

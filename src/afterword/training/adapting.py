@@ -123,9 +123,7 @@ def run_adaptation(
                 shutil.rmtree(folder.path, ignore_errors=True)
             raise
         if folder.is_finished():
-            return RunResult(
-                folder.path, folder.state()["steps"], 0.0, None, None, None, already_complete=True
-            )
+            return RunResult(folder.path, folder.state()["steps"], 0.0, None, None, None, already_complete=True)
         return _train(parts, folder, identity, command, console or Console(stderr=True))
 
 
@@ -234,9 +232,7 @@ def _prepared(
         **{field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusOptions)}
     )
     if not source:
-        raise ConfigError(
-            "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
-        )
+        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
     corpus, windows = prepare_documents(source, run, "train", method, tokenizer, reading, options=options)
     held_out = None
     if settings.eval_documents:
@@ -248,9 +244,7 @@ def _prepared(
 def _reading(settings: AdaptSettings, config: Any) -> Reading:
     limit = getattr(config, "max_position_embeddings", None)
     if settings.max_length and limit and settings.max_length > limit:
-        raise ConfigError(
-            f"max_length: {settings.max_length} is more than the model's {limit} positions. Lower it."
-        )
+        raise ConfigError(f"max_length: {settings.max_length} is more than the model's {limit} positions. Lower it.")
     return Reading(
         max_length=context_length(config, settings.max_length),
         window_overlap=settings.window_overlap,
@@ -296,9 +290,7 @@ def _refuse_foreign_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
         )
 
 
-def _result(
-    trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, seconds: float
-) -> RunResult:
+def _result(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, seconds: float) -> RunResult:
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tenth = max(1, len(losses) // 10)
     return RunResult(

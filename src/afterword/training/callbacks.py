@@ -33,9 +33,7 @@ class MetricsWriter(TrainerCallback):
     def __init__(self, path: Path):
         self.path = path
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """One JSON object a row: step, epoch, and what was measured."""
         row = {_NAMES[name]: value for name, value in (logs or {}).items() if name in _NAMES}
         if not state.is_world_process_zero or not row:
@@ -84,9 +82,7 @@ class RichProgress(TrainerCallback):
         self.progress.start()
         self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, numbers="")
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Update the bar, or print a line."""
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return

@@ -138,9 +138,7 @@ def environment() -> dict[str, Any]:
 
 def _refuse_foreign_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise ConfigError(
-            f"output_dir: {str(path)!r} is a file. Give a folder that is empty or not there yet."
-        )
+        raise ConfigError(f"output_dir: {str(path)!r} is a file. Give a folder that is empty or not there yet.")
     if path.is_dir() and any(path.iterdir()):
         raise ConfigError(
             f"output_dir: {str(path)!r} is not empty and holds no run of Afterword. Give a folder that is empty or not "

@@ -80,9 +80,7 @@ class AdaptationTrainer(Trainer):
         args = declared_arguments(self.method, args)
         _check_step(args, documents_per_step, step_tokens)
         _warn_of_lost_updates(model, args.learning_rate)
-        self.special = special_tokens(
-            processing_class, _field(self.method, "bos"), _field(self.method, "join")
-        )
+        self.special = special_tokens(processing_class, _field(self.method, "bos"), _field(self.method, "join"))
         if self.method.view.needs_eos and self.special.eos_id is None:
             raise CheckpointError(
                 f"tokenizer: the method {self.method.name!r} ends every document with EOS, and this tokenizer has none. "
@@ -311,9 +309,7 @@ class AdaptationTrainer(Trainer):
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(target))
             best = self.state.best_model_checkpoint
-            rotate_checkpoints(
-                str(run), self.args.save_total_limit, best_model_checkpoint=best, use_mtime=True
-            )
+            rotate_checkpoints(str(run), self.args.save_total_limit, best_model_checkpoint=best, use_mtime=True)
         self.accelerator.wait_for_everyone()
 
     def _note_best(self, run: Path) -> None:
@@ -322,9 +318,7 @@ class AdaptationTrainer(Trainer):
             self.state.best_model_checkpoint = str(run / f"checkpoint-{step}")
 
     def _save_state(self, folder: Path) -> None:
-        exportable = [
-            c for c in (*self.callback_handler.callbacks, self.control) if isinstance(c, ExportableState)
-        ]
+        exportable = [c for c in (*self.callback_handler.callbacks, self.control) if isinstance(c, ExportableState)]
         for callback in exportable:
             self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / "trainer_state.json"))

@@ -57,11 +57,7 @@ class SplitContext:
         """Why this window can never give a target, or None. Such windows are counted, not trained."""
         if self.strategy not in _SENTENCES:
             new = len(window.token_ids) - max(1, window.first_new_token)
-            return (
-                None
-                if len(window.token_ids) >= MIN_WINDOW_TOKENS and new >= MIN_TARGET_TOKENS
-                else "too_short"
-            )
+            return None if len(window.token_ids) >= MIN_WINDOW_TOKENS and new >= MIN_TARGET_TOKENS else "too_short"
         if len(window.sentence_starts) < 2:
             return "one_sentence"
         return None if _eligible(window) else "too_short"

@@ -1,0 +1,142 @@
+"""Tiny models and a tokenizer made on the spot: no test needs a network, a GPU or weights."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+TEXT = (
+    "Mara Lind was born in Oslo. She moved to Bergen in 2019. There she founded a small bakery. "
+    "The bakery sells bread, cakes and coffee. It opens at six every morning. People like it very much. "
+)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data beside the project; tests that need it skip where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip("the data beside the project is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level BPE of 300 tokens with BOS and EOS, BOS added by itself."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    core.train_from_iterator([TEXT] * 4, trainer)
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+
+
+def _config(kind: str) -> Any:
+    import transformers as hf
+
+    size = {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": None,
+    }
+    grouped = {**size, "num_key_value_heads": 2}
+    return {
+        "llama": lambda: hf.LlamaConfig(**grouped),
+        "qwen2": lambda: hf.Qwen2Config(**grouped),
+        "qwen3": lambda: hf.Qwen3Config(**grouped, head_dim=8),
+        "gemma3": lambda: hf.Gemma3TextConfig(
+            **{**grouped, "pad_token_id": 0},
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            sliding_window=64,
+            final_logit_softcapping=5.0,
+        ),
+        "olmo2": lambda: hf.Olmo2Config(**grouped),
+        "mistral": lambda: hf.MistralConfig(**grouped, head_dim=8),
+        "phi3": lambda: hf.Phi3Config(**grouped),
+        "gpt_neox": lambda: hf.GPTNeoXConfig(**size),
+    }[kind]()
+
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., Any]:
+    """`build_model("llama", seed=0)`: a random float32 model with 300 tokens and 256 positions."""
+
+    def build(kind: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        config = _config(kind)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config)
+            # Random models of the library's own initialisation are nearly constant; this makes them say something.
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    torch.nn.init.normal_(parameter, std=0.15)
+        return model.float()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def perturb() -> Callable[..., Any]:
+    """Move a model's weights in place, so that student and teacher differ (METHODS §6)."""
+
+    def move(model: Any, *, scale: float = 0.05, seed: int = 1) -> Any:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
+        return model
+
+    return move
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[dict[str, str]]:
+    """Ten documents of unequal lengths on purpose."""
+    sentences = TEXT.strip().split(". ")
+    rows = []
+    for i in range(10):
+        chosen = [sentences[(i + j) % len(sentences)].rstrip(".") for j in range(2 + i % 5)]
+        rows.append({"id": f"doc-{i}", "title": f"Note {i}", "text": ". ".join(chosen) + f". Number {i} ends here."})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, build_model: Any) -> Path:
+    """A tiny Llama with its tokenizer, saved as safetensors."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    build_model("llama").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
