@@ -40,7 +40,9 @@ def tokenizer() -> Any:
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<s>", "</s>"]
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     core.train_from_iterator([TEXT] * 4, trainer)
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
@@ -76,6 +78,10 @@ def _config(kind: str) -> Any:
         "mistral": lambda: hf.MistralConfig(**grouped, head_dim=8),
         "phi3": lambda: hf.Phi3Config(**grouped),
         "gpt_neox": lambda: hf.GPTNeoXConfig(**size),
+        # Heads of other kinds: a logit scale, its inverse, a bias.
+        "cohere": lambda: hf.CohereConfig(**{**grouped, "pad_token_id": 0}, logit_scale=0.3),
+        "granite": lambda: hf.GraniteConfig(**grouped, logits_scaling=4.0),
+        "phi": lambda: hf.PhiConfig(**size),
     }[kind]()
 
 

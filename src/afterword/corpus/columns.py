@@ -64,9 +64,7 @@ class Found:
 Record = Found | Skipped
 
 
-def read_rows(
-    rows: Iterable[tuple[int, Any] | Skipped], origin: Origin, options: CorpusOptions
-) -> Iterator[Record]:
+def read_rows(rows: Iterable[tuple[int, Any] | Skipped], origin: Origin, options: CorpusOptions) -> Iterator[Record]:
     """Documents of numbered rows. A row is an object, a Document, or a string, which is the text.
 
     The columns of the first object hold for all: a later row without the text column is broken.
@@ -97,17 +95,13 @@ def _detect_text(columns: Sequence[Any], taken: set[str | None], shown: str) -> 
     if len(matches) == 1:
         return matches[0]
     problem = f"columns {_listed(matches)} could all be" if matches else "no column looks like"
-    raise DataError(
-        f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}."
-    )
+    raise DataError(f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}.")
 
 
 def _no_such_column(part: str, column: str, columns: Sequence[Any], shown: str) -> DataError:
     near = get_close_matches(column, [str(c) for c in columns], n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return DataError(
-        f"{shown}: {part}_column = {column!r}: no such column.{hint} The columns are {_listed(columns)}."
-    )
+    return DataError(f"{shown}: {part}_column = {column!r}: no such column.{hint} The columns are {_listed(columns)}.")
 
 
 def _listed(columns: Sequence[Any]) -> str:

@@ -229,9 +229,7 @@ def _parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
                 yield from enumerate(batch.to_pylist(), start=number)
                 number += batch.num_rows
         except pa.ArrowException as error:
-            raise DataError(
-                f"{origin.shown}: not a readable parquet file: {error}. Write it again."
-            ) from error
+            raise DataError(f"{origin.shown}: not a readable parquet file: {error}. Write it again.") from error
 
 
 def _seekable(handle: IO[bytes], path: Path) -> IO[bytes]:

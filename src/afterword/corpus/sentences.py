@@ -48,9 +48,7 @@ def _sentence_starts(text: str, code: str) -> Iterator[int]:
         # loses the blank lines between them.
         bounds = get_sentence_boundaries(code, readable[first:last])
         pieces = ((first + bound["start_index"], first + bound["end_index"]) for bound in bounds)
-        starts = (
-            end - len(readable[start:end].lstrip()) for start, end in pieces if readable[start:end].strip()
-        )
+        starts = (end - len(readable[start:end].lstrip()) for start, end in pieces if readable[start:end].strip())
         next(starts, None)
         yield first
         yield from starts

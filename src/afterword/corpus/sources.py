@@ -33,7 +33,7 @@ class Source:
     label: str
     records: Callable[[], Iterator[Record]]
     files: int = 0
-    ignored_files: Mapping[str, int] = field(default_factory=dict)
+    ignored_files: dict[str, int] = field(default_factory=dict)
     """Files in the folder that are not read, counted by ending."""
 
 
@@ -167,9 +167,7 @@ def _from_known_files(found: Sequence[Origin], label: str, what: str, options: C
     return _from_files(known, label, dict(sorted(ignored.items())), options)
 
 
-def _from_files(
-    origins: Sequence[Origin], label: str, ignored: Mapping[str, int], options: CorpusOptions
-) -> Source:
+def _from_files(origins: Sequence[Origin], label: str, ignored: dict[str, int], options: CorpusOptions) -> Source:
     def records() -> Iterator[Record]:
         for origin in origins:
             yield from read_file(origin, options)
@@ -195,10 +193,8 @@ def _from_data_set(name: str, split: str, label: str, options: CorpusOptions) ->
 
     saved = os.path.isfile(f"{name}/dataset_info.json") or os.path.isfile(f"{name}/dataset_dict.json")
     try:
-        if saved:
-            loaded = load_from_disk(name)
-        else:
-            loaded = load_dataset(name, split=split or None, streaming=options.streaming)
+        named = {"split": split or None, "streaming": options.streaming}
+        loaded = load_from_disk(name) if saved else load_dataset(name, **named)
     except (OSError, ValueError, RuntimeError, KeyError, DatasetsError) as error:
         tried = "" if os.path.isdir(name) else "there is no such file or folder, and "
         reason = str(error).strip().partition("\n")[0]
@@ -219,9 +215,7 @@ def _chosen(loaded: Any, split: str, label: str) -> Any:
     if split in loaded or (len(splits) == 1 and not split):
         return loaded[split or splits[0]]
     base = label.partition(":")[0]
-    raise DataError(
-        f"{label}: one split has to be chosen of {', '.join(splits)}. Write it as {base}:{splits[0]}."
-    )
+    raise DataError(f"{label}: one split has to be chosen of {', '.join(splits)}. Write it as {base}:{splits[0]}.")
 
 
 def _from_dataset(dataset: Any, options: CorpusOptions, label: str) -> Source:

@@ -9,9 +9,9 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,24 +43,12 @@ class SourceReport:
     characters: int
     files: int
     """Files of known endings that were found."""
-    skipped: Mapping[str, int]
+    skipped: dict[str, int]
     """Rows and documents that were not used, by reason."""
-    ignored_files: Mapping[str, int]
+    ignored_files: dict[str, int]
     """Files in the folder whose ending is not read, by ending."""
     renamed_ids: int
     """Documents whose id was taken by another text, and got `#2`, `#3`, …"""
-
-    def to_json(self) -> dict[str, Any]:
-        """An entry of `sources` in data.json."""
-        return {
-            "source": self.source,
-            "documents": self.documents,
-            "characters": self.characters,
-            "files": self.files,
-            "skipped": dict(self.skipped),
-            "ignored_files": dict(self.ignored_files),
-            "renamed_ids": self.renamed_ids,
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +89,8 @@ class Corpus:
             "characters": self.characters,
             "content_sha256": self.content_sha256,
             "stopped_at_max_documents": self.stopped_at_max_documents,
-            "sources": [source.to_json() for source in self.sources],
-            "skipped": [
-                {"source": s.source, "location": s.location, "reason": s.reason, "detail": s.detail}
-                for s in self.skipped
-            ],
+            "sources": [asdict(source) for source in self.sources],
+            "skipped": [asdict(skipped) for skipped in self.skipped],
             "skipped_listed": len(self.skipped),
             "skipped_total": self.skipped_total,
         }
@@ -175,9 +160,7 @@ class _Gathering:
                 break
         count = self.documents - documents
         counts = dict(sorted(skipped.items()))
-        return SourceReport(
-            source.label, count, characters, source.files, counts, source.ignored_files, renamed
-        )
+        return SourceReport(source.label, count, characters, source.files, counts, source.ignored_files, renamed)
 
     def _keep(self, found: Found) -> Document | Skipped:
         document = found.document
@@ -304,9 +287,7 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(
-            f"cache_dir = {folder}: cannot be written: {reason}. Free space or choose another."
-        ) from error
+        raise DataError(f"cache_dir = {folder}: cannot be written: {reason}. Free space or choose another.") from error
 
 
 def _map_dataset(path: Path) -> Dataset:

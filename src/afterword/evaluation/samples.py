@@ -48,9 +48,7 @@ def _text_samples(model: Any, tokenizer: Any, count: int, new_tokens: int, seed:
     start = _start_id(tokenizer)
     cut = min(_PROMPT_TOKENS, new_tokens)
     # At least `cut` tokens behind the start, so that something follows the prompt.
-    texts = sample(
-        model, tokenizer, [[start]] * count, max_new_tokens=new_tokens, min_new_tokens=cut, seed=seed
-    )
+    texts = sample(model, tokenizer, [[start]] * count, max_new_tokens=new_tokens, min_new_tokens=cut, seed=seed)
     return [_sample(tokenizer, [start, *text[: cut - 1]], text[cut - 1 :]) for text in texts]
 
 
@@ -83,12 +81,9 @@ def _chat_samples(model: Any, tokenizer: Any, count: int, new_tokens: int, seed:
     )
     users = [_user_text(tokenizer, turn, after) for turn in turns]
     prompts = [_ids(tokenizer, _render(tokenizer, user, reply_follows=True)) for user in users]
-    replies = sample(
-        model, tokenizer, prompts, max_new_tokens=new_tokens, min_new_tokens=1, seed=2 * seed + 1
-    )
+    replies = sample(model, tokenizer, prompts, max_new_tokens=new_tokens, min_new_tokens=1, seed=2 * seed + 1)
     return [
-        _sample(tokenizer, prompt, reply, user)
-        for prompt, reply, user in zip(prompts, replies, users, strict=True)
+        _sample(tokenizer, prompt, reply, user) for prompt, reply, user in zip(prompts, replies, users, strict=True)
     ]
 
 
@@ -145,8 +140,7 @@ def before_and_after(
     old, new = (
         [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in completions]
         for completions in (
-            generate_greedy(writer, tokenizer, prompts, max_new_tokens=new_tokens)
-            for writer in (reference, model)
+            generate_greedy(writer, tokenizer, prompts, max_new_tokens=new_tokens) for writer in (reference, model)
         )
     )
     return [

@@ -46,9 +46,7 @@ def paired_change(before: Values, after: Values, *, seed: int = 0, resamples: in
     return estimate(_differences(before, after), seed=seed, resamples=resamples)
 
 
-def ratio_of_means(
-    numerators: Values, denominators: Values, *, seed: int = 0, resamples: int = 10_000
-) -> Estimate:
+def ratio_of_means(numerators: Values, denominators: Values, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
     """A quantity per token or per byte: the sum of numerators over the sum of denominators.
 
     Not the mean of each unit's ratio: a token of a short document counts as much as one of a long document.
@@ -77,9 +75,7 @@ def paired_ratio_change(
     return ratio_of_means(differences, denominators, seed=seed, resamples=resamples)
 
 
-def bootstrap_statistic(
-    statistic: Statistic, *vectors: Values, seed: int = 0, resamples: int = 10_000
-) -> Estimate:
+def bootstrap_statistic(statistic: Statistic, *vectors: Values, seed: int = 0, resamples: int = 10_000) -> Estimate:
     """Any statistic of vectors that hold one entry for each unit; the vectors are resampled together.
 
     `statistic(*arrays)` reduces the last axis of every array. There is no interval for a single unit, nor

@@ -155,9 +155,7 @@ def _scores(results: Mapping[str, Any], how: Mapping[str, Any]) -> Iterator[Scor
                 yield _score(results, how, task, metric, filter_name)
 
 
-def _score(
-    results: Mapping[str, Any], how: Mapping[str, Any], task: str, metric: str, filter_name: str
-) -> Score:
+def _score(results: Mapping[str, Any], how: Mapping[str, Any], task: str, metric: str, filter_name: str) -> Score:
     row = results["results"][task]
     value = float(row[f"{metric},{filter_name}"])
     higher_is_better = results["higher_is_better"].get(task, {}).get(metric)

@@ -75,9 +75,7 @@ def test_the_report_is_json_with_what_data_json_needs(tmp_path):
                 "renamed_ids": 0,
             }
         ],
-        "skipped": [
-            {"source": "memory", "location": "row 1", "reason": "empty", "detail": "nothing but whitespace"}
-        ],
+        "skipped": [{"source": "memory", "location": "row 1", "reason": "empty", "detail": "nothing but whitespace"}],
         "skipped_listed": 1,
         "skipped_total": 1,
     }
@@ -122,6 +120,31 @@ def test_reading_leaves_one_file_and_a_failed_reading_none(tmp_path):
     assert os.listdir(tmp_path) == []
     corpus = read([{"text": "A."}], tmp_path)
     assert os.listdir(tmp_path) == [corpus.path.name]
+
+
+def test_the_file_is_complete_before_it_has_its_name(tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    rename, seen = os.replace, []
+
+    def replace(source, target):
+        with open(source, "rb") as handle:
+            seen.append((pa.ipc.open_stream(handle).read_all().num_rows, os.path.exists(target)))
+        rename(source, target)
+
+    monkeypatch.setattr("os.replace", replace)
+    read([{"text": "A."}, {"text": "B."}], tmp_path)
+    assert seen == [(2, False)]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(DataError, match=r"cache_dir = .*: No space left on device. Free space"):
+        read([{"text": "A."}], tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_two_corpora_in_one_folder_do_not_disturb_each_other(tmp_path):

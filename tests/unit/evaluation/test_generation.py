@@ -149,13 +149,9 @@ def test_a_completion_ends_with_the_token_that_ended_it_and_not_before_the_minim
     stopped = generate_greedy(model, tokenizer, PROMPTS, max_new_tokens=12, extra_eos_ids=[stop])
     assert stopped == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in first]
     everything_ends = list(range(258))
-    drawn = sample(
-        model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=0, seed=0, extra_eos_ids=everything_ends
-    )
+    drawn = sample(model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=0, seed=0, extra_eos_ids=everything_ends)
     assert [len(ids) for ids in drawn] == [1] * len(PROMPTS)
-    drawn = sample(
-        model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=7, seed=0, extra_eos_ids=range(250)
-    )
+    drawn = sample(model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=7, seed=0, extra_eos_ids=range(250))
     assert all(len(ids) >= 7 for ids in drawn)
 
 

@@ -76,8 +76,7 @@ def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, end: str
     """Over-fits the ten answers, each with `end` behind it."""
     prompts = [build_prompt(tokenizer, question.question).ids for question in QUESTIONS]
     answers = [
-        tokenizer(f" {question.answers[0]}{end}", add_special_tokens=False)["input_ids"]
-        for question in QUESTIONS
+        tokenizer(f" {question.answers[0]}{end}", add_special_tokens=False)["input_ids"] for question in QUESTIONS
     ]
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     width = max(map(len, rows))
@@ -134,9 +133,7 @@ def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str 
     rows = answer_rows(before, after, "closed_book")
     assert [row["after"] for row in rows] == ANSWERS
     assert all(row["after_correct"] is True and row["before_correct"] is False for row in rows)
-    assert " ".join(rows[0]) == (
-        "setting question expected document prompt before after before_correct after_correct"
-    )
+    assert " ".join(rows[0]) == ("setting question expected document prompt before after before_correct after_correct")
     json.dumps(rows)
 
     shifted = [Question(q.question, QUESTIONS[i - 1].answers, q.document) for i, q in enumerate(QUESTIONS)]
@@ -181,9 +178,7 @@ def test_the_saved_prompt_holds_the_document_in_open_book_only(setting: Setting)
     answers = answer_questions(
         _random_llama(), _tokenizer(None), QUESTIONS, documents=documents, setting=setting, max_length=128
     )
-    expected = (
-        "Text 3.\n\nQuestion: Key 3?\nAnswer:" if setting == "open_book" else "Question: Key 3?\nAnswer:"
-    )
+    expected = "Text 3.\n\nQuestion: Key 3?\nAnswer:" if setting == "open_book" else "Question: Key 3?\nAnswer:"
     assert answers[3].prompt == expected
     template = question_scores(None, answers, setting)[0].details["prompt_template"]
     assert template.replace("{document}", "Text 3.").replace("{question}", "Key 3?") == expected

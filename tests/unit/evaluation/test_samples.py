@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 from afterword.errors import CheckpointError
+from afterword.evaluation.generation import sample as sample_as_it_is
 from afterword.evaluation.samples import before_and_after, own_samples
 
 SPECIALS = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -104,13 +106,32 @@ def test_a_chat_model_writes_the_user_turn_and_then_the_reply():
         assert prompt == f"<s><|user|>Be kind.\n\n{sample.prompt}\n<|end|><|assistant|>"
 
 
-def test_the_user_turn_ends_where_the_template_ends_it():
+@pytest.fixture
+def draws(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[list[int]]]]:
+    """Every call of `sample` in own_samples: how it was called, and what it gave."""
+    calls = []
+
+    def spy(*arguments: Any, **settings: Any) -> list[list[int]]:
+        written = sample_as_it_is(*arguments, **settings)
+        calls.append((settings, written))
+        return written
+
+    monkeypatch.setattr("afterword.evaluation.samples.sample", spy)
+    return calls
+
+
+def test_the_user_turn_ends_where_the_template_ends_it(draws: list[tuple[dict[str, Any], list[list[int]]]]):
     tokenizer = _tokenizer(WITH_SYSTEM)
     (sample,) = own_samples(_always("<|end|>"), tokenizer, count=1, new_tokens=20)
     # Nothing but the end of turn would be written; it is held back for the first four tokens.
+    assert [len(written) for _, (written,) in draws] == [5, 20], "a reply ends at the model's EOS alone"
     assert tokenizer.decode([*sample.prompt_ids]).count("<|end|>") == 1
-    reply = sample.token_ids[len(sample.prompt_ids) :]
-    assert len(reply) == 20, "<|end|> is not an EOS of this model, so a reply goes on"
+
+
+def test_no_two_draws_of_any_seed_share_random_numbers(draws: list[tuple[dict[str, Any], list[list[int]]]]):
+    for seed in range(4):
+        own_samples(_random_llama(), _tokenizer(WITH_SYSTEM), count=1, new_tokens=5, seed=seed)
+    assert len({settings["seed"] for settings, _ in draws}) == 8
 
 
 def test_words_that_end_a_turn_are_cut_with_what_follows(monkeypatch: pytest.MonkeyPatch):

@@ -91,9 +91,7 @@ def test_a_paired_ratio_change_is_the_difference_of_the_ratios():
     before = tokens * rng.normal(3.0, 1.0, 40)
     after = before - 0.2 * tokens
     change = paired_ratio_change(before, after, tokens)
-    assert change.value == pytest.approx(
-        ratio_of_means(after, tokens).value - ratio_of_means(before, tokens).value
-    )
+    assert change.value == pytest.approx(ratio_of_means(after, tokens).value - ratio_of_means(before, tokens).value)
     assert change.value == pytest.approx(-0.2)
     assert _width(change) < 1e-9
 

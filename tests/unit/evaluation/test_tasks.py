@@ -33,6 +33,9 @@ metric_list:
   - metric: acc
     aggregation: mean
     higher_is_better: true
+  - metric: acc_norm
+    aggregation: median
+    higher_is_better: true
   - metric: brier_score
     aggregation: brier_score
     higher_is_better: false
@@ -128,7 +131,8 @@ def test_a_local_task_is_scored_as_by_hand(folder: Path):
     half = 1.96 * (p * (1 - p) / 7) ** 0.5  # standard error with n − 1, as the harness has it
     assert accuracy.after.interval_95 == pytest.approx((p - half, p + half))
     assert len(accuracy.details["per_sample"]) == 8
-    assert brier.details["per_sample"] is None, "not the mean of numbers by document"
+    for other in (brier, scores["acc_norm"]):
+        assert other.details["per_sample"] is None, "the score is not the mean of these"
     json.dumps(accuracy.details)
 
 
@@ -139,6 +143,8 @@ def test_the_chat_template_is_applied_where_there_is_one_and_the_limit_is_kept(f
     assert accuracy.n == 3
     assert accuracy.details["chat_template_applied"] is True
     assert accuracy.details["limit"] == 3
+    plain = run_tasks(str(folder / "model"), ["tiny_choice"], include_path=str(folder), limit=3, device="cpu")
+    assert _by_metric(scores)["brier_score"].after != _by_metric(plain)["brier_score"].after
 
 
 def test_an_adapter_folder_is_scored_on_its_base(folder: Path, tmp_path: Path):
@@ -192,9 +198,7 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         run_tasks("model", ["gsm8k"])
 
 
-def _score(
-    value: float, *, per_sample: dict[str, float] | None = None, filter: str = "none", **how: Any
-) -> Score:
+def _score(value: float, *, per_sample: dict[str, float] | None = None, filter: str = "none", **how: Any) -> Score:
     details = {"task_version": 1, "filter": filter, "per_sample": per_sample, **how}
     return Score(
         task="tasks/x",

@@ -1,0 +1,272 @@
+"""What a person gets wrong, and what they are told: the setting or file, the value, the remedy, and no traceback.
+
+Every case also checks that nothing which was there before has changed, and that nothing new is left behind.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ADAPT = "adapt model docs.jsonl -o run"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command in a place that was spoiled first, and words that its one message must have."""
+
+    name: str
+    command: str
+    says: tuple[str, ...]
+    spoil: Callable[[Path], Any] | None = None
+    code: int = 1
+    problems: int = 1
+    """Lines that name a problem. Settings: each; anything else: one."""
+
+
+# ---- ways to spoil a place
+
+
+def writes(name: str, content: str | bytes) -> Callable[[Path], Any]:
+    """A file with this content."""
+
+    def spoil(place: Path) -> None:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return spoil
+
+
+def removes(*names: str) -> Callable[[Path], Any]:
+    """These files are gone."""
+    return lambda place: [(place / name).unlink() for name in names]
+
+
+def rows(name: str, *values: Any) -> Callable[[Path], Any]:
+    """A file of JSON lines."""
+    return writes(name, "".join(json.dumps(value) + "\n" for value in values))
+
+
+def makes_folder(name: str) -> Callable[[Path], Any]:
+    """An empty folder."""
+    return lambda place: (place / name).mkdir()
+
+
+def edits_json(name: str, **changes: Any) -> Callable[[Path], Any]:
+    """Other values in a JSON file; None takes the key out."""
+
+    def spoil(place: Path) -> None:
+        content = {**json.loads((place / name).read_text(encoding="utf-8")), **changes}
+        kept = {key: value for key, value in content.items() if value is not None}
+        (place / name).write_text(json.dumps(kept), encoding="utf-8")
+
+    return spoil
+
+
+def truncates_weights(place: Path) -> None:
+    """The last kilobyte never arrived."""
+    file = place / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1024])
+
+
+def pickles_weights(place: Path) -> None:
+    """The weights are there, as a pickle only."""
+    import torch
+    from safetensors.torch import load_file
+
+    file = place / "model" / "model.safetensors"
+    torch.save(load_file(file), place / "model" / "pytorch_model.bin")
+    file.unlink()
+
+
+def puts_nan(place: Path) -> None:
+    """One weight is not a number."""
+    from safetensors.torch import load_file, save_file
+
+    file = place / "model" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def adds_tokens(place: Path) -> None:
+    """The tokenizer belongs to a model with a larger vocabulary."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(place / "model")
+    tokenizer.add_tokens([f"<extra_{i}>" for i in range(7)])
+    tokenizer.save_pretrained(place / "model")
+
+
+def other_model(place: Path) -> None:
+    """Same path, other weights."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = place / "model" / "model.safetensors"
+    weights = {name: value + 0.01 * torch.ones_like(value) for name, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def breaks_run(place: Path) -> None:
+    """The run was begun and never finished."""
+    (place / "done" / "manifest.json").unlink()
+    state = json.loads((place / "done" / "state.json").read_text(encoding="utf-8"))
+    (place / "done" / "state.json").write_text(json.dumps({**state, "status": "running"}), encoding="utf-8")
+
+
+TWO = "Mara Lind was born in Oslo. She moved to Bergen in 2019."
+GOOD = {"id": "a", "text": TWO}
+
+MODEL = [
+    Case("missing", "adapt ./nowhere docs.jsonl -o run", ("model_name_or_path", "'./nowhere'", "Give a folder")),
+    Case("unknown-id", "adapt no/such-model docs.jsonl -o run", ("model_name_or_path", "'no/such-model'")),
+    Case("no-config", ADAPT, ("model_name_or_path", "'model'", "config.json", "save_pretrained"), removes("model/config.json")),
+    Case("broken-config", ADAPT, ("model_name_or_path", "'model'", "config"), writes("model/config.json", '{"model_type": ')),
+    Case("unknown-type", ADAPT, ("model_name_or_path", "'model'", "nosuch"), edits_json("model/config.json", model_type="nosuch")),
+    Case("no-weights", ADAPT, ("model_name_or_path", "'model'", "no weights", "*.safetensors"), removes("model/model.safetensors")),
+    Case("pickle", ADAPT, ("model_name_or_path", "'model'", "pytorch_model.bin", "Convert"), pickles_weights),
+    Case("truncated", ADAPT, ("model_name_or_path", "'model'"), truncates_weights),
+    Case("nan", ADAPT, ("model_name_or_path", "'model'", "model.layers.1.mlp.up_proj.weight", "get them again"), puts_nan),
+    Case("missing-tokenizer", ADAPT, ("model_name_or_path", "'model'", "tokenizer"), removes("model/tokenizer.json", "model/tokenizer_config.json")),
+    Case("broken-tokenizer", ADAPT, ("model_name_or_path", "'model'", "tokenizer"), writes("model/tokenizer.json", "{")),
+    Case("foreign-tokenizer", ADAPT, ("model_name_or_path", "'model'", "307 tokens", "300"), adds_tokens, 2),
+    Case("no-eos", f"{ADAPT} --method finetune", ("tokenizer", "'finetune'", "EOS", "Set tokenizer.eos_token"), edits_json("model/tokenizer_config.json", eos_token=None)),
+]
+DOCUMENTS = [
+    Case("missing-path", "adapt model ./notes -o run", ("./notes", "no such file or folder", "Check the path")),
+    Case("empty-folder", "adapt model notes -o run", ("notes", "no documents", ".txt"), makes_folder("notes")),
+    Case("other-files", "adapt model notes -o run", ("notes", "1 of .xlsx", ".txt"), writes("notes/table.xlsx", "x")),
+    Case("no-match", "adapt model notes/*.txt -o run", ("notes/*.txt", "no file matches", "quote it")),
+    Case("unknown-ending", "adapt model a.docx -o run", ("a.docx", "ending", ".jsonl"), writes("a.docx", "x")),
+    Case("empty-file", "adapt model a.txt -o run", ("a.txt", "no documents", "1 empty", "holds text"), writes("a.txt", "")),
+    Case("only-empty", "adapt model a.jsonl -o run", ("a.jsonl", "no documents", "2 empty"), rows("a.jsonl", {"text": " "}, {"text": ""})),
+    Case("binary", "adapt model a.txt -o run", ("a.txt", "byte 3", "binary", "skip_bad_rows"), writes("a.txt", b"abc\0\1\2")),
+    Case("invalid-utf8", "adapt model a.txt -o run", ("a.txt", "byte 12", "line 2", "0xe9", "iconv"), writes("a.txt", b"A caf\xc3\xa9.\nA caf\xe9.\n")),
+    Case("invalid-utf8-row", "adapt model a.jsonl -o run", ("a.jsonl", "line 2", "0xe9", "iconv"), writes("a.jsonl", b'{"text": "One. Two."}\n{"text": "caf\xe9"}\n')),
+    Case("utf16", "adapt model a.txt -o run", ("a.txt", "UTF-16", "iconv -f UTF-16"), writes("a.txt", TWO.encode("utf-16"))),
+    Case("broken-row", "adapt model a.jsonl -o run", ("a.jsonl", "line 3", "not valid JSON", "column 10", "skip_bad_rows"), writes("a.jsonl", '{"text": "One. Two."}\n\n{"text": oops}\n')),
+    Case("broken-json", "adapt model a.json -o run", ("a.json", "line 2, column 11", "Repair"), writes("a.json", '[{"text": "One. Two."},\n {"text": "Three."]')),
+    Case("no-text", "adapt model a.jsonl -o run", ("a.jsonl", "line 2", "'text'", "title"), rows("a.jsonl", GOOD, {"title": "B"})),
+    Case("wrong-column", f"{ADAPT} --text-column txt", ("docs.jsonl", "text_column = 'txt'", "Did you mean text?")),
+    Case("two-columns", "adapt model a.jsonl -o run", ("a.jsonl", "text, body", "text_column"), rows("a.jsonl", {"text": TWO, "body": TWO})),
+    Case("number", "adapt model a.jsonl -o run", ("a.jsonl", "line 2", "must be a string, not a number", "skip_bad_rows"), rows("a.jsonl", GOOD, {"text": 7})),
+    Case("corrupt-gzip", "adapt model a.txt.gz -o run", ("a.txt.gz", "damaged gzip", "again"), writes("a.txt.gz", gzip.compress(TWO.encode() * 40)[:-20])),
+    Case("no-gzip", "adapt model a.txt.gz -o run", ("a.txt.gz", "damaged gzip", "again"), writes("a.txt.gz", TWO)),
+    Case("broken-parquet", "adapt model a.parquet -o run", ("a.parquet", "not a readable parquet", "Write it again"), writes("a.parquet", b"PAR1 and no more")),
+    Case("broken-csv", "adapt model a.csv -o run", ("a.csv", "line 3", "3 fields", "header has 2"), writes("a.csv", "id,text\n1,One. Two.\n2,Three, four.\n")),
+    Case("one-sentence", "adapt model a.txt -o run", ("documents", "none of the 1 documents", "two sentences", "fine-tuning"), writes("a.txt", "Only one sentence here.")),
+    Case("too-large", f"{ADAPT} --max-document-mib 0.0001", ("docs.jsonl, line 1", "max_document_mib = 0.0001", "raise the setting")),
+]
+SETTINGS = [
+    Case("unknown-method", f"{ADAPT} --method dics", ("method", "'dics'", "Did you mean disc?"), code=2),
+    Case("no-model", "adapt", ("model_name_or_path", "missing", "Give a model folder"), code=2),
+    Case("no-documents", "adapt model -o run", ("documents", "missing", "Give files"), code=2),
+    Case("no-output", "adapt model docs.jsonl", ("output_dir", "missing", "-o"), code=2),
+    Case("unknown-key", f"{ADAPT} --config run.yaml", ("learning_rte", "Did you mean learning_rate?"), writes("run.yaml", "learning_rte: 1e-5\n"), 2),
+    Case("yaml-list", f"{ADAPT} --config run.yaml", ("config", "'run.yaml'", "list", "name: value"), writes("run.yaml", "- a\n- b\n"), 2),
+    Case("broken-yaml", f"{ADAPT} --config run.yaml", ("config", "'run.yaml'", "line 2"), writes("run.yaml", "seed: 1\nmethod: [disc\n"), 2),
+    Case("missing-yaml", f"{ADAPT} --config run.yaml", ("config", "'run.yaml'", "does not exist", "Give a YAML file"), code=2),
+    Case("yaml-folder", f"{ADAPT} --config model", ("config", "'model'"), code=2),
+    Case("tokens-and-documents", f"{ADAPT} --step-tokens 100 --documents-per-step 2", ("step_tokens: 100", "documents_per_step: 2", "give one"), code=2),
+    Case("eval-steps", f"{ADAPT} --eval-steps 3", ("eval_steps: 3", "eval_documents"), code=2),
+    Case("micro-batch", f"{ADAPT} --max-length 200 --micro-batch-tokens 100", ("micro_batch_tokens: 100", "max_length: 200", "Raise it"), code=2),
+    Case("merge", f"{ADAPT} --merge-adapter", ("merge_adapter", "use_peft"), code=2),
+    Case("suffix", f"{ADAPT} --suffix-tokens 8", ("suffix_tokens: 8", "random_token_suffix"), code=2),
+    Case("several", f"{ADAPT} --seed one --targets 0 --merge-adapter --method dics", ("seed", "'one'", "targets", "'0'", "merge_adapter", "method"), code=2, problems=4),
+    Case("negative-rate", f"{ADAPT} --learning-rate -1e-5", ("learning_rate", "greater than 0", "-1e-5"), code=2),
+    Case("nan-rate", f"{ADAPT} --learning-rate nan", ("learning_rate", "nan"), code=2),
+    Case("word-rate", f"{ADAPT} --learning-rate fast", ("learning_rate", "number", "'fast'"), code=2),
+    Case("too-long", f"{ADAPT} --max-length 257", ("max_length: 257", "256 positions", "Lower it"), code=2),
+    Case("unknown-strategy", f"{ADAPT} --strategy sentense", ("strategy", "'sentense'", "Did you mean sentence?"), code=2),
+    Case("not-of-method", f"{ADAPT} --method finetune --temperature 2", ("temperature", "'finetune'", "Leave it out", "averaging"), code=2),
+    Case("trainer-unknown", f"{ADAPT} --trainer adam_beta_1=0.9", ("trainer.adam_beta_1", "Did you mean adam_beta1?"), code=2),
+    Case("trainer-elsewhere", f"{ADAPT} --trainer per_device_train_batch_size=4", ("trainer.per_device_train_batch_size", "documents_per_step", "Leave it out"), code=2),
+    Case("trainer-no-value", f"{ADAPT} --trainer optim", ("trainer", "'optim'", "KEY=VALUE"), code=2),
+    Case("trainer-optim", f"{ADAPT} --trainer optim=nonsense", ("trainer", "nonsense", "adamw_torch"), code=2),
+    Case("scheduler", f"{ADAPT} --lr-scheduler-type nonsense", ("lr_scheduler_type", "nonsense", "cosine"), code=2),
+    Case("trainer-type", f"{ADAPT} --trainer adam_beta1=high", ("adam_beta1", "high"), code=2),
+    Case("eval-strategy", f"{ADAPT} --trainer eval_strategy=steps", ("eval_strategy", "eval_steps"), code=2),
+    Case("attention", f"{ADAPT} --attn-implementation nonsense", ("attn_implementation", "nonsense"), code=2),
+    Case("language", f"{ADAPT} --language klingon", ("language", "klingon"), code=2),
+    Case("logger", f"{ADAPT} --report-to nonsense", ("report_to", "nonsense"), code=2),
+    Case("lm-head", f"{ADAPT} --use-peft --lora-target-modules lm_head", ("lora_target_modules", "head", "lora_modules_to_save"), code=2),
+    Case("lora-bias", f"{ADAPT} --use-peft --lora-bias all", ("lora_bias", "'all'", "Use 'none'"), code=2),
+    Case("lora-bias-word", f"{ADAPT} --use-peft --lora-bias nonsense", ("lora_bias", "'nonsense'", "none"), code=2),
+    Case("lora-target", f"{ADAPT} --use-peft --lora-target-modules q_prj", ("lora_target_modules", "q_prj", "all-linear"), code=2),
+]
+FOLDERS = [
+    Case("file", "adapt model docs.jsonl -o quiz.jsonl", ("output_dir", "'quiz.jsonl'", "is a file", "Give a folder"), code=2),
+    Case("under-a-file", "adapt model docs.jsonl -o quiz.jsonl/run", ("output_dir", "quiz.jsonl/run", "Give"), code=2),
+    Case("not-writable", "adapt model docs.jsonl -o /proc/afterword/run", ("output_dir", "/proc/afterword/run", "Give"), code=2),
+    Case("not-a-run", "adapt model docs.jsonl -o model", ("output_dir", "'model'", "not empty", "Give a folder"), code=2),
+    Case("other-settings", "adapt model docs.jsonl -o done --max-steps 3 --seed 1", ("output_dir", "'done'", "max_steps: 2 in the run, 3 now", "seed: 0 in the run, 1 now", "Give another"), code=2, problems=3),
+    Case("other-documents", "adapt model a.txt -o done --max-steps 2", ("documents", "'done'", "content differs", "another output_dir"), writes("a.txt", TWO)),
+    Case("other-model", "adapt model docs.jsonl -o done --max-steps 2", ("model_name_or_path", "'done'", "content differs", "another output_dir"), other_model),
+    Case("damaged-config", "adapt model docs.jsonl -o done --max-steps 2", ("done/config.yaml",), writes("done/config.yaml", "seed: [1\n")),
+    Case("damaged-state", "adapt model docs.jsonl -o done --max-steps 2", ("done/state.json", "damaged"), writes("done/state.json", "{")),
+]
+EVALUATE = [
+    Case("unfinished", "evaluate done", ("RUN", "'done'", "no finished model", "afterword adapt"), breaks_run, 2),
+    Case("no-model", "evaluate ./nowhere", ("model_name_or_path", "'./nowhere'", "Give a folder")),
+    Case("questions-missing", "evaluate done --questions q.jsonl", ("q.jsonl", "cannot be read", "Give a .jsonl")),
+    Case("questions-broken", "evaluate done --questions q.jsonl", ("q.jsonl:2", "broken JSON", "column 14", '"answer"'), writes("q.jsonl", '{"question": "Who?", "answer": "Mara"}\n{"question": }\n')),
+    Case("no-answer", "evaluate done --questions q.jsonl", ("q.jsonl:1", 'no "answer"'), rows("q.jsonl", {"question": "Who?"})),
+    Case("questions-empty", "evaluate done --questions q.jsonl", ("q.jsonl", "no questions"), writes("q.jsonl", "")),
+    Case("documents-gone", "evaluate done", ("docs.jsonl",), removes("docs.jsonl")),
+    Case("general-missing", "evaluate done --general ./general.txt", ("./general.txt", "no such file", "Check the path")),
+    Case("negative-samples", "evaluate done --samples -1", ("samples", "at least 0", "-1"), code=2),
+    Case("task", "evaluate done --samples 0 --tasks nosuchtask", ("nosuchtask",)),
+    Case("reference", "evaluate done --reference ./nowhere", ("'./nowhere'", "Give a folder")),
+    Case("length", "evaluate done --max-length 100000", ("max_length", "100000", "256"), code=2),
+]
+REPORT = [
+    Case("missing", "report ./nowhere", ("nowhere", "no such run folder", "afterword adapt")),
+    Case("no-run", "report model", ("model/config.yaml", "missing", "afterword adapt")),
+    Case("broken-scores", "report done", ("done/scores.json", "broken", "afterword evaluate"), writes("done/scores.json", "{")),
+    Case("broken-metrics", "report done", ("done/metrics.jsonl", "line 1"), writes("done/metrics.jsonl", "{\n{}\n")),
+]
+CASES = [
+    pytest.param(case, id=f"{group}-{case.name}")
+    for group, cases in {"model": MODEL, "documents": DOCUMENTS, "settings": SETTINGS, "folders": FOLDERS, "evaluate": EVALUATE, "report": REPORT}.items()
+    for case in cases
+]
+
+
+def explain(case: Case, said: Any) -> list[str]:
+    """What is wrong with a message, in words; nothing if it is a good one."""
+    lines = [line for line in said.err.splitlines() if line.strip()]
+    wrong = [f"exit code {said.code}, not {case.code}"] if said.code != case.code else []
+    wrong += [f"does not say {word!r}" for word in case.says if word not in said.err]
+    wrong += ["shows a traceback"] if "Traceback" in said.all else []
+    wrong += [f"prints on stdout: {said.out!r}"] if said.out else []
+    if case.code == 2:
+        wrong += [] if lines[:1] == ["These settings cannot be run:"] else ["has no heading"]
+        lines = lines[1:]
+        wrong += [f"is no list: {line!r}" for line in lines if not line.startswith("  - ")]
+    wrong += [] if len(lines) == case.problems else [f"names {len(lines)} problems, not {case.problems}"]
+    return wrong
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_clear_message_and_nothing_lost(case: Case, place: Path, afterword: Callable[..., Any]) -> None:
+    from tests.cli.conftest import tree
+
+    if case.spoil:
+        case.spoil(place)
+    before = tree(place)
+    said = afterword(*case.command.split())
+    print(said.err)
+    assert explain(case, said) == [], said.all
+    assert tree(place) == before

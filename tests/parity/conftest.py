@@ -1,0 +1,133 @@
+"""Dense float64 references that a reader can check by eye, and a gradient taken through the real trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from afterword.batching import Packing
+from afterword.corpus import split_sentences
+from afterword.training import AdaptationTrainer, training_arguments
+from afterword.views import Reading
+
+Gradients = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def step_gradient(tokenizer: Any, tmp_path: Path) -> Callable[..., Gradients]:
+    """The gradient that the trainer's first optimizer step would use: all its loader's batches, one division."""
+
+    def gradient(
+        model: Any,
+        reference: Any,
+        documents: list[dict[str, str]],
+        method: Any,
+        *,
+        accumulation: int = 1,
+        micro_batch_tokens: int = 8192,
+        layout: str = "packed",
+        **options: Any,
+    ) -> Gradients:
+        from afterword.models import frozen_copy
+
+        trainer = AdaptationTrainer(
+            model,
+            training_arguments(method, output_dir=str(tmp_path), gradient_accumulation_steps=accumulation, seed=3),
+            train_dataset=documents,
+            processing_class=tokenizer,
+            method=method,
+            teacher=frozen_copy(reference) if reference is not None else None,
+            reading=Reading(max_length=options.pop("max_length", 256)),
+            documents_per_step=options.pop("documents_per_step", len(documents)),
+            packing=Packing(micro_batch_tokens, layout),
+            **options,
+        )
+        loader = iter(trainer.get_train_dataloader())
+        parts, count = trainer.get_batch_samples(loader, accumulation, trainer.args.device)
+        assert len(parts) == accumulation
+        for batches in parts:
+            trainer.training_step(model, batches, count)
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        return grads
+
+    return gradient
+
+
+@pytest.fixture
+def assert_close() -> Callable[[Gradients, Gradients, float], None]:
+    """‖Δg‖ / ‖g‖ per parameter."""
+
+    def close(ours: Gradients, expected: Gradients, tolerance: float = 1e-5) -> None:
+        assert ours.keys() == expected.keys()
+        largest = max(gradient.norm() for gradient in expected.values())
+        for name, gradient in expected.items():
+            # A gradient that is zero in exact arithmetic (a key's bias) has no relative error.
+            scale = max(gradient.norm(), 1e-6 * largest)
+            error = (ours[name].double() - gradient.double()).norm() / scale
+            assert error <= tolerance, f"{name}: {error:.2e}"
+
+    return close
+
+
+@pytest.fixture(scope="session")
+def pair(build_model: Any, perturb: Any) -> Callable[..., tuple[Any, Any]]:
+    """(student, reference): the student perturbed, so that a wrong direction or factor cannot hide."""
+
+    def build(kind: str = "llama", **changes: Any) -> tuple[Any, Any]:
+        reference = build_model(kind, **changes)
+        return perturb(copy.deepcopy(reference)), reference
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def naive_disc_loss(tokenizer: Any) -> Callable[..., torch.Tensor]:
+    """DiSC with every sentence a target, as a loop: one document, one sentence, one token at a time."""
+
+    def loss(
+        student: Any, teacher: Any, rows: Any, *, bos: Any = (0,), join: str = "document", tau: float = 2.0
+    ) -> Any:
+        return _naive_loss(student, teacher, rows, tokenizer, list(bos), join, tau)
+
+    return loss
+
+
+def _teacher_and_student(text: str, tokenizer: Any, join: str) -> list[tuple[list[int], list[int]]]:
+    """(tokens before the sentence, tokens of the sentence) for every sentence but the first."""
+    spans = split_sentences(text)
+    if join == "authors":
+        pieces = [tokenizer(text[a:b].strip(), add_special_tokens=False).input_ids for a, b in spans]
+        return [(sum(pieces[:i], []), pieces[i]) for i in range(1, len(pieces))]
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    ends = [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping]
+    cuts = [next(i for i, end in enumerate(ends) if end > start) for start, _ in spans] + [len(ids)]
+    return [(ids[: cuts[i]], ids[cuts[i] : cuts[i + 1]]) for i in range(1, len(spans))]
+
+
+def _naive_loss(
+    student: Any, teacher: Any, rows: list[dict], tokenizer: Any, bos: list[int], join: str, tau: float
+) -> torch.Tensor:
+    """Mean over documents of the mean over targets of τ² · mean over tokens of KL(teacher ‖ student)."""
+    per_document = []
+    for row in rows:
+        per_target = []
+        for before, sentence in _teacher_and_student(row["text"], tokenizer, join):
+            if len(sentence) < 2:
+                continue
+            with torch.no_grad():
+                z_teacher = teacher(torch.tensor([bos + before + sentence])).logits[0]
+            z_student = student(torch.tensor([bos + sentence])).logits[0]
+            kls = []
+            for t in range(1, len(sentence)):  # the sentence's first token is not a target
+                p = torch.softmax(z_teacher[len(bos) + len(before) + t - 1] / tau, -1)
+                s = torch.softmax(z_student[len(bos) + t - 1] / tau, -1)
+                kls.append((p * (p.log() - s.log())).sum())
+            per_target.append(tau**2 * torch.stack(kls).mean())
+        per_document.append(torch.stack(per_target).mean())
+    return torch.stack(per_document).mean()

@@ -1,0 +1,89 @@
+"""How a step is cut changes no gradient: micro-batches, accumulation, padding, packing. For every method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from afterword.methods import METHODS, get_method
+
+CUTTINGS = {
+    "one document at a time": {"micro_batch_tokens": 16},
+    "small micro-batches": {"micro_batch_tokens": 96},
+    "accumulation 2": {"accumulation": 2},
+    "accumulation 3, uneven": {"accumulation": 3, "micro_batch_tokens": 80},
+    "accumulation 10": {"accumulation": 10},
+    "padded": {"layout": "padded"},
+    "padded, small": {"layout": "padded", "micro_batch_tokens": 128},
+}
+
+
+@pytest.mark.parametrize("cutting", CUTTINGS)
+@pytest.mark.parametrize("averaging", ["document", "token"])
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_do_not_depend_on_how_the_step_is_cut(
+    name: str, averaging: str, cutting: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
+) -> None:
+    method = METHODS[name].configured(averaging=averaging)
+    student, reference = pair()
+    whole = step_gradient(student, reference, documents, method)
+    cut = step_gradient(student, reference, documents, method, **CUTTINGS[cutting])
+    assert_close(cut, whole, 1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_windows_of_long_documents_are_cut_the_same(
+    name: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
+) -> None:
+    student, reference = pair()
+    long = [{"id": "long", "text": " ".join(row["text"] for row in documents)}, *documents[:3]]
+    options = {"max_length": 96, "documents_per_step": 30}
+    whole = step_gradient(student, reference, long, METHODS[name], **options)
+    cut = step_gradient(student, reference, long, METHODS[name], **options, micro_batch_tokens=96)
+    assert_close(cut, whole, 1e-5)
+
+
+def test_fine_tuning_is_the_plain_formula(
+    pair: Any, documents: Any, tokenizer: Any, step_gradient: Any, assert_close: Any
+) -> None:
+    """Σ over documents of the mean −log p of every token after BOS, EOS included, over the number of documents."""
+    student, _ = pair()
+    ours = step_gradient(student, None, documents, get_method("finetune"))
+    student.double()
+    losses = []
+    for row in documents:
+        ids = torch.tensor([[0, *tokenizer(row["text"], add_special_tokens=False).input_ids, 1]])
+        losses.append(torch.nn.functional.cross_entropy(student(ids).logits[0, :-1], ids[0, 1:]))
+    torch.stack(losses).mean().backward()
+    assert_close(ours, {n: p.grad for n, p in student.named_parameters() if p.grad is not None}, 1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gradient_checkpointing_changes_no_gradient(
+    name: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
+) -> None:
+    student, reference = pair()
+    plain = step_gradient(student, reference, documents, METHODS[name])
+    student.gradient_checkpointing_enable()
+    assert_close(step_gradient(student, reference, documents, METHODS[name]), plain, 1e-5)
+
+
+HEADS = {
+    "tied": ("llama", {"tie_word_embeddings": True}),
+    "scale": ("cohere", {}),
+    "divisor": ("granite", {}),
+    "bias": ("phi", {}),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_of_other_kinds_give_the_gradient_of_the_models_own_logits(
+    head: str, pair: Any, documents: Any, naive_disc_loss: Any, step_gradient: Any, assert_close: Any
+) -> None:
+    kind, config = HEADS[head]
+    student, reference = pair(kind, **config)
+    ours = step_gradient(student, reference, documents[:3], get_method("disc").configured(strategy="all"))
+    naive_disc_loss(student.double(), reference.double(), documents[:3]).backward()
+    assert_close(ours, {n: p.grad for n, p in student.named_parameters() if p.grad is not None}, 2e-5)
