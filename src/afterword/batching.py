@@ -55,10 +55,7 @@ def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch
 
 def without_weight(example: Example) -> Example:
     """The same example with all weights 0: keeps a process in step with the others, and trains nothing."""
-    return replace(
-        example,
-        segments=tuple(replace(s, weights=np.zeros_like(s.weights)) for s in example.segments),
-    )
+    return replace(example, segments=tuple(replace(s, weights=np.zeros_like(s.weights)) for s in example.segments))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

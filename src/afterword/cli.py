@@ -49,12 +49,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     from afterword.config import AdaptSettings
 
     options = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=_option(name, field),
-        )
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field))
         for name, field in AdaptSettings.model_fields.items()
         if name not in ("model_name_or_path", "documents", "output_dir")
     ]
@@ -220,9 +215,7 @@ def _after_adapt(settings: Any, result: Any) -> None:
         table.add_row("training loss", f"{change} nats (mean of first and last tenth)")
     out.print(table)
     out.print(
-        f"Next: afterword evaluate {result.path}; afterword report {result.path}",
-        highlight=False,
-        soft_wrap=True,
+        f"Next: afterword evaluate {result.path}; afterword report {result.path}", highlight=False, soft_wrap=True
     )
 
 

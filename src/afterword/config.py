@@ -230,6 +230,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"config: {str(path)!r} does not exist. Give a YAML file of settings.") from None
+    except OSError as error:
+        raise ConfigError(f"config: {str(path)!r} cannot be read ({error.strerror}). Give a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"config: {str(path)!r} is not YAML. {' '.join(str(error).split())}") from error
     if raw is None:

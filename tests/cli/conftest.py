@@ -7,31 +7,17 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 
-@dataclass(frozen=True)
-class Said:
-    """What one command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def all(self) -> str:
-        """Both streams, as a terminal shows them."""
-        return self.out + self.err
-
-
-def tree(folder: Path) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], dict[str, str]]:
     """Every file below a folder by its content, and every folder."""
-    found = sorted(folder.rglob("*"))
-    return {str(p.relative_to(folder)): _digest(p) for p in found}
+    return lambda folder: {str(p.relative_to(folder)): _digest(p) for p in sorted(folder.rglob("*"))}
 
 
 def _digest(path: Path) -> str:
@@ -39,11 +25,11 @@ def _digest(path: Path) -> str:
 
 
 @pytest.fixture
-def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """`afterword("adapt", …)`: the command line in this process, with its exit code and what it printed."""
     from afterword.cli import main
 
-    def run(*words: str) -> Said:
+    def run(*words: str) -> Any:
         monkeypatch.setattr(sys, "argv", ["afterword", *words])
         monkeypatch.setenv("COLUMNS", "200")
         capsys.readouterr()
@@ -53,7 +39,7 @@ def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0
         said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+        return SimpleNamespace(code=code, out=said.out, err=said.err, all=said.out + said.err)
 
     return run
 

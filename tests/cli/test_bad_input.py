@@ -8,18 +8,19 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 ADAPT = "adapt model docs.jsonl -o run"
+AGAIN = "adapt model docs.jsonl -o done --max-steps 2"
+LEFT_BEHIND = "a run that is refused after its documents were read leaves .work, or the whole folder, behind"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Case:
     code: int = 1
     problems: int = 1
     """Lines that name a problem. Settings: each; anything else: one."""
+    bug: str = ""
+    """Why this is not so yet. The test then fails as soon as it is."""
 
 
 # ---- ways to spoil a place
@@ -132,17 +135,52 @@ GOOD = {"id": "a", "text": TWO}
 MODEL = [
     Case("missing", "adapt ./nowhere docs.jsonl -o run", ("model_name_or_path", "'./nowhere'", "Give a folder")),
     Case("unknown-id", "adapt no/such-model docs.jsonl -o run", ("model_name_or_path", "'no/such-model'")),
-    Case("no-config", ADAPT, ("model_name_or_path", "'model'", "config.json", "save_pretrained"), removes("model/config.json")),
-    Case("broken-config", ADAPT, ("model_name_or_path", "'model'", "config"), writes("model/config.json", '{"model_type": ')),
-    Case("unknown-type", ADAPT, ("model_name_or_path", "'model'", "nosuch"), edits_json("model/config.json", model_type="nosuch")),
-    Case("no-weights", ADAPT, ("model_name_or_path", "'model'", "no weights", "*.safetensors"), removes("model/model.safetensors")),
+    Case(
+        "no-config",
+        ADAPT,
+        ("model_name_or_path", "'model'", "config.json", "save_pretrained"),
+        removes("model/config.json"),
+    ),
+    Case(
+        "broken-config",
+        ADAPT,
+        ("model_name_or_path", "'model'", "config"),
+        writes("model/config.json", '{"model_type": '),
+    ),
+    Case(
+        "unknown-type",
+        ADAPT,
+        ("model_name_or_path", "'model'", "nosuch"),
+        edits_json("model/config.json", model_type="nosuch"),
+    ),
+    Case(
+        "no-weights",
+        ADAPT,
+        ("model_name_or_path", "'model'", "no weights", "*.safetensors"),
+        removes("model/model.safetensors"),
+    ),
     Case("pickle", ADAPT, ("model_name_or_path", "'model'", "pytorch_model.bin", "Convert"), pickles_weights),
     Case("truncated", ADAPT, ("model_name_or_path", "'model'"), truncates_weights),
-    Case("nan", ADAPT, ("model_name_or_path", "'model'", "model.layers.1.mlp.up_proj.weight", "get them again"), puts_nan),
-    Case("missing-tokenizer", ADAPT, ("model_name_or_path", "'model'", "tokenizer"), removes("model/tokenizer.json", "model/tokenizer_config.json")),
-    Case("broken-tokenizer", ADAPT, ("model_name_or_path", "'model'", "tokenizer"), writes("model/tokenizer.json", "{")),
+    Case(
+        "nan", ADAPT, ("model_name_or_path", "'model'", "model.layers.1.mlp.up_proj.weight", "get them again"), puts_nan
+    ),
+    Case(
+        "missing-tokenizer",
+        ADAPT,
+        ("model_name_or_path", "'model'", "tokenizer"),
+        removes("model/tokenizer.json", "model/tokenizer_config.json"),
+    ),
+    Case(
+        "broken-tokenizer", ADAPT, ("model_name_or_path", "'model'", "tokenizer"), writes("model/tokenizer.json", "{")
+    ),
     Case("foreign-tokenizer", ADAPT, ("model_name_or_path", "'model'", "307 tokens", "300"), adds_tokens, 2),
-    Case("no-eos", f"{ADAPT} --method finetune", ("tokenizer", "'finetune'", "EOS", "Set tokenizer.eos_token"), edits_json("model/tokenizer_config.json", eos_token=None)),
+    Case(
+        "no-eos",
+        f"{ADAPT} --method finetune",
+        ("tokenizer", "'finetune'", "EOS", "Set tokenizer.eos_token"),
+        edits_json("model/tokenizer_config.json", eos_token=None),
+        bug=LEFT_BEHIND,
+    ),
 ]
 DOCUMENTS = [
     Case("missing-path", "adapt model ./notes -o run", ("./notes", "no such file or folder", "Check the path")),
@@ -150,101 +188,363 @@ DOCUMENTS = [
     Case("other-files", "adapt model notes -o run", ("notes", "1 of .xlsx", ".txt"), writes("notes/table.xlsx", "x")),
     Case("no-match", "adapt model notes/*.txt -o run", ("notes/*.txt", "no file matches", "quote it")),
     Case("unknown-ending", "adapt model a.docx -o run", ("a.docx", "ending", ".jsonl"), writes("a.docx", "x")),
-    Case("empty-file", "adapt model a.txt -o run", ("a.txt", "no documents", "1 empty", "holds text"), writes("a.txt", "")),
-    Case("only-empty", "adapt model a.jsonl -o run", ("a.jsonl", "no documents", "2 empty"), rows("a.jsonl", {"text": " "}, {"text": ""})),
-    Case("binary", "adapt model a.txt -o run", ("a.txt", "byte 3", "binary", "skip_bad_rows"), writes("a.txt", b"abc\0\1\2")),
-    Case("invalid-utf8", "adapt model a.txt -o run", ("a.txt", "byte 12", "line 2", "0xe9", "iconv"), writes("a.txt", b"A caf\xc3\xa9.\nA caf\xe9.\n")),
-    Case("invalid-utf8-row", "adapt model a.jsonl -o run", ("a.jsonl", "line 2", "0xe9", "iconv"), writes("a.jsonl", b'{"text": "One. Two."}\n{"text": "caf\xe9"}\n')),
-    Case("utf16", "adapt model a.txt -o run", ("a.txt", "UTF-16", "iconv -f UTF-16"), writes("a.txt", TWO.encode("utf-16"))),
-    Case("broken-row", "adapt model a.jsonl -o run", ("a.jsonl", "line 3", "not valid JSON", "column 10", "skip_bad_rows"), writes("a.jsonl", '{"text": "One. Two."}\n\n{"text": oops}\n')),
-    Case("broken-json", "adapt model a.json -o run", ("a.json", "line 2, column 11", "Repair"), writes("a.json", '[{"text": "One. Two."},\n {"text": "Three."]')),
-    Case("no-text", "adapt model a.jsonl -o run", ("a.jsonl", "line 2", "'text'", "title"), rows("a.jsonl", GOOD, {"title": "B"})),
+    Case(
+        "empty-file",
+        "adapt model a.txt -o run",
+        ("a.txt", "no documents", "1 empty", "holds text"),
+        writes("a.txt", ""),
+    ),
+    Case(
+        "only-empty",
+        "adapt model a.jsonl -o run",
+        ("a.jsonl", "no documents", "2 empty"),
+        rows("a.jsonl", {"text": " "}, {"text": ""}),
+    ),
+    Case(
+        "binary",
+        "adapt model a.txt -o run",
+        ("a.txt", "byte 3", "binary", "skip_bad_rows"),
+        writes("a.txt", b"abc\0\1\2"),
+    ),
+    Case(
+        "invalid-utf8",
+        "adapt model a.txt -o run",
+        ("a.txt", "byte 14", "line 2", "0xe9", "iconv"),
+        writes("a.txt", b"A caf\xc3\xa9.\nA caf\xe9.\n"),
+    ),
+    Case(
+        "invalid-utf8-row",
+        "adapt model a.jsonl -o run",
+        ("a.jsonl", "line 2", "0xe9", "iconv"),
+        writes("a.jsonl", b'{"text": "One. Two."}\n{"text": "caf\xe9"}\n'),
+    ),
+    Case(
+        "utf16",
+        "adapt model a.txt -o run",
+        ("a.txt", "UTF-16", "iconv -f UTF-16"),
+        writes("a.txt", TWO.encode("utf-16")),
+    ),
+    Case(
+        "broken-row",
+        "adapt model a.jsonl -o run",
+        ("a.jsonl", "line 3", "not valid JSON", "column 10", "skip_bad_rows"),
+        writes("a.jsonl", '{"text": "One. Two."}\n\n{"text": oops}\n'),
+    ),
+    Case(
+        "broken-json",
+        "adapt model a.json -o run",
+        ("a.json", "line 2, column 19", "Repair"),
+        writes("a.json", '[{"text": "One. Two."},\n {"text": "Three."]'),
+    ),
+    Case(
+        "no-text",
+        "adapt model a.jsonl -o run",
+        ("a.jsonl", "line 2", "'text'", "title"),
+        rows("a.jsonl", GOOD, {"title": "B"}),
+    ),
     Case("wrong-column", f"{ADAPT} --text-column txt", ("docs.jsonl", "text_column = 'txt'", "Did you mean text?")),
-    Case("two-columns", "adapt model a.jsonl -o run", ("a.jsonl", "text, body", "text_column"), rows("a.jsonl", {"text": TWO, "body": TWO})),
-    Case("number", "adapt model a.jsonl -o run", ("a.jsonl", "line 2", "must be a string, not a number", "skip_bad_rows"), rows("a.jsonl", GOOD, {"text": 7})),
-    Case("corrupt-gzip", "adapt model a.txt.gz -o run", ("a.txt.gz", "damaged gzip", "again"), writes("a.txt.gz", gzip.compress(TWO.encode() * 40)[:-20])),
+    Case(
+        "two-columns",
+        "adapt model a.jsonl -o run",
+        ("a.jsonl", "text, body", "text_column"),
+        rows("a.jsonl", {"text": TWO, "body": TWO}),
+    ),
+    Case(
+        "number",
+        "adapt model a.jsonl -o run",
+        ("a.jsonl", "line 2", "must be a string, not a number", "skip_bad_rows"),
+        rows("a.jsonl", GOOD, {"text": 7}),
+    ),
+    Case(
+        "corrupt-gzip",
+        "adapt model a.txt.gz -o run",
+        ("a.txt.gz", "damaged gzip", "again"),
+        writes("a.txt.gz", gzip.compress(TWO.encode() * 40)[:-20]),
+    ),
     Case("no-gzip", "adapt model a.txt.gz -o run", ("a.txt.gz", "damaged gzip", "again"), writes("a.txt.gz", TWO)),
-    Case("broken-parquet", "adapt model a.parquet -o run", ("a.parquet", "not a readable parquet", "Write it again"), writes("a.parquet", b"PAR1 and no more")),
-    Case("broken-csv", "adapt model a.csv -o run", ("a.csv", "line 3", "3 fields", "header has 2"), writes("a.csv", "id,text\n1,One. Two.\n2,Three, four.\n")),
-    Case("one-sentence", "adapt model a.txt -o run", ("documents", "none of the 1 documents", "two sentences", "fine-tuning"), writes("a.txt", "Only one sentence here.")),
-    Case("too-large", f"{ADAPT} --max-document-mib 0.0001", ("docs.jsonl, line 1", "max_document_mib = 0.0001", "raise the setting")),
+    Case(
+        "broken-parquet",
+        "adapt model a.parquet -o run",
+        ("a.parquet", "not a readable parquet", "Write it again"),
+        writes("a.parquet", b"PAR1 and no more"),
+    ),
+    Case(
+        "broken-csv",
+        "adapt model a.csv -o run",
+        ("a.csv", "line 3", "3 fields", "header has 2"),
+        writes("a.csv", "id,text\n1,One. Two.\n2,Three, four.\n"),
+    ),
+    Case(
+        "one-sentence",
+        "adapt model a.txt -o run",
+        ("documents", "none of the 1 documents", "two sentences", "fine-tuning"),
+        writes("a.txt", "Only one sentence here."),
+    ),
+    Case(
+        "too-large",
+        f"{ADAPT} --max-document-mib 0.0001",
+        ("docs.jsonl, line 1", "max_document_mib = 0.0001", "raise the setting"),
+    ),
 ]
 SETTINGS = [
     Case("unknown-method", f"{ADAPT} --method dics", ("method", "'dics'", "Did you mean disc?"), code=2),
     Case("no-model", "adapt", ("model_name_or_path", "missing", "Give a model folder"), code=2),
     Case("no-documents", "adapt model -o run", ("documents", "missing", "Give files"), code=2),
     Case("no-output", "adapt model docs.jsonl", ("output_dir", "missing", "-o"), code=2),
-    Case("unknown-key", f"{ADAPT} --config run.yaml", ("learning_rte", "Did you mean learning_rate?"), writes("run.yaml", "learning_rte: 1e-5\n"), 2),
-    Case("yaml-list", f"{ADAPT} --config run.yaml", ("config", "'run.yaml'", "list", "name: value"), writes("run.yaml", "- a\n- b\n"), 2),
-    Case("broken-yaml", f"{ADAPT} --config run.yaml", ("config", "'run.yaml'", "line 2"), writes("run.yaml", "seed: 1\nmethod: [disc\n"), 2),
-    Case("missing-yaml", f"{ADAPT} --config run.yaml", ("config", "'run.yaml'", "does not exist", "Give a YAML file"), code=2),
-    Case("yaml-folder", f"{ADAPT} --config model", ("config", "'model'"), code=2),
-    Case("tokens-and-documents", f"{ADAPT} --step-tokens 100 --documents-per-step 2", ("step_tokens: 100", "documents_per_step: 2", "give one"), code=2),
+    Case(
+        "unknown-key",
+        f"{ADAPT} --config run.yaml",
+        ("learning_rte", "Did you mean learning_rate?"),
+        writes("run.yaml", "learning_rte: 1e-5\n"),
+        2,
+    ),
+    Case(
+        "yaml-list",
+        f"{ADAPT} --config run.yaml",
+        ("config", "'run.yaml'", "list", "name: value"),
+        writes("run.yaml", "- a\n- b\n"),
+        2,
+    ),
+    Case(
+        "broken-yaml",
+        f"{ADAPT} --config run.yaml",
+        ("config", "'run.yaml'", "line 2"),
+        writes("run.yaml", "seed: 1\nmethod: [disc\n"),
+        2,
+    ),
+    Case(
+        "missing-yaml",
+        f"{ADAPT} --config run.yaml",
+        ("config", "'run.yaml'", "does not exist", "Give a YAML file"),
+        code=2,
+    ),
+    Case("yaml-folder", f"{ADAPT} --config model", ("config", "'model'", "cannot be read", "Give a YAML file"), code=2),
+    Case(
+        "tokens-and-documents",
+        f"{ADAPT} --step-tokens 100 --documents-per-step 2",
+        ("step_tokens: 100", "documents_per_step: 2", "give one"),
+        code=2,
+    ),
     Case("eval-steps", f"{ADAPT} --eval-steps 3", ("eval_steps: 3", "eval_documents"), code=2),
-    Case("micro-batch", f"{ADAPT} --max-length 200 --micro-batch-tokens 100", ("micro_batch_tokens: 100", "max_length: 200", "Raise it"), code=2),
+    Case(
+        "micro-batch",
+        f"{ADAPT} --max-length 200 --micro-batch-tokens 100",
+        ("micro_batch_tokens: 100", "max_length: 200", "Raise it"),
+        code=2,
+    ),
     Case("merge", f"{ADAPT} --merge-adapter", ("merge_adapter", "use_peft"), code=2),
     Case("suffix", f"{ADAPT} --suffix-tokens 8", ("suffix_tokens: 8", "random_token_suffix"), code=2),
-    Case("several", f"{ADAPT} --seed one --targets 0 --merge-adapter --method dics", ("seed", "'one'", "targets", "'0'", "merge_adapter", "method"), code=2, problems=4),
+    Case(
+        "several",
+        f"{ADAPT} --seed one --targets 0 --merge-adapter --method dics",
+        ("seed", "'one'", "targets", "'0'", "merge_adapter", "method"),
+        code=2,
+        problems=4,
+    ),
     Case("negative-rate", f"{ADAPT} --learning-rate -1e-5", ("learning_rate", "greater than 0", "-1e-5"), code=2),
     Case("nan-rate", f"{ADAPT} --learning-rate nan", ("learning_rate", "nan"), code=2),
     Case("word-rate", f"{ADAPT} --learning-rate fast", ("learning_rate", "number", "'fast'"), code=2),
     Case("too-long", f"{ADAPT} --max-length 257", ("max_length: 257", "256 positions", "Lower it"), code=2),
-    Case("unknown-strategy", f"{ADAPT} --strategy sentense", ("strategy", "'sentense'", "Did you mean sentence?"), code=2),
-    Case("not-of-method", f"{ADAPT} --method finetune --temperature 2", ("temperature", "'finetune'", "Leave it out", "averaging"), code=2),
-    Case("trainer-unknown", f"{ADAPT} --trainer adam_beta_1=0.9", ("trainer.adam_beta_1", "Did you mean adam_beta1?"), code=2),
-    Case("trainer-elsewhere", f"{ADAPT} --trainer per_device_train_batch_size=4", ("trainer.per_device_train_batch_size", "documents_per_step", "Leave it out"), code=2),
+    Case(
+        "unknown-strategy", f"{ADAPT} --strategy sentense", ("strategy", "'sentense'", "Did you mean sentence?"), code=2
+    ),
+    Case(
+        "not-of-method",
+        f"{ADAPT} --method finetune --temperature 2",
+        ("temperature", "'finetune'", "Leave it out", "averaging"),
+        code=2,
+    ),
+    Case(
+        "trainer-unknown",
+        f"{ADAPT} --trainer adam_beta_1=0.9",
+        ("trainer.adam_beta_1", "Did you mean adam_beta1?"),
+        code=2,
+    ),
+    Case(
+        "trainer-elsewhere",
+        f"{ADAPT} --trainer per_device_train_batch_size=4",
+        ("trainer.per_device_train_batch_size", "documents_per_step", "Leave it out"),
+        code=2,
+    ),
     Case("trainer-no-value", f"{ADAPT} --trainer optim", ("trainer", "'optim'", "KEY=VALUE"), code=2),
     Case("trainer-optim", f"{ADAPT} --trainer optim=nonsense", ("trainer", "nonsense", "adamw_torch"), code=2),
     Case("scheduler", f"{ADAPT} --lr-scheduler-type nonsense", ("lr_scheduler_type", "nonsense", "cosine"), code=2),
-    Case("trainer-type", f"{ADAPT} --trainer adam_beta1=high", ("adam_beta1", "high"), code=2),
-    Case("eval-strategy", f"{ADAPT} --trainer eval_strategy=steps", ("eval_strategy", "eval_steps"), code=2),
+    Case(
+        "trainer-type",
+        f"{ADAPT} --trainer adam_beta1=high",
+        ("adam_beta1", "high"),
+        code=2,
+        bug="TrainingArguments checks no types: high and 1e-8, text to YAML, end in a traceback of AdamW",
+    ),
+    Case(
+        "eval-strategy",
+        f"{ADAPT} --trainer eval_strategy=steps",
+        ("trainer.eval_strategy", "eval_dataset"),
+        code=2,
+        bug=LEFT_BEHIND,
+    ),
     Case("attention", f"{ADAPT} --attn-implementation nonsense", ("attn_implementation", "nonsense"), code=2),
     Case("language", f"{ADAPT} --language klingon", ("language", "klingon"), code=2),
-    Case("logger", f"{ADAPT} --report-to nonsense", ("report_to", "nonsense"), code=2),
-    Case("lm-head", f"{ADAPT} --use-peft --lora-target-modules lm_head", ("lora_target_modules", "head", "lora_modules_to_save"), code=2),
+    Case("logger", f"{ADAPT} --report-to nonsense", ("report_to", "nonsense"), code=2, bug=LEFT_BEHIND),
+    Case(
+        "accumulation",
+        f"{ADAPT} --gradient-accumulation-steps 2",
+        ("gradient_accumulation_steps: 2", "documents_per_step is 1", "Lower it"),
+        code=2,
+        bug=LEFT_BEHIND,
+    ),
+    Case(
+        "trainer-yaml",
+        f"{ADAPT} --config run.yaml",
+        ("trainer", "dictionary", "5"),
+        writes("run.yaml", "trainer: 5\n"),
+        2,
+    ),
+    Case("held-out", f"{ADAPT} --eval-documents ./notes --eval-steps 1", ("./notes", "no such file", "Check the path")),
+    Case(
+        "lm-head",
+        f"{ADAPT} --use-peft --lora-target-modules lm_head",
+        ("lora_target_modules", "head", "lora_modules_to_save"),
+        code=2,
+    ),
     Case("lora-bias", f"{ADAPT} --use-peft --lora-bias all", ("lora_bias", "'all'", "Use 'none'"), code=2),
-    Case("lora-bias-word", f"{ADAPT} --use-peft --lora-bias nonsense", ("lora_bias", "'nonsense'", "none"), code=2),
-    Case("lora-target", f"{ADAPT} --use-peft --lora-target-modules q_prj", ("lora_target_modules", "q_prj", "all-linear"), code=2),
+    Case(
+        "lora-bias-word", f"{ADAPT} --use-peft --lora-bias nonsense", ("lora_bias", "'nonsense'", "Use 'none'"), code=2
+    ),
+    Case(
+        "lora-target",
+        f"{ADAPT} --use-peft --lora-target-modules q_prj",
+        ("lora_target_modules", "q_prj", "all-linear"),
+        code=2,
+    ),
 ]
 FOLDERS = [
-    Case("file", "adapt model docs.jsonl -o quiz.jsonl", ("output_dir", "'quiz.jsonl'", "is a file", "Give a folder"), code=2),
+    Case(
+        "file",
+        "adapt model docs.jsonl -o quiz.jsonl",
+        ("output_dir", "'quiz.jsonl'", "is a file", "Give a folder"),
+        code=2,
+    ),
     Case("under-a-file", "adapt model docs.jsonl -o quiz.jsonl/run", ("output_dir", "quiz.jsonl/run", "Give"), code=2),
-    Case("not-writable", "adapt model docs.jsonl -o /proc/afterword/run", ("output_dir", "/proc/afterword/run", "Give"), code=2),
-    Case("not-a-run", "adapt model docs.jsonl -o model", ("output_dir", "'model'", "not empty", "Give a folder"), code=2),
-    Case("other-settings", "adapt model docs.jsonl -o done --max-steps 3 --seed 1", ("output_dir", "'done'", "max_steps: 2 in the run, 3 now", "seed: 0 in the run, 1 now", "Give another"), code=2, problems=3),
-    Case("other-documents", "adapt model a.txt -o done --max-steps 2", ("documents", "'done'", "content differs", "another output_dir"), writes("a.txt", TWO)),
-    Case("other-model", "adapt model docs.jsonl -o done --max-steps 2", ("model_name_or_path", "'done'", "content differs", "another output_dir"), other_model),
-    Case("damaged-config", "adapt model docs.jsonl -o done --max-steps 2", ("done/config.yaml",), writes("done/config.yaml", "seed: [1\n")),
-    Case("damaged-state", "adapt model docs.jsonl -o done --max-steps 2", ("done/state.json", "damaged"), writes("done/state.json", "{")),
+    Case(
+        "not-writable",
+        "adapt model docs.jsonl -o /proc/afterword/run",
+        ("output_dir", "/proc/afterword/run", "Give"),
+        code=2,
+    ),
+    Case(
+        "not-a-run", "adapt model docs.jsonl -o model", ("output_dir", "'model'", "not empty", "Give a folder"), code=2
+    ),
+    Case(
+        "other-settings",
+        "adapt model docs.jsonl -o done --max-steps 3 --seed 1",
+        ("output_dir", "'done'", "max_steps: 2 in the run, 3 now", "seed: 0 in the run, 1 now", "Give another"),
+        code=2,
+        problems=3,
+    ),
+    Case(
+        "other-documents",
+        "adapt model a.txt -o done --max-steps 2",
+        ("documents", "'done'", "content differs", "another output_dir"),
+        writes("a.txt", TWO),
+        bug=LEFT_BEHIND,
+    ),
+    Case(
+        "other-model",
+        AGAIN,
+        ("model_name_or_path", "'done'", "content differs", "another output_dir"),
+        other_model,
+        bug=LEFT_BEHIND,
+    ),
+    Case("damaged-config", AGAIN, ("done/config.yaml",), writes("done/config.yaml", "seed: [1\n")),
+    Case("damaged-state", AGAIN, ("done/state.json", "damaged"), writes("done/state.json", "{"), bug=LEFT_BEHIND),
 ]
 EVALUATE = [
     Case("unfinished", "evaluate done", ("RUN", "'done'", "no finished model", "afterword adapt"), breaks_run, 2),
     Case("no-model", "evaluate ./nowhere", ("model_name_or_path", "'./nowhere'", "Give a folder")),
     Case("questions-missing", "evaluate done --questions q.jsonl", ("q.jsonl", "cannot be read", "Give a .jsonl")),
-    Case("questions-broken", "evaluate done --questions q.jsonl", ("q.jsonl:2", "broken JSON", "column 14", '"answer"'), writes("q.jsonl", '{"question": "Who?", "answer": "Mara"}\n{"question": }\n')),
-    Case("no-answer", "evaluate done --questions q.jsonl", ("q.jsonl:1", 'no "answer"'), rows("q.jsonl", {"question": "Who?"})),
+    Case(
+        "questions-broken",
+        "evaluate done --questions q.jsonl",
+        ("q.jsonl:2", "broken JSON", "column 14", '"answer"'),
+        writes("q.jsonl", '{"question": "Who?", "answer": "Mara"}\n{"question": }\n'),
+    ),
+    Case(
+        "no-answer",
+        "evaluate done --questions q.jsonl",
+        ("q.jsonl:1", 'no "answer"'),
+        rows("q.jsonl", {"question": "Who?"}),
+    ),
     Case("questions-empty", "evaluate done --questions q.jsonl", ("q.jsonl", "no questions"), writes("q.jsonl", "")),
     Case("documents-gone", "evaluate done", ("docs.jsonl",), removes("docs.jsonl")),
-    Case("general-missing", "evaluate done --general ./general.txt", ("./general.txt", "no such file", "Check the path")),
+    Case(
+        "general-missing", "evaluate done --general ./general.txt", ("./general.txt", "no such file", "Check the path")
+    ),
+    Case(
+        "damaged-config",
+        "evaluate done",
+        ("done/config.yaml", "cannot be read", "damaged"),
+        writes("done/config.yaml", "seed: [1\n"),
+    ),
+    Case("output", "evaluate done -o docs.jsonl", ("output_dir", "'docs.jsonl'", "is a file", "Give a folder"), code=2),
+    Case("seed", "evaluate done --seed -1", ("seed", "at least 0", "-1"), code=2),
     Case("negative-samples", "evaluate done --samples -1", ("samples", "at least 0", "-1"), code=2),
-    Case("task", "evaluate done --samples 0 --tasks nosuchtask", ("nosuchtask",)),
+    Case("task", "evaluate done --samples 0 --tasks nosuchtask", ("tasks", "'nosuchtask'", "lists all"), code=2),
     Case("reference", "evaluate done --reference ./nowhere", ("'./nowhere'", "Give a folder")),
-    Case("length", "evaluate done --max-length 100000", ("max_length", "100000", "256"), code=2),
+    Case(
+        "length",
+        "evaluate done --max-length 100000 --samples 0 --max-documents 1",
+        ("max_length", "100000", "256"),
+        code=2,
+        bug="evaluate reads beyond the model's positions without a word",
+    ),
 ]
 REPORT = [
     Case("missing", "report ./nowhere", ("nowhere", "no such run folder", "afterword adapt")),
     Case("no-run", "report model", ("model/config.yaml", "missing", "afterword adapt")),
-    Case("broken-scores", "report done", ("done/scores.json", "broken", "afterword evaluate"), writes("done/scores.json", "{")),
+    Case(
+        "broken-scores",
+        "report done",
+        ("done/scores.json", "broken", "afterword evaluate"),
+        writes("done/scores.json", "{"),
+    ),
     Case("broken-metrics", "report done", ("done/metrics.jsonl", "line 1"), writes("done/metrics.jsonl", "{\n{}\n")),
 ]
+GROUPS = {
+    "model": MODEL,
+    "documents": DOCUMENTS,
+    "settings": SETTINGS,
+    "folders": FOLDERS,
+    "evaluate": EVALUATE,
+    "report": REPORT,
+}
 CASES = [
-    pytest.param(case, id=f"{group}-{case.name}")
-    for group, cases in {"model": MODEL, "documents": DOCUMENTS, "settings": SETTINGS, "folders": FOLDERS, "evaluate": EVALUATE, "report": REPORT}.items()
+    pytest.param(
+        case,
+        id=f"{group}-{case.name}",
+        marks=pytest.mark.xfail(strict=True, reason=case.bug) if case.bug else (),
+    )
+    for group, cases in GROUPS.items()
     for case in cases
 ]
+IN_A_PROCESS = [MODEL[0], DOCUMENTS[9], SETTINGS[14]]
 
 
-def explain(case: Case, said: Any) -> list[str]:
+@dataclass(frozen=True)
+class Said:
+    """What one command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def all(self) -> str:
+        """Both streams."""
+        return self.out + self.err
+
+
+def explain(case: Case, said: Said) -> list[str]:
     """What is wrong with a message, in words; nothing if it is a good one."""
     lines = [line for line in said.err.splitlines() if line.strip()]
     wrong = [f"exit code {said.code}, not {case.code}"] if said.code != case.code else []
@@ -260,13 +560,79 @@ def explain(case: Case, said: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_clear_message_and_nothing_lost(case: Case, place: Path, afterword: Callable[..., Any]) -> None:
-    from tests.cli.conftest import tree
-
+def test_one_clear_message_and_nothing_lost(
+    case: Case, place: Path, afterword: Callable[..., Any], tree: Callable[[Path], dict[str, str]]
+) -> None:
     if case.spoil:
         case.spoil(place)
     before = tree(place)
     said = afterword(*case.command.split())
-    print(said.err)
     assert explain(case, said) == [], said.all
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("case", IN_A_PROCESS, ids=lambda case: case.name)
+def test_the_same_in_a_process_of_its_own(case: Case, place: Path, tree: Callable[[Path], dict[str, str]]) -> None:
+    if case.spoil:
+        case.spoil(place)
+    before = tree(place)
+    words = [sys.executable, "-m", "afterword", *case.command.split()]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=120, env=plain_environment())
+    said = Said(done.returncode, done.stdout, done.stderr)
+    assert explain(case, said) == [], said.all
+    assert tree(place) == before
+
+
+def test_an_unknown_flag_is_refused_with_the_nearest(place: Path, afterword: Callable[..., Any]) -> None:
+    said = afterword(*ADAPT.split(), "--learning-rte", "1e-5")
+    assert said.code == 2
+    assert "--learning-rte" in said.err
+    assert "--learning-rate" in said.err
+    assert not (place / "run").exists()
+
+
+def test_fewer_documents_in_a_step_than_processes() -> None:
+    from afterword import ConfigError
+    from afterword.training.trainer import _check_step
+
+    four: Any = SimpleNamespace(world_size=4, gradient_accumulation_steps=1)
+    with pytest.raises(ConfigError, match=r"documents_per_step: 3 is fewer than the 4 processes.*Use at least 4"):
+        _check_step(four, 3, None)
+    _check_step(four, 4, None)
+
+
+@pytest.mark.slow
+def test_a_line_of_200_mb_stops_the_run_within_bounded_memory(place: Path) -> None:
+    with (place / "long.jsonl").open("wb") as file:
+        file.write(b'{"text": "')
+        for _ in range(200):
+            file.write(b"word " * 200_000)
+        file.write(b'"}\n')
+    words = [sys.executable, "-c", MEASURED, "adapt", "model", "long.jsonl", "-o", "run"]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=120, env=plain_environment())
+    mib_more = int(done.stdout.split()[-1])
+    assert done.returncode == 1, done.stderr
+    assert all(word in done.stderr for word in ("long.jsonl, line 1", "max_document_mib = 64", "raise the setting"))
+    assert "Traceback" not in done.stderr
+    # The limit of 64 MiB is read before it is known to be passed; a buffer that grows may hold it twice.
+    assert mib_more < 64 * 3
+    assert not (place / "run").exists()
+
+
+MEASURED = """
+import resource, sys
+from afterword.cli import main
+import afterword.training
+sys.argv[0] = "afterword"
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+try:
+    main()
+finally:
+    print(peak() - before)
+"""
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's, without the terminal's width."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}

@@ -15,15 +15,7 @@ from typing import IO, Any
 
 from afterword.corpus.columns import Found, Origin, Record, find_columns, read_rows
 from afterword.corpus.html import MarkupError, text_of_html
-from afterword.corpus.lines import (
-    Line,
-    UndecodableError,
-    decode,
-    open_bytes,
-    read_lines,
-    read_whole,
-    too_large,
-)
+from afterword.corpus.lines import Line, UndecodableError, decode, open_bytes, read_lines, read_whole, too_large
 from afterword.corpus.options import CorpusOptions
 from afterword.errors import DataError
 from afterword.types import Document, Skipped

@@ -61,9 +61,7 @@ def text_losses(reference: Any, adapted: Any | None, texts: Sequence[Text], pack
     tokens, reference_nll, adapted_nll, kl = sums
     utf8_bytes = np.array([text.utf8_bytes for text in texts], np.float64)
     measured = adapted is not None
-    return TextLosses(
-        tokens, utf8_bytes, reference_nll, adapted_nll if measured else None, kl if measured else None
-    )
+    return TextLosses(tokens, utf8_bytes, reference_nll, adapted_nll if measured else None, kl if measured else None)
 
 
 def drift_scores(losses: TextLosses, task: str, details: dict[str, Any]) -> list[Score]:

@@ -121,11 +121,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _generate(
-    model: Any,
-    prompts: Sequence[TokenIds],
-    config: GenerationConfig,
-    batch_tokens: int,
-    processors: _ProcessorsFor,
+    model: Any, prompts: Sequence[TokenIds], config: GenerationConfig, batch_tokens: int, processors: _ProcessorsFor
 ) -> list[list[int]]:
     assert all(len(prompt) for prompt in prompts), "a prompt has at least one token"
     lengths = [len(prompt) for prompt in prompts]

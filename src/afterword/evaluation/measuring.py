@@ -15,7 +15,7 @@ import yaml
 
 from afterword.batching import Packing
 from afterword.corpus import Corpus, read_corpus
-from afterword.errors import ConfigError, DataError
+from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation.drift import Text, drift_scores, text_losses
 from afterword.evaluation.learning import VIEW, learning_scores, target_losses
 from afterword.evaluation.questions import answer_questions, answer_rows, load_questions, question_scores
@@ -72,6 +72,7 @@ class Measurement:
             "sample_tokens": 8,
             "answered_samples": 0,
             "micro_batch_tokens": 16,
+            "seed": 0,
         }
         return [
             f"{name}: must be at least {least}, got {getattr(self, name)}."
@@ -121,6 +122,8 @@ def evaluate(
     name, settings = str(model), _completed(str(model), Measurement(**measurement))
     if problems := settings.problems():
         raise ConfigError(problems)
+    if output_dir and Path(output_dir).is_file():
+        raise ConfigError(f"output_dir: {str(output_dir)!r} is a file. Give a folder for scores.json.")
     questions = load_questions(settings.questions) if settings.questions else ()
     result = Scores(name, settings.reference)
     with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
@@ -165,7 +168,11 @@ def _completed(name: str, measurement: Measurement) -> Measurement:
         raise ConfigError(
             f"RUN: {name!r} has no finished model. Run `afterword adapt` to its end first; the same command resumes it."
         )
-    run = yaml.safe_load((Path(name) / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        run = dict(yaml.safe_load((Path(name) / "config.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{name}/config.yaml: cannot be read ({reason}). The run folder is damaged.") from error
     return replace(
         measurement,
         reference=measurement.reference or run["model_name_or_path"],
@@ -178,11 +185,7 @@ def _completed(name: str, measurement: Measurement) -> Measurement:
 
 def _read(settings: Measurement, scratch: Path) -> dict[str, Corpus]:
     parts = {"trained": settings.documents, "held_out": settings.held_out, "general": settings.general}
-    return {
-        part: read_corpus(list(sources), cache_dir=scratch / part)
-        for part, sources in parts.items()
-        if sources
-    }
+    return {part: read_corpus(list(sources), cache_dir=scratch / part) for part, sources in parts.items() if sources}
 
 
 def _load(name: str, settings: Measurement) -> _Models:
@@ -215,9 +218,7 @@ def _learning(models: _Models, corpus: Corpus, task: str, settings: Measurement)
         raise DataError(
             f"{task}: none of the documents has a second sentence to be measured on. Give documents of at least two sentences."
         )
-    losses = target_losses(
-        models.reference, models.adapted, windows, special, models.packing, seed=settings.seed
-    )
+    losses = target_losses(models.reference, models.adapted, windows, special, models.packing, seed=settings.seed)
     return learning_scores(losses, task, seed=settings.seed)
 
 
@@ -227,9 +228,7 @@ def _drawn(corpus: Corpus, settings: Measurement) -> list[Any]:
     return [corpus[int(i)] for i in sorted(rows)]
 
 
-def _windows(
-    documents: Sequence[Any], models: _Models, special: SpecialTokens, settings: Measurement
-) -> list[Window]:
+def _windows(documents: Sequence[Any], models: _Models, special: SpecialTokens, settings: Measurement) -> list[Window]:
     reading = Reading(max_length=models.max_length, language=settings.language)
     read = [read_document(document, 0, models.tokenizer, special, reading) for document in documents]
     windows = [window for document in read for window in document.windows]
@@ -241,9 +240,7 @@ def _ask(models: _Models, questions: Any, corpora: dict[str, Corpus], result: Sc
     texts = {document.id: document.text for document in corpus} if corpus else {}
     for setting in ("closed_book", "open_book"):
         if setting == "open_book" and not any(q.document in texts for q in questions):
-            result.notes.append(
-                "No question names a document that was read, so there is no open-book ceiling."
-            )
+            result.notes.append("No question names a document that was read, so there is no open-book ceiling.")
             continue
         asked = {"documents": texts, "setting": setting, "max_length": models.max_length}
         now = models.adapted if models.adapted is not None else models.reference

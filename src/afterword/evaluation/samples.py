@@ -126,13 +126,7 @@ def _user_text(tokenizer: Any, turn: list[int], after: str) -> str:
 
 
 def before_and_after(
-    reference: Any,
-    model: Any,
-    tokenizer: Any,
-    samples: Sequence[Sample],
-    *,
-    count: int = 10,
-    new_tokens: int = 64,
+    reference: Any, model: Any, tokenizer: Any, samples: Sequence[Sample], *, count: int = 10, new_tokens: int = 64
 ) -> list[dict[str, str]]:
     """The first prompts answered greedily by both models, to be read side by side."""
     chosen = samples[:count]

@@ -59,12 +59,7 @@ def ratio_of_means(numerators: Values, denominators: Values, *, seed: int = 0, r
 
 
 def paired_ratio_change(
-    before_numerators: Values,
-    after_numerators: Values,
-    denominators: Values,
-    *,
-    seed: int = 0,
-    resamples: int = 10_000,
+    before_numerators: Values, after_numerators: Values, denominators: Values, *, seed: int = 0, resamples: int = 10_000
 ) -> Estimate:
     """The change of `ratio_of_means`, after − before, over the same units with the same denominators.
 

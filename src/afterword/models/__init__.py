@@ -14,14 +14,7 @@ from afterword.models.loading import (
     weights_fingerprint,
 )
 from afterword.models.lora import LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
-from afterword.models.manifest import (
-    MANIFEST,
-    STAGING_SUFFIX,
-    is_complete,
-    publish,
-    replace_file,
-    staging_folder,
-)
+from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
 from afterword.models.saving import has_result, save_result
 from afterword.models.teachers import AdapterOff, FrozenCopy, Teacher, freeze, frozen_copy, teacher_for
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from afterword.errors import CheckpointError
+from afterword.errors import CheckpointError, ConfigError
 from afterword.models.checks import check_weights
 
 DEFAULT_MAX_LENGTH = 8192
@@ -53,6 +53,9 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
             name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if attn_implementation and "attention" in str(error).lower().replace("attn", "attention"):
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(f"attn_implementation: {attn_implementation!r} cannot be used. {first}") from error
         raise CheckpointError(_cannot_load(name, "model", error)) from error
     check_weights(model, name)
     return model

@@ -32,6 +32,8 @@ def with_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
     import torch
 
     modules = settings.target_modules
+    if settings.bias != "none":
+        raise ConfigError(_unsafe_bias(settings.bias))
     config = peft.LoraConfig(
         task_type=peft.TaskType.CAUSAL_LM,
         r=settings.r,
@@ -60,10 +62,7 @@ def refuse_unsafe_adapters(model: Any) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     problems = [
-        f"lora_bias: {config.bias!r} trains biases that stay on when the adapter is off, so the teacher would not "
-        "be the model as it was given. Use 'none'."
-        for config in model.peft_config.values()
-        if getattr(config, "bias", "none") != "none"
+        _unsafe_bias(config.bias) for config in model.peft_config.values() if getattr(config, "bias", "none") != "none"
     ]
     if isinstance(causal_lm(model).get_output_embeddings(), BaseTunerLayer):
         problems.append(
@@ -72,3 +71,10 @@ def refuse_unsafe_adapters(model: Any) -> None:
         )
     if problems:
         raise ConfigError(problems)
+
+
+def _unsafe_bias(bias: str) -> str:
+    return (
+        f"lora_bias: {bias!r} trains biases that stay on when the adapter is off, so the teacher would not be the "
+        "model as it was given. Use 'none'."
+    )

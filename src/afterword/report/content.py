@@ -123,9 +123,7 @@ def _plural(n: int, noun: str) -> str:
 def _warning(run: RunFolder) -> str:
     if run.state.status == "complete":
         return ""
-    return (
-        f"This run is not complete (status: {run.state.status}). What follows describes an unfinished model."
-    )
+    return f"This run is not complete (status: {run.state.status}). What follows describes an unfinished model."
 
 
 def _question_groups(answers: Sequence[Answer]) -> tuple[QuestionGroup, ...]:
@@ -167,9 +165,7 @@ def _load_server(run: RunFolder) -> str:
     if not run.is_adapter:
         return shlex.join(["vllm", "serve", _folder(run)])
     base = str(run.settings.get("model_name_or_path") or "")
-    return shlex.join(
-        ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{run.name}={_folder(run)}"]
-    )
+    return shlex.join(["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{run.name}={_folder(run)}"])
 
 
 def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:

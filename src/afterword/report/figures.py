@@ -39,11 +39,7 @@ class Drawing:
 def draw_training(metrics: Sequence[Mapping[str, Any]]) -> Drawing | None:
     """Loss over optimizer steps; evaluation NLL, which is another quantity, in a panel of its own."""
     train, loss, nll = (_series(metrics, f"{key}_nats") for key in ("train/loss", "eval/loss", "eval/nll"))
-    panels = [
-        panel
-        for panel in ((train, loss, "loss (nats)"), ([], nll, "evaluation NLL (nats)"))
-        if any(panel[:2])
-    ]
+    panels = [panel for panel in ((train, loss, "loss (nats)"), ([], nll, "evaluation NLL (nats)")) if any(panel[:2])]
     if not panels:
         return None
     figure = _figure(1.0 + 2.1 * len(panels))
@@ -84,16 +80,9 @@ def _draw_curves(axes: Axes, line: Points, dots: Points) -> None:
     if line:
         thin = _binned(line, _MOST_POINTS)
         axes.plot(*zip(*thin, strict=True), color=ACCENT, alpha=0.35, linewidth=0.9)
-        axes.plot(
-            *zip(*_running_mean(thin), strict=True),
-            color=ACCENT,
-            linewidth=1.8,
-            label="training, running mean",
-        )
+        axes.plot(*zip(*_running_mean(thin), strict=True), color=ACCENT, linewidth=1.8, label="training, running mean")
     if dots:
-        axes.plot(
-            *zip(*dots, strict=True), color=INK, marker="o", markersize=4, linewidth=1, label="evaluation"
-        )
+        axes.plot(*zip(*dots, strict=True), color=INK, marker="o", markersize=4, linewidth=1, label="evaluation")
     if line and dots:
         axes.legend(frameon=False, labelcolor=INK)
     axes.grid(axis="y", color=MUTED, alpha=0.25, linewidth=0.6)

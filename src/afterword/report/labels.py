@@ -58,8 +58,7 @@ MEASURES = {
     ),
     "bits_per_byte": Measure(
         "Loss on text that was not taught",
-        "Bits needed to predict a byte of text. Unlike the loss per token, it can be compared between "
-        "tokenizers.",
+        "Bits needed to predict a byte of text. Unlike the loss per token, it can be compared between tokenizers.",
     ),
 }
 

@@ -33,9 +33,7 @@ def write_report(run: Path) -> tuple[Path, Path]:
 def write_model_card(run: Path) -> Path:
     """Write `README.md`, the model card that the Hugging Face Hub shows, into a run folder."""
     page = build_page(load_run(run))
-    text = (
-        _markdown_environment().get_template("card.md.j2").render(page=page, front_matter=_front_matter(page))
-    )
+    text = _markdown_environment().get_template("card.md.j2").render(page=page, front_matter=_front_matter(page))
     return _write(run / "README.md", text)
 
 
@@ -64,12 +62,7 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
-    environment.filters |= {
-        "count": numbers.count,
-        "settings": printed_settings,
-        "code": _code,
-        "fenced": _fenced,
-    }
+    environment.filters |= {"count": numbers.count, "settings": printed_settings, "code": _code, "fenced": _fenced}
     environment.filters |= {"by_task": by_task, "flat": flat_settings, "hidden": without_tokens}
     environment.globals |= {"most_skipped": MOST_SKIPPED, "most_open": MOST_OPEN}
     return environment

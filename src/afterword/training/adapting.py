@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import TrainerCallback, TrainingArguments
 from afterword.batching import Packing
 from afterword.config import AdaptSettings
 from afterword.corpus import Corpus, CorpusOptions
-from afterword.errors import ConfigError
+from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import Method, get_method
 from afterword.models import (
     LORA_LEARNING_RATE,
@@ -84,19 +85,21 @@ class Parts:
 
     def trainer(self, output_dir: Path, callbacks: Sequence[TrainerCallback] = ()) -> AdaptationTrainer:
         """The trainer over these parts."""
-        return AdaptationTrainer(
-            self.model,
-            arguments_of(self.settings, self.method, output_dir),
-            train_dataset=self.windows,
-            eval_dataset=self.eval_windows,
-            processing_class=self.tokenizer,
-            method=self.method,
-            teacher=self.teacher,
-            documents_per_step=self.settings.documents_per_step,
-            step_tokens=self.settings.step_tokens,
-            packing=self.packing,
-            callbacks=list(callbacks),
-        )
+        arguments = arguments_of(self.settings, self.method, output_dir)
+        with _refused_by_trainer(self.settings):
+            return AdaptationTrainer(
+                self.model,
+                arguments,
+                train_dataset=self.windows,
+                eval_dataset=self.eval_windows,
+                processing_class=self.tokenizer,
+                method=self.method,
+                teacher=self.teacher,
+                documents_per_step=self.settings.documents_per_step,
+                step_tokens=self.settings.step_tokens,
+                packing=self.packing,
+                callbacks=list(callbacks),
+            )
 
 
 def run_adaptation(
@@ -204,10 +207,25 @@ def arguments_of(settings: AdaptSettings, method: Method, output_dir: Path) -> T
         values.setdefault("learning_rate", LORA_LEARNING_RATE)
     mixed = resolved_precision(settings) == "bf16_mixed"
     merged = {**values, **settings.trainer, "bf16": mixed, "output_dir": str(output_dir)}
-    try:
+    with _refused_by_trainer(settings):
         return training_arguments(method, **merged)
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
+    """What the Trainer does not take of the settings becomes a ConfigError, under the setting that it quotes."""
+    try:
+        yield
+    except AfterwordError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and "install" not in text:
+            raise  # No memory, for example: not a setting.
+        own = {"lr_scheduler_type": settings.lr_scheduler_type, "report_to": " ".join(settings.report_to)}
+        given = {**own, **{f"trainer.{name}": value for name, value in settings.trainer.items()}}
+        quoted = [name for name, value in given.items() if value and str(value).lower() in text.lower()]
+        raise ConfigError(f"{quoted[0] if quoted else 'trainer'}: {text}") from error
 
 
 def total_steps(trainer: AdaptationTrainer) -> int:

@@ -16,14 +16,7 @@ WORK_FOLDER = ".work"
 
 
 def as_prepared(
-    documents: Any,
-    run: Path,
-    name: str,
-    *,
-    method: Method,
-    tokenizer: Any,
-    model: Any,
-    reading: Reading | None = None,
+    documents: Any, run: Path, name: str, *, method: Method, tokenizer: Any, model: Any, reading: Reading | None = None
 ) -> Prepared:
     """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
     if isinstance(documents, Prepared):

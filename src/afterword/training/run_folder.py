@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,16 +21,7 @@ from afterword.models import has_result, replace_file
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
-_VERSIONED = (
-    "afterword",
-    "torch",
-    "transformers",
-    "accelerate",
-    "peft",
-    "datasets",
-    "tokenizers",
-    "sentencex",
-)
+_VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,7 @@ class RunFolder:
         if not self.exists():
             _refuse_foreign_folder(self.path)
             return
-        saved = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        if changed := differences(saved, settings):
+        if changed := differences(_read_config(self.path / "config.yaml"), settings):
             raise ConfigError(
                 [
                     f"output_dir: {str(self.path)!r} holds a run with other settings, which cannot be continued with these. "
@@ -119,6 +110,14 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read ({error}). The run folder is damaged.") from error
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
+
+
 def environment() -> dict[str, Any]:
     """Versions, commit and hardware: what a number depends on besides the settings."""
     import torch
@@ -145,10 +144,13 @@ def _refuse_foreign_folder(path: Path) -> None:
             "there yet."
         )
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not os.access(parent, os.W_OK | os.X_OK):
+    try:
+        # Tried, not asked: os.access says yes to root also where the file system says no.
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
         raise ConfigError(
             f"output_dir: {str(path)!r} cannot be written ({parent} is not writable). Give another folder."
-        )
+        ) from error
 
 
 def _version(package: str) -> str | None:

@@ -163,11 +163,7 @@ class AdaptationTrainer(Trainer):
         return total
 
     def compute_loss(
-        self,
-        model: Any,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         """Σ weight · loss of a micro-batch over the step's Σ weight (its own, where none is given)."""
         batch = to_device(inputs, self.args.device)

@@ -95,15 +95,7 @@ class Prepared:
         }
 
 
-_COLUMNS = (
-    "document",
-    "source",
-    "token_ids",
-    "sentence_starts",
-    "first_new_sentence",
-    "is_document_end",
-    "anchor_ids",
-)
+_COLUMNS = ("document", "source", "token_ids", "sentence_starts", "first_new_sentence", "is_document_end", "anchor_ids")
 _opened: dict[Path, Any] = {}
 
 
@@ -118,12 +110,7 @@ def _open(path: Path) -> Any:
 
 
 def prepare(
-    corpus: Corpus,
-    tokenizer: Any,
-    special: SpecialTokens,
-    reading: Reading,
-    view: ViewBuilder,
-    path: Path,
+    corpus: Corpus, tokenizer: Any, special: SpecialTokens, reading: Reading, view: ViewBuilder, path: Path
 ) -> Prepared:
     """Read every document into windows and write those that the view can train to `path`.
 
@@ -181,12 +168,7 @@ class _Tally:
 
 
 def _rows(
-    corpus: Corpus,
-    tokenizer: Any,
-    special: SpecialTokens,
-    reading: Reading,
-    view: ViewBuilder,
-    tally: _Tally,
+    corpus: Corpus, tokenizer: Any, special: SpecialTokens, reading: Reading, view: ViewBuilder, tally: _Tally
 ) -> Iterator[dict[str, Any]]:
     for document in corpus:
         source = tally.sources.setdefault(document.source, len(tally.sources))

@@ -16,14 +16,7 @@ from afterword.views.reading import Bos, Join, SpecialTokens
 from afterword.views.segments import Averaging, Span, aligned_segments
 
 Strategy = Literal[
-    "sentence",
-    "middle",
-    "uniform_sentence",
-    "random_token",
-    "uniform_token",
-    "random_token_suffix",
-    "all",
-    "anchor",
+    "sentence", "middle", "uniform_sentence", "random_token", "uniform_token", "random_token_suffix", "all", "anchor"
 ]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 _SENTENCES = ("sentence", "middle", "uniform_sentence", "all", "anchor")

@@ -1,0 +1,120 @@
+"""Every registered method is complete, and refuses settings that it does not have."""
+
+import dataclasses
+
+import pytest
+
+from afterword.errors import ConfigError
+from afterword.methods import DEFAULT_METHOD, METHODS, get_method
+from afterword.objectives import Distillation, Prediction, forward_kl
+
+ALL = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+
+
+@ALL
+def test_a_declaration_says_what_it_is_and_where_it_comes_from(method):
+    assert method.summary.endswith(".")
+    assert method.paper.startswith("https://")
+    assert method.defaults["learning_rate"] > 0
+    assert METHODS[method.name] is method
+
+
+@ALL
+def test_defaults_are_fields_of_training_arguments(method):
+    from transformers import TrainingArguments
+
+    assert set(method.defaults) <= {item.name for item in dataclasses.fields(TrainingArguments)}
+
+
+@ALL
+def test_settings_are_fields_of_the_view_and_the_objective(method):
+    for name, value in method.settings().items():
+        owners = [part for part in (method.view, method.objective) if hasattr(part, name)]
+        assert [getattr(owner, name) for owner in owners] == [value]
+
+
+@ALL
+def test_settings_can_be_given_to_the_command_line(method):
+    from afterword.config import AdaptSettings
+
+    assert set(method.settings()) <= set(AdaptSettings.model_fields)
+
+
+@ALL
+def test_what_makes_a_method_what_it_is_is_no_setting(method):
+    assert not set(method.settings()) & {"divergence", "needs_teacher", "has_teacher", "needs_eos", "anchored"}
+    with pytest.raises(ConfigError):
+        method.configured(needs_teacher=False)
+
+
+@ALL
+def test_configured_changes_what_was_asked_for_and_nothing_else(method):
+    again = method.configured(averaging="token", bos="never")
+    assert again.settings() == {**method.settings(), "averaging": "token", "bos": "never"}
+    assert method.configured() == method
+    assert method.settings()["averaging"] == "document"
+
+
+@ALL
+def test_an_unknown_setting_is_refused_with_the_nearest_one(method):
+    with pytest.raises(ConfigError, match=r"averagin: 'token' has no meaning.*Did you mean averaging\?"):
+        method.configured(averagin="token")
+
+
+@ALL
+def test_every_unknown_setting_is_named_at_once(method):
+    with pytest.raises(ConfigError) as caught:
+        method.configured(nonsense=1, rubbish=2)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["nonsense", "rubbish"]
+
+
+def test_a_setting_of_another_method_is_refused():
+    with pytest.raises(ConfigError, match="temperature: 2.0 has no meaning for the method 'finetune'"):
+        METHODS["finetune"].configured(temperature=2.0)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigError, match=r"'dics' is not known. Did you mean disc\?"):
+        get_method("dics")
+    with pytest.raises(ConfigError, match="Known: disc, finetune"):
+        get_method("zzzzz")
+
+
+def test_the_default_method_is_registered():
+    assert get_method(DEFAULT_METHOD).name == DEFAULT_METHOD == "disc"
+
+
+def test_disc_is_as_its_authors_run_it():
+    method = METHODS["disc"]
+    assert method.objective == Distillation(forward_kl, temperature=2.0)
+    assert (method.view.strategy, method.view.targets, method.view.averaging) == ("sentence", 5, "document")
+    assert method.defaults["learning_rate"] == 3e-6
+
+
+def test_fine_tuning_predicts_every_token_of_the_document_and_its_end():
+    method = METHODS["finetune"]
+    assert method.objective == Prediction()
+    assert method.view.needs_eos
+    assert method.defaults["learning_rate"] == 1e-5
+
+
+@ALL
+def test_the_optimizer_is_the_authors_of_disc(method):
+    expected = {
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.01,
+        "max_grad_norm": 0.0,
+        "num_train_epochs": 1,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+    }
+    assert expected.items() <= method.defaults.items()
+    assert method.decay_all_parameters
+
+
+def test_the_settings_of_disc_reach_its_view_and_its_objective():
+    method = METHODS["disc"].configured(temperature=1.0, targets=3, strategy="anchor")
+    assert method.objective.temperature == 1.0
+    assert (method.view.targets, method.view.anchored) == (3, True)

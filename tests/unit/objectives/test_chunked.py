@@ -1,0 +1,184 @@
+"""The chunked losses are the dense ones, for every divergence, head and chunk size, in value and gradient."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from afterword.objectives import (
+    Distillation,
+    Head,
+    Prediction,
+    forward_kl,
+    hidden_losses,
+    jsd,
+    reverse_kl,
+    rows_per_chunk,
+)
+
+torch.set_num_threads(1)
+POSITIONS, VOCABULARY = 13, 17
+OBJECTIVES = {
+    "forward_kl": Distillation(forward_kl, temperature=2.0),
+    "reverse_kl": Distillation(reverse_kl, temperature=1.5),
+    "jsd": Distillation(jsd),
+    "cross_entropy": Prediction(),
+}
+HEADS = {
+    "plain": {},
+    "scale": {"scale": 0.3},
+    "softcap": {"softcap": 2.0},
+    "scale_and_softcap": {"scale": 1.7, "softcap": 4.0},
+}
+
+
+def workspace(rows):
+    """MiB that hold so many rows of float32 logits."""
+    return rows * 4 * VOCABULARY / 2**20
+
+
+def draw(*shape, seed, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def dense_logits(hidden, weight, bias=None, scale=1.0, softcap=None):
+    logits = hidden @ weight.T
+    logits = scale * (logits if bias is None else logits + bias)
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+TARGETS = torch.randint(VOCABULARY, (POSITIONS,), generator=torch.Generator().manual_seed(9))
+
+
+@pytest.mark.parametrize("rows", [1, 4, POSITIONS - 1, POSITIONS, 1000])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_chunked_is_dense_in_value_and_gradient(name, kind, with_bias, rows):
+    objective, extra = OBJECTIVES[name], HEADS[kind]
+    # Student and teacher of different hidden sizes.
+    student, teacher = draw(POSITIONS, 6, seed=1).requires_grad_(), draw(POSITIONS, 9, seed=2)
+    weight = draw(VOCABULARY, 6, seed=3).requires_grad_()
+    bias = draw(VOCABULARY, seed=4).requires_grad_() if with_bias else None
+    teacher_weight = draw(VOCABULARY, 9, seed=5)
+    factors = draw(POSITIONS, seed=6)
+    leaves = [student, weight, *([bias] if with_bias else [])]
+
+    ours = hidden_losses(
+        objective,
+        (student, Head(weight, bias, **extra)),
+        (teacher, Head(teacher_weight, **extra)),
+        TARGETS,
+        workspace_mib=workspace(rows),
+    )
+    dense = objective(
+        dense_logits(student, weight, bias, **extra), dense_logits(teacher, teacher_weight, **extra), TARGETS
+    )
+    torch.testing.assert_close(ours, dense)
+    for mine, exact in zip(
+        torch.autograd.grad((factors * ours).sum(), leaves),
+        torch.autograd.grad((factors * dense).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, exact)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_tied_weights_get_the_gradient_of_both_their_uses(name):
+    objective, ids = OBJECTIVES[name], TARGETS.flip(0)
+    embedding, mixing = draw(VOCABULARY, 6, seed=1).requires_grad_(), draw(6, 6, seed=2)
+    teacher_weight = draw(VOCABULARY, 6, seed=3)
+    hidden = torch.tanh(embedding[ids] @ mixing)
+    teacher = torch.tanh(teacher_weight[ids] @ mixing)
+    ours = hidden_losses(
+        objective, (hidden, Head(embedding)), (teacher, Head(teacher_weight)), TARGETS, workspace_mib=workspace(5)
+    )
+    dense = objective(hidden @ embedding.T, teacher @ teacher_weight.T, TARGETS)
+    (mine,) = torch.autograd.grad(ours.sum(), embedding, retain_graph=True)
+    (exact,) = torch.autograd.grad(dense.sum(), embedding)
+    torch.testing.assert_close(mine, exact)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_bfloat16_teacher_beside_a_float32_student_is_computed_in_float32(name):
+    objective = OBJECTIVES[name]
+    student, weight = draw(POSITIONS, 6, seed=1, dtype=torch.float32), draw(VOCABULARY, 6, seed=2, dtype=torch.float32)
+    teacher, teacher_weight = (
+        draw(POSITIONS, 9, seed=3, dtype=torch.bfloat16),
+        draw(VOCABULARY, 9, seed=4, dtype=torch.bfloat16),
+    )
+    ours = hidden_losses(
+        objective, (student, Head(weight)), (teacher, Head(teacher_weight)), TARGETS, workspace_mib=workspace(3)
+    )
+    assert ours.dtype == torch.float32
+    dense = objective(student.double() @ weight.double().T, teacher.double() @ teacher_weight.double().T, TARGETS)
+    torch.testing.assert_close(ours.double(), dense, rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_gets_no_gradient():
+    student, weight = draw(POSITIONS, 6, seed=1).requires_grad_(), draw(VOCABULARY, 6, seed=2).requires_grad_()
+    teacher, teacher_weight = draw(POSITIONS, 6, seed=3).requires_grad_(), draw(VOCABULARY, 6, seed=4).requires_grad_()
+    losses = hidden_losses(OBJECTIVES["forward_kl"], (student, Head(weight)), (teacher, Head(teacher_weight)), TARGETS)
+    losses.sum().backward()
+    assert teacher.grad is None
+    assert teacher_weight.grad is None
+    assert student.grad.norm() > 0
+    assert weight.grad.norm() > 0
+
+
+def test_without_gradients_the_losses_are_the_same():
+    student, head = draw(POSITIONS, 6, seed=1).requires_grad_(), Head(draw(VOCABULARY, 6, seed=2))
+    arguments = (OBJECTIVES["cross_entropy"], (student, head), None, TARGETS)
+    with_gradient = hidden_losses(*arguments, workspace_mib=workspace(2))
+    with torch.no_grad():
+        without = hidden_losses(*arguments, workspace_mib=workspace(2))
+    assert not without.requires_grad
+    torch.testing.assert_close(without, with_gradient.detach())
+
+
+def test_rows_of_a_chunk_fill_the_workspace_and_are_never_none():
+    assert rows_per_chunk(VOCABULARY, workspace(3)) == 3
+    assert rows_per_chunk(VOCABULARY, workspace(3.99)) == 3
+    assert rows_per_chunk(2**18, 64) == 64
+    assert rows_per_chunk(10**9, 1e-6) == 1
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watches every result of every operation."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_logits_of_a_whole_batch_never_exist(name):
+    positions, vocabulary, hidden, rows = 512, 600, 8, 4
+    student = draw(positions, hidden, seed=1, dtype=torch.float32).requires_grad_()
+    weight = draw(vocabulary, hidden, seed=2, dtype=torch.float32).requires_grad_()
+    teacher = draw(positions, hidden, seed=3, dtype=torch.float32)
+    targets = torch.zeros(positions, dtype=torch.int64)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with LargestTensor() as watch:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            losses = hidden_losses(
+                OBJECTIVES[name],
+                (student, Head(weight)),
+                (teacher, Head(weight.detach() * 2)),
+                targets,
+                workspace_mib=rows * 4 * vocabulary / 2**20,
+            )
+        losses.sum().backward()
+    # The weight itself is the largest thing there is; all logits would be 64 times as much.
+    assert watch.elements == vocabulary * hidden
+    # And nothing of a chunk's logits waits for the backward pass.
+    assert sum(kept) < positions * vocabulary / 10

@@ -1,0 +1,168 @@
+"""However an optimizer step is laid out and cut, it trains the same tokens with the same weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from afterword.batching import Packing, build_batch, micro_batches, to_device, without_weight
+from afterword.types import Example, Segment
+
+LAYOUTS = ("packed", "padded")
+
+
+def segment(rng, length, *, at):
+    """A student sequence whose tokens are read by the teacher from position `at`; some positions are trained."""
+    ids = rng.integers(5, 300, length)
+    first = int(rng.integers(0, length - 1))
+    positions = np.arange(first, length - 1)
+    weights = rng.random(len(positions)).astype(np.float32)
+    return Segment(ids, positions, positions + at, ids[positions + 1], weights)
+
+
+def example(rng, name, lengths, *, teacher=True, source=0):
+    starts = np.cumsum([0, *lengths])[:-1]
+    segments = tuple(segment(rng, length, at=start) for length, start in zip(lengths, starts, strict=True))
+    ids = np.concatenate([s.student_ids for s in segments]) if teacher else None
+    return Example(name, source, ids, segments)
+
+
+def examples(seed=0, *, count=12, teacher=True):
+    rng = np.random.default_rng(seed)
+    return [
+        example(rng, f"doc-{i}", rng.integers(2, 15, size=rng.integers(1, 6)).tolist(), teacher=teacher, source=i % 3)
+        for i in range(count)
+    ]
+
+
+def trained_tokens(view):
+    """The token after each trained position, read from the row itself."""
+    return view.input_ids.flatten()[view.trained + 1].tolist()
+
+
+def real_tokens(view):
+    ids = view.input_ids if view.attention_mask is None else view.input_ids[view.attention_mask.bool()]
+    return ids.flatten().tolist()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_both_views_predict_the_targets_at_their_trained_positions(layout):
+    batch = build_batch(examples(), layout)
+    assert trained_tokens(batch.student) == batch.target_ids.tolist()
+    assert trained_tokens(batch.teacher) == batch.target_ids.tolist()
+    assert batch.target_ids.tolist() == [t for e in examples() for s in e.segments for t in s.target_ids.tolist()]
+
+
+def test_both_layouts_hold_the_same_tokens_targets_weights_and_positions():
+    packed, padded = (build_batch(examples(), layout) for layout in LAYOUTS)
+    for side in ("student", "teacher"):
+        one_row, rows = getattr(packed, side), getattr(padded, side)
+        assert real_tokens(one_row) == real_tokens(rows)
+        assert one_row.tokens == rows.tokens == len(real_tokens(one_row)) == int(rows.attention_mask.sum())
+        assert one_row.position_ids.flatten().tolist() == rows.position_ids[rows.attention_mask.bool()].tolist()
+    for name in ("target_ids", "weights", "sources"):
+        assert getattr(packed, name).tolist() == getattr(padded, name).tolist()
+
+
+def test_a_packed_row_restarts_its_positions_and_has_no_mask():
+    rng = np.random.default_rng(0)
+    batch = build_batch([example(rng, "a", [3, 2]), example(rng, "b", [4])])
+    assert batch.student.input_ids.shape == (1, 9)
+    assert batch.student.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3]]
+    assert batch.teacher.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    assert batch.student.attention_mask is None
+
+
+def test_a_padded_batch_has_a_row_for_every_sequence_with_padding_on_the_right():
+    rng = np.random.default_rng(0)
+    batch = build_batch([example(rng, "a", [3, 2]), example(rng, "b", [4])], "padded")
+    assert batch.student.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    assert batch.teacher.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+@pytest.mark.parametrize("budget", [16, 20, 33, 64, 10_000])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_micro_batch_keeps_its_budget_or_is_a_single_sequence(layout, budget, teacher):
+    for batch in micro_batches(examples(teacher=teacher), Packing(budget, layout)):
+        assert batch.student.input_ids.numel() <= budget
+        alone = len(batch.documents) == 1
+        assert batch.teacher is None or batch.teacher.input_ids.numel() <= budget or alone
+
+
+@pytest.mark.parametrize("budget", [16, 33, 10_000])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cutting_a_step_changes_neither_targets_nor_weights(layout, budget):
+    whole = build_batch(examples(), layout)
+    parts = micro_batches(examples(), Packing(budget, layout))
+    for name in ("target_ids", "weights", "sources"):
+        assert torch.cat([getattr(part, name) for part in parts]).tolist() == getattr(whole, name).tolist()
+    assert sum(part.total_weight for part in parts) == pytest.approx(whole.total_weight, rel=1e-9)
+    assert whole.total_weight == pytest.approx(sum(s.weights.sum() for e in examples() for s in e.segments), rel=1e-6)
+
+
+def test_micro_batches_are_filled():
+    rng = np.random.default_rng(0)
+    parts = micro_batches([example(rng, f"{i}", [5]) for i in range(7)], Packing(15))
+    assert [part.student.tokens for part in parts] == [15, 15, 5]
+
+
+def test_an_example_too_large_is_split_by_segments_and_each_part_reads_the_teachers_view_again():
+    whole = example(np.random.default_rng(0), "a", [10, 10, 10, 10])
+    parts = micro_batches([whole], Packing(25))
+    assert [part.student.tokens for part in parts] == [20, 20]
+    for part in parts:
+        assert part.teacher.input_ids[0].tolist() == whole.teacher_ids.tolist()
+        assert trained_tokens(part.teacher) == part.target_ids.tolist()
+        assert part.documents == ("a",)
+
+
+def test_a_sequence_longer_than_the_budget_stands_alone():
+    rng = np.random.default_rng(0)
+    lengths = [[5], [40], [5]]
+    parts = micro_batches([example(rng, f"{i}", one) for i, one in enumerate(lengths)], Packing(20))
+    assert [part.student.tokens for part in parts] == [5, 40, 5]
+
+
+def test_without_weight_nothing_but_the_weights_changes():
+    (whole,) = examples(count=1)
+    empty = build_batch([without_weight(whole)])
+    assert empty.total_weight == 0
+    assert empty.weights.tolist() == [0.0] * len(empty.target_ids)
+    same = build_batch([whole])
+    assert empty.target_ids.tolist() == same.target_ids.tolist()
+    assert empty.student.input_ids.tolist() == same.student.input_ids.tolist()
+    assert same.total_weight > 0
+
+
+def test_every_position_knows_its_source():
+    batch = build_batch(examples())
+    by_hand = [e.source for e in examples() for s in e.segments for _ in s.target_ids]
+    assert batch.sources.tolist() == by_hand
+    assert batch.sources.dtype == torch.int64
+
+
+def test_documents_are_named_once_and_in_order():
+    rng = np.random.default_rng(0)
+    batch = build_batch([example(rng, name, [3, 4]) for name in ("b", "a", "b")])
+    assert batch.documents == ("b", "a")
+
+
+def test_without_a_teacher_there_is_no_teachers_view():
+    assert build_batch(examples(teacher=False)).teacher is None
+
+
+def test_examples_with_and_without_a_teacher_do_not_mix():
+    with pytest.raises(AssertionError):
+        build_batch([*examples(count=1), *examples(count=1, teacher=False)])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_batch_moves_whole(layout):
+    batch = build_batch(examples(), layout)
+    moved = to_device(batch, torch.device("meta"))
+    tensors = [moved.target_ids, moved.weights, moved.sources]
+    for view in (moved.student, moved.teacher):
+        tensors += [view.input_ids, view.position_ids, view.trained]
+        tensors += [] if view.attention_mask is None else [view.attention_mask]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (moved.total_weight, moved.documents) == (batch.total_weight, batch.documents)
