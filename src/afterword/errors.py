@@ -6,6 +6,7 @@ Our own bugs are `assert`s. Everything here reaches a person as one message with
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class AfterwordError(Exception):
@@ -34,3 +35,13 @@ class CheckpointError(AfterwordError, ValueError):
 
 class TrainingError(AfterwordError, RuntimeError):
     """A run that had to stop: a non-finite loss, a full disk, no memory. What was saved is intact."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`Did you mean …? ` for a name that is close to a known one, or nothing.
+
+    >>> nearest("finetun", ["disc", "finetune"])
+    'Did you mean finetune? '
+    """
+    near = get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]}? " if near else ""

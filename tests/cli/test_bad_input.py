@@ -34,8 +34,10 @@ class Case:
     code: int = 1
     problems: int = 1
     """Lines that name a problem. Settings: each; anything else: one."""
+    leaves: bool = False
+    """Known to leave something behind. The test fails as soon as it does not."""
     bug: str = ""
-    """Why this is not so yet. The test then fails as soon as it is."""
+    """Why there is no good message yet. The test fails as soon as there is."""
 
 
 # ---- ways to spoil a place
@@ -179,7 +181,7 @@ MODEL = [
         f"{ADAPT} --method finetune",
         ("tokenizer", "'finetune'", "EOS", "Set tokenizer.eos_token"),
         edits_json("model/tokenizer_config.json", eos_token=None),
-        bug=LEFT_BEHIND,
+        leaves=True,
     ),
 ]
 DOCUMENTS = [
@@ -381,17 +383,17 @@ SETTINGS = [
         f"{ADAPT} --trainer eval_strategy=steps",
         ("trainer.eval_strategy", "eval_dataset"),
         code=2,
-        bug=LEFT_BEHIND,
+        leaves=True,
     ),
     Case("attention", f"{ADAPT} --attn-implementation nonsense", ("attn_implementation", "nonsense"), code=2),
     Case("language", f"{ADAPT} --language klingon", ("language", "klingon"), code=2),
-    Case("logger", f"{ADAPT} --report-to nonsense", ("report_to", "nonsense"), code=2, bug=LEFT_BEHIND),
+    Case("logger", f"{ADAPT} --report-to nonsense", ("report_to", "nonsense"), code=2, leaves=True),
     Case(
         "accumulation",
         f"{ADAPT} --gradient-accumulation-steps 2",
         ("gradient_accumulation_steps: 2", "documents_per_step is 1", "Lower it"),
         code=2,
-        bug=LEFT_BEHIND,
+        leaves=True,
     ),
     Case(
         "trainer-yaml",
@@ -447,17 +449,17 @@ FOLDERS = [
         "adapt model a.txt -o done --max-steps 2",
         ("documents", "'done'", "content differs", "another output_dir"),
         writes("a.txt", TWO),
-        bug=LEFT_BEHIND,
+        leaves=True,
     ),
     Case(
         "other-model",
         AGAIN,
         ("model_name_or_path", "'done'", "content differs", "another output_dir"),
         other_model,
-        bug=LEFT_BEHIND,
+        leaves=True,
     ),
     Case("damaged-config", AGAIN, ("done/config.yaml",), writes("done/config.yaml", "seed: [1\n")),
-    Case("damaged-state", AGAIN, ("done/state.json", "damaged"), writes("done/state.json", "{"), bug=LEFT_BEHIND),
+    Case("damaged-state", AGAIN, ("done/state.json", "damaged"), writes("done/state.json", "{"), leaves=True),
 ]
 EVALUATE = [
     Case("unfinished", "evaluate done", ("RUN", "'done'", "no finished model", "afterword adapt"), breaks_run, 2),
@@ -489,7 +491,6 @@ EVALUATE = [
     Case("output", "evaluate done -o docs.jsonl", ("output_dir", "'docs.jsonl'", "is a file", "Give a folder"), code=2),
     Case("seed", "evaluate done --seed -1", ("seed", "at least 0", "-1"), code=2),
     Case("negative-samples", "evaluate done --samples -1", ("samples", "at least 0", "-1"), code=2),
-    Case("task", "evaluate done --samples 0 --tasks nosuchtask", ("tasks", "'nosuchtask'", "lists all"), code=2),
     Case("reference", "evaluate done --reference ./nowhere", ("'./nowhere'", "Give a folder")),
     Case(
         "length",
@@ -520,9 +521,7 @@ GROUPS = {
 }
 CASES = [
     pytest.param(
-        case,
-        id=f"{group}-{case.name}",
-        marks=pytest.mark.xfail(strict=True, reason=case.bug) if case.bug else (),
+        case, id=f"{group}-{case.name}", marks=pytest.mark.xfail(strict=True, reason=case.bug) if case.bug else ()
     )
     for group, cases in GROUPS.items()
     for case in cases
@@ -568,6 +567,9 @@ def test_one_clear_message_and_nothing_lost(
     before = tree(place)
     said = afterword(*case.command.split())
     assert explain(case, said) == [], said.all
+    if case.leaves:
+        assert tree(place) != before, "mended: take `leaves` off this case"
+        pytest.xfail(LEFT_BEHIND)
     assert tree(place) == before
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, nearest
 from afterword.methods import disc, finetune
 from afterword.methods.method import Method
 
@@ -16,9 +14,4 @@ def get_method(name: str) -> Method:
     """The declaration of a method. Unknown names are refused with the nearest known one."""
     if name in METHODS:
         return METHODS[name]
-    near = get_close_matches(name, METHODS, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise ConfigError(f"method: {name!r} is not known. {hint}Known: {', '.join(METHODS)}.")
-
-
-__all__ = ["DEFAULT_METHOD", "METHODS", "Method", "get_method"]
+    raise ConfigError(f"method: {name!r} is not known. {nearest(name, METHODS)}Known: {', '.join(METHODS)}.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, nearest
 from afterword.objectives import Objective
 from afterword.views import ViewBuilder
 
@@ -44,12 +43,8 @@ class Method:
 
     def _unknown(self, name: str, value: Any) -> str:
         names = sorted(self.settings())
-        near = get_close_matches(name, names, n=1)
-        return (
-            f"{name}: {value!r} has no meaning for the method {self.name!r}. "
-            + (f"Did you mean {near[0]}? " if near else "Leave it out. ")
-            + f"Settings of {self.name}: {', '.join(names)}."
-        )
+        hint = nearest(name, names) or "Leave it out. "
+        return f"{name}: {value!r} has no meaning for {self.name}. {hint}Settings of {self.name}: {', '.join(names)}."
 
     def _fields(self) -> Iterator[tuple[Any, str]]:
         for part in (self.view, self.objective):

@@ -103,6 +103,16 @@ def weights_fingerprint(model: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def refuse_foreign_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+    """CheckpointError where the tokenizer knows tokens that the model has no embedding for."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        raise CheckpointError(
+            f"model_name_or_path: the tokenizer of {name!r} has {len(tokenizer)} tokens and the model only {vocabulary}. "
+            "They do not belong together; give the model its own tokenizer."
+        )
+
+
 def _refuse_missing_folder(name: str) -> None:
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
     path = Path(name).expanduser()

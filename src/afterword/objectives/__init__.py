@@ -4,16 +4,3 @@ from afterword.objectives.chunked import hidden_losses, rows_per_chunk
 from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl
 from afterword.objectives.heads import Head
 from afterword.objectives.objective import Distillation, Objective, Prediction
-
-__all__ = [
-    "Distillation",
-    "Head",
-    "Objective",
-    "Prediction",
-    "cross_entropy",
-    "forward_kl",
-    "hidden_losses",
-    "jsd",
-    "reverse_kl",
-    "rows_per_chunk",
-]

@@ -4,18 +4,6 @@ from afterword.training.adapting import RunResult, adapt, quiet_libraries, run_a
 from afterword.training.arguments import training_arguments
 from afterword.training.estimating import DryRun, dry_run
 from afterword.training.failures import Interrupted
+from afterword.training.processes import is_main_process
 from afterword.training.run_folder import RunFolder
 from afterword.training.trainer import AdaptationTrainer
-
-__all__ = [
-    "AdaptationTrainer",
-    "DryRun",
-    "Interrupted",
-    "RunFolder",
-    "RunResult",
-    "adapt",
-    "dry_run",
-    "quiet_libraries",
-    "run_adaptation",
-    "training_arguments",
-]

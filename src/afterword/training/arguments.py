@@ -17,9 +17,9 @@ _HOUSE = {
     "report_to": "none",
     "disable_tqdm": True,
     "save_strategy": "steps",
-    "save_steps": 500,
     # The plain form: the fused one is another order of the same arithmetic.
     "optim": "adamw_torch",
+    "dataloader_pin_memory": False,
 }
 _FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 """Not for a person to choose: batches are ours, and every parameter is reached in every step."""
@@ -28,7 +28,8 @@ _FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
     """TrainingArguments with the method's declared defaults under `settings`."""
     arguments = TrainingArguments(**{**_HOUSE, **method.defaults, **settings, **_FIXED})
-    arguments.dataloader_pin_memory = False
+    # Says that equal to the Trainer's default means chosen, not left alone.
+    arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
     return arguments
 
 
@@ -38,16 +39,13 @@ def declared_arguments(method: Method, arguments: TrainingArguments) -> Training
     A value equal to the Trainer's default cannot be told from one not given; to insist on it, build the arguments
     with `training_arguments(method, …)`. What changes is logged.
     """
+    if hasattr(arguments, "declared_by"):
+        return arguments
     stock = TrainingArguments(output_dir=arguments.output_dir)
     declared = {**method.defaults, "logging_nan_inf_filter": False, **_FIXED}
-    changed = {
-        name: value
-        for name, value in declared.items()
-        if getattr(arguments, name) == getattr(stock, name) and getattr(stock, name) != value
-    }
+    left = {name for name in declared if getattr(arguments, name) == getattr(stock, name)}
+    changed = {name: declared[name] for name in left if declared[name] != getattr(stock, name)}
     if changed:
-        listed = ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
-        logging.getLogger(__name__).warning("The method %r declares %s", method.name, listed)
-    known = {item.name for item in dataclasses.fields(arguments) if item.init}
-    values = {name: getattr(arguments, name) for name in known}
-    return type(arguments)(**{**values, **changed})
+        logging.getLogger(__name__).warning("The method %r declares %s", method.name, sorted(changed.items()))
+    own = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
+    return type(arguments)(**{**own, **changed})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 _NAMES = {
@@ -25,6 +25,7 @@ _NAMES = {
     "eval_seconds": "eval/seconds",
 }
 """The Trainer's names → ours, which carry their units. What has no name here is not written."""
+_SECONDS_BETWEEN_LINES = 15.0
 
 
 class MetricsWriter(TrainerCallback):
@@ -33,73 +34,52 @@ class MetricsWriter(TrainerCallback):
     def __init__(self, path: Path):
         self.path = path
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """One JSON object a row: step, epoch, and what was measured."""
         row = {_NAMES[name]: value for name, value in (logs or {}).items() if name in _NAMES}
-        if not state.is_world_process_zero or not row:
-            return
-        epoch = round(state.epoch or 0.0, 6)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, "epoch": epoch, **row}) + "\n")
+        if state.is_world_process_zero and row:
+            place = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**place, **row}) + "\n")
 
 
 def trim_metrics(path: Path, step: int) -> None:
     """Drop rows after `step`, and a half-written last line, before a run is resumed from that step."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if row["step"] <= step:
-            kept.append(line)
+    # A whole row ends with a newline; what follows the last one was cut off by a kill.
+    lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 class RichProgress(TrainerCallback):
     """Step, loss, tokens a second and time left; a plain line now and then where there is no terminal."""
 
-    def __init__(self, console: Console, seconds_between_lines: float = 15.0):
+    def __init__(self, console: Console):
         self.console = console
-        self.seconds_between_lines = seconds_between_lines
-        self.progress: Progress | None = None
-        self.task: Any = None
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.task = self.progress.add_task("", numbers="")
         self.last_line = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the bar where the run starts or resumes."""
-        if not state.is_world_process_zero or not self.console.is_terminal:
-            return
-        columns: list[ProgressColumn] = [
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-        ]
-        self.progress = Progress(*columns, console=self.console)
-        self.progress.start()
-        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step, numbers="")
+        if state.is_world_process_zero:
+            self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
+            self.progress.start()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Update the bar, or print a line."""
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Move the bar, or print a line."""
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
-        assert logs is not None
+        place = f"step {state.global_step}/{state.max_steps}"
         numbers = f"loss {logs['loss']:.4g} nats · {logs.get('tokens_per_second', 0):,.0f} tokens/s"
-        if self.progress is not None:
-            self.progress.update(self.task, completed=state.global_step, numbers=numbers)
-        elif time.monotonic() - self.last_line > self.seconds_between_lines:
+        self.progress.update(self.task, completed=state.global_step, description=place, numbers=numbers)
+        if not self.console.is_terminal and time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            self.console.print(f"step {state.global_step}/{state.max_steps} · {numbers}", highlight=False)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leave the finished bar standing."""
-        self.stop()
+            self.console.print(f"{place} · {numbers}", highlight=False)
 
     def stop(self) -> None:
         """Give the terminal back, also after an interrupt."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+        self.progress.stop()

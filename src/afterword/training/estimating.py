@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,22 @@ from typing import Any
 import torch
 
 from afterword.config import AdaptSettings
-from afterword.corpus import Corpus
 from afterword.objectives.chunked import LOGITS_WORKSPACE_MIB
-from afterword.training.adapting import Parts, load_parts, total_steps
+from afterword.training.adapting import load_parts, total_steps
 from afterword.training.steps import Draw
 from afterword.training.trainer import AdaptationTrainer
-from afterword.views import PreparedCounts
 
 _TIMED_STEPS = 3
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
 class DryRun:
     """Counts are exact for the first epoch; time and memory are extrapolated from three measured steps."""
 
-    corpus: Corpus
-    counts: PreparedCounts
-    targets: int
-    """Student segments in the first epoch."""
-    trained_positions: int
-    student_tokens: int
-    teacher_tokens: int
+    data: dict[str, Any]
+    """As data.json would have it."""
+    totals: dict[str, int]
+    """Of the first epoch: targets, trained_positions, student_tokens, teacher_tokens."""
     steps: int
     parameters: int
     trained_parameters: int
@@ -43,69 +38,58 @@ class DryRun:
     activations_gib: float
     """Of the largest micro-batch among the measured steps, and the workspace of the logits."""
 
-    @property
-    def memory_gib(self) -> float:
-        """Weights and activations together; the process's own few hundred MiB are not counted."""
-        return self.weights_gib + self.activations_gib
-
 
 def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
         parts = load_parts(settings, documents, Path(scratch))
         trainer = parts.trainer(Path(scratch))
-        return _estimated(parts, trainer)
-
-
-def _estimated(parts: Parts, trainer: AdaptationTrainer) -> DryRun:
-    totals = _totals(trainer)
-    seconds_per_token, activations = _measured(trainer)
-    steps = total_steps(trainer)
-    epochs = steps / trainer.plan.steps_per_epoch
-    parameters = list(trainer.model.parameters())
-    return DryRun(
-        corpus=parts.corpus,
-        counts=parts.windows.counts,
-        steps=steps,
-        parameters=sum(p.numel() for p in parameters),
-        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        seconds=seconds_per_token * epochs * (totals["student_tokens"] + totals["teacher_tokens"]),
-        weights_gib=_weight_bytes(trainer) / _GIB,
-        activations_gib=activations / _GIB + 6 * LOGITS_WORKSPACE_MIB / 1024,
-        **totals,
-    )
+        totals = _totals(trainer)
+        seconds_per_token, activations = _measured(trainer)
+        steps = total_steps(trainer)
+        epochs = steps / trainer.plan.steps_per_epoch
+        parameters = list(trainer.model.parameters())
+        return DryRun(
+            data={**parts.corpus.to_json(), **parts.windows.to_json()},
+            totals=totals,
+            steps=steps,
+            parameters=sum(p.numel() for p in parameters),
+            trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            seconds=seconds_per_token * epochs * (totals["student_tokens"] + totals["teacher_tokens"]),
+            weights_gib=_weight_bytes(trainer) / 2**30,
+            activations_gib=activations / 2**30 + 6 * LOGITS_WORKSPACE_MIB / 1024,
+        )
 
 
 def _totals(trainer: AdaptationTrainer) -> dict[str, int]:
-    examples = trainer.train_dataset
-    totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
+    examples, totals = trainer.train_dataset, Counter[str]()
     for index in range(len(trainer.windows)):
         example = examples[Draw(index, 0)]
         totals["targets"] += len(example.segments)
         totals["trained_positions"] += sum(len(s.target_ids) for s in example.segments)
         totals["student_tokens"] += sum(len(s.student_ids) for s in example.segments)
         totals["teacher_tokens"] += len(example.teacher_ids) if example.teacher_ids is not None else 0
-    return totals
+    return dict(totals)
 
 
 def _measured(trainer: AdaptationTrainer) -> tuple[float, int]:
-    """Seconds per token that is read, and the bytes of activations that one step keeps for its backward."""
-    steps = list(itertools.islice(trainer.get_train_dataloader(), _TIMED_STEPS + 1))
-    model, device = trainer.model, trainer.args.device
+    """Seconds per token that is read, and the most bytes of activations that a step keeps for its backward."""
+    steps = list(itertools.islice(trainer.get_train_dataloader(), _TIMED_STEPS))
+    # Also the warm-up of what is timed next.
     activations = max(_saved_bytes(trainer, batches) for batches in steps)
     started, tokens = time.perf_counter(), 0
-    for batches in steps[-_TIMED_STEPS:]:
-        trainer.training_step(model, batches, trainer._get_num_items_in_batch([batches], device))
+    for batches in steps:
+        count = trainer._get_num_items_in_batch([batches], trainer.args.device)
+        trainer.training_step(trainer.model, batches, count)
         tokens += sum(b.student.tokens + (b.teacher.tokens if b.teacher else 0) for b in batches)
-        model.zero_grad()
-    if device.type == "cuda":
+        trainer.model.zero_grad()
+    if trainer.args.device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - started) / max(tokens, 1), activations
+    return (time.perf_counter() - started) / tokens, activations
 
 
 def _saved_bytes(trainer: AdaptationTrainer, batches: Any) -> int:
     """Bytes that autograd keeps of the largest micro-batch; weights are not counted again."""
-    largest = max(batches, key=lambda batch: batch.student.tokens)
     weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
     saved: dict[int, int] = {}
 
@@ -116,17 +100,15 @@ def _saved_bytes(trainer: AdaptationTrainer, batches: Any) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Kept until it is counted: a freed storage's address would be given out again.
-        loss = trainer.compute_loss(trainer.model, largest)
+        # Held until it is counted: a freed storage's address would be given out again.
+        loss = trainer.compute_loss(trainer.model, max(batches, key=lambda batch: batch.student.tokens))
+    total = sum(saved.values())
     del loss
-    return sum(saved.values())
+    return total
 
 
 def _weight_bytes(trainer: AdaptationTrainer) -> int:
-    own = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
-    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    twin = getattr(trainer.teacher, "model", None)
-    twin = None if twin is trainer.model else twin
-    copied = sum(p.numel() * p.element_size() for p in twin.parameters()) if twin is not None else 0
+    held = {id(module): module for module in (trainer.model, getattr(trainer.teacher, "model", trainer.model))}
+    weights = sum(p.numel() * p.element_size() for module in held.values() for p in module.parameters())
     # Gradient and two moments, in float32.
-    return own + copied + 12 * trained
+    return weights + 12 * sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)

@@ -19,8 +19,10 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 _NEARLY_FULL_BYTES = 2**20
 
 
-class Interrupted(TrainingError):
+class Interrupted(TrainingError):  # noqa: N818  the name says what happened, as KeyboardInterrupt does
     """Stopped by the person at the keyboard."""
+
+    exit_code = 130
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from afterword.errors import CheckpointError, ConfigError
 from afterword.models import has_result, replace_file
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
+from afterword.training.processes import is_main_process
 
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
@@ -87,19 +88,24 @@ class RunFolder:
                     f"Give the {what} of that run to resume it, or another output_dir."
                 )
 
-    def begin(self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str) -> None:
-        """Write what is known before the first step."""
-        replace_file(self.path / "config.yaml", to_yaml(settings))
-        replace_file(self.path / "command.txt", command + "\n")
-        replace_file(self.path / "environment.json", json.dumps(environment(), indent=1))
-        replace_file(self.path / "data.json", json.dumps(data, indent=1, ensure_ascii=False))
-        self.write_state("running", identity)
+    def begin_or_resume(
+        self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
+    ) -> Path | None:
+        """The newest whole checkpoint, with metrics.jsonl cut back to it; of a new run, write what is known."""
+        if is_main_process():
+            if not self.exists():
+                self._begin(settings, identity, data, command)
+            checkpoint = last_complete_checkpoint(self.path)
+            trim_metrics(self.metrics, checkpoint_step(checkpoint) if checkpoint else 0)
+        return last_complete_checkpoint(self.path)
 
-    def checkpoint_to_resume(self) -> Path | None:
-        """The newest whole checkpoint; metrics.jsonl is cut back to it."""
-        checkpoint = last_complete_checkpoint(self.path)
-        trim_metrics(self.metrics, checkpoint_step(checkpoint) if checkpoint else 0)
-        return checkpoint
+    def _begin(self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str) -> None:
+        self.write_state("running", identity)
+        replace_file(self.path / "command.txt", command + "\n")
+        for name, content in (("environment", environment()), ("data", data)):
+            replace_file(self.path / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
+        # Last, because a folder with this file is a run.
+        replace_file(self.path / "config.yaml", to_yaml(settings))
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
+from afterword import models
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.errors import CheckpointError, ConfigError, TrainingError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
-from afterword.models import (
-    Teacher,
-    check_head,
-    head_of,
-    packs_cleanly,
-    publish,
-    refuse_unsafe_adapters,
-    staging_folder,
-    teacher_for,
-    trained_states_through,
-)
 from afterword.objectives import Objective, Prediction, hidden_losses
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
@@ -66,7 +56,7 @@ class AdaptationTrainer(Trainer):
         processing_class: Any,
         eval_dataset: Any = None,
         method: Method | str = DEFAULT_METHOD,
-        teacher: Teacher | None = None,
+        teacher: models.Teacher | None = None,
         reading: Reading | None = None,
         documents_per_step: int = 1,
         step_tokens: int | None = None,
@@ -74,38 +64,32 @@ class AdaptationTrainer(Trainer):
         **trainer_arguments: Any,
     ):
         self.method = get_method(method) if isinstance(method, str) else method
-        if hasattr(model, "peft_config"):
-            refuse_unsafe_adapters(model)
         args = args or training_arguments(self.method, output_dir="runs/trainer")
         args = declared_arguments(self.method, args)
         _check_step(args, documents_per_step, step_tokens)
         _warn_of_lost_updates(model, args.learning_rate)
-        self.special = special_tokens(processing_class, _field(self.method, "bos"), _field(self.method, "join"))
-        if self.method.view.needs_eos and self.special.eos_id is None:
+        models.check_head(model)
+        view: Any = self.method.view
+        self.special = special_tokens(processing_class, view.bos, view.join)
+        if view.needs_eos and self.special.eos_id is None:
             raise CheckpointError(
-                f"tokenizer: the method {self.method.name!r} ends every document with EOS, and this tokenizer has none. "
-                "Set tokenizer.eos_token and save it with the model."
+                f"tokenizer: the method {self.method.name!r} ends every document with EOS, and this tokenizer has "
+                "none. Set tokenizer.eos_token and save it with the model."
             )
-        prepare = {"method": self.method, "tokenizer": processing_class, "model": model, "reading": reading}
-        self.windows: Prepared = as_prepared(train_dataset, Path(args.output_dir), "train", **prepare)
-        if eval_dataset is not None:
-            eval_dataset = as_prepared(eval_dataset, Path(args.output_dir), "eval", **prepare)
+        reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
+        prepare = (Path(args.output_dir), self.method, processing_class, reading)
+        self.windows = as_prepared(train_dataset, "train", *prepare)
+        held_out = None if eval_dataset is None else as_prepared(eval_dataset, "eval", *prepare)
         self.plan = StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed)
-        check_head(model)
         self.packing = packing or Packing(micro_batch_tokens=8192, layout=checked_layout(model))
         # Before the Trainer loads a checkpoint into the student: the teacher is the model as it was given.
-        self.teacher = teacher or (teacher_for(model) if self.method.objective.needs_teacher else None)
+        self.teacher = teacher or (models.teacher_for(model) if self.method.objective.needs_teacher else None)
         self.step_counts: Counter[str] = Counter()
         self.step_documents: list[str] = []
         self.step_started = time.perf_counter()
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=self._examples(self.windows),
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **trainer_arguments,
-        )
+        examples = self._examples(self.windows)
+        data = {"train_dataset": examples, "eval_dataset": held_out, "processing_class": processing_class}
+        super().__init__(model=model, args=args, **data, **trainer_arguments)
         self.remove_callback(PrinterCallback)
         if self.teacher:
             self.teacher.to(self.args.device)
@@ -117,30 +101,18 @@ class AdaptationTrainer(Trainer):
 
     def get_train_dataloader(self) -> StepLoader:
         """Steps of this process. Not given to accelerate, which would cut them again."""
-        sampler = StepSampler(
-            self.plan,
-            processes=self.args.world_size,
-            process=self.args.process_index,
-            accumulation=self.args.gradient_accumulation_steps,
-        )
-        workers = self.args.dataloader_num_workers
-        assert isinstance(self.train_dataset, Examples)
-        return build_loader(
-            self.train_dataset,
-            sampler,
-            self.packing,
-            num_workers=workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
-            persistent_workers=self.args.dataloader_persistent_workers,
-        )
+        args = self.args
+        sampler = StepSampler(self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps)
+        workers = args.dataloader_num_workers
+        options = {"num_workers": workers, "persistent_workers": args.dataloader_persistent_workers}
+        prefetch = args.dataloader_prefetch_factor if workers else None
+        return build_loader(self._examples(self.windows), sampler, self.packing, prefetch_factor=prefetch, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         """The one divisor: the sum of weights of the whole optimizer step, over all processes."""
         mine = sum(batch.total_weight for batches in batch_samples for batch in batches)
-        total = torch.tensor(mine, dtype=torch.float64, device=device)
-        if self.args.world_size > 1:
-            total = self.accelerator.gather(total.reshape(1)).sum()
-        return total
+        total = torch.tensor([mine], dtype=torch.float64, device=device)
+        return (self.accelerator.gather(total) if self.args.world_size > 1 else total).sum()
 
     # ---- the step
 
@@ -151,10 +123,8 @@ class AdaptationTrainer(Trainer):
         model.train()
         total = torch.zeros((), device=self.args.device)
         for i, batch in enumerate(inputs):
-            last = i == len(inputs) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
+            with contextlib.nullcontext() if i == len(inputs) - 1 else self.accelerator.no_sync(model):
+                loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
                 self.accelerator.backward(loss)
             if not bool(torch.isfinite(loss.detach())):
                 raise TrainingError(self._non_finite("loss", batch.documents))
@@ -170,24 +140,24 @@ class AdaptationTrainer(Trainer):
         losses = self._losses(model, batch, self.method.objective)
         divisor = batch.total_weight if num_items_in_batch is None else num_items_in_batch
         # DDP takes the mean over processes; the divisor is already the whole step's.
-        scale = self.args.world_size if num_items_in_batch is not None else 1
-        loss = (batch.weights * losses).sum() * scale / divisor
-        loss = loss.float()
+        scale = 1 if num_items_in_batch is None else self.args.world_size
+        loss = ((batch.weights * losses).sum() * scale / divisor).float()
         return (loss, {"losses": losses}) if return_outputs else loss
 
     def _losses(self, model: Any, batch: Batch, objective: Objective) -> Tensor:
         with self.accelerator.autocast():
-            student = (trained_states_through(model, self.model, batch.student), head_of(self.model))
+            states = models.trained_states_through(model, self.model, batch.student)
             teacher = None
             if objective.needs_teacher:
-                assert self.teacher is not None and batch.teacher is not None
+                assert self.teacher, "a method that needs a teacher has one"
+                assert batch.teacher, "and its view gives the teacher something to read"
                 teacher = (self.teacher.trained_states(batch.teacher), self.teacher.head())
-        return hidden_losses(objective, student, teacher, batch.target_ids)
+        return hidden_losses(objective, (states, models.head_of(self.model)), teacher, batch.target_ids)
 
     def _count(self, batch: Batch) -> None:
-        self.step_counts["student_tokens"] += batch.student.tokens
-        self.step_counts["teacher_tokens"] += batch.teacher.tokens if batch.teacher else 0
-        self.step_counts["documents"] += len(batch.documents)
+        teacher_tokens = batch.teacher.tokens if batch.teacher else 0
+        counts = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher_tokens}
+        self.step_counts.update({**counts, "documents": len(batch.documents)})
         self.step_documents.extend(batch.documents)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -201,9 +171,9 @@ class AdaptationTrainer(Trainer):
     def _non_finite(self, what: str, documents: Sequence[str]) -> str:
         named = ", ".join(documents[:5]) + (f" and {len(documents) - 5} more" if len(documents) > 5 else "")
         return (
-            f"The {what} is not finite at step {self.state.global_step + 1}, with the documents {named}. Stopped before "
-            f"the optimizer step; the last checkpoint is intact. Lower learning_rate (now {self.args.learning_rate:g}), or "
-            "look at these documents."
+            f"The {what} is not finite at step {self.state.global_step + 1}, with the documents {named}. Stopped "
+            "before the optimizer step; the last checkpoint is intact. Lower learning_rate (now "
+            f"{self.args.learning_rate:g}), or look at these documents."
         )
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
@@ -214,10 +184,8 @@ class AdaptationTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 · parameters · tokens for the student and 2 for the teacher, heads and attention left out."""
-        parameters = self.model.num_parameters(exclude_embeddings=True)
-        student = sum(batch.student.tokens for batch in inputs)
-        teacher = sum(batch.teacher.tokens for batch in inputs if batch.teacher)
-        return parameters * (6 * student + 2 * teacher)
+        weighted = sum(6 * b.student.tokens + 2 * (b.teacher.tokens if b.teacher else 0) for b in inputs)
+        return self.model.num_parameters(exclude_embeddings=True) * weighted
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's row, with the tokens and documents of this process since the last one."""
@@ -234,9 +202,7 @@ class AdaptationTrainer(Trainer):
     # ---- evaluation during training
 
     @torch.no_grad()
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """The method's loss, and the plain loss in nats of the same targets as the student reads them.
 
         Draws are those of epoch 0, so that evaluations compare.
@@ -245,24 +211,22 @@ class AdaptationTrainer(Trainer):
         assert isinstance(windows, Prepared), "evaluation documents are prepared with the trainer"
         started = time.perf_counter()
         self.model.eval()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        sums = torch.zeros((1, 3), dtype=torch.float64, device=self.args.device)
         for batch in self._eval_batches(windows):
             batch = to_device(batch, self.args.device)
             for i, objective in enumerate((self.method.objective, Prediction())):
-                sums[i] += (batch.weights * self._losses(self.model, batch, objective)).sum()
-            sums[2] += batch.total_weight
-        if self.args.world_size > 1:
-            sums = self.accelerator.gather(sums.reshape(1, 3)).sum(0)
-        loss, nll = (sums[:2] / sums[2]).tolist()
+                sums[0, i] += (batch.weights * self._losses(self.model, batch, objective)).sum()
+            sums[0, 2] += batch.total_weight
+        loss, nll, weight = (self.accelerator.gather(sums) if self.args.world_size > 1 else sums).sum(0).tolist()
         seconds = time.perf_counter() - started
         self.step_started += seconds
-        names = ("loss", "nll_nats", "seconds")
-        metrics = {f"{metric_key_prefix}_{n}": v for n, v in zip(names, (loss, nll, seconds), strict=True)}
+        values = {"loss": loss / weight, "nll_nats": nll / weight, "seconds": seconds}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _eval_batches(self, windows: Prepared) -> Any:
+    def _eval_batches(self, windows: Prepared) -> Iterator[Batch]:
         examples = self._examples(windows)
         mine = range(self.args.process_index, len(windows), self.args.world_size)
         for start in range(0, len(mine), _EVAL_WINDOWS):
@@ -273,35 +237,33 @@ class AdaptationTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As the Trainer's; only whole checkpoints are resumed from. True: the newest whole one, or the start."""
-        resume: str | None = None
+        resume: Path | None = None
         if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(self.args.output_dir))
-            resume = str(found) if found else None
+            resume = last_complete_checkpoint(Path(self.args.output_dir))
         elif resume_from_checkpoint:
-            resume = str(require_complete(Path(resume_from_checkpoint)))
+            resume = require_complete(Path(resume_from_checkpoint))
         self.step_started = time.perf_counter()
-        return super().train(resume_from_checkpoint=resume, **options)
+        return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's checkpoint, written beside its place and renamed to it when it is whole."""
         self.store_flos()
         run = Path(self._get_output_dir(trial=trial))
         target = run / f"checkpoint-{self.state.global_step}"
-        staging = target.with_name(target.name + ".partial")
+        staging = target.with_name(target.name + models.STAGING_SUFFIX)
         if self.args.should_save:
-            staging = staging_folder(target)
+            models.staging_folder(target)
         self.accelerator.wait_for_everyone()
         self.save_model(str(staging), _internal_call=True)
         if not self.args.save_only_model:
-            self._save_optimizer_and_scheduler(str(staging))
-            self._save_scaler(str(staging))
-            self._save_rng_state(str(staging))
+            for save in (self._save_optimizer_and_scheduler, self._save_scaler, self._save_rng_state):
+                save(str(staging))
         self._note_best(run)
         if self.args.should_save:
             self._save_state(staging)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            publish(staging, target)
+            models.publish(staging, target)
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(target))
             best = self.state.best_model_checkpoint
@@ -314,50 +276,43 @@ class AdaptationTrainer(Trainer):
             self.state.best_model_checkpoint = str(run / f"checkpoint-{step}")
 
     def _save_state(self, folder: Path) -> None:
-        exportable = [c for c in (*self.callback_handler.callbacks, self.control) if isinstance(c, ExportableState)]
-        for callback in exportable:
-            self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        for callback in (*self.callback_handler.callbacks, self.control):
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
 
 def checked_layout(model: Any) -> str:
     """`packed` where this model keeps packed texts apart; otherwise `padded`, said aloud."""
-    if packs_cleanly(model):
+    if models.packs_cleanly(model):
         return "packed"
-    warnings.warn(
-        f"{type(model).__name__} reads across the border of packed texts, so every sequence gets a row of its own "
-        "(slower, same result).",
-        stacklevel=3,
-    )
+    name = type(model).__name__
+    text = f"{name} reads across the border of packed texts, so every sequence gets a row of its own (slower, same result)."
+    warnings.warn(text, stacklevel=3)
     return "padded"
 
 
-def _field(method: Method, name: str) -> Any:
-    return getattr(method.view, name)
-
-
 def _check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
-    if step_tokens is not None:
+    parts, processes = args.gradient_accumulation_steps, args.world_size
+    if step_tokens is not None or documents_per_step >= parts * processes:
         return
-    slots = args.world_size * args.gradient_accumulation_steps
-    if documents_per_step < args.world_size:
+    if documents_per_step < processes:
         raise ConfigError(
-            f"documents_per_step: {documents_per_step} is fewer than the {args.world_size} processes, so some would train on "
-            f"nothing. Use at least {args.world_size}, or fewer processes."
+            f"documents_per_step: {documents_per_step} is fewer than the {processes} processes, so some would train "
+            f"on nothing. Use at least {processes}, or fewer processes."
         )
-    if documents_per_step < slots:
-        raise ConfigError(
-            f"gradient_accumulation_steps: {args.gradient_accumulation_steps} parts on {args.world_size} processes need at "
-            f"least {slots} documents a step, and documents_per_step is {documents_per_step}. Lower it: a step is cut to fit "
-            "memory by micro_batch_tokens anyway."
-        )
+    raise ConfigError(
+        f"gradient_accumulation_steps: {parts} parts on {processes} processes need at least {parts * processes} "
+        f"documents a step, and documents_per_step is {documents_per_step}. Lower it: a step is cut to fit memory by "
+        "micro_batch_tokens anyway."
+    )
 
 
 def _warn_of_lost_updates(model: Any, learning_rate: float) -> None:
     half = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
     if half:
-        warnings.warn(
-            f"Trained weights are in {', '.join(str(dtype) for dtype in half)}: at learning rate {learning_rate:g} most "
-            "updates are lost to rounding. Load the model in float32 and train with precision=bf16_mixed.",
-            stacklevel=3,
+        text = (
+            f"Trained weights are in {half.pop()}: at learning rate {learning_rate:g} most updates are lost to "
+            "rounding. Load the model in float32 and train with precision=bf16_mixed."
         )
+        warnings.warn(text, stacklevel=3)

@@ -5,21 +5,3 @@ from afterword.views.reading import Reading, SpecialTokens, read_document, speci
 from afterword.views.segments import Averaging, aligned_segments, position_weights
 from afterword.views.split_context import STRATEGIES, SplitContext
 from afterword.views.whole_document import WholeDocument
-
-__all__ = [
-    "STRATEGIES",
-    "Averaging",
-    "Prepared",
-    "PreparedCounts",
-    "Reading",
-    "SpecialTokens",
-    "SplitContext",
-    "ViewBuilder",
-    "WholeDocument",
-    "aligned_segments",
-    "content_hash",
-    "position_weights",
-    "prepare",
-    "read_document",
-    "special_tokens",
-]

@@ -25,7 +25,7 @@ def examples(tokenizer, tmp_path_factory):
     def build(method, seed=0):
         special = special_tokens(tokenizer, method.view.bos, method.view.join)
         path = folder / f"{method.name}.arrow"
-        windows = prepare(corpus, tokenizer, special, Reading(max_length=256), method.view, path)
+        windows = prepare(corpus, tokenizer, special, Reading(max_length=1000), method.view, path)
         return Examples(windows, method, special, seed)
 
     return build

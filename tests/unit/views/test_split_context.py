@@ -86,8 +86,7 @@ def test_all_is_every_sentence_but_the_first():
 
 
 @pytest.mark.parametrize(
-    ("tokens", "k", "expected"),
-    [(12, 3, [(3, 6), (6, 9), (9, 12)]), (10, 1, [(5, 10)]), (6, 9, [(2, 4)])],
+    ("tokens", "k", "expected"), [(12, 3, [(3, 6), (6, 9), (9, 12)]), (10, 1, [(5, 10)]), (6, 9, [(2, 4)])]
 )
 def test_uniform_tokens_by_hand(tokens, k, expected):
     # Positions max(1, round(N / (k' + 1) · j)), k' = min(k, N − 2). For N = 6: 1, 2, 4, 5; only 2 … 4 is long enough.

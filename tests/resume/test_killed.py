@@ -1,0 +1,300 @@
+"""Real processes that die: SIGKILL, Ctrl-C, a disk that takes no more. Resumed, each ends as if nothing had happened.
+
+The processes are forked from one that has done the slow imports, so that each test costs a run and not ten seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = "--num-train-epochs 5 --learning-rate 1e-3 --lr-scheduler-type cosine --save-total-limit 2"
+STEPS = 50
+CHECKPOINT_KIB = 140
+"""Of the weights. The optimizer's file, written after them, is twice that."""
+
+WARM = """
+import json, os, resource, sys, traceback
+import afterword.cli, afterword.report, afterword.training
+print("ready", flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(job["folder"])
+        sys.argv = ["afterword", *job["words"]]
+        for stream in (1, 2):
+            os.dup2(os.open("said.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
+        if job["file_kib"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_kib"] * 1024,) * 2)
+        code = 0
+        try:
+            afterword.cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 99
+        os._exit(code)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Started:
+    """A process of ours: what it is, where it runs, and how to wait for it."""
+
+    pid: int
+    folder: Path
+    replies: Any
+
+    def wait(self) -> int:
+        """Its exit code; negative for the signal that ended it."""
+        return int(self.replies.readline())
+
+    def end(self, number: int) -> int:
+        """Send a signal, and wait."""
+        os.kill(self.pid, number)
+        return self.wait()
+
+    @property
+    def said(self) -> str:
+        """What all processes of this folder have printed since it was last asked."""
+        text = (self.folder / "said.txt").read_text(encoding="utf-8")
+        (self.folder / "said.txt").write_text("", encoding="utf-8")
+        return text
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., Started]]:
+    """`start(folder, "--save-steps 5")`: the run of that folder in a process of its own."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    warm = subprocess.Popen(
+        [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert warm.stdin
+    assert warm.stdout
+    assert warm.stdout.readline() == "ready\n"
+
+    def go(folder: Path, more: str = "", *, file_kib: int = 0, output: str = "run") -> Started:
+        words = f"adapt model docs.jsonl -o {output} {SETTINGS} {more}".split()
+        job = {"folder": str(folder), "words": words, "file_kib": file_kib}
+        warm.stdin.write(json.dumps(job) + "\n")
+        warm.stdin.flush()
+        return Started(int(warm.stdout.readline()), folder, warm.stdout)
+
+    yield go
+    warm.stdin.close()
+    warm.wait()
+
+
+@pytest.fixture
+def place(tmp_path: Path, model_folder: Path, documents: Any) -> Path:
+    """A folder with a model and documents."""
+    shutil.copytree(model_folder, tmp_path / "model")
+    text = "".join(json.dumps(row) + "\n" for row in documents)
+    (tmp_path / "docs.jsonl").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def finish(start: Any, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Resume the run to its end, and hold it against one that was never stopped."""
+    through = tmp_path_factory.getbasetemp() / "never-stopped"
+
+    def go(more: str = "", output: str = "run") -> None:
+        if not through.exists():
+            reference = start(place, "--save-steps 25", output=str(through))
+            assert reference.wait() == 0, reference.said
+        resumed = start(place, more, output=output)
+        assert resumed.wait() == 0, resumed.said
+        assert_same(place / output, through)
+
+    return go
+
+
+def assert_same(run: Path, reference: Path) -> None:
+    """The same file of weights, and one row for every step, with the same losses."""
+    assert (run / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+    assert [step for step, _ in losses(run)] == list(range(1, STEPS + 1))
+    assert losses(run) == losses(reference)
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    """Step and loss of every whole row."""
+    file = run / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return [(row["step"], row["train/loss_nats"]) for row in rows]
+
+
+def steps(run: Path) -> int:
+    """How many steps are in metrics.jsonl."""
+    return len(losses(run))
+
+
+def staging(run: Path) -> list[str]:
+    """Checkpoints that are just being written."""
+    return [path.name for path in run.glob("checkpoint-*.partial")]
+
+
+def kill_when(start: Any, place: Path, more: str, moment: Callable[[Path], Any], proof: Callable[[Path], Any]) -> None:
+    """SIGKILL the run at a moment, until the folder proves that it was that moment."""
+    run = place / "run"
+    for _ in range(10):
+        shutil.rmtree(run, ignore_errors=True)
+        process = start(place, more)
+        until(lambda: moment(run))
+        assert process.end(signal.SIGKILL) == -signal.SIGKILL, process.said
+        if proof(run):
+            return
+    pytest.fail("the moment was missed ten times")
+
+
+def until(happened: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Wait without pause: a save takes a few milliseconds."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it never happened"
+
+
+def test_killed_inside_a_save(start: Any, place: Path, finish: Any) -> None:
+    kill_when(start, place, "--save-steps 1", lambda run: steps(run) > 5 and staging(run), staging)
+    assert len(list((place / "run").glob("checkpoint-*[0-9]"))) >= 1
+    finish("--save-steps 1")
+    assert staging(place / "run") == []
+
+
+def test_killed_inside_a_step(start: Any, place: Path, finish: Any) -> None:
+    def between(run: Path) -> bool:
+        return (run / "checkpoint-10").exists() and not staging(run) and steps(run) % 10 in (3, 4, 5, 6)
+
+    kill_when(start, place, "--save-steps 10", between, between)
+    finish("--save-steps 10")
+
+
+def test_killed_before_the_first_checkpoint(start: Any, place: Path, finish: Any) -> None:
+    def early(run: Path) -> bool:
+        return steps(run) >= 3 and not list(run.glob("checkpoint-*"))
+
+    kill_when(start, place, "--save-steps 45", early, early)
+    finish("--save-steps 45")
+
+
+def test_killed_before_the_first_step(start: Any, place: Path, finish: Any) -> None:
+    def begun(run: Path) -> bool:
+        return all((run / name).exists() for name in ("config.yaml", "state.json")) and steps(run) == 0
+
+    kill_when(start, place, "", begun, begun)
+    finish()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+def test_ended_while_documents_are_read(number: int, start: Any, place: Path, finish: Any) -> None:
+    process = start(place)
+    until((place / "run" / ".work").exists)
+    assert process.end(number) in (-signal.SIGKILL, 130)
+    assert "Traceback" not in process.said
+    finish()
+
+
+@pytest.mark.parametrize("there", ["config.yaml", "state.json"])
+def test_killed_while_the_folder_is_begun(there: str, start: Any, place: Path, finish: Any) -> None:
+    """Only one of the small files had been written."""
+    stop_after(start, place, "checkpoint-10")
+    for path in (place / "run").iterdir():
+        if path.name.startswith("checkpoint-"):
+            shutil.rmtree(path)
+        elif path.name not in (there, ".work"):
+            path.unlink()
+    finish()
+
+
+def test_ctrl_c_says_what_is_kept(start: Any, place: Path, finish: Any) -> None:
+    process = start(place, "--save-steps 10")
+    until(lambda: steps(place / "run") >= 12)
+    assert process.end(signal.SIGINT) == 130
+    (message,) = [line for line in process.said.splitlines() if not line.startswith("step ")]
+    newest = max(place.glob("run/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert message == f"Interrupted. {newest.name} is intact; the same command resumes from it."
+    finish("--save-steps 10")
+
+
+def test_ctrl_c_before_the_first_checkpoint(start: Any, place: Path, finish: Any) -> None:
+    process = start(place)
+    until(lambda: steps(place / "run") >= 3)
+    assert process.end(signal.SIGINT) == 130
+    assert "Interrupted. No checkpoint had been written yet; the same command starts again." in process.said
+    finish()
+
+
+def assert_disk_was_full(process: Started, checkpoint: str) -> None:
+    """One sentence with the setting, what is kept, and what to do."""
+    assert process.wait() == 1
+    (message,) = [line for line in process.said.splitlines() if not line.startswith("step ")]
+    for words in ("output_dir", "is full or does not take the file", f"{checkpoint} is intact", "Free some space"):
+        assert words in message
+
+
+def stop_after(start: Any, place: Path, checkpoint: str) -> None:
+    """A run with this checkpoint, and stopped."""
+    process = start(place, "--save-steps 10")
+    until(lambda: (place / "run" / checkpoint).exists())
+    assert process.end(signal.SIGKILL) == -signal.SIGKILL
+    process.said  # noqa: B018 - forgotten
+
+
+@pytest.mark.parametrize("kib", [CHECKPOINT_KIB // 2, CHECKPOINT_KIB + 60], ids=["weights", "optimizer"])
+def test_a_file_that_the_disk_does_not_take(kib: int, start: Any, place: Path, finish: Any) -> None:
+    stop_after(start, place, "checkpoint-10")
+    newest = sorted(path.name for path in place.glob("run/checkpoint-*") if path.suffix != ".partial")[-1]
+    assert_disk_was_full(start(place, "--save-steps 10", file_kib=kib), newest)
+    assert newest in [path.name for path in place.glob("run/checkpoint-*")]
+    finish("--save-steps 10")
+
+
+def test_no_space_even_for_the_documents(start: Any, place: Path) -> None:
+    process = start(place, file_kib=1)
+    assert process.wait() == 1
+    said = process.said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
+    assert "Free" in said
+
+
+@pytest.fixture
+def small_disk(place: Path) -> Iterator[Path]:
+    """A disk of 1.3 MB; its size is changed by mounting it again."""
+    disk = place / "disk"
+    disk.mkdir()
+    if not shutil.which("mount") or not mounted("-t", "tmpfs", "-o", "size=1300k", "none", str(disk)):
+        pytest.skip("mounting is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def mounted(*words: str) -> bool:
+    """Whether mount did it."""
+    return subprocess.run(["mount", *words], capture_output=True).returncode == 0
+
+
+def test_a_small_disk_that_fills_up(start: Any, place: Path, small_disk: Path, finish: Any) -> None:
+    process = start(place, "--save-steps 10 --save-total-limit 9", output="disk/run")
+    assert process.wait() == 1
+    (message,) = [line for line in process.said.splitlines() if not line.startswith("step ")]
+    for words in ("output_dir", "disk/run", "is full", "checkpoint-20 is intact", "Free some space"):
+        assert words in message
+    assert mounted("-o", "remount,size=20m", str(small_disk))
+    finish("--save-steps 10 --save-total-limit 9", "disk/run")

@@ -1,0 +1,202 @@
+"""The shape of the house: who may import whom, what is named where, and how large anything may grow."""
+
+import ast
+import importlib
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import afterword
+from afterword.methods import METHODS
+
+SOURCE = Path(afterword.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+_ALL = {path.stem if path.parent == SOURCE else path.relative_to(SOURCE).parts[0] for path in FILES} - {"__init__"}
+# Each folder or file may import these parts of afterword (and itself), and nothing else of it.
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "objectives": {"types"},
+    "corpus": {"errors", "types"},
+    "views": {"corpus", "errors", "types"},
+    "batching": {"types"},
+    "methods": {"errors", "objectives", "types", "views"},
+    "models": {"batching", "errors", "objectives", "types"},
+    "config": {"errors", "methods", "views"},
+    "training": _ALL - {"cli", "evaluation", "report", "__main__"},
+    "evaluation": {"batching", "corpus", "errors", "models", "objectives", "types", "views"},
+    "report": {"errors", "types"},
+    "cli": _ALL - {"__main__"},
+    "__main__": {"cli"},
+    "__init__": _ALL - {"__main__"},
+}
+FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 3_500
+
+EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
+
+
+def part_of(path):
+    inside = path.relative_to(SOURCE)
+    return inside.stem if len(inside.parts) == 1 else inside.parts[0]
+
+
+def imports_of(tree):
+    """Full names of everything that is imported, also inside functions and for type checking."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def documentation_of(tree):
+    """Constants that stand alone as a statement: docstrings, of attributes too."""
+    return {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+def functions_of(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def code_lines(path, tree):
+    """Lines that are not blank, comment or docstring."""
+    text = path.read_text(encoding="utf-8")
+    nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in nothing:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    documented = documentation_of(tree)
+    for node in ast.walk(tree):
+        if id(node) in documented:
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+def module_names():
+    """Every module but `__main__`, whose import is a run of the command line."""
+    names = [".".join(["afterword", *path.relative_to(SOURCE).with_suffix("").parts]) for path in FILES]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_every_part_is_in_the_table():
+    assert {part_of(path) for path in FILES} == set(MAY_IMPORT)
+
+
+@EVERY_FILE
+def test_dependencies_point_one_way(path):
+    part, wrong = part_of(path), []
+    for name in imports_of(TREES[path]):
+        if name.split(".")[0] == "afterword":
+            imported = name.split(".")[1]
+            if imported not in MAY_IMPORT[part] | {part}:
+                wrong.append(f"{path.relative_to(SOURCE)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_method_is_named_outside_its_folder():
+    found = []
+    for path, tree in TREES.items():
+        documented = documentation_of(tree)
+        for node in ast.walk(tree):
+            named = isinstance(node, ast.Constant) and node.value in METHODS and id(node) not in documented
+            if named and part_of(path) != "methods":
+                found.append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    # The one default that there is.
+    assert [place.split(":")[0] for place in found] == ["config.py"], found
+
+
+def test_only_one_file_knows_how_processes_work_together():
+    knowing = set()
+    for path, tree in TREES.items():
+        if any(re.match(r"torch\.distributed|accelerate\b", name) for name in imports_of(tree)):
+            knowing.add(str(path.relative_to(SOURCE)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
+                knowing.add(str(path.relative_to(SOURCE)))
+    assert knowing <= {"training/processes.py"}
+
+
+def test_reports_are_written_without_torch_and_transformers():
+    for path, tree in TREES.items():
+        if part_of(path) == "report":
+            assert not {name.split(".")[0] for name in imports_of(tree)} & {"torch", "transformers", "peft"}, path
+
+
+@pytest.mark.parametrize("module", ["afterword", "afterword.report", "afterword.cli", "afterword.corpus"])
+def test_importing_is_light(module):
+    heavy = "[name for name in ('torch', 'transformers', 'peft', 'accelerate') if name in sys.modules]"
+    done = run_python(f"import sys, {module}; print({heavy})")
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_every_module_imports():
+    for name in module_names():
+        importlib.import_module(name)
+
+
+def test_importing_prints_nothing_and_draws_nothing():
+    imports = "".join(f"import {name}\n" for name in module_names())
+    code = f"import torch\nbefore = torch.get_rng_state()\n{imports}assert torch.equal(torch.get_rng_state(), before)"
+    done = run_python(code)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_what_afterword_offers_is_sorted_and_there():
+    assert afterword.__all__ == sorted(afterword.__all__, key=lambda name: (not name.isupper(), name))
+    assert all(getattr(afterword, name) is not None for name in afterword.__all__)
+    assert set(afterword.__all__) <= set(dir(afterword))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = afterword.nothing
+
+
+@EVERY_FILE
+def test_everything_public_has_a_docstring(path):
+    tree, bare = TREES[path], []
+    if not ast.get_docstring(tree):
+        bare.append("the module")
+    public = [node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    for owner in [node for node in public if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]:
+        public += [node for node in owner.body if isinstance(node, ast.FunctionDef)]
+    bare += [node.name for node in public if not node.name.startswith("_") and not ast.get_docstring(node)]
+    assert not bare, f"{path.relative_to(SOURCE)}: {', '.join(bare)}"
+
+
+@EVERY_FILE
+def test_no_file_and_no_function_is_too_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES
+    long = [f.name for f in functions_of(TREES[path]) if f.end_lineno - f.lineno + 1 > FUNCTION_LINES]
+    assert not long, f"{path.relative_to(SOURCE)}: {', '.join(long)}"
+
+
+def test_the_whole_is_small():
+    assert sum(code_lines(path, tree) for path, tree in TREES.items()) < CODE_LINES
+
+
+def test_code_lines_are_counted_as_a_reader_would(tmp_path):
+    text = '"""Doc.\n\nMore.\n"""\n\n# comment\nx = 1  # why\n\n\ndef f():\n    """Doc."""\n    return """a\nb"""\n'
+    path = tmp_path / "example.py"
+    path.write_text(text)
+    assert code_lines(path, ast.parse(text)) == 4
+
+
+@EVERY_FILE
+def test_nothing_is_called_utils(path):
+    empty = {"utils", "helpers", "common", "util", "helper", "misc"}
+    assert not empty & {part.removesuffix(".py") for part in path.relative_to(SOURCE).parts}
+    names = {node.name for node in ast.walk(TREES[path]) if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    assert not empty & {word for name in names for word in name.lower().strip("_").split("_")}

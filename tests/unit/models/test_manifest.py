@@ -1,0 +1,91 @@
+"""A folder counts only when its manifest is there and every file is as it says."""
+
+import json
+
+import pytest
+
+from afterword.models import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
+
+
+def staged(target, **files):
+    folder = staging_folder(target)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A published folder of two files, one of them in a folder of its own."""
+    folder = staged(tmp_path / "checkpoint-1", weights="w" * 99)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "state").write_text("s")
+    publish(folder, tmp_path / "checkpoint-1")
+    return tmp_path / "checkpoint-1"
+
+
+def test_a_published_folder_is_whole_and_lists_every_file(published):
+    assert is_complete(published)
+    listed = json.loads((published / MANIFEST).read_text())["files"]
+    assert set(listed) == {"weights", "sub/state"}
+    assert listed["weights"]["bytes"] == 99
+
+
+def test_a_missing_file_is_found(published):
+    (published / "sub" / "state").unlink()
+    assert not is_complete(published)
+
+
+def test_a_changed_byte_is_found(published):
+    (published / "weights").write_text("w" * 98 + "x")
+    assert not is_complete(published)
+
+
+def test_a_cut_file_is_found(published):
+    (published / "weights").write_text("w" * 98)
+    assert not is_complete(published)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "{}", '{"files": {"weights": {}}}'])
+def test_without_a_readable_manifest_nothing_is_whole(published, text):
+    (published / MANIFEST).unlink()
+    if text is not None:
+        (published / MANIFEST).write_text(text)
+    assert not is_complete(published)
+
+
+def test_a_folder_that_is_not_there_is_not_whole(tmp_path):
+    assert not is_complete(tmp_path / "nothing")
+
+
+def test_nothing_is_at_the_target_before_it_is_published(tmp_path):
+    target = tmp_path / "checkpoint-1"
+    staging = staged(target, weights="w")
+    assert not target.exists()
+    assert staging.name == target.name + STAGING_SUFFIX
+    publish(staging, target)
+    assert not staging.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_what_a_dead_run_left_in_the_staging_folder_is_gone(tmp_path):
+    target = tmp_path / "checkpoint-1"
+    staged(target, weights="half", leftover="x")
+    publish(staged(target, weights="whole"), target)
+    assert {path.name for path in target.iterdir()} == {"weights", MANIFEST}
+    assert (target / "weights").read_text() == "whole"
+
+
+def test_publishing_again_replaces_the_whole_folder(published):
+    publish(staged(published, weights="new"), published)
+    assert {path.name for path in published.iterdir()} == {"weights", MANIFEST}
+    assert is_complete(published)
+    assert [path.name for path in published.parent.iterdir()] == ["checkpoint-1"]
+
+
+def test_a_small_file_is_replaced_at_once(tmp_path):
+    path = tmp_path / "state.json"
+    replace_file(path, "old")
+    replace_file(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]

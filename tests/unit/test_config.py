@@ -1,0 +1,280 @@
+"""Settings are refused politely and completely, and a file gives back what was written to it."""
+
+import json
+
+import pytest
+import yaml
+
+from afterword.config import AdaptSettings, differences, load_yaml, read_settings, to_yaml
+from afterword.errors import ConfigError
+from afterword.views import STRATEGIES
+
+FIELDS = AdaptSettings.model_fields
+
+
+def settings(**raw):
+    return read_settings({"model_name_or_path": "m", **raw})
+
+
+def problems(**raw):
+    with pytest.raises(ConfigError) as caught:
+        settings(**raw)
+    return list(caught.value.problems)
+
+
+def written(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one():
+    assert problems(learning_rat=1e-5) == ["learning_rat: no such setting. Did you mean learning_rate?"]
+
+
+def test_a_name_like_no_other_is_sent_to_the_trainers_own_fields():
+    assert problems(zzzzzz=1) == ["zzzzzz: no such setting. A field of TrainingArguments belongs under trainer."]
+
+
+def test_every_problem_is_reported_at_once():
+    with pytest.raises(ConfigError) as caught:
+        read_settings(
+            {
+                "seed": "one",
+                "learning_rat": 1,
+                "lora_dropout": 2,
+                "documents_per_step": 4,
+                "step_tokens": 100,
+                "strategy": "sentense",
+                "trainer": {"adam_beta": 1},
+            }
+        )
+    named = [problem.split(":")[0] for problem in caught.value.problems]
+    expected = ["lora_dropout", "model_name_or_path", "seed", "learning_rat", "step_tokens", "strategy"]
+    assert sorted(named) == sorted([*expected, "trainer.adam_beta"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ({"seed": "one"}, "seed: .*got 'one'"),
+        ({"learning_rate": 0}, "learning_rate: should be greater than 0, got 0"),
+        ({"learning_rate": "inf"}, "learning_rate: must be a finite number, got 'inf'"),
+        ({"weight_decay": float("nan")}, "weight_decay: .*got nan"),
+        ({"window_overlap": 0.8}, "window_overlap: should be less than or equal to 0.75, got 0.8"),
+        ({"targets": 0}, "targets: should be greater than or equal to 1, got 0"),
+        ({"suffix_tokens": 1, "strategy": "random_token_suffix"}, "suffix_tokens: should be greater than or equal"),
+        ({"max_steps": 1.5}, "max_steps: .*got 1.5"),
+        ({"averaging": "sum"}, "averaging: should be 'document' or 'token', got 'sum'"),
+        ({"use_peft": "perhaps"}, "use_peft: .*got 'perhaps'"),
+        ({"documents": 3}, "documents: .*got 3"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(raw, problem):
+    with pytest.raises(ConfigError, match=problem):
+        settings(**raw)
+    assert len(problems(**raw)) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ({"model_name_or_path": ""}, "model_name_or_path: missing"),
+        ({"step_tokens": 100, "documents_per_step": 2}, "step_tokens: 100 contradicts documents_per_step: 2"),
+        ({"eval_steps": 5}, "eval_steps: 5 needs eval_documents"),
+        ({"max_length": 512, "micro_batch_tokens": 256}, "micro_batch_tokens: 256 is less than max_length: 512"),
+        ({"precision": "bf16", "teacher_precision": "float32"}, "teacher_precision: float32 with precision: bf16"),
+        ({"merge_adapter": True}, "merge_adapter: true has no adapter to merge"),
+        ({"suffix_tokens": 9}, "suffix_tokens: 9 is read by strategy random_token_suffix only"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(raw, problem):
+    (only,) = problems(**raw)
+    assert only.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"step_tokens": 100},
+        {"eval_steps": 5, "eval_documents": ["held.jsonl"]},
+        {"max_length": 256, "micro_batch_tokens": 256},
+        {"precision": "bf16", "teacher_precision": "bf16"},
+        {"merge_adapter": True, "use_peft": True},
+        {"suffix_tokens": 9, "strategy": "random_token_suffix"},
+    ],
+)
+def test_settings_that_fit_together_are_taken(raw):
+    settings(**raw)
+
+
+def test_a_setting_that_the_method_does_not_have_is_refused():
+    (only,) = problems(method="finetune", temperature=2.0)
+    assert only.startswith("temperature: 2.0 has no meaning for the method 'finetune'.")
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_one():
+    (only,) = problems(method="finetun")
+    assert only.startswith("method: 'finetun' is not known. Did you mean finetune?")
+
+
+def test_an_unknown_strategy_is_refused_with_the_nearest_one():
+    (only,) = problems(strategy="sentense")
+    assert only.startswith("strategy: 'sentense' is not known. Did you mean sentence?")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_is_taken_and_named_in_the_help(strategy):
+    assert settings(strategy=strategy).strategy == strategy
+    assert strategy in FIELDS["strategy"].description
+
+
+def test_text_from_the_command_line_becomes_what_the_setting_is():
+    read = settings(learning_rate="1e-6", seed="3", use_peft="true", max_length="512", window_overlap="0.5")
+    assert (read.learning_rate, read.seed, read.use_peft, read.max_length) == (1e-6, 3, True, 512)
+    assert read.window_overlap == 0.5
+
+
+@pytest.mark.parametrize("name", ["documents", "eval_documents", "lora_target_modules", "report_to"])
+def test_one_value_is_a_list_of_one(name):
+    raw = {name: "notes"}
+    assert getattr(settings(**raw), name) == ("notes",)
+
+
+EXAMPLES = (
+    {},
+    {"learning_rate": "1e-6", "documents": ["a", "ä.txt", "b: c"], "trainer": {"adam_beta2": 0.95}},
+    {"method": "finetune", "averaging": "token", "use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]},
+    {"strategy": "random_token_suffix", "suffix_tokens": 8, "num_train_epochs": 2.5, "warmup_steps": 0.03},
+    {"eval_documents": "held", "eval_steps": 2, "report_to": ["wandb"], "max_grad_norm": 0, "save_total_limit": None},
+)
+
+
+@pytest.mark.parametrize("raw", EXAMPLES)
+def test_a_file_gives_back_the_settings_written_to_it(raw, tmp_path):
+    before = settings(**raw)
+    path = written(tmp_path, to_yaml(before))
+    assert read_settings(load_yaml(path)) == before
+    assert differences(load_yaml(path), before) == []
+
+
+def test_the_resolved_file_holds_every_setting():
+    assert list(yaml.safe_load(to_yaml(settings()))) == list(FIELDS)
+
+
+def test_dashes_in_a_files_names_are_underscores(tmp_path):
+    path = written(tmp_path, "model-name-or-path: m\nlearning-rate: 1e-6\n")
+    assert load_yaml(path) == {"model_name_or_path": "m", "learning_rate": "1e-6"}
+    assert read_settings(load_yaml(path)).learning_rate == 1e-6
+
+
+def test_an_empty_file_sets_nothing(tmp_path):
+    assert load_yaml(written(tmp_path, "# nothing yet\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a\n- b\n", "holds a list"), ("a: [1,\n", "is not YAML"), ("just words\n", "holds a str")]
+)
+def test_a_file_that_holds_no_settings_is_refused(text, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        load_yaml(written(tmp_path, text))
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes("model: Zürich".encode("utf-16"))
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_yaml(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing.yaml' does not exist. Give a YAML file"):
+        load_yaml(tmp_path / "missing.yaml")
+
+
+OTHER = {
+    "model_name_or_path": "elsewhere",
+    "documents": ["elsewhere"],
+    "output_dir": "elsewhere",
+    "merge_adapter": True,
+    "eval_documents": ["held"],
+    "eval_steps": 7,
+    "save_steps": 7,
+    "save_total_limit": 7,
+    "report_to": ["wandb"],
+    "push_to_hub": True,
+    "dataloader_num_workers": 2,
+}
+
+
+def test_what_does_not_change_the_weights_makes_no_difference():
+    before = settings(use_peft=True).model_dump(mode="json")
+    assert differences(before, read_settings({"use_peft": True, **OTHER})) == []
+
+
+def test_differences_name_the_setting_and_both_values():
+    before = settings(seed=1, learning_rate=1e-6).model_dump(mode="json")
+    assert differences(before, settings(seed=2, learning_rate=1e-6)) == ["seed: 1 in the run, 2 now."]
+
+
+def test_a_setting_that_an_older_run_did_not_know_has_its_default():
+    before = settings().model_dump(mode="json")
+    del before["lora_r"], before["lora_target_modules"]
+    assert differences(before, settings()) == []
+    assert differences(before, settings(lora_r=8)) == ["lora_r: 16 in the run, 8 now."]
+
+
+def test_where_a_run_reads_and_logs_does_not_change_its_weights():
+    assert {name for name, field in FIELDS.items() if not field.json_schema_extra["weights"]} == set(OTHER)
+
+
+def test_the_schema_lists_every_setting_with_a_description():
+    schema = AdaptSettings.model_json_schema()
+    json.dumps(schema)
+    assert list(schema["properties"]) == list(FIELDS)
+    assert all(entry["description"].strip() for entry in schema["properties"].values())
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_has_a_panel_on_the_command_line(name):
+    panels = {"Model", "Documents", "Method", "Step", "Optimizer", "LoRA", "Run"}
+    assert FIELDS[name].json_schema_extra["panel"] in panels
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        ("output_dir", "output_dir"),
+        ("per_device_train_batch_size", "documents_per_step"),
+        ("bf16", "precision"),
+        ("learning_rate", "the setting learning_rate itself"),
+        ("save_steps", "the setting save_steps itself"),
+        ("remove_unused_columns", "nothing"),
+    ],
+)
+def test_a_trainer_field_that_is_decided_elsewhere_is_refused_with_the_place(name, better):
+    (only,) = problems(trainer={name: 1})
+    assert only.startswith(f"trainer.{name}: decided by {better}")
+
+
+def test_an_unknown_trainer_field_is_refused_with_the_nearest_one():
+    (only,) = problems(trainer={"adam_beta_1": 0.9})
+    assert only == "trainer.adam_beta_1: no such field of TrainingArguments. Did you mean adam_beta1?"
+
+
+def test_any_other_trainer_field_is_taken():
+    assert settings(trainer={"adam_beta1": 0.8, "dataloader_prefetch_factor": 2}).trainer["adam_beta1"] == 0.8
+
+
+def test_only_what_was_given_overrides_the_methods_declaration():
+    given = settings(learning_rate=1e-6, temperature=1.0)
+    assert given.method_settings() == {"temperature": 1.0}
+    optional = ("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay")
+    assert [name for name in optional if name in given.training_settings()] == ["learning_rate"]
+    assert settings(max_grad_norm=0).training_settings()["max_grad_norm"] == 0
+
+
+def test_settings_cannot_be_changed_after_they_were_checked():
+    with pytest.raises(ValueError, match="frozen"):
+        settings().seed = 3
