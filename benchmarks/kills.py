@@ -31,7 +31,7 @@ PROVEN_SHARE = 0.4
 """Of the kills that must be proven to have been in a save, and the same of those in a step."""
 LONGEST_SAVE_SECONDS = 0.03
 """A kill in a save comes at a random moment of so long after the staging folder appears."""
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0
 WORDS = ("Mara", "Oslo", "bakery", "bread", "six", "morning", "moved", "sells", "coffee", "river", "letter", "city")
 
 
@@ -46,7 +46,7 @@ class Command:
     def start(self, run: Path, log: Path) -> subprocess.Popen[bytes]:
         """`afterword adapt` in a process of its own."""
         words = [sys.executable, "-m", "afterword", "adapt", str(self.model), str(self.documents), "-o", str(run)]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         with log.open("ab") as file:
             return subprocess.Popen([*words, *self.words], stdout=file, stderr=file, env=environment)
 

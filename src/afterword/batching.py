@@ -6,8 +6,9 @@ weights over the whole step divides once, in the trainer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from afterword.types import Batch, Example, Segment, View
 
+T = TypeVar("T")
 Layout = str
 """`packed`: all sequences in one row, positions restart. `padded`: a row each, with an attention mask."""
 
@@ -33,15 +35,23 @@ def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
 
     An example too large for one batch is split by segments; each part reads the teacher's view again.
     """
-    pieces = [piece for example in examples for piece in _split(example, packing)]
-    return [build_batch(group, packing.layout) for group in _groups(pieces, packing)]
+    budget, layout = packing.micro_batch_tokens, packing.layout
+    pieces = [
+        replace(example, segments=tuple(segments))
+        for example in examples
+        for segments in _grouped(
+            example.segments, lambda segments: _size(map(_student_tokens, segments), layout) <= budget
+        )
+    ]
+    groups = _grouped(pieces, lambda group: max(_sizes(group, layout)) <= budget)
+    return [build_batch(group, layout) for group in groups]
 
 
 def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch:
     """One micro-batch of examples that all have a teacher view, or all have none."""
     segments = [segment for example in examples for segment in example.segments]
     weights = np.concatenate([segment.weights for segment in segments])
-    sources = [np.full(len(s.target_ids), e.source) for e in examples for s in e.segments]
+    sources = [np.full(len(s.target_ids), e.source, np.int64) for e in examples for s in e.segments]
     return Batch(
         student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], layout),
         teacher=_teacher_view(examples, layout),
@@ -107,35 +117,28 @@ def _padded(rows: Sequence[np.ndarray], width: int) -> Tensor:
     return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
 
 
-def _size(segments: Sequence[Segment], layout: Layout) -> int:
-    lengths = [len(segment.student_ids) for segment in segments]
-    return sum(lengths) if layout == "packed" else max(lengths) * len(lengths)
-
-
-def _split(example: Example, packing: Packing) -> Iterator[Example]:
-    group: list[Segment] = []
-    for segment in example.segments:
-        if group and _size([*group, segment], packing.layout) > packing.micro_batch_tokens:
-            yield replace(example, segments=tuple(group))
-            group = []
-        group.append(segment)
-    yield replace(example, segments=tuple(group))
-
-
-def _groups(examples: Sequence[Example], packing: Packing) -> Iterator[list[Example]]:
-    group: list[Example] = []
-    for example in examples:
-        if group and not _fits([*group, example], packing):
+def _grouped(items: Iterable[T], fits: Callable[[list[T]], bool]) -> Iterator[list[T]]:
+    """Runs of items, in their order, each as long as it fits; what does not fit alone stands alone."""
+    group: list[T] = []
+    for item in items:
+        if group and not fits([*group, item]):
             yield group
             group = []
-        group.append(example)
+        group.append(item)
     if group:
         yield group
 
 
-def _fits(examples: Sequence[Example], packing: Packing) -> bool:
-    student = _size([s for e in examples for s in e.segments], packing.layout)
-    teacher = [len(e.teacher_ids) for e in examples if e.teacher_ids is not None]
-    if packing.layout != "packed":
-        teacher = [max(teacher, default=0)] * len(teacher)
-    return max(student, sum(teacher)) <= packing.micro_batch_tokens
+def _sizes(examples: Sequence[Example], layout: Layout) -> tuple[int, int]:
+    student = [_student_tokens(segment) for example in examples for segment in example.segments]
+    teacher = [len(example.teacher_ids) for example in examples if example.teacher_ids is not None]
+    return _size(student, layout), _size(teacher, layout)
+
+
+def _size(lengths: Iterable[int], layout: Layout) -> int:
+    lengths = list(lengths)
+    return sum(lengths) if layout == "packed" else max(lengths, default=0) * len(lengths)
+
+
+def _student_tokens(segment: Segment) -> int:
+    return len(segment.student_ids)

@@ -121,7 +121,7 @@ class AdaptSettings(Settings):
     window_overlap: float = _setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
     documents_per_step: int = _setting(1, "Step", "Documents in an optimizer step, over all processes.", ge=1)
     step_tokens: int | None = _setting(None, "Step", "Tokens in an optimizer step, instead of documents.", ge=1)
-    micro_batch_tokens: int = _setting(8192, "Step", "Tokens in memory at once. Changes no gradient.", ge=16)
+    micro_batch_tokens: int = _setting(4096, "Step", "Tokens in memory at once. Changes no gradient.", ge=16)
     packing: Literal["auto", "off"] = _setting("auto", "Step", "Packed rows where the model keeps texts apart.")
 
     learning_rate: float | None = _setting(None, "Optimizer", "Peak learning rate.", gt=0)
@@ -206,7 +206,7 @@ class EvaluateSettings(Settings):
     sample_tokens: int = _setting(128, "How much", "Tokens of a sample.", ge=8)
     answered_samples: int = _setting(10, "How much", "Samples answered before and after.", ge=0)
     max_length: int | None = _setting(None, "How much", "Context in tokens.", ge=16)
-    micro_batch_tokens: int = _setting(8192, "How much", "Tokens in memory at once.", ge=16)
+    micro_batch_tokens: int = _setting(4096, "How much", "Tokens in memory at once.", ge=16)
     language: str = _setting("en", "What", "Language code for finding sentences.")
     seed: int = _setting(0, "How much", "Draws of documents, questions, targets and samples.", ge=0)
 

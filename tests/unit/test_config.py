@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from afterword.config import AdaptSettings, differences, load_yaml, read_settings, to_yaml
+from afterword.config import AdaptSettings, EvaluateSettings, differences, load_yaml, read_settings, to_yaml
 from afterword.errors import ConfigError
 from afterword.views import STRATEGIES
 
@@ -54,6 +54,12 @@ def test_every_problem_is_reported_at_once():
     assert sorted(named) == sorted([*expected, "trainer.adam_beta"])
 
 
+def test_a_setting_is_told_about_once():
+    (only,) = problems(model_name_or_path=3)
+    assert only.startswith("model_name_or_path: ")
+    assert only.endswith("got 3.")
+
+
 @pytest.mark.parametrize(
     ("raw", "problem"),
     [
@@ -85,7 +91,7 @@ def test_a_wrong_value_is_named_with_its_rule(raw, problem):
         ({"max_length": 512, "micro_batch_tokens": 256}, "micro_batch_tokens: 256 is less than max_length: 512"),
         ({"precision": "bf16", "teacher_precision": "float32"}, "teacher_precision: float32 with precision: bf16"),
         ({"merge_adapter": True}, "merge_adapter: true has no adapter to merge"),
-        ({"suffix_tokens": 9}, "suffix_tokens: 9 is read by strategy random_token_suffix only"),
+        ({"suffix_tokens": 9}, "suffix_tokens: 9 is read by strategy random_token_suffix"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(raw, problem):
@@ -110,7 +116,8 @@ def test_settings_that_fit_together_are_taken(raw):
 
 def test_a_setting_that_the_method_does_not_have_is_refused():
     (only,) = problems(method="finetune", temperature=2.0)
-    assert only.startswith("temperature: 2.0 has no meaning for the method 'finetune'.")
+    assert only.startswith("temperature: 2.0 has no meaning for ")
+    assert "Settings of finetune: averaging, bos, join" in only
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_one():
@@ -120,13 +127,14 @@ def test_an_unknown_method_is_refused_with_the_nearest_one():
 
 def test_an_unknown_strategy_is_refused_with_the_nearest_one():
     (only,) = problems(strategy="sentense")
-    assert only.startswith("strategy: 'sentense' is not known. Did you mean sentence?")
+    assert only.startswith("strategy: ")
+    assert "'sentense'" in only
+    assert "Did you mean sentence?" in only
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_is_taken_and_named_in_the_help(strategy):
+def test_every_strategy_is_taken(strategy):
     assert settings(strategy=strategy).strategy == strategy
-    assert strategy in FIELDS["strategy"].description
 
 
 def test_text_from_the_command_line_becomes_what_the_setting_is():
@@ -188,7 +196,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"missing.yaml' does not exist. Give a YAML file"):
+    with pytest.raises(ConfigError, match=r"config: .*missing.yaml'.*Give a YAML file"):
         load_yaml(tmp_path / "missing.yaml")
 
 
@@ -228,18 +236,28 @@ def test_where_a_run_reads_and_logs_does_not_change_its_weights():
     assert {name for name, field in FIELDS.items() if not field.json_schema_extra["weights"]} == set(OTHER)
 
 
-def test_the_schema_lists_every_setting_with_a_description():
-    schema = AdaptSettings.model_json_schema()
+@pytest.mark.parametrize("kind", [AdaptSettings, EvaluateSettings])
+def test_the_schema_lists_every_setting_with_a_description(kind):
+    schema = kind.model_json_schema()
     json.dumps(schema)
-    assert list(schema["properties"]) == list(FIELDS)
+    assert list(schema["properties"]) == list(kind.model_fields)
     assert all(entry["description"].strip() for entry in schema["properties"].values())
     assert schema["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_has_a_panel_on_the_command_line(name):
-    panels = {"Model", "Documents", "Method", "Step", "Optimizer", "LoRA", "Run"}
-    assert FIELDS[name].json_schema_extra["panel"] in panels
+@pytest.mark.parametrize("kind", [AdaptSettings, EvaluateSettings])
+def test_every_setting_has_a_panel_on_the_command_line(kind):
+    panels = {"Model", "Documents", "Method", "Step", "Optimizer", "LoRA", "Run", "What", "How much"}
+    assert {field.json_schema_extra["panel"] for field in kind.model_fields.values()} <= panels
+
+
+def test_evaluation_refuses_like_adaptation():
+    with pytest.raises(ConfigError) as caught:
+        read_settings({"max_question": 3, "samples": -1}, EvaluateSettings)
+    first, second = sorted(caught.value.problems)
+    assert first == "max_question: no such setting. Did you mean max_questions?"
+    assert second.startswith("samples: should be greater than or equal to 0")
+    assert read_settings({"tasks": "ifeval"}, EvaluateSettings).tasks == ("ifeval",)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +283,12 @@ def test_an_unknown_trainer_field_is_refused_with_the_nearest_one():
 
 def test_any_other_trainer_field_is_taken():
     assert settings(trainer={"adam_beta1": 0.8, "dataloader_prefetch_factor": 2}).trainer["adam_beta1"] == 0.8
+
+
+def test_trainer_fields_of_the_command_line_are_keys_and_values():
+    given = settings(trainer=["adam_beta1=0.8", "dataloader-drop-last=true", "run_name=a=b"])
+    assert given.trainer == {"adam_beta1": 0.8, "dataloader_drop_last": True, "run_name": "a=b"}
+    assert "has no '='" in problems(trainer=["adam_beta1"])[0]
 
 
 def test_only_what_was_given_overrides_the_methods_declaration():

@@ -3,7 +3,7 @@
 Nothing is dropped in silence: every row that is not used is counted, and says why.
 """
 
-from afterword.corpus.options import CorpusOptions
+from afterword.corpus.columns import CorpusOptions
 from afterword.corpus.sentences import split_sentences
 from afterword.corpus.store import Corpus, SourceReport, read_corpus
 

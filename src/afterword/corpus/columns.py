@@ -1,165 +1,169 @@
-"""Rows become documents: which column is the text, the id, the title, the date, the source.
+"""The settings of reading, and rows that become documents: which column is the text, which the id or the title.
 
 A column is the one named in the settings, or found by its usual names; a guess between two is an error.
 """
 
-from __future__ import annotations
-
-import datetime
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from afterword.corpus.options import CorpusOptions
 from afterword.errors import DataError
-from afterword.types import Document, Skipped
+from afterword.types import Document
 
-_TEXT_NAMES = (
-    *("text", "content", "contents", "document", "body", "passage", "article", "abstract", "context"),
-    *("full_text", "page_content", "markdown"),
-)
-# The optional columns, each with its usual names; the earlier wins.
-_OPTIONAL_NAMES = {
-    "id": ("id", "_id", "doc_id", "docid", "document_id", "uid", "uuid"),
-    "title": ("title", "headline", "heading"),
-    "date": ("date", "published", "published_at", "publication_date", "created", "created_at", "timestamp"),
-    "source": ("source",),
+# The columns of each part of a document, by their usual names; of labels, the earlier wins.
+_USUAL_NAMES = {
+    "text": "text content contents document body passage article abstract context full_text page_content markdown",
+    "id": "id _id doc_id docid document_id uid uuid",
+    "title": "title headline heading",
+    "date": "date published published_at publication_date created created_at timestamp",
+    "source": "source",
 }
-_LISTED_COLUMNS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions:
+    """How documents are found in rows, and what stops the reading."""
+
+    text_column: str | None = None
+    """Column that holds the text. Detected when None."""
+    id_column: str | None = None
+    title_column: str | None = None
+    date_column: str | None = None
+    source_column: str | None = None
+    """Column whose values replace the name of the source in `Document.source`."""
+    skip_bad_rows: bool = False
+    """Skip rows that are broken or not UTF-8, counted and listed, instead of stopping at the first."""
+    max_document_mib: float = 64.0
+    """In UTF-8, at most 1024. A larger document, line or text file stops the reading; it is never cut."""
+    streaming: bool = False
+    """Read data-set ids through the streaming interface of datasets, without downloading them first."""
+    max_documents: int | None = None
+    """Stop after so many documents, over all sources. Needed where a stream has no end."""
+
+    @property
+    def max_document_bytes(self) -> int:
+        """`max_document_mib` in bytes."""
+        return round(self.max_document_mib * 2**20)
+
+    def problems(self) -> Iterator[str]:
+        """One sentence for every setting that cannot be used."""
+        # Arrow counts the bytes of a batch's string column in 31 bits: a document must stay well below 2 GiB.
+        if not 0 < self.max_document_mib <= 1024:
+            yield f"max_document_mib: must be above 0 and at most 1024, got {self.max_document_mib}."
+        if self.max_documents is not None and self.max_documents < 1:
+            yield f"max_documents: must be at least 1, or left out for no limit, got {self.max_documents}."
+
+
+class BadRowError(ValueError):
+    """A row that cannot be used. It stops the run, or is counted; a reader raises it of a whole file."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+Rows = Iterator[tuple[str, Any]]
+"""Each with its place (`line 3`, `row 2`, empty where it is a whole file); an object, a Document, the text
+itself, or the BadRowError that is there instead."""
+
+
+class Origin(NamedTuple):
     """Where rows come from, as errors, ids and counts name it."""
 
     shown: str
-    """For messages: the path as given, or the data-set id."""
+    """For messages: the path as it is opened, or the data-set id."""
     name: str
     """For ids: the path relative to the given folder, or the file name."""
     source: str
     """The source as given, under which its documents are counted."""
-    path: Path = Path()
-    """The file. Unused where rows are not in one."""
-    unit: str = "row"
-    """What rows are numbered by: lines count from 1, rows from 0, as an index."""
-
-    def skipped(self, number: int, reason: str, detail: str) -> Skipped:
-        """The row at `number` cannot be used."""
-        return Skipped(self.shown, f"{self.unit} {number}", reason, detail)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A document, and where it was."""
-
-    document: Document
-    shown: str
-    location: str
+Record = tuple[Document | BadRowError, str, str]
+"""A document, or why there is none; the file or data set it was in, as shown; and where in it."""
 
 
-Record = Found | Skipped
+def numbered(rows: Iterable[Any]) -> Rows:
+    """Rows that are in no lines count from 0, as an index."""
+    return ((f"row {number}", row) for number, row in enumerate(rows))
 
 
-def read_rows(rows: Iterable[tuple[int, Any] | Skipped], origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    """Documents of numbered rows. A row is an object, a Document, or a string, which is the text.
-
-    The columns of the first object hold for all: a later row without the text column is broken.
-    """
-    text_column: str | None = None
-    for entry in rows:
-        if isinstance(entry, Skipped):
-            yield entry
-            continue
-        number, row = entry
-        if isinstance(row, Mapping) and text_column is None:
-            text_column = find_columns(tuple(row), options, origin.shown)["text"]
-        yield _read_row(number, row, text_column or "", origin, options)
+def read_rows(rows: Rows, origin: Origin, options: CorpusOptions) -> Iterator[Record]:
+    """Documents of rows. The columns of the first object hold for all: one without its text column is broken."""
+    text_column = None
+    try:
+        for place, row in rows:
+            if isinstance(row, Mapping) and text_column is None:
+                text_column = find_columns(tuple(row), options, origin.shown)["text"]
+            unnamed = ":".join([origin.name, *place.split()[1:]])
+            defaults = {"id": unnamed, "title": None, "date": None, "source": origin.source}
+            document = _document(row, text_column, options, defaults)
+            yield document, origin.shown, place or origin.name
+    except BadRowError as error:
+        yield error, origin.shown, origin.name
 
 
 def find_columns(columns: Sequence[Any], options: CorpusOptions, shown: str) -> dict[str, str]:
     """Column of each part of a document. Raises a DataError where the text is not in exactly one column."""
-    named = {part: getattr(options, f"{part}_column") for part in ("text", *_OPTIONAL_NAMES)}
-    for part, column in named.items():
-        if column is not None and column not in columns:
-            raise _no_such_column(part, column, columns, shown)
-    text = named["text"] or _detect_text(columns, set(named.values()), shown)
-    return {"text": text, **_optional_columns(tuple(columns), options)}
+    candidates = _candidates(tuple(columns), options)
+    for part, (column, *_) in candidates.items():
+        if column not in columns:
+            near = get_close_matches(column, map(str, columns), n=1, cutoff=0.5) or ["another"]
+            problem = f"{part}_column = {column!r}: no such column. Did you mean {near[0]}?"
+            raise DataError(f"{shown}: {problem} The columns are {_listed(columns)}.")
+    texts = candidates.get("text", [])
+    if len(texts) != 1:
+        problem = f"columns {_listed(texts)} could all be" if texts else "no column looks like"
+        raise DataError(f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}.")
+    return {part: found[0] for part, found in candidates.items()}
 
 
-def _detect_text(columns: Sequence[Any], taken: set[str | None], shown: str) -> str:
-    matches = [c for c in columns if c not in taken and str(c).lower() in _TEXT_NAMES]
-    if len(matches) == 1:
-        return matches[0]
-    problem = f"columns {_listed(matches)} could all be" if matches else "no column looks like"
-    raise DataError(f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}.")
-
-
-def _no_such_column(part: str, column: str, columns: Sequence[Any], shown: str) -> DataError:
-    near = get_close_matches(column, [str(c) for c in columns], n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return DataError(f"{shown}: {part}_column = {column!r}: no such column.{hint} The columns are {_listed(columns)}.")
-
-
-def _listed(columns: Sequence[Any]) -> str:
-    more = len(columns) - _LISTED_COLUMNS
-    named = ", ".join(str(c) for c in columns[:_LISTED_COLUMNS]) or "none"
-    return f"{named} and {more} more" if more > 0 else named
+def _listed(columns: Iterable[Any]) -> str:
+    return (_label(", ".join(map(str, columns))) or "none")[:250]
 
 
 # Rows of one file mostly have the same keys; the bound is for files whose rows never do.
 @lru_cache(maxsize=256)
-def _optional_columns(columns: tuple[Any, ...], options: CorpusOptions) -> dict[str, str]:
-    lowered = {str(column).lower(): column for column in reversed(columns)}
-    found: dict[str, str] = {}
-    for part, usual in _OPTIONAL_NAMES.items():
-        named = getattr(options, f"{part}_column")
-        detected = next((lowered[name] for name in usual if name in lowered), None)
-        column = detected if named is None else named
-        if column is not None and column != options.text_column:
-            found[part] = column
-    return found
+def _candidates(columns: tuple[Any, ...], options: CorpusOptions) -> dict[str, list[str]]:
+    """For each part that has any: the column named for it, or else those of its usual names."""
+    named = {part: getattr(options, f"{part}_column") for part in _USUAL_NAMES}
+    free = [column for column in columns if column not in named.values()]
+    found = {part: [named[part]] if named[part] else _usual(part, free) for part in _USUAL_NAMES}
+    return {part: columns for part, columns in found.items() if columns}
 
 
-def _read_row(number: int, row: Any, text_column: str, origin: Origin, options: CorpusOptions) -> Record:
-    parts: dict[str, Any] = {"text": row}
+def _usual(part: str, columns: list[Any]) -> list[str]:
+    return [column for name in _USUAL_NAMES[part].split() for column in columns if str(column).lower() == name]
+
+
+def _document(row: Any, text_column: Any, options: CorpusOptions, defaults: dict[str, Any]) -> Document | BadRowError:
+    if isinstance(row, BadRowError):
+        return row
+    parts, where = {"text": row}, "row"
     if isinstance(row, Document):
-        parts = {"id": row.id, "text": row.text, "title": row.title, "date": row.date, "source": row.source}
+        parts = asdict(row)
     elif isinstance(row, Mapping):
-        if text_column not in row:
-            detail = f"no column {text_column!r}; it has {_listed(tuple(row))}"
-            return origin.skipped(number, "broken", detail)
-        optional = _optional_columns(tuple(row), options)
-        parts = {part: row.get(column) for part, column in optional.items()} | {"text": row[text_column]}
+        found = {part: row.get(columns[0]) for part, columns in _candidates(tuple(row), options).items()}
+        parts, where = found | {"text": row.get(text_column)}, f"text, column {text_column!r} of {_listed(row)},"
     text = parts.pop("text")
     if not isinstance(text, str):
-        where = f"the text, column {text_column!r}," if isinstance(row, Mapping) else "the row"
-        return origin.skipped(number, "broken", f"{where} must be a string, not {_kind(text)}")
-    written = {part: _written(value) for part, value in parts.items()}
-    document = Document(
-        id=written.get("id") or f"{origin.name}:{number}",
-        text=text,
-        title=written.get("title"),
-        date=written.get("date"),
-        source=written.get("source") or origin.source,
-    )
-    return Found(document, origin.shown, f"{origin.unit} {number}")
+        return BadRowError("broken", f"the {where} must be a string, not {text!r:.40}")
+    labels: dict[str, Any] = {part: _label(parts.get(part)) or _label(default) for part, default in defaults.items()}
+    return _problem_of(text) or Document(text=text, **labels)
 
 
-def _written(value: Any) -> str | None:
-    """An id, title, date or source as text: nothing a row says of itself is a reason to refuse it."""
-    if value is None or isinstance(value, str):
-        return value.strip() or None if value else None
-    if isinstance(value, (datetime.date, datetime.datetime)):
-        return value.isoformat()
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
+def _problem_of(text: str) -> BadRowError | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a} in its line {line})"
+        remedy = "Convert a file that is not UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8"
+        return BadRowError("undecodable", f"{problem}. {remedy}")
+    return None if text.strip() else BadRowError("empty", "nothing but whitespace")
 
 
-def _kind(value: Any) -> str:
-    names = {type(None): "null", dict: "an object", list: "a list", bool: "a truth value", bytes: "bytes"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+def _label(value: Any) -> str | None:
+    """As text, whatever it is: no label, and no half a surrogate pair in one, is worth refusing a text for."""
+    return None if value is None else str(value).strip().encode("utf-8", "replace").decode() or None

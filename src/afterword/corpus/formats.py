@@ -1,251 +1,153 @@
-"""Files in: one reader for each ending, all yielding documents and skipped rows with their place.
+"""Files in: one reader for each ending, all yielding rows with their place. Plain or gzip, and UTF-8.
 
-A reader never decides whether a bad row stops the run; it says what is wrong, and where.
+A reader says what is wrong and where, and never whether a bad row stops the run. No input costs more memory
+than a few times the limit. Invalid bytes become lone surrogates, which are refused where documents are gathered.
 """
 
-from __future__ import annotations
-
 import csv
+import gzip
+import io
 import json
-import shutil
-import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-from afterword.corpus.columns import Found, Origin, Record, find_columns, read_rows
-from afterword.corpus.html import MarkupError, text_of_html
-from afterword.corpus.lines import Line, UndecodableError, decode, open_bytes, read_lines, read_whole, too_large
-from afterword.corpus.options import CorpusOptions
+from afterword.corpus.columns import BadRowError, CorpusOptions, Origin, Rows, find_columns, numbered
+from afterword.corpus.html import read_html
 from afterword.errors import DataError
-from afterword.types import Document, Skipped
-
-Rows = Iterator[tuple[int, Any] | Skipped]
-
-_MAX_JSON_BYTES = 512 * 2**20
-_PARQUET_ROWS = 256  # A batch: small enough for rows of a few hundred KiB, large enough to be quick.
 
 
 def ending_of(path: Path) -> str:
     """The lower-case ending that says the format, without .gz: `.txt` for `Notes.TXT.gz`."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def read_file(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    """Documents of one file, of one of the `ENDINGS`."""
-    return ENDINGS[ending_of(origin.path)](origin, options)
-
-
-def _read_text(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    text = _whole_text(origin, options)
-    if isinstance(text, Skipped):
-        yield text
-    else:
-        yield Found(Document(origin.name, text, source=origin.source), origin.shown, origin.name)
-
-
-def _read_html(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    markup = _whole_text(origin, options)
+@contextmanager
+def open_bytes(path: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed if its name ends in .gz. Failures of disk and gzip are DataErrors."""
+    opener = gzip.open if path.lower().endswith(".gz") else open
     try:
-        title, text = (None, markup) if isinstance(markup, Skipped) else text_of_html(markup)
-    except MarkupError as error:
-        text = Skipped(origin.shown, origin.name, "broken", str(error))
-    if isinstance(text, Skipped):
-        yield text
-    else:
-        yield Found(Document(origin.name, text, title, source=origin.source), origin.shown, origin.name)
+        with opener(path, "rb") as handle:
+            yield handle  # type: ignore[misc]
+    except (OSError, EOFError, zlib.error) as error:
+        refuse(error, path)
 
 
-def _whole_text(origin: Origin, options: CorpusOptions) -> str | Skipped:
-    """The file as one text. Line ends become \\n, so that a paragraph is a paragraph on any system."""
-    raw = read_whole(origin.path, max_bytes=options.max_document_bytes)
-    if raw is None:
-        raise too_large(origin.shown, options.max_document_bytes)
-    try:
-        text = decode(Line(1, 0, raw))
-    except UndecodableError as error:
-        return Skipped(origin.shown, origin.name, "undecodable", str(error))
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def refuse(error: Any, path: str | None = None) -> NoReturn:
+    """Say that a file cannot be opened, read or decompressed."""
+    problem = f"{path or error.filename}: cannot be read: {getattr(error, 'strerror', None) or error}."
+    raise DataError(f"{problem} Check the path, its permissions, and that a .gz file is whole.") from error
 
 
-def _read_jsonl(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    origin = _by_line(origin)
-    return read_rows(_jsonl_rows(origin, options), origin, options)
+def read_lines(path: str, max_bytes: int) -> Iterator[tuple[int, str]]:
+    """Numbered lines, which all end in \\n. One over `max_bytes` is a DataError as soon as so much is read."""
+    with open_bytes(path) as handle:
+        lines = io.TextIOWrapper(handle, "utf-8-sig", "surrogateescape")
+        for number, line in enumerate(iter(lambda: lines.readline(max_bytes + 1), ""), start=1):
+            if len(line) > max_bytes:
+                raise too_large(f"{path}, line {number}", max_bytes)
+            yield number, _checked(line, number)
+
+
+def read_whole(path: str, max_bytes: int, setting: str = "max_document_mib") -> str:
+    """The whole file, with \\n as line ends, so that a paragraph is a paragraph on any system."""
+    with open_bytes(path) as handle:
+        text = io.TextIOWrapper(handle, "utf-8-sig", "surrogateescape").read(max_bytes + 1)
+    if len(text) > max_bytes:
+        raise too_large(path, max_bytes, setting)
+    return _checked(text, 1)
+
+
+def _checked(text: str, line: int) -> str:
+    if "\0" in text:
+        problem = f"NUL in or after line {line}, which looks like a binary file, or like UTF-16."
+        raise BadRowError("undecodable", f"{problem} Convert UTF-16: iconv -f UTF-16 -t UTF-8")
+    return text
+
+
+def too_large(place: str, max_bytes: int, setting: str = "max_document_mib") -> DataError:
+    """What is said of a document, line or file over the limit."""
+    problem = f"{place}: larger than {setting} = {max_bytes / 2**20:.4g}. Documents are never cut:"
+    return DataError(f"{problem} raise the setting, split the document, or write rows as JSON lines (.jsonl).")
+
+
+def _text_rows(origin: Origin, options: CorpusOptions) -> Rows:
+    yield "", read_whole(origin.shown, options.max_document_bytes)
+
+
+def _html_rows(origin: Origin, options: CorpusOptions) -> Rows:
+    yield "", read_html(read_whole(origin.shown, options.max_document_bytes))
 
 
 def _jsonl_rows(origin: Origin, options: CorpusOptions) -> Rows:
-    for line in read_lines(origin.path, max_bytes=options.max_document_bytes):
-        if line.raw.isspace():
-            continue
-        try:
-            yield line.number, json.loads(decode(line))
-        except UndecodableError as error:
-            yield origin.skipped(line.number, "undecodable", str(error))
-        except json.JSONDecodeError as error:
-            detail = f"not valid JSON: {error.msg} at column {error.colno}"
-            yield origin.skipped(line.number, "broken", detail)
-        except (ValueError, RecursionError) as error:  # A number of 5,000 digits, 100,000 open brackets.
-            yield origin.skipped(line.number, "broken", f"not usable JSON: {error}")
+    lines = read_lines(origin.shown, options.max_document_bytes)
+    return ((f"line {number}", _parsed(line, number)) for number, line in lines if not line.isspace())
 
 
-def _read_json(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    if _holds_json_lines(origin.path, options):
-        return _read_jsonl(origin, options)
-    return read_rows(_json_rows(origin, options), origin, options)
-
-
-def _holds_json_lines(path: Path, options: CorpusOptions) -> bool:
-    """True where the first line is an object by itself and is not the last."""
-    limit = options.max_document_bytes
-    with open_bytes(path) as handle:
-        lines = (raw for raw in iter(lambda: handle.readline(limit + 1), b"") if not raw.isspace())
-        first, second = next(lines, b""), next(lines, b"")
-    if len(first) > limit or not second:
-        return False
+def _parsed(text: str, line: int = 1) -> Any:
+    """A JSON value, or the BadRowError that says why there is none."""
     try:
-        return isinstance(json.loads(decode(Line(1, 0, first))), dict)
-    except (ValueError, RecursionError):
-        return False
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # Also a number of 5,000 digits, 100,000 open brackets.
+        return BadRowError("broken", f"not valid JSON: {error}".replace("line 1 column", f"line {line} column"))
 
 
 def _json_rows(origin: Origin, options: CorpusOptions) -> Rows:
-    raw = read_whole(origin.path, max_bytes=_MAX_JSON_BYTES)
-    if raw is None:
-        raise DataError(
-            f"{origin.shown}: larger than {_MAX_JSON_BYTES // 2**20} MiB, the limit of .json files, which "
-            "have to be in memory whole. Convert it to JSON lines (.jsonl), one row a line."
-        )
-    try:
-        content = json.loads(decode(Line(1, 0, raw)))
-    except UndecodableError as error:
-        yield Skipped(origin.shown, origin.name, "undecodable", str(error))
-        return
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{origin.shown}, {place}: not valid JSON: {error.msg}. Repair the file.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{origin.shown}: not usable JSON: {error}. Repair the file.") from error
-    yield from enumerate(_rows_in(content, origin, options))
-
-
-def _rows_in(content: Any, origin: Origin, options: CorpusOptions) -> list[Any]:
-    """The rows of a JSON file: the list it is, the one list in the object it is, or that object."""
-    if isinstance(content, list):
-        return content
-    if not isinstance(content, dict):
-        raise DataError(f"{origin.shown}: holds a single value. A JSON file must be a list of rows.")
-    lists = {key: value for key, value in content.items() if _is_rows(value)}
-    if len(lists) == 1:
-        return next(iter(lists.values()))
-    if any(isinstance(value, str) for value in content.values()):
-        find_columns(tuple(content), options, origin.shown)
-        return [content]
-    keys = ", ".join(list(lists or content)[:5])
-    found = f"{len(lists)} lists of rows" if lists else f"{len(content)} keys and no list of rows"
-    raise DataError(
-        f"{origin.shown}: an object with {found} ({keys}, …). A JSON file must be a list of rows, or an "
-        "object with one such list: write the rows as JSON lines (.jsonl), one object a line."
-    )
-
-
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
-
-
-def _read_csv(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    origin = _by_line(origin)
-    return read_rows(_csv_rows(origin, options), origin, options)
+    """The list that the file is, the one list of objects in the object it is, or that object."""
+    content = _parsed(read_whole(origin.shown, 8 * options.max_document_bytes, "8 × max_document_mib"))
+    if isinstance(content, BadRowError):
+        # Many tools write JSON lines under this ending: after the first row, the rest is too much.
+        return _jsonl_rows(origin, options) if "Extra data" in str(content) else iter([("", content)])
+    values = content.values() if isinstance(content, dict) else ()
+    lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
+    rows = lists[0] if len(lists) == 1 else content
+    return numbered(rows if isinstance(rows, list) else [rows])
 
 
 def _csv_rows(origin: Origin, options: CorpusOptions) -> Rows:
-    header: list[str] = []
-    for number, values in _csv_values(origin, options):
-        if isinstance(values, Skipped):
-            yield values
-        elif not header:
-            header = _checked_header(values, origin)
-        elif len(values) != len(header):
-            detail = f"{len(values)} fields where the header has {len(header)}"
-            yield origin.skipped(number, "broken", detail)
-        else:
-            yield number, dict(zip(header, values, strict=True))
-
-
-def _csv_values(origin: Origin, options: CorpusOptions) -> Iterator[tuple[int, list[str] | Skipped]]:
-    """Fields of each record that is not blank, and the line it starts on."""
+    """Records that are not blank, each with the line it starts on."""
+    reader = csv.reader((line for _, line in read_lines(origin.shown, options.max_document_bytes)), strict=True)
+    records, place = filter(None, reader), "line 1"
     # The limit belongs to the process; the default of 128 KiB is too small for documents.
     limit_before = csv.field_size_limit(options.max_document_bytes)
-    lines = read_lines(origin.path, max_bytes=options.max_document_bytes)
-    reader = csv.reader((decode(line, keep_invalid=True) for line in lines), strict=True)
-    start, values = 1, []
     try:
-        while values is not None:
-            start = reader.line_num + 1
-            try:
-                values = next(reader, None)
-            except csv.Error as error:
-                if "field limit" in str(error):
-                    raise too_large(f"{origin.shown}, line {start}", options.max_document_bytes) from error
-                yield start, origin.skipped(start, "broken", f"not valid CSV: {error}")
-                continue
-            if values:
-                yield start, values
-    except UndecodableError as error:
-        yield start, origin.skipped(start, "undecodable", str(error))
+        header = next(records, [])
+        if twice := [name for name in header if header.count(name) > 1]:
+            raise DataError(f"{origin.shown}, line 1: column {twice[0]!r} is there twice. Rename one of them.")
+        place = f"line {reader.line_num + 1}"
+        for values in records:
+            wrong = BadRowError("broken", f"{len(values)} fields where the header has {len(header)}")
+            yield place, wrong if len(values) != len(header) else dict(zip(header, values, strict=True))
+            place = f"line {reader.line_num + 1}"
+    except csv.Error as error:
+        problem = f"not valid CSV, or larger than max_document_mib = {options.max_document_mib}: {error}"
+        raise DataError(f"{origin.shown}, {place}: {problem}. Repair it, or raise the setting.") from error
     finally:
         csv.field_size_limit(limit_before)
-
-
-def _checked_header(values: list[str], origin: Origin) -> list[str]:
-    twice = sorted({name for name in values if values.count(name) > 1})
-    if twice:
-        raise DataError(f"{origin.shown}, line 1: column {twice[0]!r} is there twice. Rename one of them.")
-    return values
-
-
-def _read_parquet(origin: Origin, options: CorpusOptions) -> Iterator[Record]:
-    return read_rows(_parquet_rows(origin, options), origin, options)
 
 
 def _parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open_bytes(origin.path) as handle:
+    with open_bytes(origin.shown) as handle:
         try:
-            table = pq.ParquetFile(_seekable(handle, origin.path))
+            table = pq.ParquetFile(handle)
             columns = find_columns(table.schema_arrow.names, options, origin.shown)
-            number = 0
-            for batch in table.iter_batches(_PARQUET_ROWS, columns=list(dict.fromkeys(columns.values()))):
-                yield from enumerate(batch.to_pylist(), start=number)
-                number += batch.num_rows
+            # Batches small enough for rows of a few hundred KiB, large enough to be quick.
+            batches = table.iter_batches(256, columns=list(set(columns.values())))
+            yield from numbered(row for batch in batches for row in batch.to_pylist())
         except pa.ArrowException as error:
             raise DataError(f"{origin.shown}: not a readable parquet file: {error}. Write it again.") from error
 
 
-def _seekable(handle: IO[bytes], path: Path) -> IO[bytes]:
-    """Parquet is read from its end, which in a gzip file means decompressing it first, to disk."""
-    if path.suffix.lower() != ".gz":
-        return handle
-    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - closed, and so deleted, with the reader that holds it
-    shutil.copyfileobj(handle, spooled)
-    spooled.seek(0)
-    return spooled
-
-
-def _by_line(origin: Origin) -> Origin:
-    return Origin(origin.shown, origin.name, origin.source, origin.path, unit="line")
-
-
-ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Iterator[Record]]] = {
-    ".txt": _read_text,
-    ".md": _read_text,
-    ".rst": _read_text,
-    ".html": _read_html,
-    ".htm": _read_html,
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = {
+    **dict.fromkeys((".txt", ".md", ".rst"), _text_rows),
+    **dict.fromkeys((".html", ".htm"), _html_rows),
+    ".jsonl": _jsonl_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
 }

@@ -1,79 +1,77 @@
-"""What a model writes, greedily or by sampling, without disturbing a training run around it.
+"""What a model writes: completions, greedy or drawn, and texts of its own that drift is measured on.
 
 The one rule: what is written for a prompt depends on the model, the prompt, its place in the list and the
-seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random
-state, and nothing of the model or the tokenizer is different afterwards.
+seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from jinja2.exceptions import TemplateError
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from afterword.errors import CheckpointError
+from afterword.models import causal_lm
 
 TokenIds = Sequence[int]
-# From the rows of a batch, and its padded prompt length, to what is done to its logits.
-_ProcessorsFor = Callable[[list[int], int], LogitsProcessorList]
+_SENTINEL = "AFTERWORDUSERTURN"
+_PROMPT_TOKENS = 32
+# A user turn may not end before: an empty question would tell nothing about the reply.
+_MIN_USER_TOKENS = 4
 
 
-def generate_greedy(
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The text's own tokens, without BOS or EOS."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def user_turn(tokenizer: Any, content: str, *, reply_follows: bool = True) -> str:
+    """A user's words as the chat template has them. Models that think aloud first are asked not to."""
+    turns, how = [{"role": "user", "content": content}], {"tokenize": False, "enable_thinking": False}
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=reply_follows, **how)
+
+
+def generate(
     model: Any,
     tokenizer: Any,
-    prompts_ids: Sequence[TokenIds],
+    prompts: Sequence[TokenIds],
     *,
     max_new_tokens: int,
-    batch_tokens: int = 8192,
+    seed: int | None = None,
+    min_new_tokens: int = 0,
     extra_eos_ids: TokenIds = (),
+    batch_tokens: int = 8192,
 ) -> list[list[int]]:
-    """The most probable next token, again and again: one completion for each prompt, in their order.
+    """One completion for each prompt, in their order: greedy, or with a seed drawn at temperature 1.
 
     A completion has no prompt in it and reaches up to and including the token that ended it: an EOS of the
-    model or tokenizer, or one of `extra_eos_ids`. `batch_tokens` bounds rows × (longest prompt + new tokens).
-    Sampling settings or penalties that the model's own generation_config carries are not applied.
+    model or tokenizer, or one of `extra_eos_ids`; nothing ends it before `min_new_tokens`. Prompt i is drawn
+    with random numbers of its own, made from (seed, i). `batch_tokens` bounds rows × (longest prompt + new
+    tokens). Settings or penalties of the model's own generation_config are not applied, and dropped.
     """
-    config = _decoding(model, tokenizer, max_new_tokens, 0, extra_eos_ids)
-    return _generate(model, prompts_ids, config, batch_tokens, lambda rows, width: LogitsProcessorList())
-
-
-def sample(
-    model: Any,
-    tokenizer: Any,
-    prompts_ids: Sequence[TokenIds],
-    *,
-    max_new_tokens: int,
-    seed: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    min_new_tokens: int = 0,
-    batch_tokens: int = 8192,
-    extra_eos_ids: TokenIds = (),
-) -> list[list[int]]:
-    """One completion drawn for each prompt; otherwise as `generate_greedy`.
-
-    Prompt i is drawn with random numbers of its own, made from (seed, i). Before `min_new_tokens` nothing
-    can end a completion.
-    """
-    assert temperature > 0
-    assert 0 < top_p <= 1
-    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(temperature))]
-    if top_p < 1:
-        warpers.append(TopPLogitsWarper(top_p))
-    draws = [np.random.default_rng((seed, i)).random(max_new_tokens) for i in range(len(prompts_ids))]
-
-    def processors(rows: list[int], width: int) -> LogitsProcessorList:
-        drawn = torch.from_numpy(np.stack([draws[row] for row in rows]))
-        return LogitsProcessorList([*warpers, _DrawnToken(drawn, width)])
-
-    config = _decoding(model, tokenizer, max_new_tokens, min_new_tokens, extra_eos_ids)
-    return _generate(model, prompts_ids, config, batch_tokens, processors)
+    assert not model.training, "dropout would be in what is written"
+    inner = causal_lm(model)
+    ends = _end_ids(inner.generation_config.eos_token_id, tokenizer, extra_eos_ids)
+    # generate() fills whatever `config` leaves open from the model's own (repetition_penalty, for one).
+    inner.generation_config = GenerationConfig(eos_token_id=inner.generation_config.eos_token_id)
+    # A pad is masked in front of a prompt, and cut off behind an end; without any end nothing is cut off.
+    special = {"eos_token_id": ends or None, "pad_token_id": (ends or [0])[0]}
+    config = GenerationConfig(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None, **special)
+    completions: list[list[int]] = [[] for _ in prompts]
+    for rows in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
+        processors = [] if seed is None else [_DrawnToken(seed, rows, max_new_tokens)]
+        written = _written(inner, [prompts[row] for row in rows], config, processors)
+        for row, ids in zip(rows, written, strict=True):
+            completions[row] = _up_to_end(ids, ends)
+    return completions
 
 
 class _DrawnToken(LogitsProcessor):
@@ -83,61 +81,34 @@ class _DrawnToken(LogitsProcessor):
     neighbours. Drawn in advance, greedy decoding of what this leaves *is* sampling.
     """
 
-    def __init__(self, draws: Tensor, prompt_width: int):
-        self.draws = draws  # [rows, max_new_tokens] float64 in [0, 1)
-        self.prompt_width = prompt_width
+    def __init__(self, seed: int, rows: Sequence[int], new_tokens: int):
+        # [new_tokens, rows] float64 in [0, 1), read from the front
+        draws = np.stack([np.random.default_rng((seed, row)).random(new_tokens) for row in rows], axis=1)
+        self.draws = iter(torch.from_numpy(draws))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = input_ids.shape[1] - self.prompt_width
         # On the CPU: float64 is unknown to MPS, and CUDA has no deterministic cumulative sum.
         cumulated = scores.float().softmax(-1).cpu().double().cumsum(-1)
-        draw = self.draws[:, step : step + 1] * cumulated[:, -1:]
+        draw = next(self.draws)[:, None] * cumulated[:, -1:]
         # right=True passes over tokens of probability zero, where the sum does not grow.
         token = torch.searchsorted(cumulated, draw, right=True).clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token.to(scores.device), 0.0)
 
 
-def _decoding(
-    model: Any, tokenizer: Any, max_new_tokens: int, min_new_tokens: int, extra_eos_ids: TokenIds
-) -> GenerationConfig:
-    ends = sorted({*_eos_ids(model, tokenizer), *extra_eos_ids})
-    return GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens or None,
-        eos_token_id=ends or None,
-        # Masked in front of a prompt, and cut off behind an end; without any end nothing is cut off.
-        pad_token_id=ends[0] if ends else 0,
-        use_cache=True,
-    )
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> set[int]:
+def _end_ids(own: Any, tokenizer: Any, extra: TokenIds) -> list[int]:
     # Chat models name several in their generation_config: the end of a turn and the end of a text.
-    named = model.generation_config.eos_token_id
-    ids = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-    return {int(token) for token in ids if token is not None}
+    named = own if isinstance(own, list) else [own]
+    return sorted({token for token in [tokenizer.eos_token_id, *named, *extra] if token is not None})
 
 
-def _generate(
-    model: Any, prompts: Sequence[TokenIds], config: GenerationConfig, batch_tokens: int, processors: _ProcessorsFor
-) -> list[list[int]]:
-    assert all(len(prompt) for prompt in prompts), "a prompt has at least one token"
-    lengths = [len(prompt) for prompt in prompts]
-    completions: list[list[int]] = [[] for _ in prompts]
-    with _undisturbed(model):
-        for rows in _batches(lengths, config.max_new_tokens or 0, batch_tokens):
-            input_ids, attention_mask = _left_padded([prompts[row] for row in rows], config.pad_token_id)
-            output = model.generate(
-                input_ids=input_ids.to(model.device),
-                attention_mask=attention_mask.to(model.device),
-                generation_config=config,
-                logits_processor=processors(rows, input_ids.shape[1]),
-            )
-            for row, written in zip(rows, output[:, input_ids.shape[1] :].tolist(), strict=True):
-                completions[row] = _up_to_end(written, config.eos_token_id or ())
-    return completions
+def _written(model: Any, prompts: list[TokenIds], config: GenerationConfig, processors: list[Any]) -> list[list[int]]:
+    # Padded on the left, so that every row goes on from its own last token.
+    rows = [torch.tensor(prompt, dtype=torch.int64) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id, padding_side="left")  # [B, T] int64
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    output = model.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList(processors))
+    return output[:, ids.shape[1] :].tolist()
 
 
 def _batches(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -149,39 +120,82 @@ def _batches(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> Iter
         order = order[rows:]
 
 
-def _left_padded(prompts: Sequence[TokenIds], pad_id: Any) -> tuple[Tensor, Tensor]:
-    # On the left, so that every row goes on from its own last token.
-    width = max(len(prompt) for prompt in prompts)
-    input_ids = torch.full((len(prompts), width), pad_id, dtype=torch.int64)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
-        attention_mask[row, width - len(prompt) :] = 1
-    return input_ids, attention_mask
+def _up_to_end(ids: list[int], ends: TokenIds) -> list[int]:
+    return ids[: next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))]
 
 
-def _up_to_end(token_ids: list[int], ends: TokenIds) -> list[int]:
-    first = next((i for i, token in enumerate(token_ids) if token in ends), len(token_ids))
-    return token_ids[: first + 1]
+@dataclass(frozen=True, slots=True)
+class Sample:
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """Prompt and reply, with the token that ended the reply: what drift is measured on."""
+    prompt: str
+    """To be read: the user's turn, or the beginning of the text."""
 
 
-@contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
-    """Evaluation mode and a blank generation_config inside; outside, everything as it was.
+def own_samples(model: Any, tokenizer: Any, *, count: int = 64, new_tokens: int = 128, seed: int = 0) -> list[Sample]:
+    """Text that the reference wrote: of a chat model both turns, of another model from its first token on.
 
-    The mode is restored module by module, since a trained model may hold frozen parts in evaluation mode.
-    generate() fills whatever a given GenerationConfig leaves open from the model's own (repetition_penalty,
-    for one), so that one is put aside; adapters keep theirs on the model they wrap.
+    By seed, at temperature 1, so that the KL divergence of the adapted model on them is an unbiased view of
+    M0's own distribution.
+
+    Either turn, or the text, has at most `new_tokens`. CheckpointError where the chat template does not
+    show the user's words as they are, or where there is no token to start with.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    configs = [(m, m.generation_config) for m in model.modules() if "generation_config" in vars(m)]
+    if tokenizer.chat_template:
+        return _chat_samples(model, tokenizer, count, new_tokens, seed)
+    start = _start_ids(tokenizer)
+    cut = min(_PROMPT_TOKENS, new_tokens)
+    # At least `cut` tokens behind the start, so that something follows the prompt.
+    texts = generate(model, tokenizer, [start] * count, max_new_tokens=new_tokens, min_new_tokens=cut, seed=seed)
+    prompts = [[*start, *text[: cut - 1]] for text in texts]
+    shown = [tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts]
+    return [Sample(tuple(p), (*start, *text), words) for p, text, words in zip(prompts, texts, shown, strict=True)]
+
+
+def _start_ids(tokenizer: Any) -> list[int]:
+    starts = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
+    if not starts:
+        raise CheckpointError("tokenizer: has neither a BOS nor an EOS token to begin a text with. Set its bos_token.")
+    return starts[:1]
+
+
+def _chat_samples(model: Any, tokenizer: Any, count: int, new_tokens: int, seed: int) -> list[Sample]:
+    before, end = _around_user_content(tokenizer)
+    # Only a token that means nothing else ends a turn; ordinary words behind a turn are cut from its text.
+    ends = [token for token in token_ids(tokenizer, end)[:1] if token in tokenizer.added_tokens_decoder]
+    prefix = token_ids(tokenizer, before) or _start_ids(tokenizer)
+    write, shortest = partial(generate, model, tokenizer, max_new_tokens=new_tokens), min(_MIN_USER_TOKENS, new_tokens)
+    # 2 seed here and 2 seed + 1 for the replies: no two samples of any seed share random numbers.
+    turns = write([prefix] * count, min_new_tokens=shortest, extra_eos_ids=ends, seed=2 * seed)
+    texts = [tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+    users = [(text.split(end)[0] if end else text).strip() for text in texts]
+    prompts = [token_ids(tokenizer, user_turn(tokenizer, user)) for user in users]
+    replies = write(prompts, min_new_tokens=1, seed=2 * seed + 1)
+    return [Sample(tuple(p), (*p, *reply), user) for p, reply, user in zip(prompts, replies, users, strict=True)]
+
+
+def _around_user_content(tokenizer: Any) -> tuple[str, str]:
+    """What the template writes before the user's words, a default system prompt included, and what ends them."""
     try:
-        model.eval()
-        for module, _ in configs:
-            module.generation_config = GenerationConfig()
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for module, config in configs:
-            module.generation_config = config
+        rendered = user_turn(tokenizer, _SENTINEL, reply_follows=False)
+    except TemplateError as error:
+        rendered = f"the error {error}"
+    if rendered.count(_SENTINEL) != 1:
+        raise CheckpointError(
+            "chat template: must show the content of a user message once and unchanged, so that the model can write "
+            f"one itself, but makes of {_SENTINEL!r}: {rendered[:200]!r}. Correct the tokenizer's chat template."
+        )
+    before, after = rendered.split(_SENTINEL)
+    return before, after.strip()
+
+
+def answered_prompts(
+    reference: Any, model: Any, tokenizer: Any, samples: Sequence[Sample], *, new_tokens: int = 64
+) -> list[dict[str, str]]:
+    """The samples' prompts answered greedily by both models, to be read side by side."""
+    prompts = [sample.prompt_ids for sample in samples]
+    written = [generate(writer, tokenizer, prompts, max_new_tokens=new_tokens) for writer in (reference, model)]
+    texts = [[tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in side] for side in written]
+    rows = zip(samples, *texts, strict=True)
+    return [{"prompt": sample.prompt, "before": old, "after": new} for sample, old, new in rows]

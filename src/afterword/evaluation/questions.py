@@ -8,196 +8,158 @@ Matching follows SQuAD 1.1 (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import re
 import string
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from afterword.errors import DataError
-from afterword.evaluation.generation import generate_greedy
-from afterword.evaluation.statistics import estimate, paired_change
+from afterword.evaluation.generation import generate, token_ids, user_turn
+from afterword.evaluation.losses import Models
+from afterword.evaluation.statistics import before_and_after
 from afterword.types import Score
 
 VERSION = 1
-Setting = Literal["closed_book", "open_book"]
+ANSWER_TOKENS = 32
+"""Room for an answer, in tokens."""
+SIDES = ("before", "after")
 _ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answers": ["…", …].'
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     question: str
-    answers: tuple[str, ...]
+    expected: tuple[str, ...]
     """What counts as right; the best match of any of them counts."""
     document: str | None = None
     """Id of the document that holds the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    text: str
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How questions were put: what is needed to put them again."""
-
-    prompt_template: str
-    """The prompt as it was, with {question} and {document} in the places of theirs."""
-    max_length: int
-    """Tokens of prompt and answer together."""
-    max_new_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    question: Question
-    prompt: str
-    text: str
-    asking: Asking
-    left_out: str | None = None
-    """None, or why it was not asked: `document_missing`, `too_long`."""
-
-    @property
-    def exact_match(self) -> float:
-        return exact_match(self.text, self.question.answers)
-
-    @property
-    def token_f1(self) -> float:
-        return token_f1(self.text, self.question.answers)
-
-
 def load_questions(path: str | Path) -> tuple[Question, ...]:
     """The questions of a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
     path = Path(path)
-    lines = enumerate(_lines(path), start=1)
-    questions = tuple(_question(line, f"{path}:{number}") for number, line in lines if line.strip())
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            lines = file.read().split(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Give a .jsonl or .jsonl.gz file.") from error
+    questions = tuple(_question(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     if not questions:
         raise DataError(f"{path}: holds no questions. {_ROW}")
     return questions
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            yield from file
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}). Give a .jsonl or .jsonl.gz file.") from error
-
-
 def _question(line: bytes, where: str) -> Question:
-    row = _row(line, where)
-    question, document = row.get("question"), row.get("document")
-    answers = row.get("answers", row.get("answer"))
-    answers = [answers] if isinstance(answers, str) else answers
-    if not isinstance(question, str) or not question.strip():
-        raise DataError(f'{where}: "question" is missing or not text. {_ROW}')
-    if not isinstance(answers, list) or not answers:
-        raise DataError(f'{where}: no "answer", or an empty list of "answers". {_ROW}')
-    if not all(isinstance(answer, str) and answer.strip() for answer in answers):
-        raise DataError(f"{where}: every answer must be text that is not empty; put numbers in quotes.")
-    if document is not None and not isinstance(document, str):
-        raise DataError(f'{where}: "document" must be a document id in quotes, or left away.')
-    return Question(question, tuple(answers), document)
-
-
-def _row(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not valid UTF-8 at byte {error.start}. Save the file as UTF-8.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: broken JSON ({error.msg}, column {error.colno}). {_ROW}") from error
+    except ValueError as error:
+        problem = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "broken JSON"
+        raise DataError(f"{where}: {problem} ({error}). {_ROW}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not an object. {_ROW}")
-    return row
+    question, document, answers = row.get("question"), row.get("document"), row.get("answers", row.get("answer"))
+    answers = [answers] if isinstance(answers, str) else answers
+    for problem, wrong in {
+        '"question" is missing or not text': not _is_text(question),
+        'no "answer", or an empty list of "answers"': not isinstance(answers, list) or not answers,
+        "every answer must be text that is not empty; put numbers in quotes": not all(map(_is_text, answers or ())),
+        '"document" must be a document id in quotes, or left away': not isinstance(document, str | None),
+    }.items():
+        if wrong:
+            raise DataError(f"{where}: {problem}. {_ROW}")
+    return Question(row["question"], tuple(answers or ()), document)
 
 
-def build_prompt(tokenizer: Any, question: str, document_text: str | None = None) -> Prompt:
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def build_prompt(tokenizer: Any, question: str, document_text: str | None = None) -> str:
     """The question as a user turn of the chat template, or as `Question: …` and `Answer:` without one.
 
-    A document text goes before it, with a blank line between. Models that think aloud first are asked not
-    to, since the answer has to come within a few words.
+    A document text goes before it, with a blank line between.
     """
     text = question if tokenizer.chat_template else f"Question: {question}\nAnswer:"
     text = text if document_text is None else f"{document_text}\n\n{text}"
-    if not tokenizer.chat_template:
-        ids = tokenizer(text)["input_ids"]
-        # A tokenizer that closes every text with EOS would end the prompt before the answer.
-        return Prompt(text, tuple(ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids))
-    messages = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    # The template writes BOS and the like itself.
-    return Prompt(rendered, tuple(tokenizer(rendered, add_special_tokens=False)["input_ids"]))
+    return user_turn(tokenizer, text) if tokenizer.chat_template else text
 
 
-def answer_questions(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[Question],
-    *,
-    documents: Mapping[str, str] | None,
-    setting: Setting,
-    max_length: int,
-    max_new_tokens: int = 32,
-    batch_tokens: int = 8192,
-) -> list[Answer]:
-    """Greedy answers, one for each question and in their order; see `Answer.left_out` for those not asked.
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """The tokens of a prompt. A chat template writes BOS and the like itself."""
+    if tokenizer.chat_template:
+        return token_ids(tokenizer, prompt)
+    ids = tokenizer(prompt)["input_ids"]
+    # A tokenizer that closes every text with EOS would end the prompt before the answer.
+    return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
-    Without a chat template an answer ends at its first line break. `documents` are texts by id, needed for
-    open book; `max_length` bounds prompt and answer together, in tokens.
+
+def ask(
+    models: Models, questions: Sequence[Question], setting: str, documents: Mapping[str, str] | None = None
+) -> tuple[list[Score], list[dict[str, Any]]]:
+    """Greedy answers of both models: exact match and token F1 as fractions, and a row for each question asked.
+
+    Open book with `documents`, texts by id; closed book without. The questions left out are counted by reason,
+    `document_missing` or `too_long`, in `details["left_out"]`; a score with n = 0 says that all of them were.
     """
-    template = build_prompt(tokenizer, "{question}", "{document}" if setting == "open_book" else None).text
-    asking = Asking(template, max_length, max_new_tokens)
-    asked = [_ask(tokenizer, question, documents or {}, setting, asking) for question in questions]
-    completions = iter(
-        generate_greedy(
-            model,
-            tokenizer,
-            [ids for answer, ids in asked if answer.left_out is None],
-            max_new_tokens=max_new_tokens,
-            batch_tokens=batch_tokens,
-            extra_eos_ids=() if tokenizer.chat_template else _line_break_ids(tokenizer),
-        )
-    )
-    return [
-        answer if answer.left_out else replace(answer, text=_answer_text(tokenizer, next(completions)))
-        for answer, _ in asked
+    prompts = [_prompt(models, question, documents) for question in questions]
+    asked = [(question, text) for question, (text, reason) in zip(questions, prompts, strict=True) if not reason]
+    writers = (models.reference, models.adapted) if models.adapted else (None, models.reference)
+    before, after = (_answers(writer, models.tokenizer, [text for _, text in asked]) for writer in writers)
+    rows = [
+        {"setting": setting, **asdict(question), "prompt": text, "before": old, "after": new}
+        for (question, text), old, new in zip(asked, before, after, strict=True)
     ]
+    for row in rows:
+        for side in SIDES:
+            matches = _matched(exact_match, [row], side)
+            row[f"{side}_correct"] = matches and bool(matches[0])
+    template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}")
+    limits = {"max_new_tokens": ANSWER_TOKENS, "max_length_tokens": models.max_length}
+    left_out = dict(Counter(reason for _, reason in prompts if reason))
+    details = {"prompt_template": template, "decoding": "greedy", **limits, "left_out": left_out}
+    score = partial(Score, task=f"questions/{setting}", version=VERSION, n=len(rows), better="higher", details=details)
+    scores = [
+        score(metric=f"{metric.__name__}_frac", **before_and_after(*(_matched(metric, rows, side) for side in SIDES)))
+        for metric in (exact_match, token_f1)
+    ]
+    return scores, rows
 
 
-def _ask(
-    tokenizer: Any, question: Question, documents: Mapping[str, str], setting: Setting, asking: Asking
-) -> tuple[Answer, tuple[int, ...]]:
-    document = None
-    if setting == "open_book":
-        document = None if question.document is None else documents.get(question.document)
-        if document is None:
-            return Answer(question, "", "", asking, left_out="document_missing"), ()
-    prompt = build_prompt(tokenizer, question.question, document)
-    too_long = len(prompt.ids) + asking.max_new_tokens > asking.max_length
-    return Answer(question, prompt.text, "", asking, left_out="too_long" if too_long else None), prompt.ids
+def _matched(metric: Callable[..., float], rows: Sequence[Mapping[str, Any]], side: str) -> list[float] | None:
+    return [metric(row[side], row["expected"]) for row in rows if row[side] is not None] or None
+
+
+def _prompt(models: Models, question: Question, documents: Mapping[str, str] | None) -> tuple[str, str | None]:
+    """The prompt, and None or why it is not asked."""
+    document = None if documents is None else documents.get(question.document or "")
+    if documents is not None and document is None:
+        return "", "document_missing"
+    prompt = build_prompt(models.tokenizer, question.question, document)
+    too_long = len(prompt_ids(models.tokenizer, prompt)) + ANSWER_TOKENS > models.max_length
+    return prompt, "too_long" if too_long else None
+
+
+def _answers(model: Any | None, tokenizer: Any, prompts: Sequence[str]) -> Sequence[str | None]:
+    """Without a chat template an answer ends at its first line break."""
+    if model is None:
+        return [None] * len(prompts)
+    ids, plain = [prompt_ids(tokenizer, prompt) for prompt in prompts], not tokenizer.chat_template
+    ends = _line_break_ids(tokenizer) if plain else ()
+    written = generate(model, tokenizer, ids, max_new_tokens=ANSWER_TOKENS, extra_eos_ids=ends)
+    texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
+    return [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
 
 
 def _line_break_ids(tokenizer: Any) -> list[int]:
     # Spares the tokens after the answer; line breaks inside other tokens are cut from the text.
-    last = {tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in ("\n", "\n\n")}
+    last = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")}
     return [token for token in last if tokenizer.decode([token]).endswith("\n")]
-
-
-def _answer_text(tokenizer: Any, token_ids: list[int]) -> str:
-    text = tokenizer.decode(token_ids, skip_special_tokens=True)
-    return text.strip() if tokenizer.chat_template else text.split("\n", 1)[0].strip()
 
 
 def normalised(text: str) -> str:
@@ -206,7 +168,7 @@ def normalised(text: str) -> str:
     >>> normalised("The  Denver-Broncos, a team!")
     'denverbroncos team'
     """
-    text = "".join(character for character in text.lower() if character not in string.punctuation)
+    text = text.lower().translate(str.maketrans("", "", string.punctuation))
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
@@ -216,7 +178,7 @@ def exact_match(text: str, expected: Sequence[str]) -> float:
     >>> exact_match("the Broncos.", ["Denver Broncos", "Broncos"]), exact_match("Bronco", ["Broncos"])
     (1.0, 0.0)
     """
-    return float(normalised(text) in [normalised(answer) for answer in expected])
+    return float(normalised(text) in map(normalised, expected))
 
 
 def token_f1(text: str, expected: Sequence[str]) -> float:
@@ -235,77 +197,5 @@ def token_f1(text: str, expected: Sequence[str]) -> float:
 
 
 def _f1(words: list[str], expected: list[str]) -> float:
-    if not words or not expected:
-        return float(words == expected)
     shared = (Counter(words) & Counter(expected)).total()
-    return 2 * shared / (len(words) + len(expected))
-
-
-def question_scores(before: list[Answer] | None, after: list[Answer], setting: Setting) -> list[Score]:
-    """Exact match and token F1 over the questions that were asked, as fractions.
-
-    A score with n = 0 says that all of them were left out; `details["left_out"]` counts them by reason.
-    """
-    pairs = [(old, new) for old, new in _paired(before, after) if new.left_out is None]
-    left_out = Counter(answer.left_out for answer in after if answer.left_out)
-    details = _details(after[0].asking, dict(left_out))
-    return [_score(metric, pairs, setting, details) for metric in ("exact_match", "token_f1")]
-
-
-def _score(
-    metric: str, pairs: Sequence[tuple[Answer | None, Answer]], setting: Setting, details: Mapping[str, Any]
-) -> Score:
-    after = [getattr(new, metric) for _, new in pairs]
-    before = [getattr(old, metric) for old, _ in pairs if old]
-    return Score(
-        task=f"questions/{setting}",
-        metric=f"{metric}_frac",
-        version=VERSION,
-        n=len(pairs),
-        before=estimate(before) if before else None,
-        after=estimate(after) if after else None,
-        change=paired_change(before, after) if before else None,
-        better="higher",
-        details=details,
-    )
-
-
-def _details(asking: Asking, left_out: dict[str, int]) -> dict[str, Any]:
-    return {
-        "prompt_template": asking.prompt_template,
-        "prompt_template_sha256": hashlib.sha256(asking.prompt_template.encode()).hexdigest(),
-        "decoding": "greedy",
-        "max_new_tokens": asking.max_new_tokens,
-        "max_length_tokens": asking.max_length,
-        "left_out": left_out,
-    }
-
-
-def answer_rows(before: list[Answer] | None, after: list[Answer], setting: Setting) -> list[dict[str, Any]]:
-    """What was asked and answered, a row a question, as plain data; questions left out have no row."""
-    return [
-        {
-            "setting": setting,
-            "question": new.question.question,
-            "expected": list(new.question.answers),
-            "document": new.question.document,
-            "prompt": new.prompt,
-            "before": None if old is None else old.text,
-            "after": new.text,
-            "before_correct": None if old is None else bool(old.exact_match),
-            "after_correct": bool(new.exact_match),
-        }
-        for old, new in _paired(before, after)
-        if new.left_out is None
-    ]
-
-
-def _paired(before: list[Answer] | None, after: list[Answer]) -> list[tuple[Answer | None, Answer]]:
-    assert after, "scores of no questions"
-    if before is None:
-        return [(None, new) for new in after]
-    pairs = list(zip(before, after, strict=True))
-    for old, new in pairs:
-        asked = [(answer.question, answer.prompt, answer.left_out) for answer in (old, new)]
-        assert asked[0] == asked[1], "before and after are the same questions, asked in the same words"
-    return [(old, new) for old, new in pairs]
+    return 2 * shared / (len(words) + len(expected)) if words or expected else 1.0

@@ -9,6 +9,7 @@ measured on the same units, so a unit is always resampled with everything that w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from afterword.types import Estimate
 Values = Sequence[float] | NDArray[np.floating]
 Statistic = Callable[..., NDArray[np.float64]]
 """Takes one array for each vector, units on the last axis, and reduces that axis."""
-
 # Elements of one block of resamples: 32 MiB of float64 for every vector, whatever the number of units.
 _BLOCK_ELEMENTS = 1 << 22
 
@@ -34,19 +34,19 @@ def estimate(values: Values, *, seed: int = 0, resamples: int = 10_000) -> Estim
     >>> estimate([0.0, 1.0])  # a quarter of the resamples are all 0, a quarter all 1
     Estimate(value=0.5, interval_95=(0.0, 1.0))
     """
-    return bootstrap_statistic(_mean, values, seed=seed, resamples=resamples)
+    return bootstrap_statistic(lambda array: array.mean(-1), values, seed=seed, resamples=resamples)
 
 
-def paired_change(before: Values, after: Values, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
+def paired_change(before: Values, after: Values) -> Estimate:
     """The mean of after − before, over the same units in the same order.
 
     >>> paired_change([1.0, 2.0, 5.0], [0.5, 1.5, 4.5])
     Estimate(value=-0.5, interval_95=(-0.5, -0.5))
     """
-    return estimate(_differences(before, after), seed=seed, resamples=resamples)
+    return estimate(_differences(before, after))
 
 
-def ratio_of_means(numerators: Values, denominators: Values, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
+def ratio_of_means(numerators: Values, denominators: Values) -> Estimate:
     """A quantity per token or per byte: the sum of numerators over the sum of denominators.
 
     Not the mean of each unit's ratio: a token of a short document counts as much as one of a long document.
@@ -54,20 +54,22 @@ def ratio_of_means(numerators: Values, denominators: Values, *, seed: int = 0, r
     >>> ratio_of_means([2.0, 6.0], [4.0, 12.0])  # 8 bits in 16 bytes; each unit has half a bit per byte
     Estimate(value=0.5, interval_95=(0.5, 0.5))
     """
-    _assert_denominators(denominators)
-    return bootstrap_statistic(_ratio, numerators, denominators, seed=seed, resamples=resamples)
+    assert np.sum(denominators) > 0, "nothing to divide by"
+    return bootstrap_statistic(lambda over, under: over.sum(-1) / under.sum(-1), numerators, denominators)
 
 
-def paired_ratio_change(
-    before_numerators: Values, after_numerators: Values, denominators: Values, *, seed: int = 0, resamples: int = 10_000
-) -> Estimate:
-    """The change of `ratio_of_means`, after − before, over the same units with the same denominators.
+def before_and_after(before: Values | None, after: Values | None, per: Values | None = None) -> dict[str, Any]:
+    """`before`, `after` and the paired `change` of a score, each None where a side was not measured.
 
-    >>> paired_ratio_change([2.0, 6.0], [1.0, 3.0], [4.0, 12.0])
+    Means, or with `per` a ratio to it (see `ratio_of_means`) over the same units.
+
+    >>> before_and_after([2.0, 6.0], [1.0, 3.0], per=[4.0, 12.0])["change"]
     Estimate(value=-0.25, interval_95=(-0.25, -0.25))
     """
-    differences = _differences(before_numerators, after_numerators)
-    return ratio_of_means(differences, denominators, seed=seed, resamples=resamples)
+    measured = estimate if per is None else lambda values: ratio_of_means(values, per)
+    change = None if before is None or after is None else _differences(before, after)
+    sides = {"before": before, "after": after, "change": change}
+    return {name: None if values is None else measured(values) for name, values in sides.items()}
 
 
 def bootstrap_statistic(statistic: Statistic, *vectors: Values, seed: int = 0, resamples: int = 10_000) -> Estimate:
@@ -81,42 +83,23 @@ def bootstrap_statistic(statistic: Statistic, *vectors: Values, seed: int = 0, r
     Estimate(value=0.5, interval_95=(0.5, 0.5))
     """
     data = _checked(vectors)
-    value = float(statistic(*data))
-    if data[0].size == 1:
+    value, units = float(statistic(*data)), data[0].size
+    if units == 1:
         return Estimate(value, None)
     if all(np.ptp(vector) == 0 for vector in data):
         # Every resample is the sample; the mean of thirty times 0.1 would differ from 0.1 by rounding.
         return Estimate(value, (value, value))
-    return Estimate(value, _percentile_interval(statistic, data, seed, resamples))
-
-
-def _percentile_interval(
-    statistic: Statistic, data: list[NDArray[np.float64]], seed: int, resamples: int
-) -> tuple[float, float] | None:
-    def reduce(*arrays: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        assert axis == -1, "scipy resamples along the last axis"
-        return np.asarray(statistic(*arrays))
-
+    how = {"n_resamples": resamples, "batch": max(1, _BLOCK_ELEMENTS // units), "rng": np.random.default_rng(seed)}
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is looked at below
         result = stats.bootstrap(
-            data,
-            reduce,
-            n_resamples=resamples,
-            batch=max(1, _BLOCK_ELEMENTS // data[0].size),
-            vectorized=True,
-            paired=True,
-            axis=-1,
-            method="percentile",
-            rng=np.random.default_rng(seed),
+            data, lambda *arrays, axis: statistic(*arrays), paired=True, vectorized=True, method="percentile", **how
         )
-    if not np.isfinite(result.bootstrap_distribution).all():
-        return None
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    low, high = result.confidence_interval
+    return Estimate(value, (float(low), float(high)) if np.isfinite(result.bootstrap_distribution).all() else None)
 
 
 def _checked(vectors: Sequence[Values]) -> list[NDArray[np.float64]]:
     arrays = [np.asarray(vector, dtype=np.float64) for vector in vectors]
-    assert arrays, "a statistic of nothing"
     assert all(array.ndim == 1 and array.size for array in arrays), "one number for each unit, at least one"
     assert len({array.size for array in arrays}) == 1, "vectors over the same units have the same length"
     assert all(np.isfinite(array).all() for array in arrays), "a measured value is not a finite number"
@@ -126,17 +109,3 @@ def _checked(vectors: Sequence[Values]) -> list[NDArray[np.float64]]:
 def _differences(before: Values, after: Values) -> NDArray[np.float64]:
     before_array, after_array = _checked([before, after])
     return after_array - before_array
-
-
-def _assert_denominators(denominators: Values) -> None:
-    array = np.asarray(denominators)
-    assert (array >= 0).all(), "counts of tokens or bytes"
-    assert array.sum() > 0, "nothing to divide by"
-
-
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values.mean(axis=-1)
-
-
-def _ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> NDArray[np.float64]:
-    return numerators.sum(axis=-1) / denominators.sum(axis=-1)

@@ -54,7 +54,7 @@ class Method:
                     yield part, item.name
 
 
-_DECLARED = {"divergence", "has_teacher", "needs_teacher", "needs_eos", "anchored"}
+_DECLARED = {"divergence", "needs_teacher", "needs_eos", "anchored"}
 """Fields that make a method what it is; a person does not set them."""
 
 

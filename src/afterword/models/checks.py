@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterword.batching import build_batch, to_device
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm, head_of, trained_states
-from afterword.types import Batch, Example, Segment
+from afterword.types import View
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF_TOLERANCE = 3e-2
@@ -30,12 +29,11 @@ def check_weights(model: Any, name: str) -> None:
 @torch.no_grad()
 def check_head(model: Any) -> None:
     """CheckpointError where logits are not what the head makes of the hidden states."""
-    ids = _probe_ids(model, 9)
-    batch = _probe([ids], "packed", model.device)
+    view = _packed([_probe_ids(model, 9)], model.device)
     with _probing(model):
-        states = trained_states(model, batch.student)
+        states = trained_states(model, view)
         ours = head_of(model).logits(states)
-        theirs = model(input_ids=batch.student.input_ids, use_cache=False).logits[0, :-1]
+        theirs = model(input_ids=view.input_ids, use_cache=False).logits[0, :-1]
     if not _close(ours, theirs.float(), states.dtype):
         kind = causal_lm(model).config.model_type
         raise CheckpointError(
@@ -52,8 +50,8 @@ def packs_cleanly(model: Any) -> bool:
     """
     texts = [_probe_ids(model, 7), _probe_ids(model, 12)]
     with _probing(model):
-        packed = trained_states(model, _probe(texts, "packed", model.device).student)
-        alone = [trained_states(model, _probe([ids], "packed", model.device).student) for ids in texts]
+        packed = trained_states(model, _packed(texts, model.device))
+        alone = [trained_states(model, _packed([ids], model.device)) for ids in texts]
     return _close(packed, torch.cat(alone), packed.dtype)
 
 
@@ -81,12 +79,10 @@ def _probe_ids(model: Any, length: int) -> Tensor:
     return torch.randint(vocabulary, (length,), generator=generator)
 
 
-def _probe(texts: list[Tensor], layout: str, device: torch.device) -> Batch:
-    examples = [Example("probe", 0, None, (_whole(ids),)) for ids in texts]
-    return to_device(build_batch(examples, layout), device)
-
-
-def _whole(ids: Tensor) -> Segment:
-    array = ids.numpy()
-    positions = torch.arange(len(array) - 1).numpy()
-    return Segment(array, positions, positions, array[1:], (positions * 0 + 1).astype("float32"))
+def _packed(texts: list[Tensor], device: torch.device) -> View:
+    """The texts in one row, every position but each text's last one trained."""
+    positions = torch.cat([torch.arange(len(ids)) for ids in texts])
+    last = torch.tensor([len(ids) for ids in texts]).cumsum(0) - 1
+    trained = torch.tensor(sorted({*range(len(positions))} - {*last.tolist()}))
+    ids = torch.cat(texts)
+    return View(ids[None].to(device), positions[None].to(device), None, trained.to(device), len(ids))

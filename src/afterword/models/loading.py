@@ -1,10 +1,11 @@
-"""Models and tokenizers in: from a folder or the hub's cache, safetensors only, with errors that a person can act on."""
+"""Models and tokenizers in: a folder or the hub's cache, safetensors only, with errors that a person can act on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +21,41 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model folder or hub id."""
-    from transformers import AutoTokenizer
-
-    _refuse_missing_folder(name)
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(_cannot_load(name, "tokenizer", error)) from error
+    return _loaded("AutoTokenizer", "tokenizer", name)
 
 
 def load_config(name: str) -> Any:
     """The configuration of a model folder or hub id."""
-    from transformers import AutoConfig
-
-    _refuse_missing_folder(name)
-    try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(_cannot_load(name, "configuration", error)) from error
+    return _loaded("AutoConfig", "configuration", name)
 
 
 def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> Any:
     """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    _refuse_missing_folder(name)
     _refuse_folder_without_safetensors(name)
-    options = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
+    attention = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **attention}
+    model, report = _loaded("AutoModelForCausalLM", "model", name, **options)
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"model_name_or_path: the weights of {name!r} lack {', '.join(missing[:3])}, which would be random. Give a "
+            "causal language model with all its weights."
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        if attn_implementation and "attention" in str(error).lower().replace("attn", "attention"):
-            first = str(error).strip().splitlines()[0]
-            raise ConfigError(f"attn_implementation: {attn_implementation!r} cannot be used. {first}") from error
-        raise CheckpointError(_cannot_load(name, "model", error)) from error
     check_weights(model, name)
     return model
+
+
+def _loaded(auto: str, what: str, name: str, **options: Any) -> Any:
+    import transformers
+
+    _refuse_missing_folder(name)
+    try:
+        return getattr(transformers, auto).from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # tokenizers and safetensors raise classes that derive from nothing narrower
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        attention = options.get("attn_implementation")
+        if attention and re.search("attn|attention", first, re.IGNORECASE):
+            raise ConfigError(f"attn_implementation: {attention!r} cannot be used. {first}") from error
+        raise CheckpointError(f"model_name_or_path: the {what} of {name!r} cannot be loaded. {first}") from error
 
 
 def load_adapted(name: str, *, dtype: torch.dtype = torch.float32) -> Any:
@@ -86,10 +83,8 @@ def saved_dtype(config: Any) -> torch.dtype:
 
 def context_length(config: Any, asked: int | None = None) -> int:
     """How many tokens a view may have: what was asked, else the model's limit up to DEFAULT_MAX_LENGTH."""
-    limit = getattr(config, "max_position_embeddings", None)
-    if asked is not None:
-        return asked
-    return min(limit or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+    limit = getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    return asked or min(limit, DEFAULT_MAX_LENGTH)
 
 
 def weights_fingerprint(model: Any) -> str:
@@ -108,7 +103,8 @@ def refuse_foreign_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
         raise CheckpointError(
-            f"model_name_or_path: the tokenizer of {name!r} has {len(tokenizer)} tokens and the model only {vocabulary}. "
+            f"model_name_or_path: the tokenizer of {name!r} has {len(tokenizer)} tokens and the model only "
+            f"{vocabulary}. "
             "They do not belong together; give the model its own tokenizer."
         )
 
@@ -132,19 +128,11 @@ def _refuse_folder_without_safetensors(name: str) -> None:
     path = Path(name).expanduser()
     if not path.is_dir() or any(path.glob("*.safetensors")):
         return
-    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth"))
+    problem = "has no weights (no *.safetensors file). Copy the weights beside its config.json."
     if pickles:
-        raise CheckpointError(
-            f"model_name_or_path: {name!r} has its weights only as pickles ({', '.join(pickles[:3])}), which can run "
-            "code when they are read. Convert them: load the model in a safe place and "
-            "save_pretrained(…, safe_serialization=True)."
+        problem = (
+            f"has its weights only as pickles ({', '.join(pickles[:3])}), which can run code when they are read. "
+            "Convert them: load the model in a safe place and save_pretrained(…, safe_serialization=True)."
         )
-    raise CheckpointError(
-        f"model_name_or_path: the folder {name!r} has no weights (no *.safetensors file). Copy the weights beside "
-        "its config.json."
-    )
-
-
-def _cannot_load(name: str, what: str, error: BaseException) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"model_name_or_path: the {what} of {name!r} cannot be loaded. {first}"
+    raise CheckpointError(f"model_name_or_path: the folder {name!r} {problem}")

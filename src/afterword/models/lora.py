@@ -74,7 +74,5 @@ def refuse_unsafe_adapters(model: Any) -> None:
 
 
 def _unsafe_bias(bias: str) -> str:
-    return (
-        f"lora_bias: {bias!r} trains biases that stay on when the adapter is off, so the teacher would not be the "
-        "model as it was given. Use 'none'."
-    )
+    why = "trains biases that stay on when the adapter is off, so the teacher would not be the model as it was given"
+    return f"lora_bias: {bias!r} {why}. Use 'none'."

@@ -34,25 +34,21 @@ def publish(staging: Path, target: Path) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Flush every file and list it with size and SHA-256."""
-    entries = {}
-    for file in _files(folder):
-        _flush(file)
-        entries[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-    path = folder / MANIFEST
-    path.write_text(json.dumps({"files": entries}, indent=1), encoding="utf-8")
-    _flush(path)
+    names = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    for name in names:
+        _flush(folder / name)
+    hashes = {str(name): _sha256(folder / name) for name in names}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
+    _flush(folder / MANIFEST)
     _flush(folder)
 
 
 def is_complete(folder: Path) -> bool:
     """Whether every file that the manifest lists is there with its hash."""
     try:
-        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all(
-            (folder / name).stat().st_size == entry["bytes"] and _sha256(folder / name) == entry["sha256"]
-            for name, entry in entries.items()
-        )
-    except (OSError, ValueError, KeyError):
+        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        return bool(hashes) and all(_sha256(folder / name) == expected for name, expected in hashes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -62,10 +58,6 @@ def replace_file(path: Path, text: str) -> None:
     partial.write_text(text, encoding="utf-8")
     _flush(partial)
     os.replace(partial, path)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
 
 
 def _sha256(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from pathlib import Path
@@ -41,11 +42,17 @@ def _save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
         # peft leaves an empty model card; the run writes its own once it is scored.
         (folder / "README.md").unlink(missing_ok=True)
     else:
-        state = {name: _in(value, dtype) for name, value in model.state_dict().items()}
-        config_dtype = model.config.dtype
-        model.config.dtype = dtype
+        # Tied weights are cast to one tensor, or they would be written twice.
+        cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
+        state = {
+            name: cast.setdefault((value.data_ptr(), value.shape), _in(value, dtype))
+            for name, value in model.state_dict().items()
+        }
         model.save_pretrained(folder, state_dict=state)
-        model.config.dtype = config_dtype
+        # Written again, because save_pretrained names the precision that the model is trained in.
+        config = copy.deepcopy(model.config)
+        config.dtype = dtype
+        config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

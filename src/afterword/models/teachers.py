@@ -17,16 +17,17 @@ from afterword.types import View
 class Teacher(Protocol):
     """What a training step asks of a teacher."""
 
+    @property
+    def model(self) -> Any:
+        """The module whose weights it reads, so that it can be moved to where the student trains."""
+        ...
+
     def head(self) -> Head:
         """Its head, as it was before training."""
         ...
 
     def trained_states(self, view: View) -> Tensor:
         """Hidden states [N, H] at the view's trained positions."""
-        ...
-
-    def to(self, device: torch.device) -> None:
-        """Move it to where the student trains."""
         ...
 
 
@@ -44,10 +45,6 @@ class FrozenCopy:
     def trained_states(self, view: View) -> Tensor:
         """Hidden states [N, H] of the copy."""
         return trained_states(self.model, view)
-
-    def to(self, device: torch.device) -> None:
-        """Move the copy."""
-        self.model.to(device)
 
 
 @dataclass(frozen=True)
@@ -71,24 +68,17 @@ class AdapterOff:
         finally:
             self.model.train(training)
 
-    def to(self, device: torch.device) -> None:
-        """Nothing to move: it is the student."""
-
-
-def frozen_copy(model: Any, dtype: torch.dtype | None = None) -> FrozenCopy:
-    """A frozen copy of a model as it is now, in `dtype` (default: its own)."""
-    twin = copy.deepcopy(model)
-    twin.to(dtype) if dtype else None
-    return freeze(twin)
-
 
 def freeze(model: Any) -> FrozenCopy:
     """A model that serves as teacher from now on."""
-    model.requires_grad_(False)
-    model.eval()
-    return FrozenCopy(model)
+    return FrozenCopy(model.requires_grad_(False).eval())
 
 
-def teacher_for(model: Any, dtype: torch.dtype | None = None) -> Teacher:
+def frozen_copy(model: Any) -> FrozenCopy:
+    """A frozen copy of a model as it is now."""
+    return freeze(copy.deepcopy(model))
+
+
+def teacher_for(model: Any) -> Teacher:
     """The teacher that a model starts from: itself with the adapter off under peft, else a frozen copy."""
-    return AdapterOff(model) if hasattr(model, "disable_adapter") else frozen_copy(model, dtype)
+    return AdapterOff(model) if hasattr(model, "disable_adapter") else frozen_copy(model)

@@ -32,36 +32,23 @@ def hidden_losses(
     """
     student_NH, student_head = student
     rows = rows_per_chunk(student_head.weight.shape[0], workspace_mib)
-    # A method without a teacher has nothing to split in step with the student.
-    teacher_chunks = teacher[0].split(rows) if teacher else [None] * len(student_NH.split(rows))
-    losses = [
-        _chunk(objective, student_chunk, student_head, teacher_chunk, teacher, target_chunk)
-        for student_chunk, teacher_chunk, target_chunk in zip(
-            student_NH.split(rows), teacher_chunks, target_ids_N.split(rows), strict=True
-        )
-    ]
-    return torch.cat(losses)
+
+    def losses(student_NH: Tensor, teacher_NH: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        with torch.no_grad():
+            teacher_NV = teacher[1].logits(teacher_NH) if teacher and teacher_NH is not None else None
+        return objective(student_head.logits(student_NH), teacher_NV, target_ids_N)
+
+    def chunk(start: int) -> Tensor:
+        part = slice(start, start + rows)
+        arguments = (student_NH[part], teacher[0][part] if teacher else None, target_ids_N[part])
+        if not torch.is_grad_enabled():
+            return losses(*arguments)
+        # Nothing random happens in a head, so the random state need not be kept for the second forward.
+        return checkpoint(losses, *arguments, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
+
+    return torch.cat([chunk(start) for start in range(0, len(student_NH), rows)])
 
 
 def rows_per_chunk(vocabulary: int, workspace_mib: float = LOGITS_WORKSPACE_MIB) -> int:
     """How many rows of float32 logits fit the workspace; at least one."""
     return max(1, int(workspace_mib * 2**20) // (4 * vocabulary))
-
-
-def _chunk(
-    objective: Objective,
-    student_NH: Tensor,
-    student_head: Head,
-    teacher_NH: Tensor | None,
-    teacher: tuple[Tensor, Head] | None,
-    target_ids_N: Tensor,
-) -> Tensor:
-    def losses(student_NH: Tensor) -> Tensor:
-        with torch.no_grad():
-            teacher_NV = teacher[1].logits(teacher_NH) if teacher and teacher_NH is not None else None
-        return objective(student_head.logits(student_NH), teacher_NV, target_ids_N)
-
-    if not torch.is_grad_enabled():
-        return losses(student_NH)
-    # Nothing random happens in a head, so the random state need not be kept for the second forward.
-    return checkpoint(losses, student_NH, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TypeGuard
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeGuard
 
-from afterword.types import Estimate
-
+Estimate = Mapping[str, Any] | None
+"""A mean and its interval as scores.json has them: `value` and `interval_95`."""
 MISSING = "–"
 MINUS = "−"
 
@@ -35,7 +35,7 @@ def value(metric: str, x: float | None, places: int) -> str:
     >>> value("exact_match_frac", 0.4123, 1)
     '41.2%'
     """
-    return MISSING if not is_number(x) else _digits(metric, x, places) + ("%" if _is_frac(metric) else "")
+    return MISSING if not is_number(x) else _digits(metric, x, places) + ("%" if metric.endswith("_frac") else "")
 
 
 def change(metric: str, x: float | None, places: int) -> str:
@@ -48,21 +48,20 @@ def change(metric: str, x: float | None, places: int) -> str:
         return MISSING
     digits = _digits(metric, x, places)
     plus = "" if digits.startswith(MINUS) or not digits.strip("0.,") else "+"
-    return plus + digits + (" points" if _is_frac(metric) else "")
+    return plus + digits + (" points" if metric.endswith("_frac") else "")
 
 
-def interval(metric: str, estimate: Estimate | None, places: int) -> str:
+def interval(metric: str, estimate: Estimate, places: int) -> str:
     """The 95 % interval with as many digits as its value has; a dash where there is none."""
-    if estimate is None or estimate.interval_95 is None:
+    if not estimate or not estimate["interval_95"]:
         return MISSING
-    low, high = (_digits(metric, bound, places) for bound in estimate.interval_95)
+    low, high = (_digits(metric, bound, places) for bound in estimate["interval_95"])
     return f"[{low}, {high}]"
 
 
-def places_of(metric: str, *estimates: Estimate | None) -> int:
+def places_of(metric: str, *estimates: Estimate) -> int:
     """The decimals that suit all of these together, bounds included, so that they can be compared by eye."""
-    known = [estimate for estimate in estimates if estimate is not None]
-    return decimals(metric, [x for e in known for x in (e.value, *(e.interval_95 or ()))])
+    return decimals(metric, [x for e in estimates if e for x in (e["value"], *(e["interval_95"] or ()))])
 
 
 def count(n: float | None) -> str:
@@ -70,31 +69,24 @@ def count(n: float | None) -> str:
     return f"{n:,.0f}" if is_number(n) else MISSING
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Elapsed time in the two units that matter.
 
     >>> duration(3725)
     '1 h 2 min'
     """
-    if not is_number(seconds):
-        return MISSING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _digits(metric: str, x: float, places: int) -> str:
-    scaled = 100 * x if _is_frac(metric) else x
+    scaled = 100 * x if metric.endswith("_frac") else x
     digits = f"{abs(scaled):,.{places}f}"
     # A minus before zeros would claim a direction that the digits do not show.
     return MINUS + digits if scaled < 0 and digits.strip("0.,") else digits
-
-
-def _is_frac(metric: str) -> bool:
-    return metric.endswith("_frac")
 
 
 def is_number(x: object) -> TypeGuard[float]:

@@ -1,140 +1,48 @@
-"""What a run folder holds, read once and checked. Nothing after this file opens a file to read it."""
+"""What a run folder holds, read once and checked. Nothing after this file opens a file of the run."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 from afterword.errors import CheckpointError
-from afterword.types import Score, Skipped
+from afterword.report.labels import load_table
 
 _ADAPT = "Run `afterword adapt` first, or give the folder that it wrote."
 _EVALUATE = "Delete the file, or measure again with `afterword evaluate`."
+_KINDS = {"text": str, "number": (int, float), "whole number": int, "yes or no": bool, "mapping": dict, "list": list}
+_COMPLETE = {"status": "complete", "steps": None, "seconds": None}
 
-Json = Mapping[str, Any]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One question, answered by the base model and by the adapted one."""
-
-    setting: str
-    question: str
-    expected: tuple[str, ...]
-    document: str | None = None
-    prompt: str | None = None
-    before: str
-    after: str
-    before_correct: bool
-    after_correct: bool
+Parser = Callable[[str], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A prompt without a right answer, continued before and after."""
+def load_run(path: Path) -> dict[str, Any]:
+    """Read a run folder. CheckpointError, with file and remedy, where a part of it is missing or broken.
 
-    prompt: str
-    before: str
-    after: str
+    `measured` is None until `afterword evaluate` has run; `is_adapter` tells a peft adapter from a whole model.
+    """
+    import yaml
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurements:
-    """scores.json: everything that `afterword evaluate` found."""
-
-    format: Literal[1]
-    created: str | None = None
-    command: str = ""
-    reference: str | None = None
-    settings: Json = field(default_factory=dict[str, Any])
-    scores: tuple[Score, ...]
-    samples: tuple[Sample, ...] = ()
-    answers: tuple[Answer, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file or data set that documents came from."""
-
-    source: str
-    documents: int
-    characters: int | None = None
-    skipped: Mapping[str, int] = field(default_factory=dict[str, int])
-    """How many rows were not used, by reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """data.json: what was read, what was skipped, and what became of it."""
-
-    sources: tuple[Source, ...]
-    skipped: tuple[Skipped, ...] = ()
-    """The first ones; `skipped_total` counts all."""
-    skipped_total: int | None = None
-    content_sha256: str | None = None
-    documents: int
-    characters: int | None = None
-    tokens: int | None = None
-    windows: int | None = None
-    split_documents: int | None = None
-    cut_sentences: int | None = None
-    targets_first_epoch: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """state.json: how far the run came."""
-
-    status: str = "complete"
-    steps: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """A run as its folder tells it. `measured` is None until `afterword evaluate` has run."""
-
-    path: Path
-    settings: Json
-    command: str
-    environment: Json
-    metrics: tuple[Json, ...]
-    data: Data
-    state: State
-    measured: Measurements | None
-    is_adapter: bool
-    """The folder holds a peft adapter, not a whole model."""
-
-    @property
-    def name(self) -> str:
-        """The folder's own name, also where the path is `.`."""
-        return self.path.resolve().name
-
-
-def load_run(path: Path) -> RunFolder:
-    """Read a run folder. CheckpointError, with file and remedy, where a part of it is missing or broken."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such run folder. {_ADAPT}")
-    return RunFolder(
-        path=path,
-        settings=flat_settings(_read(path / "config.yaml", _yaml_mapping)),
-        command=without_tokens(_read(path / "command.txt", str.strip)),
-        environment=_read(path / "environment.json", _json_object),
-        metrics=_read(path / "metrics.jsonl", _metric_rows),
-        data=_read(path / "data.json", _record_of(Data)),
-        state=_read_optional(path / "state.json", _record_of(State), _ADAPT) or State(),
-        measured=_read_optional(path / "scores.json", _record_of(Measurements), _EVALUATE),
-        is_adapter=(path / "adapter_config.json").exists(),
-    )
+    return {
+        "path": path,
+        "name": path.resolve().name,
+        "settings": flat_settings(_read(path / "config.yaml", yaml.safe_load)),
+        "command": without_tokens(_read(path / "command.txt", str.strip)),
+        "environment": _read(path / "environment.json", _json),
+        "metrics": _read(path / "metrics.jsonl", _metric_rows),
+        "data": _read(path / "data.json", _json),
+        "state": _read(path / "state.json", _json) if (path / "state.json").exists() else _COMPLETE,
+        "measured": _measured(path / "scores.json"),
+        "is_adapter": (path / "adapter_config.json").exists(),
+    }
 
 
-def flat_settings(settings: Json) -> dict[str, Any]:
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings as dotted names, without access tokens: pages are passed on, tokens must not be."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
@@ -150,27 +58,59 @@ def without_tokens(command: str) -> str:
     return re.sub(r"(hub[_-]token[= ]+)\S+", r"\1(hidden)", command)
 
 
-def _read(file: Path, parse: Callable[[str], T], remedy: str = _ADAPT) -> T:
+def _measured(file: Path) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    found = _read(file, _json, _EVALUATE)
+    return found | {"command": without_tokens(found["command"] or ""), "settings": flat_settings(found["settings"])}
+
+
+def _read(file: Path, parse: Parser, remedy: str = _ADAPT) -> Any:
+    import yaml
+
+    shape = load_table("files.yaml")[file.name]
     try:
-        return parse(file.read_text(encoding="utf-8"))
+        return _fitted(parse(file.read_text(encoding="utf-8")), shape, "")
     except FileNotFoundError as error:
         raise CheckpointError(f"{file}: missing from the run folder. {remedy}") from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {remedy}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: broken ({error}). {remedy}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{file}: broken ({' '.join(str(error).split())}). {remedy}") from error
 
 
-def _read_optional(file: Path, parse: Callable[[str], T], remedy: str) -> T | None:
-    return _read(file, parse, remedy) if file.exists() else None
+def _fitted(value: Any, shape: Any, place: str) -> Any:
+    """The value with what it lacks filled in; ValueError where it has not the shape that files.yaml gives it."""
+    if isinstance(shape, dict):
+        fields = _checked(value, "mapping", place)
+        return fields | {name.rstrip("?"): _field(fields, name, shape, place) for name in shape}
+    if not isinstance(shape, list):
+        return _checked(value, shape, place)
+    items = _checked(value, "list", place)
+    shapes = shape * len(items) if len(shape) == 1 else shape
+    if len(items) != len(shapes):
+        raise ValueError(f"{place}: must have {len(shapes)} entries, not {len(items)}")
+    return [_fitted(item, shapes[i], f"{place}.{i}".lstrip(".")) for i, item in enumerate(items)]
 
 
-def _json_object(text: str) -> Json:
+def _field(fields: Mapping[str, Any], name: str, shape: Mapping[str, Any], place: str) -> Any:
+    value = fields.get(name.rstrip("?"))
+    if value is None and name.endswith("?"):
+        return [] if isinstance(shape[name], list) else {} if shape[name] == "mapping" else None
+    return _fitted(value, shape[name], f"{place}.{name.rstrip('?')}".lstrip("."))
+
+
+def _checked(value: Any, kind: Any, place: str) -> Any:
+    """`kind` names a kind of value, or is the only value allowed."""
+    if isinstance(value, _KINDS[kind]) if kind in _KINDS else value == kind:
+        return value
+    found = "missing" if value is None else f"not {value!r:.40}"
+    raise ValueError(f"{place or 'its content'}: must be {kind}, but is {found}")
+
+
+def _json(text: str) -> Any:
     # json.loads knows NaN and Infinity; neither was measured, so both become None.
-    value = json.loads(text, object_hook=_measured_only, parse_constant=lambda _: None)
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, found {type(value).__name__}")
-    return value
+    return json.loads(text, object_hook=_measured_only, parse_constant=lambda _: None)
 
 
 def _measured_only(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -182,44 +122,10 @@ def _measured_only(row: dict[str, Any]) -> dict[str, Any] | None:
     return None if row["value"] is None else row
 
 
-def _record_of(kind: type[T]) -> Callable[[str], T]:
-    """A parser of JSON that checks every field of a dataclass and ignores what it does not know."""
-
-    def parse(text: str) -> T:
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            return TypeAdapter(kind).validate_python(_json_object(text))
-        except ValidationError as error:
-            problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-            raise ValueError("; ".join(problems)) from error
-
-    return parse
-
-
-def _yaml_mapping(text: str) -> Json:
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"expected settings, found {type(value).__name__}")
-    return value
-
-
-def _metric_rows(text: str) -> tuple[Json, ...]:
+def _metric_rows(text: str) -> list[dict[str, Any]]:
     # A run that was killed, or still writes, leaves half a row behind; whole rows end with a newline.
     lines = text.split("\n")[:-1]
-    return tuple(_metric_row(number, line) for number, line in enumerate(lines, start=1))
-
-
-def _metric_row(number: int, line: str) -> Json:
-    try:
-        row = _json_object(line)
-    except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from error
-    if not isinstance(row.get("step"), int):
-        raise ValueError(f"line {number}: it has no step")
-    return row
+    # Read as one list, so that the parser's errors count lines.
+    rows = _json("[" + ",\n".join(lines) + "]")
+    shape = load_table("files.yaml")["metrics.jsonl row"]
+    return [_fitted(row, shape, f"line {number}") for number, row in enumerate(rows, start=1)]

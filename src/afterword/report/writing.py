@@ -5,18 +5,17 @@ from __future__ import annotations
 import html
 import os
 import re
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from markupsafe import Markup
 
 from afterword.errors import CheckpointError
 from afterword.report import numbers
-from afterword.report.content import MOST_OPEN, MOST_SKIPPED, Page, build_page, printed_settings
-from afterword.report.readings import by_task
-from afterword.report.run_folder import flat_settings, load_run, without_tokens
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
+from afterword.report.content import build_page, printed_settings
+from afterword.report.labels import load_table
+from afterword.report.readings import grouped
 
 
 def write_report(run: Path) -> tuple[Path, Path]:
@@ -24,33 +23,30 @@ def write_report(run: Path) -> tuple[Path, Path]:
 
     Works without scores, and then says so. CheckpointError where the folder is not a run or is broken.
     """
-    page = build_page(load_run(run))
-    web = _environment().get_template("report.html.j2").render(page=page)
-    markdown = _markdown_environment().get_template("report.md.j2").render(page=page)
-    return _write(run / "report.html", web), _write(run / "report.md", markdown)
+    page = build_page(run)
+    return _write(run / "report.html", page), _write(run / "report.md", page)
 
 
 def write_model_card(run: Path) -> Path:
     """Write `README.md`, the model card that the Hugging Face Hub shows, into a run folder."""
-    page = build_page(load_run(run))
-    text = _markdown_environment().get_template("card.md.j2").render(page=page, front_matter=_front_matter(page))
-    return _write(run / "README.md", text)
+    return _write(run / "README.md", build_page(run))
 
 
-def _front_matter(page: Page) -> Markup:
-    import yaml
-    from markupsafe import Markup
+def _write(file: Path, page: dict[str, Any]) -> Path:
+    """Fill the file's template. Atomically: a reader sees the old page or the new one, never half of it."""
+    text = _filled(f"{file.name}.j2", page)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        remedy = "Make room or give write access, then run `afterword report` again."
+        raise CheckpointError(f"{file}: cannot be written ({error.strerror}). {remedy}") from error
+    return file
 
-    fields = {
-        "base_model": page.base,
-        "library_name": "peft" if page.run.is_adapter else "transformers",
-        "tags": ["afterword", page.method],
-    }
-    # YAML quotes what it must; Markdown escapes would end up in the values.
-    return Markup(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
 
-
-def _environment(**options: Any) -> Environment:
+def _filled(template: str, page: dict[str, Any]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -60,23 +56,17 @@ def _environment(**options: Any) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        **options,
+        # finalize runs before autoescape and returns Markup: nothing is escaped twice, nothing is forgotten.
+        finalize=_markdown if template.endswith(".md.j2") else None,
     )
-    environment.filters |= {"count": numbers.count, "settings": printed_settings, "code": _code, "fenced": _fenced}
-    environment.filters |= {"by_task": by_task, "flat": flat_settings, "hidden": without_tokens}
-    environment.globals |= {"most_skipped": MOST_SKIPPED, "most_open": MOST_OPEN}
-    return environment
-
-
-def _markdown_environment() -> Environment:
-    # finalize runs before autoescape and returns Markup: nothing is escaped twice, nothing is forgotten.
-    return _environment(finalize=_markdown)
+    environment.filters |= {"count": numbers.count, "duration": numbers.duration, "settings": printed_settings}
+    environment.filters |= {"code": _code, "fenced": _fenced, "front_matter": _front_matter, "shell": shlex.join}
+    environment.filters |= {"grouped": grouped}
+    return environment.get_template(template).render(page, words=load_table("words.yaml"))
 
 
 def _markdown(value: object) -> Markup:
     """Text that Markdown shows as it is, in a table cell as well: no markup, no HTML, no line ends."""
-    from markupsafe import Markup
-
     if isinstance(value, Markup):
         return value
     text = html.escape(str(value), quote=False)
@@ -88,29 +78,19 @@ def _markdown(value: object) -> Markup:
 
 def _code(value: object) -> Markup:
     """A name as inline code where that is safe, as escaped text where it is not."""
-    from markupsafe import Markup
-
     text = str(value)
     return Markup(f"`{text}`") if re.fullmatch(r"[\w ./:=,@%+\-]*[\w./:=,@%+\-]", text) else _markdown(text)
 
 
 def _fenced(text: str, language: str = "") -> Markup:
     """A code block whose fence is longer than any in the text."""
-    from markupsafe import Markup
-
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}{language}\n{text}\n{fence}")
 
 
-def _write(file: Path, text: str) -> Path:
-    """Atomically: a reader sees the old page or the new one, never half of it."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        remedy = "Make room or give write access, then run `afterword report` again."
-        raise CheckpointError(f"{file}: cannot be written ({error.strerror}). {remedy}") from error
-    return file
+def _front_matter(fields: dict[str, Any]) -> Markup:
+    """YAML quotes what it must; Markdown escapes would end up in the values."""
+    import yaml
+
+    return Markup(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ def run_adaptation(
 def _train(parts: Parts, folder: RunFolder, identity: Identity, command: str, console: Console) -> RunResult:
     started = time.perf_counter()
     progress = RichProgress(console)
-    trainer = parts.trainer(folder.path, [MetricsWriter(folder.metrics), progress])
+    with _refused_by_trainer(parts.settings):
+        trainer = parts.trainer(folder.path, [MetricsWriter(folder.metrics), progress])
     data = {**parts.corpus.to_json(), **parts.windows.to_json(), "steps": total_steps(trainer)}
     checkpoint = main_process_first(lambda: folder.begin_or_resume(parts.settings, identity, data, command))
     try:
@@ -182,10 +184,23 @@ def arguments_of(settings: AdaptSettings, method: Method, output_dir: Path) -> T
     """TrainingArguments of a run. What TrainingArguments itself refuses is a ConfigError."""
     rate = {"learning_rate": models.LORA_LEARNING_RATE} if settings.use_peft else {}
     decided = {"bf16": resolved_precision(settings) == "bf16_mixed", "output_dir": str(output_dir)}
-    try:
+    with _refused_by_trainer(settings):
         return training_arguments(method, **{**rate, **settings.training_settings(), **settings.trainer, **decided})
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
+    """What transformers does not take of the settings becomes a ConfigError, under the setting that it quotes."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, AfterwordError) or (isinstance(error, RuntimeError) and "install" not in text):
+            raise  # Said already, or no setting: no memory, for example.
+        own = {"lr_scheduler_type": settings.lr_scheduler_type, "report_to": " ".join(settings.report_to)}
+        given = {**own, **{f"trainer.{name}": value for name, value in settings.trainer.items()}}
+        quoted = [name for name, value in given.items() if value and str(value).lower() in text.lower()]
+        raise ConfigError(f"{quoted[0] if quoted else 'trainer'}: {text}") from error
 
 
 def total_steps(trainer: AdaptationTrainer) -> int:

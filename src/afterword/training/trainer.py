@@ -81,7 +81,7 @@ class AdaptationTrainer(Trainer):
         self.windows = as_prepared(train_dataset, "train", *prepare)
         held_out = None if eval_dataset is None else as_prepared(eval_dataset, "eval", *prepare)
         self.plan = StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed)
-        self.packing = packing or Packing(micro_batch_tokens=8192, layout=checked_layout(model))
+        self.packing = packing or Packing(micro_batch_tokens=4096, layout=checked_layout(model))
         # Before the Trainer loads a checkpoint into the student: the teacher is the model as it was given.
         self.teacher = teacher or (models.teacher_for(model) if self.method.objective.needs_teacher else None)
         self.step_counts: Counter[str] = Counter()
@@ -92,7 +92,7 @@ class AdaptationTrainer(Trainer):
         super().__init__(model=model, args=args, **data, **trainer_arguments)
         self.remove_callback(PrinterCallback)
         if self.teacher:
-            self.teacher.to(self.args.device)
+            self.teacher.model.to(self.args.device)
 
     def _examples(self, windows: Prepared) -> Examples:
         return Examples(windows, self.method, self.special, self.plan.seed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +16,36 @@ import numpy as np
 from afterword.corpus import Corpus
 from afterword.errors import DataError
 from afterword.types import Example, Skipped, Window
-from afterword.views.reading import Reading, SpecialTokens, read_document
+from afterword.views.reading import Bos, Join, Reading, SpecialTokens, read_document
 
 _ROWS_PER_BATCH = 64
 """Windows written at a time; bounds the memory of a preparation."""
 _LISTED = 1000
 """Skipped windows listed one by one; all are counted."""
+_COLUMNS = {
+    "document": "string",
+    "source": "int32",
+    "token_ids": "list<int32>",
+    "sentence_starts": "list<int32>",
+    "first_new_sentence": "int32",
+    "is_document_end": "bool",
+    "anchor_ids": "list<int32>",
+}
+"""Fields of a Window as they are stored; its index is the row."""
 
 
 class ViewBuilder(Protocol):
     """How a window becomes an example. Implementations are frozen dataclasses whose fields are settings."""
+
+    @property
+    def join(self) -> Join:
+        """How sentences are tokenised."""
+        ...
+
+    @property
+    def bos(self) -> Bos:
+        """Whether views begin with BOS."""
+        ...
 
     @property
     def anchored(self) -> bool:
@@ -45,20 +66,20 @@ class ViewBuilder(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class PreparedCounts:
     """What reading a corpus came to. Every number of a dry run and of data.json that is about windows."""
 
-    documents: int
+    trained_documents: int = 0
     """Documents with at least one trainable window."""
-    windows: int
-    tokens: int
+    windows: int = 0
+    tokens: int = 0
     """In windows, overlaps counted every time they are read."""
-    split_documents: int
+    split_documents: int = 0
     """Documents longer than the context, read in several windows."""
-    cut_sentences: int
-    cut_anchors: int
-    skipped: dict[str, int]
+    cut_sentences: int = 0
+    cut_anchors: int = 0
+    skipped_windows: Counter[str] = field(default_factory=Counter[str])
     """Windows that this view cannot train, by reason."""
 
 
@@ -78,30 +99,24 @@ class Prepared:
 
     def __getitem__(self, index: int) -> Window:
         row = _open(self.path)[index]
-        return Window(index=index, **{name: row[name] for name in _COLUMNS})
+        # The numpy format gives arrays of what is no list, too.
+        plain = {"document": str(row["document"]), "is_document_end": bool(row["is_document_end"])}
+        return Window(index=index, **{**{name: row[name] for name in _COLUMNS}, **plain})
 
     def __iter__(self) -> Iterator[Window]:
         return (self[i] for i in range(len(self)))
 
     def to_json(self) -> dict[str, Any]:
         """The counts and what was skipped, as data.json has them."""
-        rows = [asdict(skipped) for skipped in self.skipped]
-        counts = asdict(self.counts)
-        return {
-            **{name: counts[name] for name in ("windows", "tokens", "split_documents", "cut_sentences")},
-            "cut_anchors": self.counts.cut_anchors,
-            "skipped_windows": self.counts.skipped,
-            "skipped_windows_listed": rows,
-        }
+        counts = {**vars(self.counts), "skipped_windows": dict(self.counts.skipped_windows)}
+        return {**counts, "skipped_windows_listed": [asdict(skipped) for skipped in self.skipped]}
 
 
-_COLUMNS = ("document", "source", "token_ids", "sentence_starts", "first_new_sentence", "is_document_end", "anchor_ids")
 _opened: dict[Path, Any] = {}
 
 
 def _open(path: Path) -> Any:
-    # One memory map a process and file; a data set of its own for every Prepared would map it again in
-    # every copy that is sent to a worker.
+    # One memory map a process and file; one for every Prepared would map it again in each worker's copy.
     if path not in _opened:
         import datasets
 
@@ -116,21 +131,36 @@ def prepare(
 
     A corpus of which nothing is trainable is a DataError that says why.
     """
-    tally = _Tally()
-    partial = path.with_suffix(".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    _write(partial, _rows(corpus, tokenizer, special, reading, view, tally))
-    os.replace(partial, path)
-    _opened.pop(path, None)
-    counts = tally.counts()
-    if not counts.windows:
+    counts, lengths, listed, sources = PreparedCounts(), list[int](), list[Skipped](), dict[str, int]()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for document in corpus:
+            source = sources.setdefault(document.source, len(sources))
+            read = read_document(document, source, tokenizer, special, reading)
+            counts.split_documents += len(read.windows) > 1
+            counts.cut_sentences += read.cut_sentences
+            counts.cut_anchors += read.cut_anchor
+            reasons = [view.skip_reason(window) for window in read.windows]
+            counts.trained_documents += None in reasons
+            for window, reason in zip(read.windows, reasons, strict=True):
+                if reason is None:
+                    lengths.append(len(window.token_ids))
+                    yield {name: getattr(window, name) for name in _COLUMNS}
+                    continue
+                counts.skipped_windows[reason] += 1
+                if len(listed) < _LISTED:
+                    size = f"{len(window.token_ids)} tokens, {len(window.sentence_starts)} sentences"
+                    listed.append(Skipped(document.source, document.id, reason, size))
+
+    _write(path, rows())
+    counts.windows, counts.tokens = len(lengths), sum(lengths)
+    if not lengths:
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.skipped_windows.items())
         raise DataError(
-            f"documents: none of the {len(corpus)} documents has a trainable position "
-            f"({_reasons(counts.skipped)}). The method needs documents of at least two sentences, or a token "
-            "strategy; fine-tuning trains on any text."
+            f"documents: none of the {len(corpus)} documents has a trainable position ({reasons or 'no text'}). The "
+            "method needs documents of at least two sentences, or a token strategy; fine-tuning trains on any text."
         )
-    lengths = np.array(tally.lengths, np.int64)
-    return Prepared(path, counts, tuple(tally.listed), lengths, tuple(tally.sources))
+    return Prepared(path, counts, tuple(listed), np.array(lengths, np.int64), tuple(sources))
 
 
 def content_hash(prepared: Prepared) -> str:
@@ -139,79 +169,15 @@ def content_hash(prepared: Prepared) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _Tally:
-    """Counts kept while rows stream by."""
-
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self.sources: dict[str, int] = {}
-        self.listed: list[Skipped] = []
-        self.skipped: Counter[str] = Counter()
-        self.documents = self.split = self.cut_sentences = self.cut_anchors = 0
-
-    def skip(self, window: Window, source: str, reason: str) -> None:
-        self.skipped[reason] += 1
-        if len(self.listed) < _LISTED:
-            tokens = f"{len(window.token_ids)} tokens, {len(window.sentence_starts)} sentences"
-            self.listed.append(Skipped(source, window.document, reason, tokens))
-
-    def counts(self) -> PreparedCounts:
-        return PreparedCounts(
-            documents=self.documents,
-            windows=len(self.lengths),
-            tokens=sum(self.lengths),
-            split_documents=self.split,
-            cut_sentences=self.cut_sentences,
-            cut_anchors=self.cut_anchors,
-            skipped=dict(self.skipped),
-        )
-
-
-def _rows(
-    corpus: Corpus, tokenizer: Any, special: SpecialTokens, reading: Reading, view: ViewBuilder, tally: _Tally
-) -> Iterator[dict[str, Any]]:
-    for document in corpus:
-        source = tally.sources.setdefault(document.source, len(tally.sources))
-        read = read_document(document, source, tokenizer, special, reading)
-        tally.split += len(read.windows) > 1
-        tally.cut_sentences += read.cut_sentences
-        tally.cut_anchors += read.cut_anchor
-        kept = 0
-        for window in read.windows:
-            if reason := view.skip_reason(window):
-                tally.skip(window, document.source, reason)
-                continue
-            kept += 1
-            tally.lengths.append(len(window.token_ids))
-            yield {name: getattr(window, name) for name in _COLUMNS}
-        tally.documents += kept > 0
-
-
-def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    ids = pa.list_(pa.int32())
-    schema = pa.schema(
-        {
-            "document": pa.string(),
-            "source": pa.int32(),
-            "token_ids": ids,
-            "sentence_starts": ids,
-            "first_new_sentence": pa.int32(),
-            "is_document_end": pa.bool_(),
-            "anchor_ids": ids,
-        }
-    )
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        batch: list[dict[str, Any]] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _ROWS_PER_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-                batch.clear()
-        if batch:
+    types = {"string": pa.string(), "int32": pa.int32(), "bool": pa.bool_(), "list<int32>": pa.list_(pa.int32())}
+    schema = pa.schema({name: types[kind] for name, kind in _COLUMNS.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, stream = path.with_suffix(".partial"), iter(rows)
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        while batch := list(itertools.islice(stream, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-
-
-def _reasons(skipped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in skipped.items()) or "no text"
+    os.replace(partial, path)
+    _opened.pop(path, None)

@@ -62,13 +62,13 @@ def special_tokens(tokenizer: Any, bos: Bos, join: Join) -> SpecialTokens:
     if bos == "always" and tokenizer.bos_token_id is None:
         raise ConfigError("bos: 'always' needs a tokenizer with a BOS token; this one has none. Use 'auto'.")
     if bos == "always":
-        return SpecialTokens((tokenizer.bos_token_id,), tokenizer.eos_token_id)
-    if bos == "never" or join == "authors":
-        return SpecialTokens((), tokenizer.eos_token_id)
-    plain = tokenizer("a", add_special_tokens=False).input_ids
-    full = tokenizer("a").input_ids
-    before = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
-    return SpecialTokens(tuple(full[:before]), tokenizer.eos_token_id)
+        before = [tokenizer.bos_token_id]
+    elif bos == "never" or join == "authors":
+        before = []
+    else:
+        plain, full = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
+        before = full[: next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)]
+    return SpecialTokens(tuple(before), tokenizer.eos_token_id)
 
 
 def read_document(
@@ -77,8 +77,10 @@ def read_document(
     """Tokenise, cut at sentences, and window one document. `Window.index` is set when it is stored."""
     text, anchor_characters = _anchored_text(document) if reading.anchored else (document.text, 0)
     token_ids, sentence_starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading)
-    cut_anchor = len(anchor_ids) > MAX_ANCHOR_TOKENS
-    anchor_ids = anchor_ids[:MAX_ANCHOR_TOKENS]
+    # Never past the first sentence: what follows can be a target, and the student would have read it.
+    first_sentence = int(sentence_starts[1]) if len(sentence_starts) > 1 else len(token_ids)
+    limit = min(MAX_ANCHOR_TOKENS, first_sentence)
+    anchor_ids, cut_anchor = anchor_ids[:limit], len(anchor_ids) > limit
     # Room for BOS, EOS and the anchor on the longer of the two views.
     capacity = reading.max_length - len(special.bos_ids) - 1 - len(anchor_ids)
     if capacity < 8:
@@ -88,20 +90,12 @@ def read_document(
         )
     overlap = int(capacity * reading.window_overlap)
     starts, cut = _fitting(sentence_starts, len(token_ids), capacity, overlap)
-    windows = tuple(
-        Window(
-            index=-1,
-            document=document.id,
-            source=source,
-            token_ids=token_ids[low:end],
-            sentence_starts=window_starts - low,
-            first_new_sentence=first_new,
-            is_document_end=end == len(token_ids),
-            anchor_ids=anchor_ids,
-        )
-        for low, end, window_starts, first_new in _windows(starts, len(token_ids), capacity, overlap)
+    pieces = _windows(starts, len(token_ids), capacity, overlap)
+    windows = (
+        Window(-1, document.id, source, token_ids[low:end], cuts - low, first_new, end == len(token_ids), anchor_ids)
+        for low, end, cuts, first_new in pieces
     )
-    return ReadDocument(windows, cut, cut_anchor)
+    return ReadDocument(tuple(windows), cut, cut_anchor)
 
 
 def _anchored_text(document: Document) -> tuple[str, int]:

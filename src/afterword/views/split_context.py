@@ -19,7 +19,6 @@ Strategy = Literal[
     "sentence", "middle", "uniform_sentence", "random_token", "uniform_token", "random_token_suffix", "all", "anchor"
 ]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
-_SENTENCES = ("sentence", "middle", "uniform_sentence", "all", "anchor")
 MIN_TARGET_TOKENS = 2
 """A target needs a token to predict and one to predict it from."""
 MIN_WINDOW_TOKENS = 4
@@ -38,7 +37,6 @@ class SplitContext:
     join: Join = "document"
     bos: Bos = "auto"
     averaging: Averaging = "document"
-    has_teacher: bool = True
     needs_eos: bool = False
 
     @property
@@ -48,60 +46,49 @@ class SplitContext:
 
     def skip_reason(self, window: Window) -> str | None:
         """Why this window can never give a target, or None. Such windows are counted, not trained."""
-        if self.strategy not in _SENTENCES:
-            new = len(window.token_ids) - max(1, window.first_new_token)
-            return None if len(window.token_ids) >= MIN_WINDOW_TOKENS and new >= MIN_TARGET_TOKENS else "too_short"
-        if len(window.sentence_starts) < 2:
+        by_sentence = self.strategy in _SENTENCE_DRAWS
+        if by_sentence and len(window.sentence_starts) < 2:
             return "one_sentence"
-        return None if _eligible(window) else "too_short"
+        long_enough = by_sentence or len(window.token_ids) >= MIN_WINDOW_TOKENS
+        return None if long_enough and self._possible(window) else "too_short"
 
     def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:
         """Draw this epoch's targets and align them. One teacher view serves them all."""
-        spans = [span for span in self._spans(window, rng) if span[1] - span[0] >= MIN_TARGET_TOKENS]
+        spans = [span for span in self._drawn(window, rng) if span[1] - span[0] >= MIN_TARGET_TOKENS]
         # The paper's draw can hit short sentences only; then the last sentence that is long enough is the
         # target, so that no document passes through an optimizer step without effect. Ours.
-        spans = spans or [_last_resort(self.strategy, window)]
+        spans = spans or self._possible(window)[-1:]
         bos = np.array(special.bos_ids, np.int64)
-        return Example(
-            document=window.document,
-            source=window.source,
-            # Nothing after the last target is read by anyone.
-            teacher_ids=np.concatenate([bos, window.token_ids[: max(end for _, end in spans)]]),
-            segments=aligned_segments(
-                window.token_ids,
-                spans,
-                student_prefix=np.concatenate([bos, window.anchor_ids]) if self.anchored else bos,
-                teacher_prefix=len(bos),
-                averaging=self.averaging,
-            ),
+        segments = aligned_segments(
+            window.token_ids,
+            spans,
+            student_prefix=np.concatenate([bos, window.anchor_ids]) if self.anchored else bos,
+            teacher_prefix=len(bos),
+            averaging=self.averaging,
         )
+        # Nothing after the last target is read by anyone.
+        teacher_ids = np.concatenate([bos, window.token_ids[: max(end for _, end in spans)]])
+        return Example(window.document, window.source, teacher_ids, segments)
 
-    def _spans(self, window: Window, rng: np.random.Generator) -> list[Span]:
-        if self.strategy in _SENTENCES:
-            sentences = _SENTENCE_DRAWS[self.strategy](window, self.targets, rng)
-            return [window.sentence(i) for i in sentences]
-        starts = _TOKEN_DRAWS[self.strategy](window, self.targets, rng)
-        end = len(window.token_ids)
+    def _possible(self, window: Window) -> list[Span]:
+        """Spans that are new and long enough: sentences, or for token strategies everything that is new."""
+        spans = [(max(1, window.first_new_token), len(window.token_ids))]
+        if self.strategy in _SENTENCE_DRAWS:
+            spans = [window.sentence(i) for i in range(_first(window), len(window.sentence_starts))]
+        return [span for span in spans if span[1] - span[0] >= MIN_TARGET_TOKENS]
+
+    def _drawn(self, window: Window, rng: np.random.Generator) -> list[Span]:
+        if draw := _SENTENCE_DRAWS.get(self.strategy):
+            return [window.sentence(i) for i in draw(window, self.targets, rng)]
+        starts, end = _TOKEN_DRAWS[self.strategy](window, self.targets, rng), len(window.token_ids)
         if self.strategy == "random_token_suffix":
-            length = self.suffix_tokens or end
-            return [(start, min(start + length, end)) for start in starts]
+            return [(start, min(start + (self.suffix_tokens or end), end)) for start in starts]
         return list(zip(starts, [*starts[1:], end], strict=True))
 
 
 def _first(window: Window) -> int:
     """The first sentence that may be a target: new in this window, and never sentence 0."""
     return max(1, window.first_new_sentence)
-
-
-def _eligible(window: Window) -> list[int]:
-    lengths = np.diff(np.append(window.sentence_starts, len(window.token_ids)))
-    return [i for i in range(_first(window), len(lengths)) if lengths[i] >= MIN_TARGET_TOKENS]
-
-
-def _last_resort(strategy: str, window: Window) -> Span:
-    if strategy in _SENTENCES:
-        return window.sentence(_eligible(window)[-1])
-    return max(1, window.first_new_token), len(window.token_ids)
 
 
 def _draw_sentence(window: Window, k: int, rng: np.random.Generator) -> list[int]:

@@ -21,7 +21,6 @@ class WholeDocument:
     bos: Bos = "auto"
     averaging: Averaging = "document"
     join: Join = "document"
-    has_teacher: bool = False
     needs_eos: bool = True
     anchored: bool = False
 
@@ -45,4 +44,4 @@ class WholeDocument:
             target_ids=ids[positions + 1],
             weights=np.full(len(positions), weight, np.float32),
         )
-        return Example(window.document, window.source, ids if self.has_teacher else None, (segment,))
+        return Example(window.document, window.source, ids, (segment,))

@@ -138,10 +138,7 @@ def test_json_files_in_their_usual_shapes(tmp_path, read, content, ids):
 def test_csv_fields_may_be_long_quoted_and_on_several_lines(tmp_path, read):
     long = "word " * 50_000
     (tmp_path / "f.csv").write_text(f'\ufeffid,text\n1,"a ""quoted"", text\nof two lines"\n\n2,{long}\n')
-    assert [(d.id, d.text) for d in read(tmp_path / "f.csv")] == [
-        ("1", 'a "quoted", text\nof two lines'),
-        ("2", long),
-    ]
+    assert [(d.id, d.text) for d in read(tmp_path / "f.csv")] == [("1", 'a "quoted", text\nof two lines'), ("2", long)]
 
 
 def test_columns_are_found_by_their_usual_names_in_any_case(read):

@@ -11,15 +11,9 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from afterword.evaluation.generation import _DrawnToken, generate_greedy, sample
+from afterword.evaluation.generation import _DrawnToken, generate
 
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "stories260K"
 EOS = 1
@@ -58,7 +52,7 @@ def _random_llama(**generation: Any) -> LlamaForCausalLM:
     )
     model = LlamaForCausalLM(config)
     model.generation_config.update(**generation)
-    return model
+    return model.eval()
 
 
 PROMPTS = [[0, *range(10, 10 + n)] for n in (3, 17, 1, 8, 30)]
@@ -75,7 +69,7 @@ def _naive_greedy(model: LlamaForCausalLM, prompt: list[int], new_tokens: int) -
 @pytest.mark.parametrize("batch_tokens", [1, 60, 8192])
 def test_greedy_is_the_most_probable_token_again_and_again_whatever_the_batch(batch_tokens: int):
     model = _random_llama().eval()
-    written = generate_greedy(model, _tokenizer(), PROMPTS, max_new_tokens=12, batch_tokens=batch_tokens)
+    written = generate(model, _tokenizer(), PROMPTS, max_new_tokens=12, batch_tokens=batch_tokens)
     assert written == [_naive_greedy(model, prompt, 12) for prompt in PROMPTS]
     assert len({tuple(ids) for ids in written}) == len(PROMPTS), "the prompts matter, or nothing was tested"
 
@@ -83,25 +77,25 @@ def test_greedy_is_the_most_probable_token_again_and_again_whatever_the_batch(ba
 def test_greedy_is_the_same_in_any_batch_on_a_trained_model():
     if not STORIES.is_dir():
         pytest.skip(f"needs the tiny trained model in {STORIES}")
-    model = AutoModelForCausalLM.from_pretrained(STORIES)
+    model = AutoModelForCausalLM.from_pretrained(STORIES).eval()
     tokenizer = AutoTokenizer.from_pretrained(STORIES)
     texts = ["Once upon a time", "The dog", "Lily and Tom went to the park. They saw a big tree and", "He"]
     prompts = [tokenizer(text)["input_ids"] for text in texts]
-    together = generate_greedy(model, tokenizer, prompts, max_new_tokens=24)
-    alone = [generate_greedy(model, tokenizer, [prompt], max_new_tokens=24)[0] for prompt in prompts]
+    together = generate(model, tokenizer, prompts, max_new_tokens=24)
+    alone = [generate(model, tokenizer, [prompt], max_new_tokens=24)[0] for prompt in prompts]
     assert together == alone
-    drawn = sample(model, tokenizer, prompts, max_new_tokens=24, seed=1)
-    assert drawn == sample(model, tokenizer, prompts, max_new_tokens=24, seed=1, batch_tokens=1)
+    drawn = generate(model, tokenizer, prompts, max_new_tokens=24, seed=1)
+    assert drawn == generate(model, tokenizer, prompts, max_new_tokens=24, seed=1, batch_tokens=1)
 
 
 def test_sampling_depends_on_the_seed_and_neither_on_the_batch_nor_on_global_state():
     model, tokenizer = _random_llama(), _tokenizer()
     torch.manual_seed(1)
-    first = sample(model, tokenizer, PROMPTS, max_new_tokens=10, seed=3)
+    first = generate(model, tokenizer, PROMPTS, max_new_tokens=10, seed=3)
     torch.manual_seed(2)
-    assert sample(model, tokenizer, PROMPTS, max_new_tokens=10, seed=3, batch_tokens=1) == first
-    assert sample(model, tokenizer, PROMPTS, max_new_tokens=10, seed=4) != first
-    same_prompts = sample(model, tokenizer, [PROMPTS[0]] * 8, max_new_tokens=10, seed=3)
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=10, seed=3, batch_tokens=1) == first
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=10, seed=4) != first
+    same_prompts = generate(model, tokenizer, [PROMPTS[0]] * 8, max_new_tokens=10, seed=3)
     assert len({tuple(ids) for ids in same_prompts}) == 8, "equal prompts are drawn independently"
 
 
@@ -109,118 +103,70 @@ def test_sampled_tokens_have_the_probabilities_of_the_model():
     model, tokenizer = _random_llama().eval(), _tokenizer()
     with torch.no_grad():
         logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1].double()
-    for temperature in (1.0, 0.5):
-        expected = (logits / temperature).softmax(-1).numpy()
-        drawn = sample(
-            model,
-            tokenizer,
-            [PROMPTS[0]] * 4_000,
-            max_new_tokens=1,
-            seed=0,
-            temperature=temperature,
-            batch_tokens=100_000,
-        )
-        counted = np.bincount([ids[0] for ids in drawn], minlength=258) / 4_000
-        # Total variation of 4,000 draws over few probable tokens; a wrong temperature is off by 0.2 and more.
-        assert np.abs(counted - expected).sum() / 2 < 0.08
-
-
-def test_top_p_leaves_only_the_probable_tokens():
-    model, tokenizer = _random_llama().eval(), _tokenizer()
-    with torch.no_grad():
-        probabilities = model(torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
-    ordered, tokens = probabilities.sort(descending=True)
-    nucleus = set(tokens[: int((ordered.cumsum(-1) < 0.3).sum()) + 1].tolist())
-    drawn = sample(model, tokenizer, [PROMPTS[0]] * 200, max_new_tokens=1, seed=0, top_p=0.3)
-    assert {ids[0] for ids in drawn} <= nucleus
+    expected = logits.softmax(-1).numpy()
+    drawn = generate(model, tokenizer, [PROMPTS[0]] * 4_000, max_new_tokens=1, seed=0, batch_tokens=100_000)
+    counted = np.bincount([ids[0] for ids in drawn], minlength=258) / 4_000
+    # Total variation of 4,000 draws over few probable tokens.
+    assert np.abs(counted - expected).sum() / 2 < 0.08
 
 
 @pytest.mark.parametrize(("draw", "token"), [(0.0, 1), (0.49, 1), (0.51, 3), (1 - 2**-53, 3)])
 def test_a_token_of_probability_zero_is_never_drawn(draw: float, token: int):
     scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0]])
-    left = _DrawnToken(torch.tensor([[draw]], dtype=torch.float64), 0)(torch.empty(1, 0), scores)
+    processor = _DrawnToken(0, [0], 1)
+    processor.draws = iter(torch.tensor([[draw]], dtype=torch.float64))
+    left = processor(torch.empty(1, 0, dtype=torch.int64), scores)
     assert left.isfinite().nonzero().tolist() == [[0, token]]
 
 
 def test_a_completion_ends_with_the_token_that_ended_it_and_not_before_the_minimum():
     model, tokenizer = _random_llama(), _tokenizer()
-    first = generate_greedy(model, tokenizer, PROMPTS, max_new_tokens=12)
+    first = generate(model, tokenizer, PROMPTS, max_new_tokens=12)
     stop = first[1][5]
-    stopped = generate_greedy(model, tokenizer, PROMPTS, max_new_tokens=12, extra_eos_ids=[stop])
+    stopped = generate(model, tokenizer, PROMPTS, max_new_tokens=12, extra_eos_ids=[stop])
     assert stopped == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in first]
     everything_ends = list(range(258))
-    drawn = sample(model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=0, seed=0, extra_eos_ids=everything_ends)
+    drawn = generate(model, tokenizer, PROMPTS, max_new_tokens=9, seed=0, extra_eos_ids=everything_ends)
     assert [len(ids) for ids in drawn] == [1] * len(PROMPTS)
-    drawn = sample(model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=7, seed=0, extra_eos_ids=range(250))
+    drawn = generate(model, tokenizer, PROMPTS, max_new_tokens=9, min_new_tokens=7, seed=0, extra_eos_ids=range(250))
     assert all(len(ids) >= 7 for ids in drawn)
 
 
 def test_settings_in_the_models_own_generation_config_do_not_reach_greedy_decoding():
-    plain = generate_greedy(_random_llama(), _tokenizer(), PROMPTS, max_new_tokens=12)
+    plain = generate(_random_llama(), _tokenizer(), PROMPTS, max_new_tokens=12)
     model = _random_llama(
-        do_sample=True,
-        temperature=5.0,
-        top_k=3,
-        repetition_penalty=50.0,
-        no_repeat_ngram_size=1,
-        max_length=3,
+        do_sample=True, temperature=5.0, top_k=3, repetition_penalty=50.0, no_repeat_ngram_size=1, max_length=3
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert generate_greedy(model, _tokenizer(), PROMPTS, max_new_tokens=12) == plain
-    assert model.generation_config.repetition_penalty == 50.0
+        assert generate(model, _tokenizer(), PROMPTS, max_new_tokens=12) == plain
 
 
 def test_generation_says_nothing(capfd: pytest.CaptureFixture[str]):
     model = _random_llama(do_sample=True, temperature=0.7, top_p=0.8)
-    generate_greedy(model, _tokenizer(), PROMPTS, max_new_tokens=4)
-    sample(model, _tokenizer(), PROMPTS, max_new_tokens=4, seed=0)
+    generate(model, _tokenizer(), PROMPTS, max_new_tokens=4)
+    generate(model, _tokenizer(), PROMPTS, max_new_tokens=4, seed=0)
     # The loggers of transformers do not propagate; they write to the file descriptor.
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_training_run_is_not_disturbed():
+def test_nothing_global_is_disturbed_and_dropout_is_refused():
     model, tokenizer = _random_llama(), _tokenizer()
-    model.train()
-    model.model.layers[0].eval()  # a frozen part
-    model.config.use_cache = False
-    model.gradient_checkpointing_enable()
-    modes = {name: module.training for name, module in model.named_modules()}
-    own_config = model.generation_config
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-    generate_greedy(model, tokenizer, PROMPTS, max_new_tokens=6)
-    sample(model, tokenizer, PROMPTS, max_new_tokens=6, seed=0)
-
-    assert {name: module.training for name, module in model.named_modules()} == modes
-    assert model.config.use_cache is False
-    assert model.generation_config is own_config
+    generate(model, tokenizer, PROMPTS, max_new_tokens=6)
+    generate(model, tokenizer, PROMPTS, max_new_tokens=6, seed=0)
     assert random.getstate() == states[0]
     np.testing.assert_equal(np.random.get_state(), states[1])
     assert torch.equal(torch.get_rng_state(), states[2])
     assert tokenizer.pad_token is None
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_everything_is_restored_when_generation_fails(monkeypatch: pytest.MonkeyPatch):
-    model = _random_llama().train()
-    own_config = model.generation_config
-
-    def out_of_memory(*_: Any, **__: Any) -> None:
-        raise torch.cuda.OutOfMemoryError
-
-    monkeypatch.setattr(model, "generate", out_of_memory)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        generate_greedy(model, _tokenizer(), PROMPTS, max_new_tokens=6)
-    assert model.training
-    assert model.generation_config is own_config
+    with pytest.raises(AssertionError, match="dropout"):
+        generate(model.train(), tokenizer, PROMPTS, max_new_tokens=6)
 
 
 def test_an_adapter_is_used_and_left_as_it_was():
     peft = pytest.importorskip("peft")
-    plain = generate_greedy(_random_llama(), _tokenizer(), PROMPTS, max_new_tokens=12)
+    plain = generate(_random_llama(), _tokenizer(), PROMPTS, max_new_tokens=12)
     base = _random_llama(repetition_penalty=50.0)
-    own_config = base.generation_config
-    model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    assert generate_greedy(model, _tokenizer(), PROMPTS, max_new_tokens=12) == plain, "LoRA starts as zero"
-    assert base.generation_config is own_config
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
+    assert generate(model, _tokenizer(), PROMPTS, max_new_tokens=12) == plain, "LoRA starts as zero"

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,17 +14,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.errors import DataError
+from afterword.evaluation.losses import Models
 from afterword.evaluation.questions import (
     Question,
-    Setting,
-    answer_questions,
-    answer_rows,
+    ask,
     build_prompt,
     exact_match,
     load_questions,
-    question_scores,
+    prompt_ids,
     token_f1,
 )
+from afterword.views import SpecialTokens
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}</s>{% endfor %}"
@@ -69,14 +70,18 @@ def _random_llama() -> LlamaForCausalLM:
         bos_token_id=0,
         eos_token_id=1,
     )
-    return LlamaForCausalLM(config)
+    return LlamaForCausalLM(config).eval()
+
+
+def _models(reference: Any, adapted: Any, tokenizer: Any, max_length: int = 128) -> Models:
+    return Models(reference, adapted, tokenizer, SpecialTokens((0,), 1), max_length)
 
 
 def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, end: str) -> None:
     """Over-fits the ten answers, each with `end` behind it."""
-    prompts = [build_prompt(tokenizer, question.question).ids for question in QUESTIONS]
+    prompts = [prompt_ids(tokenizer, build_prompt(tokenizer, question.question)) for question in QUESTIONS]
     answers = [
-        tokenizer(f" {question.answers[0]}{end}", add_special_tokens=False)["input_ids"] for question in QUESTIONS
+        tokenizer(f" {question.expected[0]}{end}", add_special_tokens=False)["input_ids"] for question in QUESTIONS
     ]
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     width = max(map(len, rows))
@@ -93,28 +98,14 @@ def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, end: str
         optimizer.step()
         if loss.item() < 0.01:
             break
+    model.eval()
 
 
 @pytest.mark.parametrize(("chat_template", "end"), [(None, "\nno"), (CHAT_TEMPLATE, "</s>")])
 def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str | None, end: str):
-    tokenizer, model = _tokenizer(chat_template), _random_llama()
-
-    def answers():
-        return answer_questions(
-            model,
-            tokenizer,
-            QUESTIONS,
-            documents=None,
-            setting="closed_book",
-            max_length=128,
-            max_new_tokens=16,
-        )
-
-    before = answers()
+    tokenizer, before, model = _tokenizer(chat_template), _random_llama(), _random_llama()
     _teach(model, tokenizer, end)
-    after = answers()
-
-    match, f1 = question_scores(before, after, "closed_book")
+    (match, f1), rows = ask(_models(before, model, tokenizer), QUESTIONS, "closed_book")
     assert (match.task, match.metric, match.n, match.better) == (
         "questions/closed_book",
         "exact_match_frac",
@@ -130,37 +121,36 @@ def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str 
     assert f1.after is not None
     assert f1.after.value == 1.0
 
-    rows = answer_rows(before, after, "closed_book")
     assert [row["after"] for row in rows] == ANSWERS
     assert all(row["after_correct"] is True and row["before_correct"] is False for row in rows)
     assert " ".join(rows[0]) == ("setting question expected document prompt before after before_correct after_correct")
     json.dumps(rows)
 
-    shifted = [Question(q.question, QUESTIONS[i - 1].answers, q.document) for i, q in enumerate(QUESTIONS)]
-    wrong = answer_questions(model, tokenizer, shifted, documents=None, setting="closed_book", max_length=128)
-    (match, _) = question_scores(None, wrong, "closed_book")
+    shifted = [Question(q.question, QUESTIONS[i - 1].expected, q.document) for i, q in enumerate(QUESTIONS)]
+    (match, _), rows = ask(_models(model, None, tokenizer), shifted, "closed_book")
     assert match.after is not None
     assert match.after.value == 0.0, "right answers to other questions are wrong"
     assert match.before is match.change is None
-    assert answer_rows(None, wrong, "closed_book")[0]["before"] is None
+    assert (rows[0]["before"], rows[0]["before_correct"], rows[0]["after_correct"]) == (None, None, False)
 
 
 def test_the_prompt_without_a_chat_template_is_the_plain_one():
     tokenizer = _tokenizer(None)
-    assert build_prompt(tokenizer, "Why?").text == "Question: Why?\nAnswer:"
+    assert build_prompt(tokenizer, "Why?") == "Question: Why?\nAnswer:"
     opened = build_prompt(tokenizer, "Why?", "It rained.")
-    assert opened.text == "It rained.\n\nQuestion: Why?\nAnswer:"
-    assert opened.ids[0] == tokenizer.bos_token_id
-    assert tokenizer.decode(list(opened.ids[1:])) == opened.text
+    assert opened == "It rained.\n\nQuestion: Why?\nAnswer:"
+    ids = prompt_ids(tokenizer, opened)
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(ids[1:]) == opened
 
 
 def test_the_prompt_of_a_chat_model_is_its_template_with_the_document_before_the_question():
     tokenizer = _tokenizer(CHAT_TEMPLATE)
-    assert build_prompt(tokenizer, "Why?").text == "<s><|user|>Why?</s><|assistant|>"
+    assert build_prompt(tokenizer, "Why?") == "<s><|user|>Why?</s><|assistant|>"
     opened = build_prompt(tokenizer, "Why?", "It rained.")
-    assert opened.text == "<s><|user|>It rained.\n\nWhy?</s><|assistant|>"
-    assert opened.ids.count(tokenizer.bos_token_id) == 1
-    assert tokenizer.decode(list(opened.ids)) == opened.text
+    assert opened == "<s><|user|>It rained.\n\nWhy?</s><|assistant|>"
+    assert prompt_ids(tokenizer, opened).count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(prompt_ids(tokenizer, opened)) == opened
 
 
 def test_a_tokenizer_that_closes_every_text_does_not_end_the_prompt():
@@ -169,18 +159,17 @@ def test_a_tokenizer_that_closes_every_text_does_not_end_the_prompt():
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     assert tokenizer("x")["input_ids"][-1] == 1
-    assert build_prompt(tokenizer, "Why?").ids[-1] != 1
+    assert prompt_ids(tokenizer, build_prompt(tokenizer, "Why?"))[-1] != 1
 
 
-@pytest.mark.parametrize("setting", ["closed_book", "open_book"])
-def test_the_saved_prompt_holds_the_document_in_open_book_only(setting: Setting):
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_saved_prompt_holds_the_document_in_open_book_only(opened: bool):
     documents = {question.document or "": f"Text {n}." for n, question in enumerate(QUESTIONS)}
-    answers = answer_questions(
-        _random_llama(), _tokenizer(None), QUESTIONS, documents=documents, setting=setting, max_length=128
-    )
-    expected = "Text 3.\n\nQuestion: Key 3?\nAnswer:" if setting == "open_book" else "Question: Key 3?\nAnswer:"
-    assert answers[3].prompt == expected
-    template = question_scores(None, answers, setting)[0].details["prompt_template"]
+    models = _models(_random_llama(), None, _tokenizer(None))
+    scores, rows = ask(models, QUESTIONS, "setting", documents if opened else None)
+    expected = "Text 3.\n\nQuestion: Key 3?\nAnswer:" if opened else "Question: Key 3?\nAnswer:"
+    assert rows[3]["prompt"] == expected
+    template = scores[0].details["prompt_template"]
     assert template.replace("{document}", "Text 3.").replace("{question}", "Key 3?") == expected
 
 
@@ -190,51 +179,39 @@ def test_without_a_template_a_line_break_inside_a_token_ends_the_answer(
 ):
     tokenizer = _tokenizer(chat_template)
     written = tokenizer(" ok\nno</s>", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr("afterword.evaluation.questions.generate_greedy", lambda *_, **__: [written])
-    (answer,) = answer_questions(
-        _random_llama(), tokenizer, QUESTIONS[:1], documents=None, setting="closed_book", max_length=99
-    )
-    assert answer.text == text
+    monkeypatch.setattr("afterword.evaluation.questions.generate", lambda *_, **__: [written])
+    _, (row,) = ask(_models(_random_llama(), None, tokenizer), QUESTIONS[:1], "closed_book")
+    assert row["after"] == text
 
 
-def test_open_book_leaves_out_what_it_cannot_ask_whole_and_counts_it():
+def test_an_empty_answer_is_wrong_and_not_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("afterword.evaluation.questions.generate", lambda *_, **__: [[1]])
+    scores, (row,) = ask(_models(_random_llama(), _random_llama(), _tokenizer(None)), QUESTIONS[:1], "closed_book")
+    assert (row["before"], row["before_correct"], row["after"], row["after_correct"]) == ("", False, "", False)
+    assert scores[0].after is not None
+    assert scores[0].after.value == 0.0
+
+
+def test_open_book_leaves_out_what_it_cannot_ask_whole_and_counts_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("afterword.evaluation.questions.ANSWER_TOKENS", 4)
     tokenizer, model = _tokenizer(None), _random_llama()
     documents = {"doc-0": "short", "doc-1": "short!", "doc-2": "short"}
     # Exactly full with four new tokens; one character more in the document does not fit.
-    max_length = len(build_prompt(tokenizer, "Key 0?", "short").ids) + 4
-    answers = answer_questions(
-        model,
-        tokenizer,
-        [*QUESTIONS[:4], Question("Key 9?", ("x",))],
-        documents=documents,
-        setting="open_book",
-        max_length=max_length,
-        max_new_tokens=4,
-    )
-    reasons = [answer.left_out for answer in answers]
-    assert reasons == [None, "too_long", None, "document_missing", "document_missing"]
-    scores = question_scores(answers, answers, "open_book")
+    max_length = len(prompt_ids(tokenizer, build_prompt(tokenizer, "Key 0?", "short"))) + 4
+    models = _models(model, model, tokenizer, max_length)
+    scores, rows = ask(models, [*QUESTIONS[:4], Question("Key 9?", ("x",))], "open_book", documents)
     assert [score.n for score in scores] == [2, 2]
     assert scores[0].details["left_out"] == {"too_long": 1, "document_missing": 2}
     assert scores[0].details["max_new_tokens"] == 4
-    assert [row["question"] for row in answer_rows(None, answers, "open_book")] == ["Key 0?", "Key 2?"]
+    assert [row["question"] for row in rows] == ["Key 0?", "Key 2?"]
 
 
 def test_when_every_question_is_left_out_the_score_says_so():
-    answers = answer_questions(
-        _random_llama(), _tokenizer(None), QUESTIONS, documents={}, setting="open_book", max_length=99
-    )
-    (match, _) = question_scores(answers, answers, "open_book")
+    model = _random_llama()
+    (match, _), rows = ask(_models(model, model, _tokenizer(None)), QUESTIONS, "open_book", {})
     assert (match.n, match.before, match.after, match.change) == (0, None, None, None)
     assert match.details["left_out"] == {"document_missing": 10}
-
-
-def test_before_and_after_must_be_the_same_questions():
-    answers = answer_questions(
-        _random_llama(), _tokenizer(None), QUESTIONS, documents=None, setting="closed_book", max_length=99
-    )
-    with pytest.raises(AssertionError, match="same questions"):
-        question_scores(answers[::-1], answers, "closed_book")
+    assert rows == []
 
 
 @pytest.mark.parametrize(
@@ -315,4 +292,4 @@ def test_real_questions_are_read():
         pytest.skip(f"needs {path}")
     questions = load_questions(path)
     assert len(questions) == 2_638
-    assert questions[0].answers == ("Denver Broncos",)
+    assert questions[0].expected == ("Denver Broncos",)

@@ -9,17 +9,11 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.errors import CheckpointError
-from afterword.evaluation.generation import sample as sample_as_it_is
-from afterword.evaluation.samples import before_and_after, own_samples
+from afterword.evaluation.generation import answered_prompts, own_samples
+from afterword.evaluation.generation import generate as generate_as_it_is
 
 SPECIALS = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "stories260K"
@@ -69,7 +63,7 @@ def _random_llama(seed: int = 0) -> LlamaForCausalLM:
         bos_token_id=0,
         eos_token_id=1,
     )
-    return LlamaForCausalLM(config)
+    return LlamaForCausalLM(config).eval()
 
 
 def _always(token: str) -> LlamaForCausalLM:
@@ -112,11 +106,11 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[li
     calls = []
 
     def spy(*arguments: Any, **settings: Any) -> list[list[int]]:
-        written = sample_as_it_is(*arguments, **settings)
+        written = generate_as_it_is(*arguments, **settings)
         calls.append((settings, written))
         return written
 
-    monkeypatch.setattr("afterword.evaluation.samples.sample", spy)
+    monkeypatch.setattr("afterword.evaluation.generation.generate", spy)
     return calls
 
 
@@ -137,7 +131,7 @@ def test_no_two_draws_of_any_seed_share_random_numbers(draws: list[tuple[dict[st
 def test_words_that_end_a_turn_are_cut_with_what_follows(monkeypatch: pytest.MonkeyPatch):
     tokenizer = _tokenizer(BY_WORDS)
     written = [tokenizer("hello [/USER] hi", add_special_tokens=False)["input_ids"], [20, 1]]
-    monkeypatch.setattr("afterword.evaluation.samples.sample", lambda *_, **__: [written.pop(0)])
+    monkeypatch.setattr("afterword.evaluation.generation.generate", lambda *_, **__: [written.pop(0)])
     (sample,) = own_samples(_random_llama(), tokenizer, count=1)
     assert sample.prompt == "hello"
     assert tokenizer.decode([*sample.prompt_ids]) == "<s>[USER] hello [/USER] "
@@ -180,7 +174,7 @@ def test_a_template_that_does_not_show_the_content_is_named(chat_template: str):
 def test_both_models_answer_the_same_prompts_and_are_not_swapped():
     tokenizer = _tokenizer(WITH_SYSTEM)
     samples = own_samples(_random_llama(), tokenizer, count=5, new_tokens=12)
-    rows = before_and_after(_always("b"), _always("a"), tokenizer, samples, count=3, new_tokens=4)
+    rows = answered_prompts(_always("b"), _always("a"), tokenizer, samples[:3], new_tokens=4)
     assert rows == [{"prompt": sample.prompt, "before": "bbbb", "after": "aaaa"} for sample in samples[:3]]
 
 

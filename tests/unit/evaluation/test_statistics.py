@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from afterword.evaluation.statistics import (
+    before_and_after,
     bootstrap_statistic,
     estimate,
     paired_change,
-    paired_ratio_change,
     ratio_of_means,
 )
 from afterword.types import Estimate
@@ -90,7 +90,7 @@ def test_a_paired_ratio_change_is_the_difference_of_the_ratios():
     tokens = rng.integers(10, 500, 40).astype(float)
     before = tokens * rng.normal(3.0, 1.0, 40)
     after = before - 0.2 * tokens
-    change = paired_ratio_change(before, after, tokens)
+    change = before_and_after(before, after, per=tokens)["change"]
     assert change.value == pytest.approx(ratio_of_means(after, tokens).value - ratio_of_means(before, tokens).value)
     assert change.value == pytest.approx(-0.2)
     assert _width(change) < 1e-9

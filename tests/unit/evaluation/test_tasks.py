@@ -114,7 +114,7 @@ def _by_metric(scores: list[Score]) -> dict[str, Score]:
 
 def test_a_local_task_is_scored_as_by_hand(folder: Path):
     lm_eval = pytest.importorskip("lm_eval")
-    scores = _by_metric(run_tasks(str(folder / "model"), [str(folder / "tiny.yaml")], device="cpu"))
+    scores = _by_metric(run_tasks(str(folder / "model"), ["tiny_choice"], include_path=str(folder)))
     accuracy, brier = scores["acc"], scores["brier_score"]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "model")
     assert accuracy.after is not None
@@ -138,12 +138,12 @@ def test_a_local_task_is_scored_as_by_hand(folder: Path):
 
 def test_the_chat_template_is_applied_where_there_is_one_and_the_limit_is_kept(folder: Path):
     pytest.importorskip("lm_eval")
-    scores = run_tasks(str(folder / "chat"), ["tiny_choice"], include_path=str(folder), limit=3, device="cpu")
+    scores = run_tasks(str(folder / "chat"), ["tiny_choice"], include_path=str(folder), limit=3)
     accuracy = _by_metric(scores)["acc"]
     assert accuracy.n == 3
     assert accuracy.details["chat_template_applied"] is True
     assert accuracy.details["limit"] == 3
-    plain = run_tasks(str(folder / "model"), ["tiny_choice"], include_path=str(folder), limit=3, device="cpu")
+    plain = run_tasks(str(folder / "model"), ["tiny_choice"], include_path=str(folder), limit=3)
     assert _by_metric(scores)["brier_score"].after != _by_metric(plain)["brier_score"].after
 
 
@@ -152,12 +152,12 @@ def test_an_adapter_folder_is_scored_on_its_base(folder: Path, tmp_path: Path):
     peft = pytest.importorskip("peft")
     base = LlamaForCausalLM.from_pretrained(folder / "model")
     adapted = peft.get_peft_model(
-        base,
-        peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, lora_alpha=64),
+        base, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, lora_alpha=64)
     )
     adapted.save_pretrained(tmp_path / "adapter")
-    before = run_tasks(str(folder / "model"), [str(folder / "tiny.yaml")], device="cpu")
-    after = run_tasks(str(tmp_path / "adapter"), [str(folder / "tiny.yaml")], device="cpu")
+    PreTrainedTokenizerFast.from_pretrained(folder / "model").save_pretrained(tmp_path / "adapter")
+    before = run_tasks(str(folder / "model"), ["tiny_choice"], include_path=str(folder))
+    after = run_tasks(str(tmp_path / "adapter"), ["tiny_choice"], include_path=str(folder))
     merged = _by_metric(compare_tasks(before, after))
     brier = merged["brier_score"]
     assert brier.before is not None
@@ -176,15 +176,6 @@ def test_an_unknown_task_is_refused_with_the_nearest_names(folder: Path):
         run_tasks(str(folder / "model"), ["arc_easyy"])
 
 
-@pytest.mark.parametrize("content", [None, "[1, 2]", "task: [", "dataset_path: json"])
-def test_a_file_that_is_no_task_is_refused(tmp_path: Path, content: str | None):
-    pytest.importorskip("lm_eval")
-    if content is not None:
-        (tmp_path / "bad.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=r"bad\.yaml"):
-        run_tasks("model", [str(tmp_path / "bad.yaml")])
-
-
 def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     real_import = builtins.__import__
 
@@ -201,13 +192,7 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def _score(value: float, *, per_sample: dict[str, float] | None = None, filter: str = "none", **how: Any) -> Score:
     details = {"task_version": 1, "filter": filter, "per_sample": per_sample, **how}
     return Score(
-        task="tasks/x",
-        metric="acc",
-        version=1,
-        n=4,
-        after=Estimate(value, None),
-        better="higher",
-        details=details,
+        task="tasks/x", metric="acc", version=1, n=4, after=Estimate(value, None), better="higher", details=details
     )
 
 
@@ -232,6 +217,6 @@ def test_filters_are_not_mixed_and_one_sided_scores_stay_one_sided():
     assert (merged["new"].before, merged["new"].after) == (None, Estimate(0.9, None))
 
 
-def test_scores_of_different_versions_are_not_compared():
-    with pytest.raises(ConfigError, match="task_version is 1 before and 2 after"):
-        compare_tasks([_score(0.5)], [_score(0.5, task_version=2)])
+def test_scores_under_different_chat_templates_are_not_compared():
+    (score,) = compare_tasks([_score(0.5, chat_template_applied=False)], [_score(0.5, chat_template_applied=True)])
+    assert score.change is None

@@ -11,7 +11,6 @@ from afterword.models import (
     FrozenCopy,
     LoraSettings,
     freeze,
-    frozen_copy,
     head_of,
     refuse_unsafe_adapters,
     teacher_for,
@@ -50,7 +49,8 @@ def lora(model, **settings):
     ids=["plain", "head", "embedding", "dora"],
 )
 def test_adapter_off_is_the_model_before_its_adapters(settings, build_model, perturb, view):
-    model = build_model("llama")
+    # Dropout of the model's own, too: the teacher reads without any.
+    model = build_model("llama", attention_dropout=0.5)
     before, weight = states(model, view), model.lm_head.weight.detach().clone()
     adapted = perturb(lora(model, dropout=0.5, **settings)).train()
     teacher = teacher_for(adapted)
@@ -98,12 +98,10 @@ def test_a_frozen_copy_stays_when_the_student_moves(build_model, perturb, view):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_frozen_copy_may_be_in_another_precision(build_model, view):
-    model = build_model("llama")
-    teacher = frozen_copy(model, torch.bfloat16)
+def test_a_teacher_may_be_in_another_precision(build_model, view):
+    teacher = freeze(build_model("llama").to(torch.bfloat16))
     assert teacher.trained_states(view).dtype == torch.bfloat16
     assert teacher.head().weight.dtype == torch.bfloat16
-    assert model.lm_head.weight.dtype == torch.float32
 
 
 def test_a_frozen_model_is_the_teacher_itself(build_model):

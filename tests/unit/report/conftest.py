@@ -29,30 +29,12 @@ def scores() -> list[dict[str, Any]]:
         score("learning/held_out", "target_nll_with_context_nats", e(1.873, 0.05), None, None, None),
         score("learning/held_out", kl, e(0.618, 0.03), e(0.334, 0.02), e(-0.284, 0.03), "lower"),
         score("learning/trained", nll, e(2.498, 0.05), e(1.702, 0.05), e(-0.796, 0.04), "lower"),
-        score(
-            "questions/closed_book",
-            "exact_match_frac",
-            e(0.05, 0.02),
-            e(0.4125, 0.05),
-            e(0.3625, 0.06),
-            "higher",
-        ),
-        score(
-            "questions/closed_book", "token_f1_frac", e(0.12, 0.02), e(0.51, 0.05), e(0.39, 0.05), "higher"
-        ),
-        score(
-            "questions/open_book", "exact_match_frac", e(0.91, 0.03), e(0.9, 0.03), e(-0.01, 0.02), "higher"
-        ),
+        score("questions/closed_book", "exact_match_frac", e(0.05, 0.02), e(0.4125, 0.05), e(0.3625, 0.06), "higher"),
+        score("questions/closed_book", "token_f1_frac", e(0.12, 0.02), e(0.51, 0.05), e(0.39, 0.05), "higher"),
+        score("questions/open_book", "exact_match_frac", e(0.91, 0.03), e(0.9, 0.03), e(-0.01, 0.02), "higher"),
         score("drift/own_samples", "kl_nats", None, e(0.0213, 0.004), None, "lower"),
         score("drift/general", "bits_per_byte", e(0.912, 0.03), e(0.915, 0.03), e(0.0031, 0.0012), "lower"),
-        score(
-            "tasks/ifeval",
-            "inst_level_strict_acc_frac",
-            e(0.72, 0.04),
-            e(0.705, 0.04),
-            e(-0.015, 0.03),
-            "higher",
-        ),
+        score("tasks/ifeval", "inst_level_strict_acc_frac", e(0.72, 0.04), e(0.705, 0.04), e(-0.015, 0.03), "higher"),
         score(f"tasks/$x$ {HOSTILE}", "acc,none", e(0.5), e(0.6), e(0.1, 0.05), "higher"),
         score("tasks/gsm8k", "exact_match", e(0.5), e(0.6), e(0.1), "higher"),
         score("tasks/broken", "acc,none", {"value": float("nan"), "interval_95": None}, None, None, None),
@@ -112,17 +94,10 @@ def data() -> dict[str, Any]:
         "split_documents": 66,
         "cut_sentences": 2,
         "sources": [
-            {
-                "source": "docs/news.jsonl",
-                "documents": 1200,
-                "characters": 3_390_000,
-                "skipped": {"empty": 1},
-            },
+            {"source": "docs/news.jsonl", "documents": 1200, "characters": 3_390_000, "skipped": {"empty": 1}},
             {"source": f"docs/{HOSTILE}.md", "documents": 4, "characters": 10_123, "skipped": {}},
         ],
-        "skipped": [
-            {"source": "docs/news.jsonl", "location": "line 12", "reason": "empty", "detail": HOSTILE}
-        ],
+        "skipped": [{"source": "docs/news.jsonl", "location": "line 12", "reason": "empty", "detail": HOSTILE}],
         "skipped_total": 1,
     }
 
@@ -151,12 +126,8 @@ def fill(folder: Path, *, measured: bool) -> Path:
         "cpu_count": 16,
     }
     (folder / "config.yaml").write_text(CONFIG)
-    (folder / "command.txt").write_text(
-        "afterword adapt Qwen/Qwen3-1.7B docs -o runs/docs --hub-token hf_secret\n"
-    )
-    (folder / "environment.json").write_text(
-        json.dumps(environment | {"created": "2026-05-04T11:00:00+00:00"})
-    )
+    (folder / "command.txt").write_text("afterword adapt Qwen/Qwen3-1.7B docs -o runs/docs --hub-token hf_secret\n")
+    (folder / "environment.json").write_text(json.dumps(environment | {"created": "2026-05-04T11:00:00+00:00"}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metric_rows()))
     (folder / "data.json").write_text(json.dumps(data()))
     (folder / "state.json").write_text(json.dumps({"status": "complete", "steps": 300, "seconds": 754.2}))

@@ -5,7 +5,6 @@ import math
 import pytest
 
 from afterword.report import numbers
-from afterword.types import Estimate
 
 
 @pytest.mark.parametrize(
@@ -51,20 +50,20 @@ def test_a_change_that_rounds_to_zero_claims_no_direction():
 
 
 def test_an_interval_has_the_digits_of_its_value():
-    estimate = Estimate(0.0123, (-1.2, 1.25))
+    estimate = {"value": 0.0123, "interval_95": [-1.2, 1.25]}
     places = numbers.places_of("nll_nats", estimate)
-    assert numbers.value("nll_nats", estimate.value, places) == "0.012"
+    assert numbers.value("nll_nats", estimate["value"], places) == "0.012"
     assert numbers.interval("nll_nats", estimate, places) == "[−1.200, 1.250]"
 
 
 def test_no_interval_is_a_dash():
-    assert numbers.interval("nll_nats", Estimate(1.0, None), 3) == "–"
+    assert numbers.interval("nll_nats", {"value": 1.0, "interval_95": None}, 3) == "–"
     assert numbers.interval("nll_nats", None, 3) == "–"
 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.4, "0 s"), (59.7, "1 min 0 s"), (754.2, "12 min 34 s"), (90061, "25 h 1 min"), (None, "–")],
+    [(0.4, "0 s"), (59.7, "1 min 0 s"), (754.2, "12 min 34 s"), (3600, "1 h 0 min"), (90061, "25 h 1 min")],
 )
 def test_durations_by_hand(seconds, expected):
     assert numbers.duration(seconds) == expected

@@ -119,6 +119,20 @@ def test_key_scores_stand_in_the_headline_with_interval_and_n(run):
     assert "2.512 → 2.104 nats per token; change −0.408, 95 % interval [−0.448, −0.368], n = 240" in markdown
 
 
+def test_the_headline_is_counted_in_words(run):
+    for file in write_report(run):
+        text = file.read_text()
+        assert "Of 4 measures: 4 clearly better." in text
+        assert "Of 7 measures: 1 clearly better, 1 clearly worse, 2 without clear change, 3 not judged." in text
+        assert "1 more in the table of all scores" in text
+
+
+def test_settings_that_are_not_set_are_left_out(run):
+    (run / "config.yaml").write_text("a: null\nb: ''\nc: []\nd: {e: {}}\nshown_0: 0\nshown_no: false\n")
+    settings = write_report(run)[1].read_text().split("## Settings")[1].split("### Evaluation")[0]
+    assert [line.split("`")[1] for line in settings.splitlines() if line.startswith("| `")] == ["shown_0", "shown_no"]
+
+
 def test_the_first_forty_questions_are_shown_and_the_rest_counted(run):
     html = write_report(run)[0].read_text()
     # 60 questions: 15 with the document, 45 without, of which 5 are over the limit.
@@ -180,11 +194,7 @@ def test_a_run_without_any_loss_has_no_training_figure(unmeasured_run):
 
 def test_the_card_knows_a_model_from_an_adapter(run):
     front = yaml.safe_load(write_model_card(run).read_text().split("---")[1])
-    assert front == {
-        "base_model": "Qwen/Qwen3-1.7B",
-        "library_name": "transformers",
-        "tags": ["afterword", "disc"],
-    }
+    assert front == {"base_model": "Qwen/Qwen3-1.7B", "library_name": "transformers", "tags": ["afterword", "disc"]}
     (run / "adapter_config.json").write_text("{}")
     card = write_model_card(run).read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "peft"
@@ -202,9 +212,7 @@ def test_a_page_is_written_whole_or_not_at_all(run, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full_disk)
     monkeypatch.setattr("pathlib.Path.replace", full_disk)
-    with pytest.raises(
-        CheckpointError, match=r"report\.html: cannot be written \(No space left.*afterword report"
-    ):
+    with pytest.raises(CheckpointError, match=r"report\.html: cannot be written \(No space left.*afterword report"):
         write_report(run)
     assert (run / "report.html").read_bytes() == before
     assert not list(run.glob(".*.tmp"))

@@ -32,9 +32,7 @@ def test_a_missing_file_is_named_with_the_remedy(run, name, write):
     assert not (run / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["config.yaml", "environment.json", "metrics.jsonl", "data.json", "state.json"]
-)
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json", "metrics.jsonl", "data.json", "state.json"])
 @pytest.mark.parametrize("content", [b'{"half": \n', b"[1, 2]\n", b"\xff\xfe\x00\n"])
 def test_a_broken_file_is_named_with_the_remedy(run, name, content):
     (run / name).write_bytes(content)
@@ -45,9 +43,7 @@ def test_a_broken_file_is_named_with_the_remedy(run, name, content):
 
 def test_broken_scores_name_the_field_and_the_command_that_measures(run):
     _edit(run / "scores.json", lambda raw: raw["scores"][2].pop("metric"))
-    with pytest.raises(
-        CheckpointError, match=r"scores\.json: broken \(scores\.2\.metric.*afterword evaluate"
-    ):
+    with pytest.raises(CheckpointError, match=r"scores\.json: broken \(scores\.2\.metric.*afterword evaluate"):
         load_run(run)
 
 
@@ -60,22 +56,43 @@ def test_scores_of_another_format_are_refused(run):
 def test_an_interval_that_is_no_pair_is_refused(run):
     for interval in (3, [1.0]):
         _edit(
-            run / "scores.json",
-            lambda raw, x=interval: raw["scores"][0].update(change={"value": 1, "interval_95": x}),
+            run / "scores.json", lambda raw, x=interval: raw["scores"][0].update(change={"value": 1, "interval_95": x})
         )
-        with pytest.raises(CheckpointError, match="interval_95"):
+        with pytest.raises(CheckpointError, match=r"scores\.0\.change\.interval_95"):
             load_run(run)
 
 
 def test_a_broken_metrics_row_is_named_by_its_line(run):
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
-    with pytest.raises(CheckpointError, match="line 2: it has no step"):
+    with pytest.raises(CheckpointError, match=r"line 2\.step: must be whole number, but is missing"):
+        load_run(run)
+
+
+def test_a_row_that_is_no_json_is_named_by_its_line(run):
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2\n{"step": 3}\n')
+    with pytest.raises(CheckpointError, match="line 3 column 1"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("data.json", lambda raw: raw.pop("documents"), "documents: must be whole number, but is missing"),
+        ("data.json", lambda raw: raw["sources"][1].update(documents="4"), r"sources\.1\.documents: .* not '4'"),
+        ("state.json", lambda raw: raw.update(seconds=[]), "seconds: must be number"),
+        ("scores.json", lambda raw: raw["answers"][3].pop("after"), r"answers\.3\.after: must be text"),
+        ("scores.json", lambda raw: raw["samples"].append("text"), r"samples\.2: must be mapping"),
+    ],
+)
+def test_a_field_that_is_missing_or_of_another_kind_is_named(run, name, change, message):
+    _edit(run / name, change)
+    with pytest.raises(CheckpointError, match=f"{re.escape(name)}: broken .{message}"):
         load_run(run)
 
 
 def test_the_half_row_of_a_killed_run_is_not_an_error(run):
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "train/lo')
-    assert load_run(run).metrics == ({"step": 1},)
+    assert load_run(run)["metrics"] == [{"step": 1}]
 
 
 def test_what_is_not_a_number_was_not_measured(run):
@@ -83,11 +100,9 @@ def test_what_is_not_a_number_was_not_measured(run):
         raw["scores"][0]["change"]["interval_95"][1] = float("inf")
 
     _edit(run / "scores.json", break_bound)
-    measured = load_run(run).measured
-    assert measured is not None
-    assert measured.scores[0].change is not None
-    assert measured.scores[0].change.interval_95 is None
-    assert measured.scores[-1].before is None
+    scores = load_run(run)["measured"]["scores"]
+    assert not scores[0]["change"]["interval_95"]
+    assert not scores[-1]["before"]
 
 
 def test_optional_keys_may_be_absent(run):

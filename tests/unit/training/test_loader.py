@@ -1,7 +1,5 @@
 """What a process is given to train depends on (seed, epoch, window) alone."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from afterword.corpus import read_corpus
 from afterword.methods import METHODS
 from afterword.training.loader import Examples, build_loader
 from afterword.training.steps import Draw, StepPlan, StepSampler
-from afterword.views import Reading, WholeDocument, prepare, special_tokens
+from afterword.views import Reading, prepare, special_tokens
 
 ROWS = [{"id": f"d{i}", "text": " ".join(f"Note {i} has part {j} here." for j in range(12))} for i in range(5)]
 
@@ -54,11 +52,6 @@ def test_another_epoch_another_window_and_another_seed_draw_anew(examples):
 def test_a_teachers_view_is_built_exactly_where_the_objective_reads_it(method, examples):
     example = examples(method)[Draw(0, 0)]
     assert (example.teacher_ids is not None) == method.objective.needs_teacher
-
-
-def test_a_view_with_a_teacher_and_an_objective_without_one_build_none(examples):
-    method = replace(METHODS["finetune"], view=WholeDocument(has_teacher=True))
-    assert examples(method)[Draw(0, 0)].teacher_ids is None
 
 
 def test_a_repeat_has_no_weight(examples):

@@ -25,15 +25,15 @@ def prepared(rows, folder, tokenizer, view=None, *, name="windows", **reading):
 
 def test_what_cannot_be_trained_is_counted_and_listed(tokenizer, tmp_path):
     windows = prepared([ONE, GOOD, SHORT], tmp_path, tokenizer)
-    assert windows.counts.skipped == {"one_sentence": 1, "too_short": 1}
+    assert windows.counts.skipped_windows == {"one_sentence": 1, "too_short": 1}
     assert [(s.location, s.reason) for s in windows.skipped] == [("one", "one_sentence"), ("short", "too_short")]
     assert [window.document for window in windows] == ["good"]
-    assert windows.counts.documents == windows.counts.windows == len(windows) == 1
+    assert windows.counts.trained_documents == windows.counts.windows == len(windows) == 1
 
 
 def test_documents_of_one_sentence_are_trained_by_fine_tuning(tokenizer, tmp_path):
     windows = prepared([ONE, GOOD, SHORT], tmp_path, tokenizer, WholeDocument())
-    assert windows.counts.skipped == {}
+    assert windows.counts.skipped_windows == {}
     assert [window.document for window in windows] == ["one", "good", "short"]
 
 
@@ -41,7 +41,7 @@ def test_a_token_strategy_skips_what_has_under_four_tokens(tokenizer, tmp_path):
     assert len(tokenizer("a.").input_ids) < 4 < len(tokenizer("Bob ran.").input_ids)
     rows = [{"id": "short", "text": "a."}, {"id": "long", "text": "Bob ran."}]
     windows = prepared(rows, tmp_path, tokenizer, SplitContext(strategy="random_token"))
-    assert windows.counts.skipped == {"too_short": 1}
+    assert windows.counts.skipped_windows == {"too_short": 1}
     assert [window.document for window in windows] == ["long"]
 
 
@@ -54,7 +54,7 @@ def test_windows_come_back_as_they_were_read(tokenizer, tmp_path):
     text = "Mara ran. " * 29 + "She slept."
     windows = prepared([{"id": "long", "text": text}, GOOD], tmp_path, tokenizer, max_length=60)
     assert windows.counts.split_documents == 1
-    assert windows.counts.documents == 2
+    assert windows.counts.trained_documents == 2
     long = [window for window in windows if window.document == "long"]
     ids = [token for window in long for token in window.token_ids[window.first_new_token :].tolist()]
     assert ids == tokenizer(text, add_special_tokens=False).input_ids

@@ -170,6 +170,7 @@ def test_windows_of_equal_sentences_by_hand(tokenizer, overlap, firsts, contexts
     text, length = " ".join(["Bread sells."] * 10), len(ids_of(tokenizer, "Bread sells."))
     windows = read(tokenizer, text, max_length=4 * length + 1, window_overlap=overlap, join="authors").windows
     assert [window.first_new_sentence for window in windows] == contexts
+    assert [window.first_new_token // length for window in windows] == contexts
     assert [start // length for start in new_starts(windows)] == list(range(10))
     new = [len(window.sentence_starts) - window.first_new_sentence for window in windows]
     assert np.cumsum([0, *new])[:-1].tolist() == firsts

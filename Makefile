@@ -1,0 +1,36 @@
+# Every target makes its own virtual environment in .venv from the pinned constraints.
+PYTHON3 ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install test demo check golden kills clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON3) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+demo: $(INSTALLED)
+	$(BIN)/python recipes/demo.py
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+# Accept new recorded losses. Say in CHANGELOG what moved and why.
+golden: $(INSTALLED)
+	rm -f tests/golden/losses.json
+	AFTERWORD_RECORD_GOLDEN=1 $(BIN)/python -m pytest tests/golden
+
+kills: $(INSTALLED)
+	$(BIN)/python benchmarks/kills.py --kills 20
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache

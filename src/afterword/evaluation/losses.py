@@ -1,0 +1,156 @@
+"""What the losses of two models say: what was learned, without questions, and how far the model drifted.
+
+Label-free learning (METHODS §5): how well the adapted model predicts sentences alone that it has read about.
+
+    a  mean NLL of the targets under the adapted model θ, without context
+    b  the same under the reference M0
+    c  the same under M0 with the document before them
+
+and KL(M0 with context ‖ model without), which plain domain adaptation does not lower for free. The same
+targets for every method, whatever it was trained on: five sentences a window, drawn by the seed.
+
+Drift: KL(M0 ‖ θ) per token relates to forgetting (arXiv:2602.16093). Bits per byte compare across tokenizers:
+the sum of nats over the sum of UTF-8 bytes, over ln 2.
+
+The one rule: losses come from hidden states through `hidden_losses`, as in training, so that no logits of a
+whole batch ever exist, and are summed by the unit that intervals are over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afterword.batching import Packing, micro_batches, to_device
+from afterword.evaluation.statistics import before_and_after, estimate, paired_change, ratio_of_means
+from afterword.models import causal_lm, context_length, head_of, load_adapted, load_tokenizer, trained_states
+from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
+from afterword.types import Batch, Example, Score, Segment, Window
+from afterword.views import SpecialTokens, SplitContext, special_tokens
+
+LEARNING_VERSION = DRIFT_VERSION = 1
+VIEW = SplitContext(strategy="sentence", targets=5, averaging="token")
+MIN_CONTEXT_GAIN_NATS = 0.2
+"""Below it (b − a) / (b − c) means nothing: on a tiny story model it reached 500 % (METHODS §5)."""
+_MICRO_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Models:
+    """The reference M0 and the adapted model θ. A model alone is its own reference, with nothing to compare."""
+
+    reference: Any
+    adapted: Any | None
+    tokenizer: Any
+    special: SpecialTokens
+    max_length: int
+
+
+def load_models(name: str, reference_name: str | None, max_length: int | None) -> Models:
+    """Both models in evaluation mode, on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    adapted = load_adapted(name).eval().to(device)
+    reference = load_adapted(reference_name).eval().to(device) if reference_name else None
+    tokenizer = load_tokenizer(name)
+    length = context_length(causal_lm(adapted).config, max_length)
+    pair = (adapted, None) if reference is None else (reference, adapted)
+    return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length)
+
+
+@torch.inference_mode()
+def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> dict[str, np.ndarray]:
+    """Sums over the scored positions of each unit, [units] float64. An example's `source` is its unit.
+
+    `positions` counts them; `nll_before` and `nll_after` are of M0 and θ, and `kl_before` and `kl_after` are
+    KL(M0 ‖ either) per position. Where examples have a teacher's view, the M0 that KL starts from reads that
+    view, and `nll_with_context` is its loss. What was not measured is not there.
+    """
+    sums: dict[str, np.ndarray] = {}
+    # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
+    packing = Packing(max(_MICRO_BATCH_TOKENS, models.max_length), "padded")
+    for cpu_batch in micro_batches(sorted(examples, key=_longest), packing):
+        batch = to_device(cpu_batch, models.reference.device)
+        for name, losses in _position_losses(models, batch):
+            np.add.at(sums.setdefault(name, np.zeros(units)), cpu_batch.sources.numpy(), losses.double().cpu().numpy())
+    return sums
+
+
+def _longest(example: Example) -> int:
+    rows = [segment.student_ids for segment in example.segments]
+    return max(len(row) for row in (*rows, example.teacher_ids) if row is not None)
+
+
+def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    nll, kl, ids = Prediction(), Distillation(forward_kl), batch.target_ids
+    source = before = (trained_states(models.reference, batch.student), head_of(models.reference))
+    yield "positions", torch.ones_like(batch.weights)
+    yield "nll_before", hidden_losses(nll, before, None, ids)
+    if batch.teacher is not None:
+        source = (trained_states(models.reference, batch.teacher), head_of(models.reference))
+        yield "nll_with_context", hidden_losses(nll, source, None, ids)
+        yield "kl_before", hidden_losses(kl, before, source, ids)
+    if models.adapted is not None:
+        after = (trained_states(models.adapted, batch.student), head_of(models.adapted))
+        yield "nll_after", hidden_losses(nll, after, None, ids)
+        yield "kl_after", hidden_losses(kl, after, source, ids)
+
+
+def learning_scores(models: Models, windows: Sequence[Window], task: str, *, seed: int = 0) -> list[Score]:
+    """a, b, c and the KL, means over documents of the mean nats per target token of each.
+
+    The share of the context's gain only where that gain is real.
+    """
+    unit = {name: i for i, name in enumerate(dict.fromkeys(window.document for window in windows))}
+    drawn = [VIEW.build(window, models.special, np.random.default_rng((seed, window.index))) for window in windows]
+    examples = [replace(example, source=unit[example.document]) for example in drawn]
+    sums = losses_by_unit(models, examples, len(unit))
+    mean = {name: values / sums["positions"] for name, values in sums.items()}
+    b, c, a = mean["nll_before"], mean["nll_with_context"], mean.get("nll_after")
+    kl_before, kl_after = mean["kl_before"], mean.get("kl_after")
+    details = {"targets": VIEW.targets, "seed": seed}
+    score = partial(Score, task=task, version=LEARNING_VERSION, n=len(unit), details=details)
+    scores = [
+        score(metric="target_nll_nats", better="lower", **before_and_after(b, a)),
+        score(metric="target_nll_with_context_nats", before=estimate(c)),
+        score(metric="kl_from_context_nats", better="lower", **before_and_after(kl_before, kl_after)),
+    ]
+    if a is None or kl_after is None:
+        return scores
+    shares = {"kl_from_context_relative_frac": ("lower", ratio_of_means(kl_after, kl_before))}
+    gain = paired_change(c, b)
+    if gain.value >= MIN_CONTEXT_GAIN_NATS and gain.interval_95 and gain.interval_95[0] > 0:
+        shares["share_of_context_gain_frac"] = ("higher", ratio_of_means(b - a, b - c))
+    return scores + [score(metric=name, better=better, after=share) for name, (better, share) in shares.items()]
+
+
+def drift_scores(
+    models: Models, texts: Sequence[tuple[Sequence[int], int]], task: str, details: dict[str, Any]
+) -> list[Score]:
+    """`kl_nats` per token (only with an adapted model) and `bits_per_byte`.
+
+    A text is one unit that fits the context: token ids, and the offset of the first that is scored, of whose
+    text the bytes are counted; what comes before is context.
+    """
+    examples = [_example(i, np.array(ids, np.int64), first) for i, (ids, first) in enumerate(texts)]
+    sums = losses_by_unit(models, examples, len(texts))
+    scored = [models.tokenizer.decode(ids[first:], skip_special_tokens=True) for ids, first in texts]
+    utf8_bytes = np.array([len(text.encode()) for text in scored], np.float64)
+    before, after = (sums[name] / math.log(2) if name in sums else None for name in ("nll_before", "nll_after"))
+    score = partial(Score, task=task, version=DRIFT_VERSION, n=len(texts), better="lower", details=details)
+    scores = [score(metric="bits_per_byte", **before_and_after(before, after, per=utf8_bytes))]
+    if models.adapted is None:
+        return scores
+    return [score(metric="kl_nats", after=ratio_of_means(sums["kl_after"], sums["positions"])), *scores]
+
+
+def _example(unit: int, ids: np.ndarray, first: int) -> Example:
+    positions = np.arange(max(1, first) - 1, len(ids) - 1)
+    segment = Segment(ids, positions, positions, ids[positions + 1], np.ones(len(positions), np.float32))
+    return Example(str(unit), unit, None, (segment,))
