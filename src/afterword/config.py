@@ -185,6 +185,9 @@ class AdaptSettings(Settings):
         """What was set of TrainingArguments, by their names there."""
         declared = {name: getattr(self, name) for name in _DECLARED if getattr(self, name) is not None}
         given = {name: getattr(self, name) for name in (*_GIVEN, "dataloader_num_workers")}
+        if not given["gradient_checkpointing"]:
+            # Its name changes between versions of transformers: said only when it is wanted.
+            del given["gradient_checkpointing"]
         evaluating = {"eval_strategy": "steps", "eval_steps": self.eval_steps} if self.eval_steps else {}
         return {**declared, **given, **evaluating, "report_to": list(self.report_to) or "none"}
 

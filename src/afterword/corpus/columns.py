@@ -36,7 +36,8 @@ class CorpusOptions:
     skip_bad_rows: bool = False
     """Skip rows that are broken or not UTF-8, counted and listed, instead of stopping at the first."""
     max_document_mib: float = 64.0
-    """In UTF-8, at most 1024. A larger document, line or text file stops the reading; it is never cut."""
+    """In UTF-8, at most 1024. A larger document, line or text file stops the reading; it is never cut.
+    A .json file, which has to be in memory whole, may be eight times as large."""
     streaming: bool = False
     """Read data-set ids through the streaming interface of datasets, without downloading them first."""
     max_documents: int | None = None
@@ -150,17 +151,17 @@ def _document(row: Any, text_column: Any, options: CorpusOptions, defaults: dict
     if not isinstance(text, str):
         return BadRowError("broken", f"the {where} must be a string, not {text!r:.40}")
     labels: dict[str, Any] = {part: _label(parts.get(part)) or _label(default) for part, default in defaults.items()}
-    return _problem_of(text) or Document(text=text, **labels)
+    return problem_of(text) or Document(text=text, **labels)
 
 
-def _problem_of(text: str) -> BadRowError | None:
+def problem_of(text: str) -> BadRowError | None:
+    """Why a text cannot be used, if it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a} in its line {line})"
-        remedy = "Convert a file that is not UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8"
-        return BadRowError("undecodable", f"{problem}. {remedy}")
+        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a}, its line {line})."
+        return BadRowError("undecodable", f"{problem} Convert a file that is not UTF-8: iconv -f WINDOWS-1252 -t UTF-8")
     return None if text.strip() else BadRowError("empty", "nothing but whitespace")
 
 

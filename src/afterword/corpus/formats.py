@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from afterword.corpus.columns import BadRowError, CorpusOptions, Origin, Rows, find_columns, numbered
+from afterword.corpus.columns import BadRowError, CorpusOptions, Origin, Rows, find_columns, numbered, problem_of
 from afterword.corpus.html import read_html
 from afterword.errors import DataError
 
@@ -78,7 +78,8 @@ def _text_rows(origin: Origin, options: CorpusOptions) -> Rows:
 
 
 def _html_rows(origin: Origin, options: CorpusOptions) -> Rows:
-    yield "", read_html(read_whole(origin.shown, options.max_document_bytes))
+    markup = read_whole(origin.shown, options.max_document_bytes)
+    yield "", problem_of(markup) or read_html(markup)
 
 
 def _jsonl_rows(origin: Origin, options: CorpusOptions) -> Rows:
@@ -99,11 +100,12 @@ def _json_rows(origin: Origin, options: CorpusOptions) -> Rows:
     content = _parsed(read_whole(origin.shown, 8 * options.max_document_bytes, "8 × max_document_mib"))
     if isinstance(content, BadRowError):
         # Many tools write JSON lines under this ending: after the first row, the rest is too much.
-        return _jsonl_rows(origin, options) if "Extra data" in str(content) else iter([("", content)])
+        yield from _jsonl_rows(origin, options) if "Extra data" in str(content) else [("", content)]
+        return
     values = content.values() if isinstance(content, dict) else ()
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     rows = lists[0] if len(lists) == 1 else content
-    return numbered(rows if isinstance(rows, list) else [rows])
+    yield from numbered(rows if isinstance(rows, list) else [rows])
 
 
 def _csv_rows(origin: Origin, options: CorpusOptions) -> Rows:
@@ -129,25 +131,19 @@ def _csv_rows(origin: Origin, options: CorpusOptions) -> Rows:
 
 
 def _parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import ArrowException, parquet
 
     with open_bytes(origin.shown) as handle:
         try:
-            table = pq.ParquetFile(handle)
+            table = parquet.ParquetFile(handle)
             columns = find_columns(table.schema_arrow.names, options, origin.shown)
             # Batches small enough for rows of a few hundred KiB, large enough to be quick.
             batches = table.iter_batches(256, columns=list(set(columns.values())))
             yield from numbered(row for batch in batches for row in batch.to_pylist())
-        except pa.ArrowException as error:
+        except ArrowException as error:
             raise DataError(f"{origin.shown}: not a readable parquet file: {error}. Write it again.") from error
 
 
-ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = {
-    **dict.fromkeys((".txt", ".md", ".rst"), _text_rows),
-    **dict.fromkeys((".html", ".htm"), _html_rows),
-    ".jsonl": _jsonl_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
+ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = dict.fromkeys((".txt", ".md", ".rst"), _text_rows)
+ENDINGS |= dict.fromkeys((".html", ".htm"), _html_rows)
+ENDINGS |= {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}

@@ -35,5 +35,5 @@ def read_html(markup: str) -> Document:
             tag.insert_before(separator)
             if separator == "\n\n":
                 tag.insert_after(separator)
-    trimmed = re.sub(r" *\n *", "\n", soup.get_text().strip(" \n")).replace(_KEPT_SPACE, " ")
+    trimmed = re.sub(r" *\n *", "\n", soup.get_text().strip(" \n")).replace(_KEPT_SPACE, " ").rstrip()
     return Document("", re.sub(r"\n{3,}", "\n\n", trimmed), title)

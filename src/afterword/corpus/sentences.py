@@ -19,8 +19,7 @@ def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
     """
     code = language.strip().lower().replace("_", "-").partition("-")[0]
     if not re.fullmatch("[a-z]{2,3}", code):
-        rule = "must be an ISO 639 code such as de or pt-BR; where there is none, use en"
-        raise ConfigError(f"language: {rule}. Got {language!r}.")
+        raise ConfigError(f"language: must be an ISO 639 code such as de or pt-BR (or use en), got {language!r}.")
     # Half a surrogate pair cannot be handed to the splitter; one character stands in for one.
     readable = text.encode("utf-8", "replace").decode()
     pieces = ((end, readable[start:end].lstrip()) for start, end in _pieces(readable, code))

@@ -46,8 +46,7 @@ Source = tuple[SourceReport, Iterator[Record]]
 
 def find_sources(sources: Any, options: CorpusOptions) -> list[Source]:
     """The sources behind what was given. A DataError says what was tried where there is none."""
-    several = isinstance(sources, (list, tuple)) and not _are_documents(sources)
-    given = sources if several else [sources]
+    given = [sources] if not isinstance(sources, (list, tuple)) or _are_documents(sources) else sources
     if not given:
         raise DataError("no sources: give at least one file, folder, glob or data-set id.")
     labels = chain(["memory"], (f"memory-{n}" for n in count(2)))
@@ -70,8 +69,8 @@ def _is_written_like_a_path(name: str) -> bool:
 
 
 def _from_name(given: str | Path, options: CorpusOptions) -> Source:
-    label, name = str(given), os.path.expanduser(given)
-    folder, _, split = str(name).partition(":")
+    label, name = str(given), os.path.expanduser(str(given))
+    folder, _, split = (name, "", "") if os.path.lexists(name) else name.partition(":")
     if _is_saved(folder) or (split and os.path.isdir(folder)):
         return _from_data_set(folder, split, label, options)
     if os.path.isdir(name):
@@ -145,8 +144,7 @@ def _from_data_set(name: str, split: str, label: str, options: CorpusOptions) ->
         # save_to_disk writes each split to a folder of its name.
         loaded: Any = load_from_disk(os.path.join(name, split)) if _is_saved(name) else load_dataset(name, **named)
     except Exception as error:  # Whatever a library of readers for everything finds wrong.
-        reason = str(error).strip().partition("\n")[0]
-        problem = f"there is no such file or folder, and no data set could be loaded by this name ({reason})"
+        problem = f"there is no such file or folder, and no data set could be loaded by this name ({error!s:.200})"
         raise DataError(f"{label}: {problem}. Check the name and its split, written name:split.") from error
     splits = loaded if isinstance(loaded, Mapping) else {split: loaded}
     if len(splits) != 1:

@@ -20,7 +20,6 @@ from afterword.types import Document, Skipped
 
 _BATCH_BYTES = 8 * 2**20
 _ROW_BYTES = 2048  # What a row is taken to need beside its text: batches of short texts stay small, too.
-_LISTED = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +117,7 @@ class _Gathering:
         parts = [part.encode() for part in (kept.id, kept.title or "", kept.text)]
         if len(parts[-1]) > self.options.max_document_bytes:
             raise too_large(place, self.options.max_document_bytes)
-        for part in parts:
-            self.content.update(len(part).to_bytes(8, "little") + part)
+        self.content.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         self.labels.update(repr((kept.date, kept.source)).encode())
         self._id_of_text[digest] = kept.id
         self.documents, self.bytes = self.documents + 1, self.bytes + len(parts[-1]) + _ROW_BYTES
@@ -142,15 +140,14 @@ class _Gathering:
             problem = f"{skipped.source}, {skipped.location}: {skipped.detail}"
             raise DataError(f"{problem}. Repair it, or set skip_bad_rows: true to leave out such rows, counted.")
         report.skipped[skipped.reason] = report.skipped.get(skipped.reason, 0) + 1
-        if len(self.skipped) < _LISTED:
+        if len(self.skipped) < 1000:  # Listed; all are counted.
             self.skipped.append(skipped)
 
     def file_name(self) -> str:
         """Of all columns, so that no two corpora with different rows share it. A DataError where there is no row."""
         if not self.documents:
-            names = ", ".join(report.source for report in self.reports)
-            skipped = [report.skipped for report in self.reports if report.skipped] or "there was no row at all"
-            raise DataError(f"{names}: no documents. Skipped: {skipped}. Give a source that holds text.")
+            given = ", ".join(f"{r.source} (skipped: {r.skipped or 'no row at all'})" for r in self.reports)
+            raise DataError(f"{given}: no documents. Give a source that holds text.")
         return f"corpus-{hashlib.sha256(self.content.digest() + self.labels.digest()).hexdigest()[:16]}.arrow"
 
 

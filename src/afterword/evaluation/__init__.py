@@ -1,5 +1,5 @@
 """Learning, retention and drift: what a run learned and what it lost, with intervals."""
 
-from afterword.evaluation.measuring import Measurement, Scores, evaluate
+from afterword.evaluation.measuring import Scores, evaluate
 
-__all__ = ["Measurement", "Scores", "evaluate"]
+__all__ = ["Scores", "evaluate"]

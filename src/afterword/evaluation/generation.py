@@ -156,7 +156,7 @@ def own_samples(model: Any, tokenizer: Any, *, count: int = 64, new_tokens: int 
 def _start_ids(tokenizer: Any) -> list[int]:
     starts = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
     if not starts:
-        raise CheckpointError("tokenizer: has neither a BOS nor an EOS token to begin a text with. Set its bos_token.")
+        raise CheckpointError("tokenizer: has neither a BOS nor an EOS token to begin a text with. Set bos_token.")
     return starts[:1]
 
 

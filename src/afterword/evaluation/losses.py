@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from afterword.batching import Packing, micro_batches, to_device
+from afterword.config import EvaluateSettings
 from afterword.evaluation.statistics import before_and_after, estimate, paired_change, ratio_of_means
 from afterword.models import causal_lm, context_length, head_of, load_adapted, load_tokenizer, trained_states
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
@@ -39,7 +40,6 @@ LEARNING_VERSION = DRIFT_VERSION = 1
 VIEW = SplitContext(strategy="sentence", targets=5, averaging="token")
 MIN_CONTEXT_GAIN_NATS = 0.2
 """Below it (b − a) / (b − c) means nothing: on a tiny story model it reached 500 % (METHODS §5)."""
-_MICRO_BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,19 @@ class Models:
     tokenizer: Any
     special: SpecialTokens
     max_length: int
+    micro_batch_tokens: int = 4096
 
 
-def load_models(name: str, reference_name: str | None, max_length: int | None) -> Models:
+def load_models(name: str, settings: EvaluateSettings) -> Models:
     """Both models in evaluation mode, on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     adapted = load_adapted(name).eval().to(device)
-    reference = load_adapted(reference_name).eval().to(device) if reference_name else None
+    reference = load_adapted(settings.reference).eval().to(device) if settings.reference else None
     tokenizer = load_tokenizer(name)
-    length = context_length(causal_lm(adapted).config, max_length)
+    length = context_length(causal_lm(adapted).config, settings.max_length)
     pair = (adapted, None) if reference is None else (reference, adapted)
-    return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length)
+    special = special_tokens(tokenizer, "auto", "document")
+    return Models(*pair, tokenizer, special, length, settings.micro_batch_tokens)
 
 
 @torch.inference_mode()
@@ -74,7 +76,7 @@ def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> d
     """
     sums: dict[str, np.ndarray] = {}
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
-    packing = Packing(max(_MICRO_BATCH_TOKENS, models.max_length), "padded")
+    packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded")
     for cpu_batch in micro_batches(sorted(examples, key=_longest), packing):
         batch = to_device(cpu_batch, models.reference.device)
         for name, losses in _position_losses(models, batch):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation.generation import answered_prompts, own_samples
@@ -22,36 +23,6 @@ from afterword.evaluation.tasks import compare_tasks, run_tasks
 from afterword.models import ADAPTER_CONFIG, base_of_adapter, has_result, replace_file
 from afterword.types import Document, Score, Window
 from afterword.views import Reading, read_document
-
-_LEAST = {"max_documents": 1, "max_questions": 1, "samples": 0, "sample_tokens": 8, "answered_samples": 0, "seed": 0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What to measure. Everything here is written beside the scores."""
-
-    documents: Sequence[str] = ()
-    """Trained documents; those of the run when not given."""
-    held_out: Sequence[str] = ()
-    """Documents that were not trained; the run's `eval_documents` when not given."""
-    questions: str | None = None
-    general: Sequence[str] = ()
-    """Text of the kind that must not be forgotten."""
-    tasks: tuple[str, ...] = ()
-    tasks_limit: int | None = None
-    tasks_path: str | None = None
-    reference: str | None = None
-    """The model before; the run's base when not given."""
-    max_documents: int = 200
-    """Documents drawn from each set, by the seed, and windows of those. The number used is the n of each score."""
-    max_questions: int = 200
-    """Questions drawn, by the seed. The number asked is the n of each score."""
-    samples: int = 64
-    sample_tokens: int = 128
-    answered_samples: int = 10
-    max_length: int | None = None
-    language: str = "en"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,13 +38,11 @@ class Scores:
 
 
 def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command: str = "", **what: Any) -> Scores:
-    """Measure a run folder (against its base) or a model alone; see `Measurement` for the settings.
+    """Measure a run folder (against its base) or a model alone; see `EvaluateSettings` for what can be measured.
 
     Scores go to scores.json in `output_dir`, by default the run folder itself.
     """
-    name, asked, run = str(model), Measurement(**what), _run_settings(Path(model))
-    if low := [key for key, least in _LEAST.items() if getattr(asked, key) < least]:
-        raise ConfigError(f"{key}: must be at least {_LEAST[key]}, got {getattr(asked, key)}." for key in low)
+    name, asked, run = str(model), read_settings(what, EvaluateSettings), _run_settings(Path(model))
     folder = Path(output_dir) if output_dir else Path(name) if run else None
     if folder and folder.is_file():
         raise ConfigError(f"output_dir: {str(folder)!r} is a file. Give a folder for scores.json.")
@@ -82,7 +51,7 @@ def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command
     _measure(name, settings, _read(asked, run), result)
     if folder:
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
-        scores = {**about, "settings": asdict(settings), **asdict(result)}
+        scores = {**about, "settings": settings.model_dump(), **asdict(result)}
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
     return result
@@ -98,19 +67,20 @@ def _run_settings(folder: Path) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}). The run folder is damaged.") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 
 
-def _completed(asked: Measurement, name: str, run: Mapping[str, Any]) -> Measurement:
+def _completed(asked: EvaluateSettings, name: str, run: Mapping[str, Any]) -> EvaluateSettings:
     """Fill in what the run folder knows: its base, its documents, its held-out documents."""
     base = base_of_adapter(name) if (Path(name) / ADAPTER_CONFIG).is_file() else None
     known = {"reference": run.get("model_name_or_path", base), "documents": tuple(run.get("documents", ()))}
     known |= {"held_out": tuple(run.get("eval_documents", ())), "max_length": run.get("max_length")}
     filled = {key: getattr(asked, key) or value for key, value in known.items()}
-    return replace(asked, **filled, language=run.get("language", asked.language))
+    return asked.model_copy(update={**filled, "language": run.get("language", asked.language)})
 
 
-def _read(asked: Measurement, run: Mapping[str, Any]) -> dict[str, list[Document]]:
+def _read(asked: EvaluateSettings, run: Mapping[str, Any]) -> dict[str, list[Document]]:
     """Documents by part. Those of the run are read as it read them: the same columns, and no more of them."""
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
     options = CorpusOptions(**{option.name: run[option.name] for option in fields(CorpusOptions) if option.name in run})
@@ -119,14 +89,14 @@ def _read(asked: Measurement, run: Mapping[str, Any]) -> dict[str, list[Document
         for part in ("documents", "held_out", "general"):
             given = list(getattr(asked, part))
             if sources := given or own.get(part):
-                how = None if given else options
-                documents[part] = list(read_corpus(sources, cache_dir=Path(scratch) / part, options=how))
+                cache, how = Path(scratch) / part, None if given else options
+                documents[part] = list(read_corpus(sources, cache_dir=cache, options=how))
     return documents
 
 
-def _measure(name: str, settings: Measurement, documents: dict[str, list[Document]], result: Scores) -> None:
+def _measure(name: str, settings: EvaluateSettings, documents: dict[str, list[Document]], result: Scores) -> None:
     questions = load_questions(settings.questions) if settings.questions else ()
-    models = load_models(name, settings.reference, settings.max_length)
+    models = load_models(name, settings)
     for part, task in (("documents", "learning/trained"), ("held_out", "learning/held_out")):
         if part in documents:
             result.scores.extend(_learning(models, documents[part], task, settings))
@@ -153,14 +123,14 @@ def _drawn(items: Sequence[Any], count: int, seed: int) -> list[Any]:
     return [items[i] for i in sorted(np.random.default_rng(seed).permutation(len(items))[:count])]
 
 
-def _learning(models: Models, documents: list[Document], task: str, settings: Measurement) -> list[Score]:
+def _learning(models: Models, documents: list[Document], task: str, settings: EvaluateSettings) -> list[Score]:
     windows = [window for window in _windows(models, documents, settings) if VIEW.skip_reason(window) is None]
     if not windows:
         raise DataError(f"{task}: no document has a second sentence to be measured on. Give longer documents.")
     return learning_scores(models, windows, task, seed=settings.seed)
 
 
-def _windows(models: Models, documents: list[Document], settings: Measurement) -> list[Window]:
+def _windows(models: Models, documents: list[Document], settings: EvaluateSettings) -> list[Window]:
     """Of as many documents as are asked for, and as many of their windows, so that no long text takes for ever."""
     reading, count = Reading(max_length=models.max_length, language=settings.language), settings.max_documents
     drawn = _drawn(documents, count, settings.seed)
@@ -180,11 +150,11 @@ def _ask(models: Models, questions: Sequence[Question], documents: list[Document
         result.answers.extend(rows)
 
 
-def _own_text(models: Models, settings: Measurement, result: Scores) -> None:
+def _own_text(models: Models, settings: EvaluateSettings, result: Scores) -> None:
     tokens, seed, tokenizer = min(settings.sample_tokens, models.max_length // 2), settings.seed, models.tokenizer
     samples = own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
     texts = [(sample.token_ids, 1) for sample in samples]
     details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
     result.scores.extend(drift_scores(models, texts, "drift/own_samples", details))
-    shown = samples[: settings.answered_samples]
-    result.samples.extend(answered_prompts(models.reference, models.adapted, tokenizer, shown))
+    asked = samples[: settings.answered_samples]
+    result.samples.extend(answered_prompts(models.reference, models.adapted, tokenizer, asked))

@@ -27,9 +27,10 @@ def run_tasks(
 ) -> list[Score]:
     """The tasks' scores of one model or adapter folder, in `after`, a score for each metric and filter.
 
-    `include_path` is a folder with task files (.yaml) beside the harness's own. The chat template is applied
-    if the tokenizer has one, with few-shot examples as turns. Intervals are value ± 1.96 standard errors.
-    `limit` is in documents a task, None for all. Sets the global random seeds, as the harness does.
+    A task is a name that the harness knows, or a task's .yaml file; `include_path` is a folder with more of
+    them. The chat template is applied if the tokenizer has one, with few-shot examples as turns. Intervals are
+    value ± 1.96 standard errors. `limit` is in documents a task, None for all. Sets the global random seeds,
+    as the harness does.
     ConfigError where lm_eval is not installed or a task is unknown.
     """
     try:
@@ -59,9 +60,9 @@ def run_tasks(
 
 def _task_manager(task_manager_class: Any, names: Sequence[str], folder: str | None) -> Any:
     # Reading the harness's own thousands of files takes many seconds; tasks of one's own do not need them.
-    for include_defaults in (False, True) if folder else (True,):
+    for include_defaults in (False, True):
         manager = task_manager_class(include_path=folder, include_defaults=include_defaults)
-        unknown = [name for name in names if name not in manager.all_tasks]
+        unknown = [name for name in names if name not in manager.all_tasks and not Path(name).is_file()]
         if not unknown:
             return manager
     close = {name: difflib.get_close_matches(name, manager.all_tasks) for name in unknown}

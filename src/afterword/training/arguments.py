@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from afterword.methods import Method
@@ -27,7 +28,9 @@ _FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 
 def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
     """TrainingArguments with the method's declared defaults under `settings`."""
-    arguments = TrainingArguments(**{**_HOUSE, **method.defaults, **settings, **_FIXED})
+    # Without it, several processes on a machine without accelerators would each believe to be alone.
+    machine = {"use_cpu": not torch.accelerator.is_available()}
+    arguments = TrainingArguments(**{**_HOUSE, **machine, **method.defaults, **settings, **_FIXED})
     # Says that equal to the Trainer's default means chosen, not left alone.
     arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
     return arguments

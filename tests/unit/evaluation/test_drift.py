@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from afterword.config import EvaluateSettings
 from afterword.evaluation.losses import Models, drift_scores
-from afterword.evaluation.measuring import Measurement, _windows
+from afterword.evaluation.measuring import _windows
 from afterword.types import Document
 from afterword.views import special_tokens
 
 TEXTS = ("Mara Lind was born in Oslo.", "Größe: 5 €, naïve café.", "She moved to Bergen. There she founded a bakery.")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _models(tokenizer: Any, reference: Any, adapted: Any | None, max_length: int = 256) -> Models:
@@ -69,7 +79,7 @@ def test_a_model_alone_has_bits_per_byte_only(tokenizer: Any, build_model: Any):
 def test_windows_of_a_long_document_score_every_token_once(tokenizer: Any, build_model: Any):
     models = _models(tokenizer, build_model(), None, max_length=32)
     text = " ".join(TEXTS * 3)
-    windows = _windows(models, [Document("long", text)], Measurement())
+    windows = _windows(models, [Document("long", text)], EvaluateSettings())
     assert len(windows) > 3
     texts = [([0, *w.token_ids], 1 + w.first_new_token) for w in windows]
     scored = np.concatenate([ids[first:] for ids, first in texts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,14 @@ import torch
 from afterword.evaluation.losses import VIEW, Models, learning_scores
 from afterword.types import Document, Score, Window
 from afterword.views import Reading, SpecialTokens, read_document, special_tokens
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _models(tokenizer: Any, reference: Any, adapted: Any | None) -> Models:
@@ -34,17 +43,18 @@ def _windows(models: Models, documents: list[dict[str, str]]) -> list[Window]:
 
 @torch.no_grad()
 def _logprobs(model: Any, ids: np.ndarray, positions: np.ndarray) -> torch.Tensor:
-    return copy.deepcopy(model).double()(torch.tensor(ids)[None]).logits[0, positions].log_softmax(-1)
+    return model(torch.tensor(ids)[None]).logits[0, positions].log_softmax(-1)
 
 
 def _by_hand(models: Models, windows: list[Window], seed: int) -> dict[str, float]:
+    reference, dense = (copy.deepcopy(model).double() for model in (models.reference, models.adapted))
     per_document: dict[str, list[list[float]]] = {}
     for window in windows:
         example = VIEW.build(window, models.special, np.random.default_rng((seed, window.index)))
         for s in example.segments:
-            with_context = _logprobs(models.reference, example.teacher_ids, s.teacher_positions)
-            alone = _logprobs(models.reference, s.student_ids, s.student_positions)
-            adapted = _logprobs(models.adapted, s.student_ids, s.student_positions)
+            with_context = _logprobs(reference, example.teacher_ids, s.teacher_positions)
+            alone = _logprobs(reference, s.student_ids, s.student_positions)
+            adapted = _logprobs(dense, s.student_ids, s.student_positions)
             for i, target in enumerate(s.target_ids):
                 kl = [float((with_context[i].exp() * (with_context[i] - q[i])).sum()) for q in (alone, adapted)]
                 row = [-float(p[i, target]) for p in (adapted, alone, with_context)]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import afterword
 from afterword.errors import CheckpointError, ConfigError
-from afterword.evaluation import Measurement, evaluate
+from afterword.evaluation import evaluate
 
 QUICK = {"samples": 3, "sample_tokens": 12, "answered_samples": 2}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +107,9 @@ def test_errors_are_named(run: Path, model_folder: Path, files: Path, tmp_path: 
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(ConfigError, match="no finished model"):
         evaluate(tmp_path)
-    with pytest.raises(ConfigError, match=r"max_questions: must be at least 1, got 0\."):
+    with pytest.raises(ConfigError, match="max_questions"):
         evaluate(run, max_questions=0)
     with pytest.raises(ConfigError, match="is a file"):
         evaluate(run, output_dir=files / "docs.jsonl")
     with pytest.raises(CheckpointError, match="nowhere"):
         evaluate(run, reference="./nowhere")
-
-
-def test_settings_are_the_documented_ones():
-    assert (Measurement().max_documents, Measurement().max_questions, Measurement().samples) == (200, 200, 64)

@@ -114,7 +114,7 @@ def _by_metric(scores: list[Score]) -> dict[str, Score]:
 
 def test_a_local_task_is_scored_as_by_hand(folder: Path):
     lm_eval = pytest.importorskip("lm_eval")
-    scores = _by_metric(run_tasks(str(folder / "model"), ["tiny_choice"], include_path=str(folder)))
+    scores = _by_metric(run_tasks(str(folder / "model"), [str(folder / "tiny.yaml")]))
     accuracy, brier = scores["acc"], scores["brier_score"]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "model")
     assert accuracy.after is not None

@@ -1,0 +1,79 @@
+"""README is run: every command of its "Use" block, its Python example, and its table of methods."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afterword.methods import METHODS
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def _block(heading: str, language: str = "") -> str:
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, documents: Any) -> Path:
+    """What README's names stand for: a model, documents, questions, general text."""
+    folder = tmp_path_factory.mktemp("readme")
+    rows = "".join(json.dumps(row) + "\n" for row in documents)
+    (folder / "documents.jsonl").write_text(rows)
+    question = {"question": "Where did she move?", "answer": "Bergen", "document": "doc-0"}
+    (folder / "quiz.jsonl").write_text(json.dumps(question) + "\n")
+    (folder / "notes.txt").write_text("It rained all day. The cat slept. Nobody went out.")
+    return folder
+
+
+def _run(command: str, workplace: Path, model_folder: Path, monkeypatch: Any, capsys: Any) -> str:
+    from afterword import cli
+
+    names = {"MODEL": str(model_folder), "DOCUMENTS": "documents.jsonl"}
+    words = [names.get(word, word) for word in shlex.split(command, comments=True)]
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", words)
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert not stop.code, f"{command}: {capsys.readouterr().err}"
+    return capsys.readouterr().out
+
+
+def test_every_command_of_the_use_block_runs(
+    workplace: Path, model_folder: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    commands = [line for line in _block("Use").splitlines() if line.startswith("afterword ")]
+    assert len(commands) >= 5
+    # In README's order: a run is made before it is measured and reported.
+    outputs = [_run(command, workplace, model_folder, monkeypatch, capsys) for command in commands]
+    assert all(outputs)
+    run = workplace / "runs" / "docs"
+    for name in ("config.yaml", "command.txt", "environment.json", "metrics.jsonl", "data.json", "scores.json"):
+        assert (run / name).is_file(), name
+    for name in ("report.html", "report.md", "README.md", "model.safetensors", "tokenizer.json"):
+        assert (run / name).is_file(), name
+
+
+def test_the_python_example_runs(
+    workplace: Path, model_folder: Path, tokenizer: Any, build_model: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(workplace)
+    code = _block("Use", "python").replace('"MODEL"', repr(str(model_folder))).replace('"docs/"', '"documents.jsonl"')
+    code = code.replace("runs/docs", "runs/python").replace('{"text": "…"}', '{"text": "It rains. It pours."}')
+    exec(compile(code, "README.md", "exec"), {"model": build_model("llama"), "tokenizer": tokenizer})
+    assert (workplace / "runs" / "python" / "model.safetensors").is_file()
+    assert (workplace / "runs" / "python" / "scores.json").is_file()
+
+
+def test_the_table_of_methods_is_the_registry() -> None:
+    table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README, re.DOTALL)[1]
+    rows = [f"| `{method.name}` | {method.summary} | {method.paper} |" for method in METHODS.values()]
+    assert table.splitlines() == ["| method | what it does | paper |", "|---|---|---|", *rows]
