@@ -18,28 +18,10 @@ if TYPE_CHECKING:
     from afterword.training import AdaptationTrainer, adapt, training_arguments
 
 __version__ = "0.1.0"
-_HOMES = {
-    "METHODS": "methods",
-    "AdaptationTrainer": "training",
-    "adapt": "training",
-    "evaluate": "evaluation",
-    "training_arguments": "training",
-    "write_report": "report",
-}
-
-__all__ = [
-    "METHODS",
-    "AdaptationTrainer",
-    "AfterwordError",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "TrainingError",
-    "adapt",
-    "evaluate",
-    "training_arguments",
-    "write_report",
-]
+_HOMES = {"METHODS": "methods", "evaluate": "evaluation", "write_report": "report"}
+_HOMES |= dict.fromkeys(("AdaptationTrainer", "adapt", "training_arguments"), "training")
+__all__ = ["METHODS", "AdaptationTrainer", "AfterwordError", "CheckpointError", "ConfigError", "DataError"]
+__all__ += ["TrainingError", "adapt", "evaluate", "training_arguments", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,9 @@ How an optimizer step is cut here changes no gradient: weights travel with their
 weights over the whole step divides once, in the trainer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from afterword.types import Batch, Example, Segment, View
 
 T = TypeVar("T")
+Moved = TypeVar("Moved", Batch, View)
 Layout = str
 """`packed`: all sequences in one row, positions restart. `padded`: a row each, with an attention mask."""
 
@@ -36,13 +35,12 @@ def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
     An example too large for one batch is split by segments; each part reads the teacher's view again.
     """
     budget, layout = packing.micro_batch_tokens, packing.layout
-    pieces = [
-        replace(example, segments=tuple(segments))
-        for example in examples
-        for segments in _grouped(
-            example.segments, lambda segments: _size(map(_student_tokens, segments), layout) <= budget
-        )
-    ]
+
+    def parts(example: Example) -> Iterator[Example]:
+        for segments in _grouped(example.segments, lambda group: _size(map(_student_tokens, group), layout) <= budget):
+            yield replace(example, segments=tuple(segments))
+
+    pieces = [part for example in examples for part in parts(example)]
     groups = _grouped(pieces, lambda group: max(_sizes(group, layout)) <= budget)
     return [build_batch(group, layout) for group in groups]
 
@@ -68,20 +66,15 @@ def without_weight(example: Example) -> Example:
     return replace(example, segments=tuple(replace(s, weights=np.zeros_like(s.weights)) for s in example.segments))
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on a device."""
-    return replace(
-        batch,
-        student=_view_to(batch.student, device),
-        teacher=_view_to(batch.teacher, device) if batch.teacher else None,
-        **{name: getattr(batch, name).to(device) for name in ("target_ids", "weights", "sources")},
-    )
+def to_device(item: Moved, device: torch.device) -> Moved:
+    """The batch, or the view, with all its tensors on a device."""
 
+    def moved(value: Any) -> Any:
+        if isinstance(value, View):
+            return to_device(value, device)
+        return value.to(device) if isinstance(value, Tensor) else value
 
-def _view_to(view: View, device: torch.device) -> View:
-    mask = None if view.attention_mask is None else view.attention_mask.to(device)
-    moved = {name: getattr(view, name).to(device) for name in ("input_ids", "position_ids", "trained")}
-    return replace(view, attention_mask=mask, **moved)
+    return replace(item, **{each.name: moved(getattr(item, each.name)) for each in fields(item)})
 
 
 def _teacher_view(examples: Sequence[Example], layout: Layout) -> View | None:

@@ -1,7 +1,5 @@
 """The command line. Options are the fields of the settings; nothing is declared twice."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import json
@@ -208,33 +206,23 @@ def _show_dry_run(estimate: Any) -> None:
 def _show_scores(result: Any) -> None:
     table = Table("measured on", "quantity", "n", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0))
     for score in result.scores:
-        cells = (_cell(score.before), _cell(score.after), _cell(score.change, interval=True))
-        table.add_row(score.task, score.metric, f"{score.n:,}", *cells)
+        before, after = ("–" if part is None else f"{part.value:.4g}" for part in (score.before, score.after))
+        change = f"{score.change.value:+.4g}" if score.change else "–"
+        if score.change and score.change.interval_95:
+            change += " [{:+.4g}, {:+.4g}]".format(*score.change.interval_95)
+        table.add_row(score.task, score.metric, f"{score.n:,}", before, after, change)
     out.print(table)
     for note in result.notes:
         _say(f"Note: {note}")
 
 
-def _cell(estimate: Any, *, interval: bool = False) -> str:
-    if estimate is None:
-        return "–"
-    if interval and estimate.interval_95:
-        low, high = estimate.interval_95
-        return f"{estimate.value:+.4g} [{low:+.4g}, {high:+.4g}]"
-    return f"{estimate.value:.4g}"
-
-
 def _show_rows(rows: list[tuple[str, str]]) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        _say(f"{name:<{width}}  {value}")
 
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

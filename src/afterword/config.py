@@ -4,8 +4,6 @@ Names that transformers or peft gave keep their names. A setting whose value is 
 declaration, or the model.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -21,27 +19,6 @@ from afterword.views.reading import Bos, Join
 from afterword.views.segments import Averaging
 from afterword.views.split_context import Strategy
 
-_METHOD = ("strategy", "targets", "suffix_tokens", "temperature", "averaging", "join", "bos")
-"""Settings that belong to some methods and are passed to them."""
-_DECLARED = [
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-]
-"""Fields of TrainingArguments that follow the method's declaration when not given."""
-_GIVEN = [
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "seed",
-    "save_steps",
-    "save_total_limit",
-    "push_to_hub",
-]
-"""Fields of TrainingArguments with a default of our own."""
 _DECIDED_ELSEWHERE = {
     "output_dir": "output_dir",
     "per_device_train_batch_size": "documents_per_step",
@@ -179,17 +156,20 @@ class AdaptSettings(Settings):
 
     def method_settings(self) -> dict[str, Any]:
         """What was set of the method's own settings."""
-        return {name: getattr(self, name) for name in _METHOD if getattr(self, name) is not None}
+        return {name: value for name, value in self._panel("Method").items() if name != "method" and value is not None}
 
     def training_settings(self) -> dict[str, Any]:
         """What was set of TrainingArguments, by their names there."""
-        declared = {name: getattr(self, name) for name in _DECLARED if getattr(self, name) is not None}
-        given = {name: getattr(self, name) for name in (*_GIVEN, "dataloader_num_workers")}
-        if not given["gradient_checkpointing"]:
-            # Its name changes between versions of transformers: said only when it is wanted.
-            del given["gradient_checkpointing"]
+        # A switch that is off is not said: gradient_checkpointing has another name in newer versions.
+        given = {n: v for n, v in self._panel("Optimizer").items() if v is not None and v is not False}
+        names = ("save_steps", "save_total_limit", "push_to_hub", "dataloader_num_workers")
         evaluating = {"eval_strategy": "steps", "eval_steps": self.eval_steps} if self.eval_steps else {}
-        return {**declared, **given, **evaluating, "report_to": list(self.report_to) or "none"}
+        ours = {**{name: getattr(self, name) for name in names}, "report_to": list(self.report_to) or "none"}
+        return {**given, **ours, **evaluating}
+
+    def _panel(self, panel: str) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {name: getattr(self, name) for name, field in fields.items() if _extra(field)["panel"] == panel}
 
 
 class EvaluateSettings(Settings):

@@ -1,7 +1,5 @@
 """The registry: a method is a declaration in a short file of its own and one line here."""
 
-from __future__ import annotations
-
 from afterword.errors import ConfigError, nearest
 from afterword.methods import disc, finetune
 from afterword.methods.method import Method

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from afterword.errors import ConfigError, nearest
@@ -31,33 +30,28 @@ class Method:
 
     def settings(self) -> dict[str, Any]:
         """The settings of this method and their defaults: the fields of its view and objective."""
-        return {name: getattr(part, name) for part, name in self._fields()}
+        parts: tuple[Any, ...] = (self.view, self.objective)
+        return {name: getattr(part, name) for part in parts for name in _settable(part)}
 
     def configured(self, **settings: Any) -> Method:
         """This method with some of its settings changed. A setting that it does not have is a ConfigError."""
-        unknown = [name for name in settings if name not in self.settings()]
-        if unknown:
-            raise ConfigError(self._unknown(name, settings[name]) for name in unknown)
-        view = _replaced(self.view, settings)
-        return dataclasses.replace(self, view=view, objective=_replaced(self.objective, settings))
-
-    def _unknown(self, name: str, value: Any) -> str:
-        names = sorted(self.settings())
-        hint = nearest(name, names) or "Leave it out. "
-        return f"{name}: {value!r} has no meaning for {self.name}. {hint}Settings of {self.name}: {', '.join(names)}."
-
-    def _fields(self) -> Iterator[tuple[Any, str]]:
-        for part in (self.view, self.objective):
-            assert dataclasses.is_dataclass(part)
-            for item in dataclasses.fields(part):
-                if item.name not in _DECLARED:
-                    yield part, item.name
+        known = sorted(self.settings())
+        if unknown := [name for name in settings if name not in known]:
+            raise ConfigError(
+                f"{name}: {settings[name]!r} has no meaning for {self.name}. {nearest(name, known) or 'Leave it out. '}"
+                f"Settings of {self.name}: {', '.join(known)}."
+                for name in unknown
+            )
+        return replace(self, view=_changed(self.view, settings), objective=_changed(self.objective, settings))
 
 
 _DECLARED = {"divergence", "needs_teacher", "needs_eos", "anchored"}
 """Fields that make a method what it is; a person does not set them."""
 
 
-def _replaced(part: Any, settings: Mapping[str, Any]) -> Any:
-    names = {item.name for item in dataclasses.fields(part)} - _DECLARED
-    return dataclasses.replace(part, **{k: v for k, v in settings.items() if k in names})
+def _settable(part: Any) -> list[str]:
+    return [item.name for item in fields(part) if item.name not in _DECLARED]
+
+
+def _changed(part: Any, settings: Mapping[str, Any]) -> Any:
+    return replace(part, **{name: settings[name] for name in _settable(part) if name in settings})

@@ -5,8 +5,6 @@ a few [chunk, V] tensors whatever the number of positions. This is the one door 
 losses: a fused kernel replaces `hidden_losses` and nothing else.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint

@@ -9,8 +9,6 @@ A divergence at temperature τ is multiplied by τ², so that its gradient keeps
 (Hinton et al. 2015, arXiv:1503.02531, section 2).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

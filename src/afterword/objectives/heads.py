@@ -1,7 +1,5 @@
 """The last layer of a language model as plain tensors: hidden states in, float32 logits out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """What a method declares: which divergence, at which temperature, and whether it needs a teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,7 +1,5 @@
 """What the pages say, independent of how they look: HTML and Markdown are filled from the same values."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

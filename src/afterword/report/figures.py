@@ -1,7 +1,5 @@
 """Figures as inline SVG. Colours are the page's CSS variables, so that a figure follows light and dark."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO

@@ -1,7 +1,5 @@
 """The tables of templates/: what tasks and metrics are called, and what each file of a run must hold."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files

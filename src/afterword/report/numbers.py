@@ -1,7 +1,5 @@
 """How numbers are printed. The suffix of a metric's name decides; every page takes its digits from here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard

@@ -1,7 +1,5 @@
 """Scores in words and digits. The one rule: no conclusion without an interval."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 

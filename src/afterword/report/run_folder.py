@@ -1,7 +1,5 @@
 """What a run folder holds, read once and checked. Nothing after this file opens a file of the run."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Pages to disk, each whole or not at all. All that is printed is escaped, unless marked here as safe."""
 
-from __future__ import annotations
-
 import html
 import os
 import re
