@@ -30,7 +30,7 @@ _MIN_USER_TOKENS = 4
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """The text's own tokens, without BOS or EOS."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def user_turn(tokenizer: Any, content: str, *, reply_follows: bool = True) -> str:

@@ -94,7 +94,7 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """The tokens of a prompt. A chat template writes BOS and the like itself."""
     if tokenizer.chat_template:
         return token_ids(tokenizer, prompt)
-    ids = tokenizer(prompt)["input_ids"]
+    ids = tokenizer(prompt, verbose=False)["input_ids"]
     # A tokenizer that closes every text with EOS would end the prompt before the answer.
     return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 

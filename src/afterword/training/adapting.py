@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from afterword import models
 from afterword.batching import Packing
 from afterword.config import AdaptSettings, read_settings
-from afterword.corpus import Corpus, CorpusOptions
+from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
-from afterword.training.checkpoints import checkpoint_step
-from afterword.training.failures import explained
-from afterword.training.preparing import WORK_FOLDER, prepare_documents
+from afterword.training.checkpoints import checkpoint_step, explained
+from afterword.training.loader import WORK_FOLDER, as_windows
 from afterword.training.processes import is_main_process, main_process_first
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.trainer import AdaptationTrainer, checked_layout
-from afterword.views import Prepared, Reading, content_hash
+from afterword.views import Reading, content_hash
 
 
 @dataclass(frozen=True)
@@ -48,42 +46,6 @@ class RunResult:
     losses: tuple[float, float] | None = None
     """Mean training loss over the first and the last tenth of the steps, nats."""
     already_complete: bool = False
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Everything a run is made of, loaded and checked, before its first step."""
-
-    settings: AdaptSettings
-    method: Method
-    model: Any
-    tokenizer: Any
-    teacher: models.Teacher | None
-    corpus: Corpus
-    windows: Prepared
-    eval_windows: Prepared | None
-    packing: Packing
-    result_dtype: torch.dtype
-
-    def identity(self) -> Identity:
-        """The content that makes this run this run."""
-        return Identity(models.weights_fingerprint(self.model), content_hash(self.windows))
-
-    def trainer(self, output_dir: Path, callbacks: Sequence[TrainerCallback] = ()) -> AdaptationTrainer:
-        """The trainer over these parts."""
-        return AdaptationTrainer(
-            self.model,
-            arguments_of(self.settings, self.method, output_dir),
-            train_dataset=self.windows,
-            eval_dataset=self.eval_windows,
-            processing_class=self.tokenizer,
-            method=self.method,
-            teacher=self.teacher,
-            documents_per_step=self.settings.documents_per_step,
-            step_tokens=self.settings.step_tokens,
-            packing=self.packing,
-            callbacks=list(callbacks),
-        )
 
 
 def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **settings: Any) -> RunResult:
@@ -113,8 +75,8 @@ def run_adaptation(
     began_here = not folder.path.exists()
     with explained(folder.path):
         try:
-            parts = load_parts(settings, documents, folder.path)
-            identity = parts.identity()
+            trainer, data = load_trainer(settings, documents, folder.path)
+            identity = Identity(models.weights_fingerprint(trainer.model), content_hash(trainer.windows))
             folder.refuse_other_content(identity)
         except (AfterwordError, KeyboardInterrupt):
             # Nothing was trained: leave no trace of a run that could not begin.
@@ -123,56 +85,78 @@ def run_adaptation(
             raise
         if folder.is_finished():
             return RunResult(folder.path, folder.state()["steps"], already_complete=True)
-        return _train(parts, folder, identity, command or " ".join(sys.argv), console or Console(stderr=True))
+        known = (settings, identity, data, command or " ".join(sys.argv))
+        checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
+        result = _train(trainer, folder, checkpoint, console or Console(stderr=True))
+        _finish(trainer, folder, settings, identity, result)
+    return result
 
 
-def _train(parts: Parts, folder: RunFolder, identity: Identity, command: str, console: Console) -> RunResult:
-    started = time.perf_counter()
-    progress = RichProgress(console)
-    with _refused_by_trainer(parts.settings):
-        trainer = parts.trainer(folder.path, [MetricsWriter(folder.metrics), progress])
-    data = {**parts.corpus.to_json(), **parts.windows.to_json(), "steps": total_steps(trainer)}
-    checkpoint = main_process_first(lambda: folder.begin_or_resume(parts.settings, identity, data, command))
+def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, console: Console) -> RunResult:
+    started, progress = time.perf_counter(), RichProgress(console)
+    for callback in (MetricsWriter(folder.metrics), progress):
+        trainer.add_callback(callback)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         progress.stop()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    tenth = max(1, len(losses) // 10)
+    first_and_last = (sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth) if losses else None
+    resumed_from = checkpoint_step(checkpoint) if checkpoint else None
     seconds = time.perf_counter() - started
+    return RunResult(folder.path, trainer.state.global_step, seconds, resumed_from, first_and_last)
+
+
+def _finish(
+    trainer: AdaptationTrainer, folder: RunFolder, settings: AdaptSettings, identity: Identity, result: RunResult
+) -> None:
     if trainer.is_world_process_zero():
-        adapted = trainer.accelerator.unwrap_model(trainer.model)
-        merge = parts.settings.merge_adapter
-        models.save_result(adapted, parts.tokenizer, folder.path, dtype=parts.result_dtype, merge=merge)
-        folder.write_state("complete", identity, steps=trainer.state.global_step, seconds=seconds)
+        dtype = models.saved_dtype(models.load_config(settings.model_name_or_path))
+        adapted, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+        models.save_result(adapted, tokenizer, folder.path, dtype=dtype, merge=settings.merge_adapter)
+        folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
         shutil.rmtree(folder.path / WORK_FOLDER, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    if parts.settings.push_to_hub:
+    if settings.push_to_hub:
         trainer.push_to_hub()
-    resumed_from = checkpoint_step(checkpoint) if checkpoint else None
-    return RunResult(folder.path, trainer.state.global_step, seconds, resumed_from, _first_and_last(trainer))
 
 
-def load_parts(settings: AdaptSettings, documents: Any, run: Path) -> Parts:
-    """Load and check everything that a run needs. Cheap checks come before expensive ones."""
-    method, name = method_of(settings), settings.model_name_or_path
+def load_trainer(settings: AdaptSettings, documents: Any, run: Path) -> tuple[AdaptationTrainer, dict[str, Any]]:
+    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it."""
+    method, name, attention = method_of(settings), settings.model_name_or_path, settings.attn_implementation
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
-    reading = _reading(settings, config)
-    sources = documents if documents is not None else list(settings.documents)
-    read = main_process_first(lambda: _prepared(settings, sources, run, method, tokenizer, reading))
+    work, how = run / WORK_FOLDER, (method, tokenizer, _reading(settings, config))
+    corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
+    windows, held_out = as_windows(corpus, work / "train", *how), None
+    if settings.eval_documents:
+        held_out = as_windows(_read(list(settings.eval_documents), work / "eval", settings), work / "eval", *how)
     precision = resolved_precision(settings)
     # Under LoRA the base is frozen, so half precision loses nothing; peft keeps the adapters in float32.
     half = precision == "bf16" or (precision == "bf16_mixed" and settings.use_peft)
-    dtype, attention = torch.bfloat16 if half else torch.float32, settings.attn_implementation
-    model = models.load_model(name, dtype=dtype, attn_implementation=attention)
+    dtype = torch.bfloat16 if half else torch.float32
+    model, teacher = models.load_model(name, dtype=dtype, attn_implementation=attention), None
     models.refuse_foreign_tokenizer(tokenizer, model, name)
     layout = "padded" if settings.packing == "off" else checked_layout(model)
-    packing = Packing(max(settings.micro_batch_tokens, reading.max_length), layout)
-    teacher = None
+    packing = Packing(max(settings.micro_batch_tokens, how[-1].max_length), layout)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
     elif method.objective.needs_teacher:
-        teacher_dtype = _teacher_dtype(settings, dtype)
-        teacher = models.freeze(models.load_model(name, dtype=teacher_dtype, attn_implementation=attention))
-    return Parts(settings, method, model, tokenizer, teacher, *read, packing, models.saved_dtype(config))
+        twin = models.load_model(name, dtype=_teacher_dtype(settings, dtype), attn_implementation=attention)
+        teacher = models.freeze(twin)
+    data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer}
+    step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}
+    args = arguments_of(settings, method, run)
+    with _refused_by_trainer(settings):
+        trainer = AdaptationTrainer(model, args, method=method, teacher=teacher, **data, **step)
+    return trainer, {**corpus.to_json(), **windows.to_json(), "steps": trainer.total_steps}
+
+
+def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
+    if isinstance(sources, list) and not sources:
+        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
+    options = CorpusOptions(**{field.name: getattr(settings, field.name) for field in fields(CorpusOptions)})
+    return main_process_first(lambda: read_corpus(sources, cache_dir=work, options=options))
 
 
 def method_of(settings: AdaptSettings) -> Method:
@@ -203,31 +187,10 @@ def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
         raise ConfigError(f"{quoted[0] if quoted else 'trainer'}: {text}") from error
 
 
-def total_steps(trainer: AdaptationTrainer) -> int:
-    """Optimizer steps of the whole run."""
-    epochs = trainer.args.num_train_epochs
-    return trainer.args.max_steps if trainer.args.max_steps > 0 else int(-(-epochs * trainer.plan.steps_per_epoch // 1))
-
-
 def resolved_precision(settings: AdaptSettings) -> str:
     """`auto` decided for this machine."""
     usable = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return settings.precision if settings.precision != "auto" else "bf16_mixed" if usable else "float32"
-
-
-def _prepared(
-    settings: AdaptSettings, sources: Any, run: Path, method: Method, tokenizer: Any, reading: Reading
-) -> tuple[Corpus, Prepared, Prepared | None]:
-    options = CorpusOptions(
-        **{field.name: getattr(settings, field.name) for field in dataclasses.fields(CorpusOptions)}
-    )
-    if isinstance(sources, list) and not sources:
-        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
-    common = (run, method, tokenizer, reading)
-    corpus, windows = prepare_documents(sources, "train", *common, options=options)
-    if not settings.eval_documents:
-        return corpus, windows, None
-    return corpus, windows, prepare_documents(list(settings.eval_documents), "eval", *common, options=options)[1]
 
 
 def _reading(settings: AdaptSettings, config: Any) -> Reading:
@@ -244,17 +207,10 @@ def _teacher_dtype(settings: AdaptSettings, student: torch.dtype) -> torch.dtype
 
 
 def _lora(settings: AdaptSettings) -> models.LoraSettings:
-    names = ("r", "alpha", "dropout", "modules_to_save", "bias")
-    given = {name: getattr(settings, f"lora_{name}") for name in names}
-    modules = settings.lora_target_modules
-    targets = modules[0] if modules == ("all-linear",) else modules
-    return models.LoraSettings(**given, target_modules=targets, use_dora=settings.use_dora)
-
-
-def _first_and_last(trainer: AdaptationTrainer) -> tuple[float, float] | None:
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    tenth = max(1, len(losses) // 10)
-    return (sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth) if losses else None
+    values = {name.removeprefix("lora_"): value for name, value in settings.model_dump().items()}
+    if values["target_modules"] == ("all-linear",):
+        values["target_modules"] = "all-linear"
+    return models.LoraSettings(**{field.name: values[field.name] for field in fields(models.LoraSettings)})
 
 
 def quiet_libraries() -> None:

@@ -11,17 +11,10 @@ from transformers import TrainingArguments
 
 from afterword.methods import Method
 
-_HOUSE = {
-    # A row of metrics for every step; a hidden NaN is the one thing worse than a stop.
-    "logging_steps": 1,
-    "logging_nan_inf_filter": False,
-    "report_to": "none",
-    "disable_tqdm": True,
-    "save_strategy": "steps",
-    # The plain form: the fused one is another order of the same arithmetic.
-    "optim": "adamw_torch",
-    "dataloader_pin_memory": False,
-}
+_SEEN = {"logging_steps": 1, "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
+"""A row of metrics for every step; a hidden NaN is the one thing worse than a stop."""
+_PLAIN = {"save_strategy": "steps", "optim": "adamw_torch", "dataloader_pin_memory": False}
+"""The fused AdamW is another order of the same arithmetic."""
 _FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 """Not for a person to choose: batches are ours, and every parameter is reached in every step."""
 
@@ -30,7 +23,7 @@ def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
     """TrainingArguments with the method's declared defaults under `settings`."""
     # Without it, several processes on a machine without accelerators would each believe to be alone.
     machine = {"use_cpu": not torch.accelerator.is_available()}
-    arguments = TrainingArguments(**{**_HOUSE, **machine, **method.defaults, **settings, **_FIXED})
+    arguments = TrainingArguments(**{**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED})
     # Says that equal to the Trainer's default means chosen, not left alone.
     arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
     return arguments
@@ -50,5 +43,4 @@ def declared_arguments(method: Method, arguments: TrainingArguments) -> Training
     changed = {name: declared[name] for name in left if declared[name] != getattr(stock, name)}
     if changed:
         logging.getLogger(__name__).warning("The method %r declares %s", method.name, sorted(changed.items()))
-    own = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
-    return type(arguments)(**{**own, **changed})
+    return dataclasses.replace(arguments, **changed)

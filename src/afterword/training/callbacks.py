@@ -11,19 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-_NAMES = {
-    "loss": "train/loss_nats",
-    "grad_norm": "train/grad_norm",
-    "learning_rate": "train/learning_rate",
-    "tokens_per_second": "speed/tokens_per_second",
-    "peak_memory_gib": "memory/peak_gib",
-    "documents": "data/documents",
-    "student_tokens": "data/student_tokens",
-    "teacher_tokens": "data/teacher_tokens",
-    "eval_loss": "eval/loss_nats",
-    "eval_nll_nats": "eval/nll_nats",
-    "eval_seconds": "eval/seconds",
+_GROUPS = {
+    "train": {"loss": "loss_nats", "grad_norm": "grad_norm", "learning_rate": "learning_rate"},
+    "speed": {"tokens_per_second": "tokens_per_second"},
+    "memory": {"peak_memory_gib": "peak_gib"},
+    "data": {name: name for name in ("documents", "student_tokens", "teacher_tokens")},
+    "eval": {"eval_loss": "loss_nats", "eval_nll_nats": "nll_nats", "eval_seconds": "seconds"},
 }
+_NAMES = {theirs: f"{group}/{ours}" for group, names in _GROUPS.items() for theirs, ours in names.items()}
 """The Trainer's names → ours, which carry their units. What has no name here is not written."""
 _SECONDS_BETWEEN_LINES = 15.0
 

@@ -1,37 +1,30 @@
-"""Checkpoints that count: only whole ones, found by their manifests."""
+"""Checkpoints that count, which are only whole ones, and what is said of them when a run is ended from outside."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from afterword.errors import CheckpointError
+from safetensors import SafetensorError
+
+from afterword.errors import CheckpointError, TrainingError
 from afterword.models import is_complete
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+_NEARLY_FULL_BYTES = 2**20
 
 
-def last_complete_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint of a run whose every file is there and undamaged, or None."""
-    folders = [path for path in run.glob("checkpoint-*") if path.is_dir() and _NAME.fullmatch(path.name)]
-    for folder in sorted(folders, key=checkpoint_step, reverse=True):
-        if is_complete(folder):
-            return folder
-    return None
+class Interrupted(TrainingError):  # noqa: N818  the name says what happened, as KeyboardInterrupt does
+    """Stopped by the person at the keyboard."""
 
-
-def require_complete(folder: Path) -> Path:
-    """The folder, if it is a whole checkpoint; CheckpointError otherwise. Never a resume without optimizer state."""
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"resume_from_checkpoint: {str(folder)!r} is no folder. Give a checkpoint-N folder of a run."
-        )
-    if not is_complete(folder):
-        raise CheckpointError(
-            f"resume_from_checkpoint: {str(folder)!r} is not whole: its manifest is missing, or a file that it lists is "
-            "missing or changed. Resume from an earlier checkpoint."
-        )
-    return folder
+    exit_code = 130
 
 
 def checkpoint_step(folder: Path) -> int:
@@ -39,3 +32,59 @@ def checkpoint_step(folder: Path) -> int:
     match = _NAME.fullmatch(folder.name)
     assert match, folder
     return int(match.group(1))
+
+
+def last_complete_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint of a run whose every file is there and undamaged, or None."""
+    folders = [path for path in run.glob("checkpoint-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return next(filter(is_complete, sorted(folders, key=checkpoint_step, reverse=True)), None)
+
+
+def require_complete(folder: Path) -> Path:
+    """The folder, if it is a whole checkpoint; CheckpointError otherwise. Never a resume without optimizer state."""
+    if is_complete(folder):
+        return folder
+    problem = (
+        "is not whole: a file of it, or its manifest, is missing or changed" if folder.is_dir() else "is no folder"
+    )
+    raise CheckpointError(
+        f"resume_from_checkpoint: {str(folder)!r} {problem}. Give a whole checkpoint-N folder of a run."
+    )
+
+
+@contextlib.contextmanager
+def explained(run: Path) -> Iterator[None]:
+    """Turn interrupt, full disk and lack of memory into a TrainingError that says what is left and what to do."""
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError, OSError, RuntimeError, SafetensorError) as error:
+        explanation = None if isinstance(error, TrainingError) else _explanation(error, run)
+        if explanation is None:
+            raise
+        raise explanation from error
+
+
+def _explanation(error: BaseException, run: Path) -> TrainingError | None:
+    text = str(error).lower()
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(f"Interrupted. {_kept(run)}")
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        remedy = "Lower micro_batch_tokens (changes no gradient) or max_length; use gradient_checkpointing or use_peft."
+        return TrainingError(f"Out of memory. {_kept(run)} {remedy}")
+    if _is_full(error, text, run):
+        problem = f"output_dir: the disk of {str(run)!r} is full or does not take the file."
+        return TrainingError(f"{problem} {_kept(run)} Free some space, or lower save_total_limit.")
+    return None
+
+
+def _is_full(error: BaseException, text: str, run: Path) -> bool:
+    if getattr(error, "errno", None) in _FULL or any(words in text for words in _WRITE_FAILED):
+        return True
+    writing = isinstance(error, SafetensorError) or "pytorchstreamwriter" in text
+    return writing and shutil.disk_usage(run).free < _NEARLY_FULL_BYTES
+
+
+def _kept(run: Path) -> str:
+    if checkpoint := last_complete_checkpoint(run):
+        return f"{checkpoint.name} is intact; the same command resumes from it."
+    return "No checkpoint had been written yet; the same command starts again."

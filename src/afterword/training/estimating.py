@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from afterword.config import AdaptSettings
 from afterword.objectives.chunked import LOGITS_WORKSPACE_MIB
-from afterword.training.adapting import load_parts, total_steps
+from afterword.training.adapting import load_trainer
 from afterword.training.steps import Draw
 from afterword.training.trainer import AdaptationTrainer
 
@@ -42,34 +41,31 @@ class DryRun:
 def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
-        parts = load_parts(settings, documents, Path(scratch))
-        trainer = parts.trainer(Path(scratch))
-        totals = _totals(trainer)
+        trainer, data = load_trainer(settings, documents, Path(scratch))
+        totals, steps = _totals(trainer), trainer.total_steps
         seconds_per_token, activations = _measured(trainer)
-        steps = total_steps(trainer)
-        epochs = steps / trainer.plan.steps_per_epoch
+        read = (totals["student_tokens"] + totals["teacher_tokens"]) * steps / trainer.plan.steps_per_epoch
         parameters = list(trainer.model.parameters())
-        return DryRun(
-            data={**parts.corpus.to_json(), **parts.windows.to_json()},
-            totals=totals,
-            steps=steps,
-            parameters=sum(p.numel() for p in parameters),
-            trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-            seconds=seconds_per_token * epochs * (totals["student_tokens"] + totals["teacher_tokens"]),
-            weights_gib=_weight_bytes(trainer) / 2**30,
-            activations_gib=activations / 2**30 + 6 * LOGITS_WORKSPACE_MIB / 1024,
-        )
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        teacher = trainer.teacher.model if trainer.teacher else trainer.model
+        twin = teacher.parameters() if teacher is not trainer.model else ()
+        weights = sum(p.numel() * p.element_size() for p in (*parameters, *twin))
+        # Gradient and two moments, in float32.
+        held_gib = (weights + 12 * trained) / 2**30
+        passing_gib = activations / 2**30 + 6 * LOGITS_WORKSPACE_MIB / 1024
+        counts = (steps, sum(p.numel() for p in parameters), trained)
+        return DryRun(data, totals, *counts, seconds_per_token * read, held_gib, passing_gib)
 
 
 def _totals(trainer: AdaptationTrainer) -> dict[str, int]:
-    examples, totals = trainer.train_dataset, Counter[str]()
+    totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
     for index in range(len(trainer.windows)):
-        example = examples[Draw(index, 0)]
+        example = trainer.train_dataset[Draw(index, 0)]
         totals["targets"] += len(example.segments)
         totals["trained_positions"] += sum(len(s.target_ids) for s in example.segments)
         totals["student_tokens"] += sum(len(s.student_ids) for s in example.segments)
         totals["teacher_tokens"] += len(example.teacher_ids) if example.teacher_ids is not None else 0
-    return dict(totals)
+    return totals
 
 
 def _measured(trainer: AdaptationTrainer) -> tuple[float, int]:
@@ -77,14 +73,14 @@ def _measured(trainer: AdaptationTrainer) -> tuple[float, int]:
     steps = list(itertools.islice(trainer.get_train_dataloader(), _TIMED_STEPS))
     # Also the warm-up of what is timed next.
     activations = max(_saved_bytes(trainer, batches) for batches in steps)
-    started, tokens = time.perf_counter(), 0
+    started = time.perf_counter()
     for batches in steps:
         count = trainer._get_num_items_in_batch([batches], trainer.args.device)
         trainer.training_step(trainer.model, batches, count)
-        tokens += sum(b.student.tokens + (b.teacher.tokens if b.teacher else 0) for b in batches)
         trainer.model.zero_grad()
     if trainer.args.device.type == "cuda":
         torch.cuda.synchronize()
+    tokens = trainer.step_counts["student_tokens"] + trainer.step_counts["teacher_tokens"]
     return (time.perf_counter() - started) / tokens, activations
 
 
@@ -95,20 +91,12 @@ def _saved_bytes(trainer: AdaptationTrainer, batches: Any) -> int:
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # Held until it is counted: a freed storage's address would be given out again.
         loss = trainer.compute_loss(trainer.model, max(batches, key=lambda batch: batch.student.tokens))
-    total = sum(saved.values())
+    total = sum(size for place, size in saved.items() if place not in weights)
     del loss
     return total
-
-
-def _weight_bytes(trainer: AdaptationTrainer) -> int:
-    held = {id(module): module for module in (trainer.model, getattr(trainer.teacher, "model", trainer.model))}
-    weights = sum(p.numel() * p.element_size() for module in held.values() for p in module.parameters())
-    # Gradient and two moments, in float32.
-    return weights + 12 * sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)

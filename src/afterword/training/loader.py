@@ -1,10 +1,10 @@
-"""From draws to micro-batches, in worker processes if asked for."""
+"""From documents to windows, and from draws of windows to micro-batches, in worker processes if asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,30 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from afterword.batching import Packing, micro_batches, without_weight
+from afterword.corpus import Corpus, read_corpus
 from afterword.methods import Method
+from afterword.training.processes import main_process_first
 from afterword.training.steps import Draw, StepSampler
-from afterword.types import Batch, Example
-from afterword.views import Prepared, SpecialTokens
+from afterword.types import Example
+from afterword.views import Prepared, Reading, SpecialTokens, prepare, special_tokens
+
+WORK_FOLDER = ".work"
+"""Inside the run folder: the corpus and its windows in Arrow. Removed when the run is finished."""
+
+
+def as_windows(documents: Any, work: Path, method: Method, tokenizer: Any, reading: Reading) -> Prepared:
+    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
+    if isinstance(documents, Prepared):
+        return documents
+    view = method.view
+    special = special_tokens(tokenizer, view.bos, view.join)
+    how = replace(reading, join=view.join, anchored=view.anchored)
+
+    def read() -> Prepared:
+        corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
+        return prepare(corpus, tokenizer, special, how, view, work / "windows.arrow")
+
+    return main_process_first(read)
 
 
 @dataclass(frozen=True)
@@ -43,23 +63,14 @@ class StepLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on to the sampler, which decides the order."""
-        sampler = self.batch_sampler
-        assert isinstance(sampler, StepSampler)
-        sampler.set_epoch(epoch)
+        assert isinstance(self.batch_sampler, StepSampler)
+        self.batch_sampler.set_epoch(epoch)
 
 
 def build_loader(examples: Examples, sampler: StepSampler, packing: Packing, **options: Any) -> StepLoader:
     """The loader of one process. `options` are the DataLoader's own: workers, pinning, prefetching."""
-    return StepLoader(
-        examples,
-        batch_sampler=sampler,
-        collate_fn=partial(_collate, packing=packing),
-        # A generator of its own: the loader would draw its workers' seeds from the global state, which dropout
-        # reads and a checkpoint keeps.
-        generator=torch.Generator().manual_seed(examples.seed),
-        **options,
-    )
-
-
-def _collate(examples: Sequence[Example], *, packing: Packing) -> list[Batch]:
-    return micro_batches(examples, packing)
+    # A generator of its own: the loader would draw its workers' seeds from the global state, which dropout reads
+    # and a checkpoint keeps.
+    generator = torch.Generator().manual_seed(examples.seed)
+    collate: Any = partial(micro_batches, packing=packing)
+    return StepLoader(examples, batch_sampler=sampler, collate_fn=collate, generator=generator, **options)

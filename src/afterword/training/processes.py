@@ -23,14 +23,9 @@ def main_process_first(work: Callable[[], T]) -> T:
     """Do `work` on the main process, then on the others, which then find its files."""
     if process_count() == 1:
         return work()
+    import torch
     from accelerate import PartialState
 
     # The Trainer joins the same process group later; on a machine without GPUs it must be gloo from the start.
-    with PartialState(cpu=not _has_gpu()).main_process_first():
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         return work()
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

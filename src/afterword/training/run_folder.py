@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -20,7 +21,7 @@ from afterword.errors import CheckpointError, ConfigError
 from afterword.models import has_result, replace_file
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
-from afterword.training.processes import is_main_process
+from afterword.training.processes import is_main_process, process_count
 
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
@@ -54,50 +55,42 @@ class RunFolder:
 
     def state(self) -> dict[str, Any]:
         """state.json, or nothing yet."""
-        return read_json(self.path / "state.json") if (self.path / "state.json").is_file() else {}
+        return read_record(self.path / "state.json") if (self.path / "state.json").is_file() else {}
 
     def write_state(self, status: str, identity: Identity, **more: Any) -> None:
         """Record how far the run has come."""
-        row = {"status": status, **vars(identity), **more}
-        replace_file(self.path / "state.json", json.dumps(row, indent=1))
+        replace_file(self.path / "state.json", json.dumps({"status": status, **vars(identity), **more}, indent=1))
 
     def refuse_other_settings(self, settings: AdaptSettings) -> None:
         """ConfigError where the folder holds a run with settings that lead to other weights, or something else."""
         if not self.exists():
-            _refuse_foreign_folder(self.path)
-            return
-        if changed := differences(_read_config(self.path / "config.yaml"), settings):
-            raise ConfigError(
-                [
-                    f"output_dir: {str(self.path)!r} holds a run with other settings, which cannot be continued with these. "
-                    "Give another output_dir, or the settings of that run:",
-                    *changed,
-                ]
-            )
+            if problem := _unusable(self.path):
+                remedy = "Give a folder that is empty or not there yet."
+                raise ConfigError(f"output_dir: {str(self.path)!r} {problem}. {remedy}")
+        elif changed := differences(read_record(self.path / "config.yaml"), settings):
+            problem = f"output_dir: {str(self.path)!r} holds a run that these settings cannot continue."
+            raise ConfigError([f"{problem} Give another output_dir, or the settings of that run:", *changed])
 
     def refuse_other_content(self, identity: Identity) -> None:
         """CheckpointError where the folder's run was of another model or of other documents."""
+        settings = {"model_fingerprint": "model_name_or_path", "windows_sha256": "documents"}
         saved = self.state()
-        for name, what, setting in (
-            ("model_fingerprint", "model", "model_name_or_path"),
-            ("windows_sha256", "documents", "documents"),
-        ):
-            if saved.get(name) and saved[name] != getattr(identity, name):
-                raise CheckpointError(
-                    f"{setting}: the run in {str(self.path)!r} trains another {what} than this (content differs). "
-                    f"Give the {what} of that run to resume it, or another output_dir."
-                )
+        for name, setting in settings.items():
+            if saved.get(name, getattr(identity, name)) != getattr(identity, name):
+                what = setting.partition("_")[0]
+                problem = f"the run in {str(self.path)!r} trains another {what} than this (content differs)"
+                raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
 
     def begin_or_resume(
         self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
     ) -> Path | None:
         """The newest whole checkpoint, with metrics.jsonl cut back to it; of a new run, write what is known."""
+        checkpoint = last_complete_checkpoint(self.path)
         if is_main_process():
             if not self.exists():
                 self._begin(settings, identity, data, command)
-            checkpoint = last_complete_checkpoint(self.path)
             trim_metrics(self.metrics, checkpoint_step(checkpoint) if checkpoint else 0)
-        return last_complete_checkpoint(self.path)
+        return checkpoint
 
     def _begin(self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str) -> None:
         self.write_state("running", identity)
@@ -108,17 +101,11 @@ class RunFolder:
         replace_file(self.path / "config.yaml", to_yaml(settings))
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file of a run folder; a damaged one is a CheckpointError."""
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file of a run folder; a damaged one is a CheckpointError."""
+    parse = json.loads if path.suffix == ".json" else yaml.safe_load
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}). The run folder is damaged.") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return dict(parse(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
@@ -129,52 +116,32 @@ def environment() -> dict[str, Any]:
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or "cpu")
-    return {
-        **{name: _version(name) for name in _VERSIONED},
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": device,
-        "cpu_count": os.cpu_count(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "commit": _commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    machine = {"system": platform.platform(), "device": device, "cpu_count": os.cpu_count()}
+    code = {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONED}, "commit": _commit()}
+    return {**code, **machine, "processes": process_count(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _refuse_foreign_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"output_dir: {str(path)!r} is a file. Give a folder that is empty or not there yet.")
+def _unusable(path: Path) -> str | None:
+    """Why a new run cannot be begun here."""
     if path.is_dir() and any(path.iterdir()):
-        raise ConfigError(
-            f"output_dir: {str(path)!r} is not empty and holds no run of Afterword. Give a folder that is empty or not "
-            "there yet."
-        )
+        return "is not empty and holds no run of Afterword"
+    if path.exists() and not path.is_dir():
+        return "is a file"
     parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     try:
         # Tried, not asked: os.access says yes to root also where the file system says no.
         tempfile.TemporaryFile(dir=parent).close()
-    except OSError as error:
-        raise ConfigError(
-            f"output_dir: {str(path)!r} cannot be written ({parent} is not writable). Give another folder."
-        ) from error
+    except OSError:
+        return f"cannot be written ({parent} is not writable)"
 
 
 def _version(package: str) -> str | None:
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:
     """The commit of the source tree this runs from, or None where it is installed without one."""
-    folder = Path(__file__).parent
-    if not any((parent / ".git").exists() for parent in folder.parents):
-        return None
-    try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return asked.stdout.strip()
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -7,7 +7,7 @@ integers, epoch and step; no state is carried.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,14 +45,13 @@ class StepPlan:
             return np.split(order, range(self.documents_per_step, len(order), self.documents_per_step))
         return np.split(order, self._token_borders(order))
 
-    def _token_borders(self, order: np.ndarray) -> list[int]:
+    def _token_borders(self, order: np.ndarray) -> np.ndarray:
         """Where the running token count passes each step's share; every step keeps at least one window."""
-        count, ends = self.steps_per_epoch, self.lengths[order].cumsum()
-        borders = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count, side="left") + 1
-        for i in range(len(borders)):
-            earliest = borders[i - 1] + 1 if i else 1
-            borders[i] = min(max(borders[i], earliest), len(order) - (count - 1 - i))
-        return borders.tolist()
+        ends, before = self.lengths[order].cumsum(), np.arange(self.steps_per_epoch - 1)
+        borders = np.searchsorted(ends, ends[-1] * (before + 1) / self.steps_per_epoch, side="left") + 1
+        # Each border at least one after the last, with a window left for every step that follows.
+        spare = np.maximum.accumulate(borders - before)
+        return np.minimum(spare, len(order) - len(before)) + before
 
 
 @dataclass
@@ -63,7 +62,7 @@ class StepSampler:
     processes: int = 1
     process: int = 0
     accumulation: int = 1
-    epoch: int = field(default=0)
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before every epoch, also after a resume."""
@@ -75,9 +74,6 @@ class StepSampler:
     def __iter__(self) -> Iterator[list[Draw]]:
         slots = self.processes * self.accumulation
         for windows in self.plan.steps(self.epoch):
-            for part in range(self.accumulation):
-                mine = windows[part * self.processes + self.process :: slots]
-                if len(mine):
-                    yield [Draw(int(window), self.epoch) for window in mine]
-                else:
-                    yield [Draw(int(windows[0]), self.epoch, weighted=False)]
+            for first in range(self.process, slots, self.processes):
+                mine = [Draw(int(window), self.epoch) for window in windows[first::slots]]
+                yield mine or [Draw(int(windows[0]), self.epoch, weighted=False)]

@@ -7,6 +7,7 @@ processes. The denominator is counted once, before the first backward; nothing e
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 import warnings
 from collections import Counter
@@ -27,11 +28,10 @@ from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import Objective, Prediction, hidden_losses
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
-from afterword.training.loader import Examples, StepLoader, build_loader
-from afterword.training.preparing import as_prepared
+from afterword.training.loader import WORK_FOLDER, Examples, StepLoader, as_windows, build_loader
 from afterword.training.steps import Draw, StepPlan, StepSampler
 from afterword.types import Batch
-from afterword.views import Prepared, Reading, special_tokens
+from afterword.views import Prepared, Reading, SpecialTokens, special_tokens
 
 _EVAL_WINDOWS = 8
 """Windows whose examples are held at once while evaluating."""
@@ -64,22 +64,15 @@ class AdaptationTrainer(Trainer):
         **trainer_arguments: Any,
     ):
         self.method = get_method(method) if isinstance(method, str) else method
-        args = args or training_arguments(self.method, output_dir="runs/trainer")
-        args = declared_arguments(self.method, args)
+        args = declared_arguments(self.method, args or training_arguments(self.method, output_dir="runs/trainer"))
         _check_step(args, documents_per_step, step_tokens)
         _warn_of_lost_updates(model, args.learning_rate)
         models.check_head(model)
-        view: Any = self.method.view
-        self.special = special_tokens(processing_class, view.bos, view.join)
-        if view.needs_eos and self.special.eos_id is None:
-            raise CheckpointError(
-                f"tokenizer: the method {self.method.name!r} ends every document with EOS, and this tokenizer has "
-                "none. Set tokenizer.eos_token and save it with the model."
-            )
+        self.special = _special_tokens(processing_class, self.method)
         reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
-        prepare = (Path(args.output_dir), self.method, processing_class, reading)
-        self.windows = as_prepared(train_dataset, "train", *prepare)
-        held_out = None if eval_dataset is None else as_prepared(eval_dataset, "eval", *prepare)
+        work, how = Path(args.output_dir) / WORK_FOLDER, (self.method, processing_class, reading)
+        self.windows = as_windows(train_dataset, work / "train", *how)
+        held_out = None if eval_dataset is None else as_windows(eval_dataset, work / "eval", *how)
         self.plan = StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed)
         self.packing = packing or Packing(micro_batch_tokens=4096, layout=checked_layout(model))
         # Before the Trainer loads a checkpoint into the student: the teacher is the model as it was given.
@@ -87,12 +80,17 @@ class AdaptationTrainer(Trainer):
         self.step_counts: Counter[str] = Counter()
         self.step_documents: list[str] = []
         self.step_started = time.perf_counter()
-        examples = self._examples(self.windows)
-        data = {"train_dataset": examples, "eval_dataset": held_out, "processing_class": processing_class}
-        super().__init__(model=model, args=args, **data, **trainer_arguments)
+        data = {"train_dataset": self._examples(self.windows), "eval_dataset": held_out}
+        super().__init__(model=model, args=args, processing_class=processing_class, **data, **trainer_arguments)
         self.remove_callback(PrinterCallback)
         if self.teacher:
             self.teacher.model.to(self.args.device)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        epochs, steps = self.args.num_train_epochs, self.args.max_steps
+        return steps if steps > 0 else math.ceil(epochs * self.plan.steps_per_epoch)
 
     def _examples(self, windows: Prepared) -> Examples:
         return Examples(windows, self.method, self.special, self.plan.seed)
@@ -103,16 +101,18 @@ class AdaptationTrainer(Trainer):
         """Steps of this process. Not given to accelerate, which would cut them again."""
         args = self.args
         sampler = StepSampler(self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps)
-        workers = args.dataloader_num_workers
-        options = {"num_workers": workers, "persistent_workers": args.dataloader_persistent_workers}
-        prefetch = args.dataloader_prefetch_factor if workers else None
-        return build_loader(self._examples(self.windows), sampler, self.packing, prefetch_factor=prefetch, **options)
+        names = ("num_workers", "persistent_workers", "prefetch_factor")
+        options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
+        return build_loader(self._examples(self.windows), sampler, self.packing, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         """The one divisor: the sum of weights of the whole optimizer step, over all processes."""
         mine = sum(batch.total_weight for batches in batch_samples for batch in batches)
-        total = torch.tensor([mine], dtype=torch.float64, device=device)
-        return (self.accelerator.gather(total) if self.args.world_size > 1 else total).sum()
+        return self._over_processes(torch.tensor([mine], dtype=torch.float64, device=device)).squeeze()
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """Sum [n] over all processes."""
+        return self.accelerator.gather(values[None]).sum(0) if self.args.world_size > 1 else values
 
     # ---- the step
 
@@ -129,7 +129,10 @@ class AdaptationTrainer(Trainer):
             if not bool(torch.isfinite(loss.detach())):
                 raise TrainingError(self._non_finite("loss", batch.documents))
             total += loss.detach()
-            self._count(batch)
+            teacher_tokens = batch.teacher.tokens if batch.teacher else 0
+            counts = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher_tokens}
+            self.step_counts.update({**counts, "documents": len(batch.documents)})
+            self.step_documents.extend(batch.documents)
         return total
 
     def compute_loss(
@@ -146,19 +149,12 @@ class AdaptationTrainer(Trainer):
 
     def _losses(self, model: Any, batch: Batch, objective: Objective) -> Tensor:
         with self.accelerator.autocast():
-            states = models.trained_states_through(model, self.model, batch.student)
-            teacher = None
+            states, teacher = models.trained_states_through(model, self.model, batch.student), None
             if objective.needs_teacher:
                 assert self.teacher, "a method that needs a teacher has one"
                 assert batch.teacher, "and its view gives the teacher something to read"
                 teacher = (self.teacher.trained_states(batch.teacher), self.teacher.head())
         return hidden_losses(objective, (states, models.head_of(self.model)), teacher, batch.target_ids)
-
-    def _count(self, batch: Batch) -> None:
-        teacher_tokens = batch.teacher.tokens if batch.teacher else 0
-        counts = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher_tokens}
-        self.step_counts.update({**counts, "documents": len(batch.documents)})
-        self.step_documents.extend(batch.documents)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
@@ -170,11 +166,9 @@ class AdaptationTrainer(Trainer):
 
     def _non_finite(self, what: str, documents: Sequence[str]) -> str:
         named = ", ".join(documents[:5]) + (f" and {len(documents) - 5} more" if len(documents) > 5 else "")
-        return (
-            f"The {what} is not finite at step {self.state.global_step + 1}, with the documents {named}. Stopped "
-            "before the optimizer step; the last checkpoint is intact. Lower learning_rate (now "
-            f"{self.args.learning_rate:g}), or look at these documents."
-        )
+        problem = f"The {what} is not finite at step {self.state.global_step + 1}, with the documents {named}."
+        remedy = f"Lower learning_rate (now {self.args.learning_rate:g}), or look at these documents."
+        return f"{problem} Stopped before the optimizer step; the last checkpoint is intact. {remedy}"
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """All parameters where the method decays all; the Trainer's choice (no norms, no biases) otherwise."""
@@ -211,13 +205,13 @@ class AdaptationTrainer(Trainer):
         assert isinstance(windows, Prepared), "evaluation documents are prepared with the trainer"
         started = time.perf_counter()
         self.model.eval()
-        sums = torch.zeros((1, 3), dtype=torch.float64, device=self.args.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         for batch in self._eval_batches(windows):
             batch = to_device(batch, self.args.device)
             for i, objective in enumerate((self.method.objective, Prediction())):
-                sums[0, i] += (batch.weights * self._losses(self.model, batch, objective)).sum()
-            sums[0, 2] += batch.total_weight
-        loss, nll, weight = (self.accelerator.gather(sums) if self.args.world_size > 1 else sums).sum(0).tolist()
+                sums[i] += (batch.weights * self._losses(self.model, batch, objective)).sum()
+            sums[2] += batch.total_weight
+        loss, nll, weight = self._over_processes(sums).tolist()
         seconds = time.perf_counter() - started
         self.step_started += seconds
         values = {"loss": loss / weight, "nll_nats": nll / weight, "seconds": seconds}
@@ -237,12 +231,12 @@ class AdaptationTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As the Trainer's; only whole checkpoints are resumed from. True: the newest whole one, or the start."""
-        resume: Path | None = None
-        if resume_from_checkpoint is True:
-            resume = last_complete_checkpoint(Path(self.args.output_dir))
-        elif resume_from_checkpoint:
-            resume = require_complete(Path(resume_from_checkpoint))
         self.step_started = time.perf_counter()
+        resume: Any = resume_from_checkpoint or None
+        if resume is True:
+            resume = last_complete_checkpoint(Path(self.args.output_dir))
+        elif resume:
+            resume = require_complete(Path(resume))
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -258,22 +252,18 @@ class AdaptationTrainer(Trainer):
         if not self.args.save_only_model:
             for save in (self._save_optimizer_and_scheduler, self._save_scaler, self._save_rng_state):
                 save(str(staging))
-        self._note_best(run)
-        if self.args.should_save:
-            self._save_state(staging)
+        best = run / f"checkpoint-{self.state.best_global_step}"
+        if best == target or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            self._save_state(staging)
             models.publish(staging, target)
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(target))
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(str(run), self.args.save_total_limit, best_model_checkpoint=best, use_mtime=True)
+            kept = {"best_model_checkpoint": self.state.best_model_checkpoint, "use_mtime": True}
+            rotate_checkpoints(str(run), self.args.save_total_limit, **kept)
         self.accelerator.wait_for_everyone()
-
-    def _note_best(self, run: Path) -> None:
-        step = self.state.best_global_step
-        if step and (step == self.state.global_step or (run / f"checkpoint-{step}").is_dir()):
-            self.state.best_model_checkpoint = str(run / f"checkpoint-{step}")
 
     def _save_state(self, folder: Path) -> None:
         for callback in (*self.callback_handler.callbacks, self.control):
@@ -286,10 +276,17 @@ def checked_layout(model: Any) -> str:
     """`packed` where this model keeps packed texts apart; otherwise `padded`, said aloud."""
     if models.packs_cleanly(model):
         return "packed"
-    name = type(model).__name__
-    text = f"{name} reads across the border of packed texts, so every sequence gets a row of its own (slower, same result)."
-    warnings.warn(text, stacklevel=3)
+    problem = f"{type(model).__name__} reads across the border of packed texts"
+    warnings.warn(f"{problem}, so every sequence gets a row of its own (slower, same result).", stacklevel=3)
     return "padded"
+
+
+def _special_tokens(tokenizer: Any, method: Method) -> SpecialTokens:
+    special = special_tokens(tokenizer, method.view.bos, method.view.join)
+    if method.view.needs_eos and special.eos_id is None:
+        problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
+        raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
+    return special
 
 
 def _check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
@@ -297,22 +294,18 @@ def _check_step(args: TrainingArguments, documents_per_step: int, step_tokens: i
     if step_tokens is not None or documents_per_step >= parts * processes:
         return
     if documents_per_step < processes:
-        raise ConfigError(
-            f"documents_per_step: {documents_per_step} is fewer than the {processes} processes, so some would train "
-            f"on nothing. Use at least {processes}, or fewer processes."
-        )
-    raise ConfigError(
-        f"gradient_accumulation_steps: {parts} parts on {processes} processes need at least {parts * processes} "
-        f"documents a step, and documents_per_step is {documents_per_step}. Lower it: a step is cut to fit memory by "
-        "micro_batch_tokens anyway."
-    )
+        problem = f"documents_per_step: {documents_per_step} is fewer than the {processes} processes"
+        remedy = f"Use at least {processes}, or fewer processes."
+        raise ConfigError(f"{problem}, so some would train on nothing. {remedy}")
+    problem = f"gradient_accumulation_steps: {parts} parts on {processes} processes need at least {parts * processes}"
+    remedy = "Lower it: a step is cut to fit memory by micro_batch_tokens anyway."
+    raise ConfigError(f"{problem} documents a step, and documents_per_step is {documents_per_step}. {remedy}")
 
 
 def _warn_of_lost_updates(model: Any, learning_rate: float) -> None:
     half = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
     if half:
-        text = (
-            f"Trained weights are in {half.pop()}: at learning rate {learning_rate:g} most updates are lost to "
-            "rounding. Load the model in float32 and train with precision=bf16_mixed."
+        problem = (
+            f"Trained weights are in {half.pop()}: at learning rate {learning_rate:g} most updates are rounded away."
         )
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(f"{problem} Load the model in float32 and train with precision=bf16_mixed.", stacklevel=3)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from afterword.errors import CheckpointError, DataError, TrainingError
 from afterword.models.manifest import write_manifest
 from afterword.training import Interrupted
-from afterword.training.failures import explained
+from afterword.training.checkpoints import explained
 
 
 def raised(error, run):

@@ -6,7 +6,7 @@ from afterword.config import read_settings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.manifest import write_manifest
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint, require_complete
-from afterword.training.run_folder import Identity, RunFolder, environment, read_json
+from afterword.training.run_folder import Identity, RunFolder, environment, read_record
 
 IDENTITY = Identity("model", "windows")
 
@@ -51,7 +51,7 @@ def test_beginning_again_changes_nothing_of_what_was_written(tmp_path):
     resumed(folder, seed=3, save_steps=7)
     assert (folder.path / "config.yaml").read_text() == before
     assert (folder.path / "command.txt").read_text() == "afterword adapt\n"
-    assert read_json(folder.path / "data.json") == {"documents": 3}
+    assert read_record(folder.path / "data.json") == {"documents": 3}
 
 
 def test_the_same_settings_continue_and_others_are_refused_by_name(tmp_path):
@@ -103,7 +103,7 @@ def test_a_run_is_finished_when_it_says_so_and_its_model_is_whole(tmp_path):
 def test_a_damaged_file_of_a_run_is_said_to_be_damaged(tmp_path):
     (tmp_path / "state.json").write_text('{"status": ')
     with pytest.raises(CheckpointError, match="The run folder is damaged"):
-        read_json(tmp_path / "state.json")
+        read_record(tmp_path / "state.json")
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):
