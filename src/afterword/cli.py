@@ -25,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_NAMES,
 )
-out, err = Console(), Console(stderr=True)
+# A table in a file or a pipe is not cut to the 80 columns of a terminal that is not there.
+out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=True)
 
 
 def main() -> None:

@@ -14,14 +14,14 @@ import numpy as np
 import yaml
 
 from afterword.config import EvaluateSettings, read_settings
-from afterword.corpus import CorpusOptions, read_corpus
+from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation.generation import answered_prompts, own_samples
 from afterword.evaluation.losses import VIEW, Models, drift_scores, learning_scores, load_models
 from afterword.evaluation.questions import Question, ask, load_questions
 from afterword.evaluation.tasks import compare_tasks, run_tasks
 from afterword.models import ADAPTER_CONFIG, base_of_adapter, has_result, replace_file
-from afterword.types import Document, Score, Window
+from afterword.types import Score, Window
 from afterword.views import Reading, read_document
 
 
@@ -48,7 +48,10 @@ def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command
         raise ConfigError(f"output_dir: {str(folder)!r} is a file. Give a folder for scores.json.")
     settings = _completed(asked, name, run)
     result = Scores(name, settings.reference)
-    _measure(name, settings, _read(asked, run), result)
+    with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
+        _measure(name, settings, _read(asked, run, Path(scratch)), result)
+    if not result.scores:
+        raise ConfigError("documents: nothing to measure. Give documents, questions, general text or tasks.")
     if folder:
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         scores = {**about, "settings": settings.model_dump(), **asdict(result)}
@@ -80,28 +83,26 @@ def _completed(asked: EvaluateSettings, name: str, run: Mapping[str, Any]) -> Ev
     return asked.model_copy(update={**filled, "language": run.get("language", asked.language)})
 
 
-def _read(asked: EvaluateSettings, run: Mapping[str, Any]) -> dict[str, list[Document]]:
+def _read(asked: EvaluateSettings, run: Mapping[str, Any], scratch: Path) -> dict[str, Corpus]:
     """Documents by part. Those of the run are read as it read them: the same columns, and no more of them."""
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
     options = CorpusOptions(**{option.name: run[option.name] for option in fields(CorpusOptions) if option.name in run})
-    documents = {}
-    with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
-        for part in ("documents", "held_out", "general"):
-            given = list(getattr(asked, part))
-            if sources := given or own.get(part):
-                cache, how = Path(scratch) / part, None if given else options
-                documents[part] = list(read_corpus(sources, cache_dir=cache, options=how))
-    return documents
+    given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general")}
+    return {
+        part: read_corpus(sources or own[part], cache_dir=scratch / part, options=None if sources else options)
+        for part, sources in given.items()
+        if sources or own.get(part)
+    }
 
 
-def _measure(name: str, settings: EvaluateSettings, documents: dict[str, list[Document]], result: Scores) -> None:
+def _measure(name: str, settings: EvaluateSettings, documents: dict[str, Corpus], result: Scores) -> None:
     questions = load_questions(settings.questions) if settings.questions else ()
     models = load_models(name, settings)
     for part, task in (("documents", "learning/trained"), ("held_out", "learning/held_out")):
         if part in documents:
             result.scores.extend(_learning(models, documents[part], task, settings))
     if questions:
-        _ask(models, _drawn(questions, settings.max_questions, settings.seed), documents.get("documents", []), result)
+        _ask(models, _drawn(questions, settings.max_questions, settings.seed), documents.get("documents"), result)
     if settings.samples and models.adapted is not None:
         _own_text(models, settings, result)
     if "general" in documents:
@@ -119,18 +120,18 @@ def _measure(name: str, settings: EvaluateSettings, documents: dict[str, list[Do
         result.scores[:] = [s if s.after else replace(s, after=s.before, before=None) for s in result.scores]
 
 
-def _drawn(items: Sequence[Any], count: int, seed: int) -> list[Any]:
-    return [items[i] for i in sorted(np.random.default_rng(seed).permutation(len(items))[:count])]
+def _drawn(items: Any, count: int, seed: int) -> list[Any]:
+    return [items[int(i)] for i in sorted(np.random.default_rng(seed).permutation(len(items))[:count])]
 
 
-def _learning(models: Models, documents: list[Document], task: str, settings: EvaluateSettings) -> list[Score]:
+def _learning(models: Models, documents: Corpus, task: str, settings: EvaluateSettings) -> list[Score]:
     windows = [window for window in _windows(models, documents, settings) if VIEW.skip_reason(window) is None]
     if not windows:
         raise DataError(f"{task}: no document has a second sentence to be measured on. Give longer documents.")
     return learning_scores(models, windows, task, seed=settings.seed)
 
 
-def _windows(models: Models, documents: list[Document], settings: EvaluateSettings) -> list[Window]:
+def _windows(models: Models, documents: Corpus, settings: EvaluateSettings) -> list[Window]:
     """Of as many documents as are asked for, and as many of their windows, so that no long text takes for ever."""
     reading, count = Reading(max_length=models.max_length, language=settings.language), settings.max_documents
     drawn = _drawn(documents, count, settings.seed)
@@ -139,9 +140,10 @@ def _windows(models: Models, documents: list[Document], settings: EvaluateSettin
     return _drawn(windows, count, settings.seed)
 
 
-def _ask(models: Models, questions: Sequence[Question], documents: list[Document], result: Scores) -> None:
-    texts = {document.id: document.text for document in documents}
-    named = any(question.document in texts for question in questions)
+def _ask(models: Models, questions: Sequence[Question], documents: Corpus | None, result: Scores) -> None:
+    asked_about = {question.document for question in questions}
+    texts = {document.id: document.text for document in documents or () if document.id in asked_about}
+    named = bool(texts)
     if not named:
         result.notes.append("No question names a document that was read, so there is no open-book ceiling.")
     for setting, opened in (("closed_book", None), ("open_book", texts))[: 1 + named]:
