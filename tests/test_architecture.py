@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "models": {"batching", "errors", "objectives", "types"},
     "config": {"errors", "methods", "views"},
     "training": _ALL - {"cli", "evaluation", "report", "__main__"},
-    "evaluation": {"batching", "corpus", "errors", "models", "objectives", "types", "views"},
+    "evaluation": {"batching", "corpus", "errors", "models", "objectives", "types", "views", "config"},
     "report": {"errors", "types"},
     "cli": _ALL - {"__main__"},
     "__main__": {"cli"},

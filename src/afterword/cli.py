@@ -98,7 +98,7 @@ def adapt(
 
     training.quiet_libraries()
     if dry_run:
-        _show_dry_run(training.dry_run(settings))
+        _fill("dry_run.txt.j2", plan=training.dry_run(settings))
         return
     result = training.run_adaptation(settings, command=_command(), console=err)
     if training.is_main_process():
@@ -161,47 +161,18 @@ def _after_adapt(settings: AdaptSettings, result: Any) -> None:
 
     write_model_card(result.path)
     data = json.loads((result.path / "data.json").read_text(encoding="utf-8"))
-    resumed = f", resumed from step {result.resumed_from}" if result.resumed_from else ""
-    rows = [
-        ("model", f"{settings.model_name_or_path} → {result.path}"),
-        ("method", settings.method + (" with LoRA" if settings.use_peft else "")),
-        *_data_rows(data),
-        ("steps", f"{result.steps:,} in {_duration(result.seconds)}{resumed}"),
-    ]
-    if result.losses:
-        first, last = result.losses
-        rows.append(("training loss", f"{first:.4g} → {last:.4g} nats (mean of first and last tenth)"))
-    _show_rows(rows)
-    _say(f"Next: afterword evaluate {result.path}; afterword report {result.path}")
+    _fill("adapted.txt.j2", settings=settings, result=result, data=data)
 
 
-def _data_rows(data: dict[str, Any]) -> list[tuple[str, str]]:
-    split = f", {data['split_documents']} documents in several" if data["split_documents"] else ""
-    windows = f"{data['windows']:,}{split}; {data['tokens']:,} tokens"
-    rows = [("documents", f"{data['documents']:,}"), ("windows", windows)]
-    every = [data["skipped_windows"], *(source["skipped"] for source in data["sources"])]
-    skipped = [f"{count} {reason}" for counts in every for reason, count in counts.items()]
-    if skipped:
-        rows.append(("skipped", ", ".join(skipped) + " (listed in data.json)"))
-    if data["cut_sentences"]:
-        rows.append(("cut sentences", f"{data['cut_sentences']:,} longer than the context"))
-    return rows
+def _fill(template: str, **values: Any) -> None:
+    """Say what a text template of the report makes of the values."""
+    import jinja2
 
+    from afterword.report.printing import duration
 
-def _show_dry_run(estimate: Any) -> None:
-    totals, held, passing = estimate.totals, estimate.weights_gib, estimate.activations_gib
-    parts = f"weights, gradients, AdamW and teacher {held:.2f}, activations and logits {passing:.2f}"
-    rows = [
-        *_data_rows(estimate.data),
-        ("targets", f"{totals['targets']:,} a pass; {totals['trained_positions']:,} trained positions"),
-        ("tokens read a pass", f"student {totals['student_tokens']:,}, teacher {totals['teacher_tokens']:,}"),
-        ("steps", f"{estimate.steps:,}"),
-        ("parameters", f"{estimate.trained_parameters:,} trained of {estimate.parameters:,}"),
-        ("time", f"about {_duration(estimate.seconds)} here (three steps timed)"),
-        ("memory", f"about {held + passing:.2f} GiB: {parts}"),
-    ]
-    _show_rows(rows)
-    _say("Nothing was trained and nothing was written.")
+    loader = jinja2.PackageLoader("afterword.report")
+    texts = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"])
+    _say(texts.get_template(template).render(duration=duration, **values))
 
 
 def _show_scores(result: Any) -> None:
@@ -215,15 +186,3 @@ def _show_scores(result: Any) -> None:
     out.print(table)
     for note in result.notes:
         _say(f"Note: {note}")
-
-
-def _show_rows(rows: list[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        _say(f"{name:<{width}}  {value}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

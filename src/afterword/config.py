@@ -5,9 +5,8 @@ declaration, or the model.
 """
 
 import dataclasses
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,19 +14,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from afterword.errors import ConfigError, nearest
+from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
-from afterword.views.segments import Averaging
-from afterword.views.split_context import Strategy
 
 _DECIDED_ELSEWHERE = {
-    "output_dir": "output_dir",
-    "per_device_train_batch_size": "documents_per_step",
     "bf16": "precision",
     "fp16": "precision",
-    "remove_unused_columns": "nothing: batches are built by the view",
-    "label_names": "nothing: targets are built by the view",
+    "output_dir": "output_dir",
+    **dict.fromkeys(("per_device_train_batch_size", "train_sampling_strategy"), "documents_per_step"),
+    **dict.fromkeys(("remove_unused_columns", "label_names"), "nothing: batches are built by the view"),
     "ddp_find_unused_parameters": "nothing: every parameter is reached in every step",
-    "train_sampling_strategy": "documents_per_step",
 }
 """Other fields of TrainingArguments that a setting of ours, or the design, decides."""
 
@@ -40,7 +36,7 @@ def _setting(default: Any, panel: str, text: str, *, weights: bool = True, **rul
 class Settings(BaseModel):
     """What both trees of settings share: unknown names are errors, one value stands for a list of one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -48,14 +44,10 @@ class Settings(BaseModel):
         annotation = str(cls.model_fields[info.field_name].annotation)
         if "tuple" in annotation and isinstance(value, str):
             return (value,)
-        return _key_values(value) if "dict" in annotation and isinstance(value, list) else value
-
-    @field_validator("*")
-    @classmethod
-    def _finite(cls, value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("must be a finite number")
-        return value
+        if "dict" not in annotation:
+            return value
+        pairs = _key_values(value) if isinstance(value, list | tuple) else value
+        return {name: _number(each) for name, each in pairs.items()} if isinstance(pairs, dict) else pairs
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -168,8 +160,10 @@ class AdaptSettings(Settings):
         return {**given, **ours, **evaluating}
 
     def _panel(self, panel: str) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {name: getattr(self, name) for name, field in fields.items() if _extra(field)["panel"] == panel}
+        fields: Any = type(self).model_fields
+        return {
+            name: getattr(self, name) for name, field in fields.items() if field.json_schema_extra["panel"] == panel
+        }
 
 
 class EvaluateSettings(Settings):
@@ -236,16 +230,21 @@ def differences(saved: Mapping[str, Any], now: AdaptSettings) -> list[str]:
     """Settings that affect the weights and differ between a saved run and this one, one line each."""
     values = now.model_dump(mode="json")
     defaults = AdaptSettings().model_dump(mode="json")
-    affecting = [n for n, field in AdaptSettings.model_fields.items() if _extra(field)["weights"]]
+    every: Any = AdaptSettings.model_fields.items()
+    affecting = [name for name, field in every if field.json_schema_extra["weights"]]
     pairs = [(name, saved.get(name, defaults[name]), values[name]) for name in affecting]
     return [f"{name}: {before!r} in the run, {value!r} now." for name, before, value in pairs if before != value]
 
 
-def _extra(field: Any) -> dict[str, Any]:
-    return field.json_schema_extra
+def _number(value: Any) -> Any:
+    """YAML takes 1e-8 for text, and so does the command line."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
-def _key_values(pairs: list[str]) -> dict[str, Any]:
+def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
     wrong = [pair for pair in pairs if "=" not in str(pair)]
     if wrong:
         raise ValueError(f"must be KEY=VALUE, and {wrong[0]!r} has no '='")
@@ -270,14 +269,16 @@ def _trainer_problems(settings: AdaptSettings) -> Iterator[str]:
         return
     from transformers import TrainingArguments
 
-    known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
-    for name in settings.trainer:
+    known = {item.name: str(item.type) for item in dataclasses.fields(TrainingArguments) if item.init}
+    for name, value in settings.trainer.items():
         if name in _DECIDED_ELSEWHERE or name in AdaptSettings.model_fields:
             better = _DECIDED_ELSEWHERE.get(name, f"the setting {name} itself")
             yield f"trainer.{name}: decided by {better}. Leave it out here."
         elif name not in known:
             hint = nearest(name, known) or "See TrainingArguments for its fields."
             yield f"trainer.{name}: no such field of TrainingArguments. {hint}".rstrip()
+        elif "float" in known[name] and "str" not in known[name] and isinstance(value, str):
+            yield f"trainer.{name}: must be a number, got {value!r}."
 
 
 def _problem(detail: Any, kind: type[Settings]) -> str:

@@ -40,11 +40,14 @@ def _run(command: str, workplace: Path, model_folder: Path, monkeypatch: Any, ca
     words = [names.get(word, word) for word in shlex.split(command, comments=True)]
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", words)
+    code = 0
     try:
         cli.main()
     except SystemExit as stop:
-        assert not stop.code, f"{command}: {capsys.readouterr().err}"
-    return capsys.readouterr().out
+        code = stop.code
+    said = capsys.readouterr()
+    assert not code, f"{command}: {said.err}"
+    return said.out
 
 
 def test_every_command_of_the_use_block_runs(

@@ -201,12 +201,7 @@ def test_killed_before_the_first_step(start: Any, place: Path, finish: Any) -> N
     finish()
 
 
-REFUSED = pytest.mark.xfail(strict=True, reason="a folder without config.yaml is refused, also if it is a run's own")
-
-
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGKILL, marks=REFUSED, id="kill"), pytest.param(signal.SIGINT, id="ctrl-c")]
-)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
 def test_ended_while_documents_are_read(number: int, start: Any, place: Path, finish: Any) -> None:
     process = start(place)
     until((place / "run" / ".work").exists)
@@ -215,7 +210,6 @@ def test_ended_while_documents_are_read(number: int, start: Any, place: Path, fi
     finish()
 
 
-@REFUSED
 def test_killed_while_the_folder_is_begun(start: Any, place: Path, finish: Any) -> None:
     """Of the small files only the first had been written."""
     stop_after(start, place, "checkpoint-10")

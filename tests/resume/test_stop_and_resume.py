@@ -216,7 +216,6 @@ def test_a_finished_run_is_left_as_it_is(run: Run, through: Any) -> None:
     assert after == before
 
 
-@pytest.mark.xfail(strict=True, reason="the corpus is read again into .work, which stays")
 def test_a_finished_run_gets_no_new_files(run: Run, through: Any, tmp_path: Path) -> None:
     shutil.copytree(through(run, "disc"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / ".work", ignore_errors=True)

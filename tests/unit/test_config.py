@@ -65,7 +65,7 @@ def test_a_setting_is_told_about_once():
     [
         ({"seed": "one"}, "seed: .*got 'one'"),
         ({"learning_rate": 0}, "learning_rate: should be greater than 0, got 0"),
-        ({"learning_rate": "inf"}, "learning_rate: must be a finite number, got 'inf'"),
+        ({"learning_rate": "inf"}, "learning_rate: should be a finite number, got 'inf'"),
         ({"weight_decay": float("nan")}, "weight_decay: .*got nan"),
         ({"window_overlap": 0.8}, "window_overlap: should be less than or equal to 0.75, got 0.8"),
         ({"targets": 0}, "targets: should be greater than or equal to 1, got 0"),

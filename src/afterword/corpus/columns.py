@@ -5,15 +5,14 @@ A column is the one named in the settings, or found by its usual names; a guess 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from afterword.errors import DataError
+from afterword.errors import DataError, nearest
 from afterword.types import Document
 
 # The columns of each part of a document, by their usual names; of labels, the earlier wins.
-_USUAL_NAMES = {
+_USUAL = {
     "text": "text content contents document body passage article abstract context full_text page_content markdown",
     "id": "id _id doc_id docid document_id uid uuid",
     "title": "title headline heading",
@@ -99,8 +98,7 @@ def read_rows(rows: Rows, origin: Origin, options: CorpusOptions) -> Iterator[Re
                 text_column = find_columns(tuple(row), options, origin.shown)["text"]
             unnamed = ":".join([origin.name, *place.split()[1:]])
             defaults = {"id": unnamed, "title": None, "date": None, "source": origin.source}
-            document = _document(row, text_column, options, defaults)
-            yield document, origin.shown, place or origin.name
+            yield _document(row, text_column, options, defaults), origin.shown, place or origin.name
     except BadRowError as error:
         yield error, origin.shown, origin.name
 
@@ -110,9 +108,8 @@ def find_columns(columns: Sequence[Any], options: CorpusOptions, shown: str) -> 
     candidates = _candidates(tuple(columns), options)
     for part, (column, *_) in candidates.items():
         if column not in columns:
-            near = get_close_matches(column, map(str, columns), n=1, cutoff=0.5) or ["another"]
-            problem = f"{part}_column = {column!r}: no such column. Did you mean {near[0]}?"
-            raise DataError(f"{shown}: {problem} The columns are {_listed(columns)}.")
+            problem = f"{part}_column = {column!r}: no such column. {nearest(column, map(str, columns))}"
+            raise DataError(f"{shown}: {problem}The columns are {_listed(columns)}.")
     texts = candidates.get("text", [])
     if len(texts) != 1:
         problem = f"columns {_listed(texts)} could all be" if texts else "no column looks like"
@@ -128,14 +125,10 @@ def _listed(columns: Iterable[Any]) -> str:
 @lru_cache(maxsize=256)
 def _candidates(columns: tuple[Any, ...], options: CorpusOptions) -> dict[str, list[str]]:
     """For each part that has any: the column named for it, or else those of its usual names."""
-    named = {part: getattr(options, f"{part}_column") for part in _USUAL_NAMES}
-    free = [column for column in columns if column not in named.values()]
-    found = {part: [named[part]] if named[part] else _usual(part, free) for part in _USUAL_NAMES}
-    return {part: columns for part, columns in found.items() if columns}
-
-
-def _usual(part: str, columns: list[Any]) -> list[str]:
-    return [column for name in _USUAL_NAMES[part].split() for column in columns if str(column).lower() == name]
+    named = {part: getattr(options, f"{part}_column") for part in _USUAL}
+    free = [(str(column).lower(), column) for column in columns if column not in named.values()]
+    usual = {part: [c for name in names.split() for low, c in free if low == name] for part, names in _USUAL.items()}
+    return {part: [name] if name else usual[part] for part, name in named.items() if name or usual[part]}
 
 
 def _document(row: Any, text_column: Any, options: CorpusOptions, defaults: dict[str, Any]) -> Document | BadRowError:

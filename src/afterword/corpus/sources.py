@@ -19,7 +19,6 @@ from afterword.errors import DataError
 from afterword.types import Document
 
 _DATA_SET_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:.+)?")
-_TEXT_WORDS = 4  # A string of so many words that names nothing is a text, not a mistyped folder.
 
 
 @dataclass
@@ -56,11 +55,12 @@ def find_sources(sources: Any, options: CorpusOptions) -> list[Source]:
 def _are_documents(items: Sequence[Any]) -> bool:
     """Whether a list is documents rather than the names of some. A string of some words that is no path is a text.
 
-    Names win: one string that exists, or is written like a path, makes names of all of them.
+    Four words are some: no mistyped folder has so many. Names win: one string that exists, or is written like a path,
+    makes names of all of them.
     """
     if not all(isinstance(item, str) for item in items):
         return any(isinstance(item, (Mapping, Document)) for item in items)
-    long = any("\n" in item or len(item.split()) >= _TEXT_WORDS for item in items)
+    long = any("\n" in item or len(item.split()) >= 4 for item in items)
     return long and not any(_is_written_like_a_path(item) or os.path.lexists(item) for item in items)
 
 

@@ -78,10 +78,9 @@ def read_corpus(sources: Any, *, cache_dir: Path, options: CorpusOptions | None 
         raise ConfigError(problems)
     gathering = _Gathering(options)
     path = _write(gathering, find_sources(sources, options), Path(cache_dir))
-    reports, skipped = tuple(gathering.reports), tuple(gathering.skipped)
-    skipped_total = sum(sum(report.skipped.values()) for report in reports)
-    content, is_full = gathering.content.hexdigest(), gathering.documents == options.max_documents
-    return Corpus(Dataset.from_file(str(path)), path, reports, skipped, skipped_total, content, is_full)
+    total = sum(sum(report.skipped.values()) for report in gathering.reports)
+    read = (tuple(gathering.reports), tuple(gathering.skipped), total, gathering.content.hexdigest())
+    return Corpus(Dataset.from_file(str(path)), path, *read, gathering.documents == options.max_documents)
 
 
 class _Gathering:

@@ -4,8 +4,6 @@ The one rule: what is written for a prompt depends on the model, the prompt, its
 seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from jinja2.exceptions import TemplateError
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
@@ -59,9 +56,12 @@ def generate(
     """
     assert not model.training, "dropout would be in what is written"
     inner = causal_lm(model)
-    ends = _end_ids(inner.generation_config.eos_token_id, tokenizer, extra_eos_ids)
+    # Chat models name several in their generation_config: the end of a turn and the end of a text.
+    own = inner.generation_config.eos_token_id
+    named = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *extra_eos_ids]
+    ends = sorted({token for token in named if token is not None})
     # generate() fills whatever `config` leaves open from the model's own (repetition_penalty, for one).
-    inner.generation_config = GenerationConfig(eos_token_id=inner.generation_config.eos_token_id)
+    inner.generation_config = GenerationConfig(eos_token_id=own)
     # A pad is masked in front of a prompt, and cut off behind an end; without any end nothing is cut off.
     special = {"eos_token_id": ends or None, "pad_token_id": (ends or [0])[0]}
     config = GenerationConfig(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None, **special)
@@ -70,7 +70,7 @@ def generate(
         processors = [] if seed is None else [_DrawnToken(seed, rows, max_new_tokens)]
         written = _written(inner, [prompts[row] for row in rows], config, processors)
         for row, ids in zip(rows, written, strict=True):
-            completions[row] = _up_to_end(ids, ends)
+            completions[row] = ids[: next((i for i, token in enumerate(ids, 1) if token in ends), len(ids))]
     return completions
 
 
@@ -86,7 +86,7 @@ class _DrawnToken(LogitsProcessor):
         draws = np.stack([np.random.default_rng((seed, row)).random(new_tokens) for row in rows], axis=1)
         self.draws = iter(torch.from_numpy(draws))
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         # On the CPU: float64 is unknown to MPS, and CUDA has no deterministic cumulative sum.
         cumulated = scores.float().softmax(-1).cpu().double().cumsum(-1)
         draw = next(self.draws)[:, None] * cumulated[:, -1:]
@@ -95,20 +95,13 @@ class _DrawnToken(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, token.to(scores.device), 0.0)
 
 
-def _end_ids(own: Any, tokenizer: Any, extra: TokenIds) -> list[int]:
-    # Chat models name several in their generation_config: the end of a turn and the end of a text.
-    named = own if isinstance(own, list) else [own]
-    return sorted({token for token in [tokenizer.eos_token_id, *named, *extra] if token is not None})
-
-
 def _written(model: Any, prompts: list[TokenIds], config: GenerationConfig, processors: list[Any]) -> list[list[int]]:
     # Padded on the left, so that every row goes on from its own last token.
-    rows = [torch.tensor(prompt, dtype=torch.int64) for prompt in prompts]
+    rows = [torch.tensor(prompt, dtype=torch.int64, device=model.device) for prompt in prompts]
     ids = pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id, padding_side="left")  # [B, T] int64
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
-    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-    output = model.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList(processors))
-    return output[:, ids.shape[1] :].tolist()
+    how = {"generation_config": config, "logits_processor": LogitsProcessorList(processors)}
+    return model.generate(ids, attention_mask=mask, **how)[:, ids.shape[1] :].tolist()
 
 
 def _batches(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -120,12 +113,10 @@ def _batches(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> Iter
         order = order[rows:]
 
 
-def _up_to_end(ids: list[int], ends: TokenIds) -> list[int]:
-    return ids[: next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))]
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """A text that the reference wrote, to measure drift on."""
+
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     """Prompt and reply, with the token that ended the reply: what drift is measured on."""
@@ -144,8 +135,7 @@ def own_samples(model: Any, tokenizer: Any, *, count: int = 64, new_tokens: int 
     """
     if tokenizer.chat_template:
         return _chat_samples(model, tokenizer, count, new_tokens, seed)
-    start = _start_ids(tokenizer)
-    cut = min(_PROMPT_TOKENS, new_tokens)
+    start, cut = _start_ids(tokenizer), min(_PROMPT_TOKENS, new_tokens)
     # At least `cut` tokens behind the start, so that something follows the prompt.
     texts = generate(model, tokenizer, [start] * count, max_new_tokens=new_tokens, min_new_tokens=cut, seed=seed)
     prompts = [[*start, *text[: cut - 1]] for text in texts]
@@ -182,10 +172,7 @@ def _around_user_content(tokenizer: Any) -> tuple[str, str]:
     except TemplateError as error:
         rendered = f"the error {error}"
     if rendered.count(_SENTINEL) != 1:
-        raise CheckpointError(
-            "chat template: must show the content of a user message once and unchanged, so that the model can write "
-            f"one itself, but makes of {_SENTINEL!r}: {rendered[:200]!r}. Correct the tokenizer's chat template."
-        )
+        raise CheckpointError(f"chat template: makes {rendered[:200]!r} of {_SENTINEL!r}. Let it show a user's words.")
     before, after = rendered.split(_SENTINEL)
     return before, after.strip()
 
@@ -197,5 +184,4 @@ def answered_prompts(
     prompts = [sample.prompt_ids for sample in samples]
     written = [generate(writer, tokenizer, prompts, max_new_tokens=new_tokens) for writer in (reference, model)]
     texts = [[tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in side] for side in written]
-    rows = zip(samples, *texts, strict=True)
-    return [{"prompt": sample.prompt, "before": old, "after": new} for sample, old, new in rows]
+    return [{"prompt": s.prompt, "before": old, "after": new} for s, old, new in zip(samples, *texts, strict=True)]

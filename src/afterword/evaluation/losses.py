@@ -16,8 +16,6 @@ The one rule: losses come from hidden states through `hidden_losses`, as in trai
 whole batch ever exist, and are summed by the unit that intervals are over.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.config import EvaluateSettings
@@ -36,7 +33,9 @@ from afterword.objectives import Distillation, Prediction, forward_kl, hidden_lo
 from afterword.types import Batch, Example, Score, Segment, Window
 from afterword.views import SpecialTokens, SplitContext, special_tokens
 
-LEARNING_VERSION = DRIFT_VERSION = 1
+VERSION = 1
+Text = tuple[Sequence[int], int]
+"""Token ids, and the offset of the first that is scored."""
 VIEW = SplitContext(strategy="sentence", targets=5, averaging="token")
 MIN_CONTEXT_GAIN_NATS = 0.2
 """Below it (b − a) / (b − c) means nothing: on a tiny story model it reached 500 % (METHODS §5)."""
@@ -57,13 +56,10 @@ class Models:
 def load_models(name: str, settings: EvaluateSettings) -> Models:
     """Both models in evaluation mode, on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    adapted = load_adapted(name).eval().to(device)
-    reference = load_adapted(settings.reference).eval().to(device) if settings.reference else None
-    tokenizer = load_tokenizer(name)
-    length = context_length(causal_lm(adapted).config, settings.max_length)
-    pair = (adapted, None) if reference is None else (reference, adapted)
-    special = special_tokens(tokenizer, "auto", "document")
-    return Models(*pair, tokenizer, special, length, settings.micro_batch_tokens)
+    loaded = [load_adapted(path).eval().to(device) for path in (settings.reference, name) if path]
+    pair = (loaded[0], loaded[1] if settings.reference else None)
+    tokenizer, length = load_tokenizer(name), context_length(causal_lm(loaded[-1]).config, settings.max_length)
+    return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length, settings.micro_batch_tokens)
 
 
 @torch.inference_mode()
@@ -78,18 +74,17 @@ def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> d
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
     packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded")
     for cpu_batch in micro_batches(sorted(examples, key=_longest), packing):
-        batch = to_device(cpu_batch, models.reference.device)
-        for name, losses in _position_losses(models, batch):
+        for name, losses in _position_losses(models, to_device(cpu_batch, models.reference.device)):
             np.add.at(sums.setdefault(name, np.zeros(units)), cpu_batch.sources.numpy(), losses.double().cpu().numpy())
     return sums
 
 
 def _longest(example: Example) -> int:
-    rows = [segment.student_ids for segment in example.segments]
-    return max(len(row) for row in (*rows, example.teacher_ids) if row is not None)
+    # A teacher's view holds the whole window, a segment at most that.
+    return len(example.segments[0].student_ids if example.teacher_ids is None else example.teacher_ids)
 
 
-def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
     nll, kl, ids = Prediction(), Distillation(forward_kl), batch.target_ids
     source = before = (trained_states(models.reference, batch.student), head_of(models.reference))
     yield "positions", torch.ones_like(batch.weights)
@@ -116,8 +111,7 @@ def learning_scores(models: Models, windows: Sequence[Window], task: str, *, see
     mean = {name: values / sums["positions"] for name, values in sums.items()}
     b, c, a = mean["nll_before"], mean["nll_with_context"], mean.get("nll_after")
     kl_before, kl_after = mean["kl_before"], mean.get("kl_after")
-    details = {"targets": VIEW.targets, "seed": seed}
-    score = partial(Score, task=task, version=LEARNING_VERSION, n=len(unit), details=details)
+    score = partial(Score, task=task, version=VERSION, n=len(unit), details={"targets": VIEW.targets, "seed": seed})
     scores = [
         score(metric="target_nll_nats", better="lower", **before_and_after(b, a)),
         score(metric="target_nll_with_context_nats", before=estimate(c)),
@@ -132,24 +126,21 @@ def learning_scores(models: Models, windows: Sequence[Window], task: str, *, see
     return scores + [score(metric=name, better=better, after=share) for name, (better, share) in shares.items()]
 
 
-def drift_scores(
-    models: Models, texts: Sequence[tuple[Sequence[int], int]], task: str, details: dict[str, Any]
-) -> list[Score]:
+def drift_scores(models: Models, texts: Sequence[Text], task: str, details: dict[str, Any]) -> list[Score]:
     """`kl_nats` per token (only with an adapted model) and `bits_per_byte`.
 
-    A text is one unit that fits the context: token ids, and the offset of the first that is scored, of whose
-    text the bytes are counted; what comes before is context.
+    A text is one unit that fits the context. Bytes are counted of the tokens that are scored; what comes
+    before them is context.
     """
     examples = [_example(i, np.array(ids, np.int64), first) for i, (ids, first) in enumerate(texts)]
     sums = losses_by_unit(models, examples, len(texts))
     scored = [models.tokenizer.decode(ids[first:], skip_special_tokens=True) for ids, first in texts]
     utf8_bytes = np.array([len(text.encode()) for text in scored], np.float64)
-    before, after = (sums[name] / math.log(2) if name in sums else None for name in ("nll_before", "nll_after"))
-    score = partial(Score, task=task, version=DRIFT_VERSION, n=len(texts), better="lower", details=details)
-    scores = [score(metric="bits_per_byte", **before_and_after(before, after, per=utf8_bytes))]
-    if models.adapted is None:
-        return scores
-    return [score(metric="kl_nats", after=ratio_of_means(sums["kl_after"], sums["positions"])), *scores]
+    bits = before_and_after(sums["nll_before"], sums.get("nll_after"), per=utf8_bytes * math.log(2))
+    score = partial(Score, task=task, version=VERSION, n=len(texts), better="lower", details=details)
+    drift = ratio_of_means(sums["kl_after"], sums["positions"]) if "kl_after" in sums else None
+    scores = [score(metric="kl_nats", after=drift), score(metric="bits_per_byte", **bits)]
+    return scores if drift else scores[1:]
 
 
 def _example(unit: int, ids: np.ndarray, first: int) -> Example:

@@ -1,10 +1,7 @@
 """`afterword evaluate`: what a run learned and what it lost, before and after, into scores.json."""
 
-from __future__ import annotations
-
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +13,7 @@ import yaml
 from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import CheckpointError, ConfigError, DataError
-from afterword.evaluation.generation import answered_prompts, own_samples
-from afterword.evaluation.losses import VIEW, Models, drift_scores, learning_scores, load_models
-from afterword.evaluation.questions import Question, ask, load_questions
-from afterword.evaluation.tasks import compare_tasks, run_tasks
+from afterword.evaluation import generation, losses, questions, tasks
 from afterword.models import ADAPTER_CONFIG, base_of_adapter, has_result, replace_file
 from afterword.types import Score, Window
 from afterword.views import Reading, read_document
@@ -70,11 +64,10 @@ def _run_settings(folder: Path) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
+        raise CheckpointError(f"{path}: cannot be read ({error}). The run folder is damaged.") from error
 
 
-def _completed(asked: EvaluateSettings, name: str, run: Mapping[str, Any]) -> EvaluateSettings:
+def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> EvaluateSettings:
     """Fill in what the run folder knows: its base, its documents, its held-out documents."""
     base = base_of_adapter(name) if (Path(name) / ADAPTER_CONFIG).is_file() else None
     known = {"reference": run.get("model_name_or_path", base), "documents": tuple(run.get("documents", ()))}
@@ -83,38 +76,34 @@ def _completed(asked: EvaluateSettings, name: str, run: Mapping[str, Any]) -> Ev
     return asked.model_copy(update={**filled, "language": run.get("language", asked.language)})
 
 
-def _read(asked: EvaluateSettings, run: Mapping[str, Any], scratch: Path) -> dict[str, Corpus]:
+def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[str, Corpus]:
     """Documents by part. Those of the run are read as it read them: the same columns, and no more of them."""
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
     options = CorpusOptions(**{option.name: run[option.name] for option in fields(CorpusOptions) if option.name in run})
     given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general")}
-    return {
-        part: read_corpus(sources or own[part], cache_dir=scratch / part, options=None if sources else options)
-        for part, sources in given.items()
-        if sources or own.get(part)
-    }
+    chosen = [(part, sources or own.get(part), None if sources else options) for part, sources in given.items()]
+    return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}
 
 
 def _measure(name: str, settings: EvaluateSettings, documents: dict[str, Corpus], result: Scores) -> None:
-    questions = load_questions(settings.questions) if settings.questions else ()
-    models = load_models(name, settings)
+    asked = questions.load_questions(settings.questions) if settings.questions else ()
+    models = losses.load_models(name, settings)
     for part, task in (("documents", "learning/trained"), ("held_out", "learning/held_out")):
         if part in documents:
             result.scores.extend(_learning(models, documents[part], task, settings))
-    if questions:
-        _ask(models, _drawn(questions, settings.max_questions, settings.seed), documents.get("documents"), result)
+    if asked:
+        _ask(models, _drawn(asked, settings.max_questions, settings.seed), documents.get("documents"), result)
     if settings.samples and models.adapted is not None:
         _own_text(models, settings, result)
     if "general" in documents:
-        bos = list(models.special.bos_ids)
-        windows = _windows(models, documents["general"], settings)
+        bos, windows = list(models.special.bos_ids), _windows(models, documents["general"], settings)
         texts = [([*bos, *w.token_ids], len(bos) + w.first_new_token) for w in windows]
         details = {"sources": list(settings.general), "unit": "window", "seed": settings.seed}
-        result.scores.extend(drift_scores(models, texts, "drift/general", details))
+        result.scores.extend(losses.drift_scores(models, texts, "drift/general", details))
     if settings.tasks:
-        options = {"include_path": settings.tasks_path, "limit": settings.tasks_limit}
-        sides = [run_tasks(side, settings.tasks, **options) if side else [] for side in (settings.reference, name)]
-        result.scores.extend(compare_tasks(*sides))
+        how = {"include_path": settings.tasks_path, "limit": settings.tasks_limit}
+        sides = [tasks.run_tasks(side, settings.tasks, **how) if side else [] for side in (settings.reference, name)]
+        result.scores.extend(tasks.compare_tasks(*sides))
     if settings.reference is None:
         # Of a model alone there is one value, and it stands where the adapted model's would.
         result.scores[:] = [s if s.after else replace(s, after=s.before, before=None) for s in result.scores]
@@ -124,14 +113,14 @@ def _drawn(items: Any, count: int, seed: int) -> list[Any]:
     return [items[int(i)] for i in sorted(np.random.default_rng(seed).permutation(len(items))[:count])]
 
 
-def _learning(models: Models, documents: Corpus, task: str, settings: EvaluateSettings) -> list[Score]:
-    windows = [window for window in _windows(models, documents, settings) if VIEW.skip_reason(window) is None]
+def _learning(models: losses.Models, documents: Corpus, task: str, settings: EvaluateSettings) -> list[Score]:
+    windows = [window for window in _windows(models, documents, settings) if losses.VIEW.skip_reason(window) is None]
     if not windows:
         raise DataError(f"{task}: no document has a second sentence to be measured on. Give longer documents.")
-    return learning_scores(models, windows, task, seed=settings.seed)
+    return losses.learning_scores(models, windows, task, seed=settings.seed)
 
 
-def _windows(models: Models, documents: Corpus, settings: EvaluateSettings) -> list[Window]:
+def _windows(models: losses.Models, documents: Corpus, settings: EvaluateSettings) -> list[Window]:
     """Of as many documents as are asked for, and as many of their windows, so that no long text takes for ever."""
     reading, count = Reading(max_length=models.max_length, language=settings.language), settings.max_documents
     drawn = _drawn(documents, count, settings.seed)
@@ -140,23 +129,21 @@ def _windows(models: Models, documents: Corpus, settings: EvaluateSettings) -> l
     return _drawn(windows, count, settings.seed)
 
 
-def _ask(models: Models, questions: Sequence[Question], documents: Corpus | None, result: Scores) -> None:
-    asked_about = {question.document for question in questions}
+def _ask(models: losses.Models, asked: list[questions.Question], documents: Corpus | None, result: Scores) -> None:
+    asked_about = {question.document for question in asked}
     texts = {document.id: document.text for document in documents or () if document.id in asked_about}
-    named = bool(texts)
-    if not named:
+    if not texts:
         result.notes.append("No question names a document that was read, so there is no open-book ceiling.")
-    for setting, opened in (("closed_book", None), ("open_book", texts))[: 1 + named]:
-        scores, rows = ask(models, questions, setting, opened)
+    for setting, opened in (("closed_book", None), ("open_book", texts))[: 2 if texts else 1]:
+        scores, rows = questions.ask(models, asked, setting, opened)
         result.scores.extend(scores)
         result.answers.extend(rows)
 
 
-def _own_text(models: Models, settings: EvaluateSettings, result: Scores) -> None:
+def _own_text(models: losses.Models, settings: EvaluateSettings, result: Scores) -> None:
     tokens, seed, tokenizer = min(settings.sample_tokens, models.max_length // 2), settings.seed, models.tokenizer
-    samples = own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
-    texts = [(sample.token_ids, 1) for sample in samples]
+    samples = generation.own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
     details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
-    result.scores.extend(drift_scores(models, texts, "drift/own_samples", details))
+    result.scores.extend(losses.drift_scores(models, [(s.token_ids, 1) for s in samples], "drift/own_samples", details))
     asked = samples[: settings.answered_samples]
-    result.samples.extend(answered_prompts(models.reference, models.adapted, tokenizer, asked))
+    result.samples.extend(generation.answered_prompts(models.reference, models.adapted, tokenizer, asked))

@@ -5,8 +5,6 @@ so a question whose document is missing or does not fit is left out and counted,
 Matching follows SQuAD 1.1 (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1).
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
@@ -34,6 +32,8 @@ _ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answe
 
 @dataclass(frozen=True, slots=True)
 class Question:
+    """A question, and what counts as its answer."""
+
     question: str
     expected: tuple[str, ...]
     """What counts as right; the best match of any of them counts."""
@@ -45,8 +45,7 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
     """The questions of a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
     path = Path(path)
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            lines = file.read().split(b"\n")
+        lines = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).split(b"\n")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}). Give a .jsonl or .jsonl.gz file.") from error
     questions = tuple(_question(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
@@ -111,24 +110,18 @@ def ask(
     asked = [(question, text) for question, (text, reason) in zip(questions, prompts, strict=True) if not reason]
     writers = (models.reference, models.adapted) if models.adapted else (None, models.reference)
     before, after = (_answers(writer, models.tokenizer, [text for _, text in asked]) for writer in writers)
-    rows = [
-        {"setting": setting, **asdict(question), "prompt": text, "before": old, "after": new}
-        for (question, text), old, new in zip(asked, before, after, strict=True)
-    ]
-    for row in rows:
-        for side in SIDES:
-            matches = _matched(exact_match, [row], side)
-            row[f"{side}_correct"] = matches and bool(matches[0])
+    rows = [{"setting": setting, **asdict(question), "prompt": text} for question, text in asked]
+    for row, old, new in zip(rows, before, after, strict=True):
+        row |= {"before": old, "after": new}
+        matches = {side: _matched(exact_match, [row], side) for side in SIDES}
+        row |= {f"{side}_correct": match and bool(match[0]) for side, match in matches.items()}
     template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}")
     limits = {"max_new_tokens": ANSWER_TOKENS, "max_length_tokens": models.max_length}
     left_out = dict(Counter(reason for _, reason in prompts if reason))
     details = {"prompt_template": template, "decoding": "greedy", **limits, "left_out": left_out}
     score = partial(Score, task=f"questions/{setting}", version=VERSION, n=len(rows), better="higher", details=details)
-    scores = [
-        score(metric=f"{metric.__name__}_frac", **before_and_after(*(_matched(metric, rows, side) for side in SIDES)))
-        for metric in (exact_match, token_f1)
-    ]
-    return scores, rows
+    matched = {metric.__name__: [_matched(metric, rows, side) for side in SIDES] for metric in (exact_match, token_f1)}
+    return [score(metric=f"{name}_frac", **before_and_after(*sides)) for name, sides in matched.items()], rows
 
 
 def _matched(metric: Callable[..., float], rows: Sequence[Mapping[str, Any]], side: str) -> list[float] | None:
@@ -150,16 +143,12 @@ def _answers(model: Any | None, tokenizer: Any, prompts: Sequence[str]) -> Seque
     if model is None:
         return [None] * len(prompts)
     ids, plain = [prompt_ids(tokenizer, prompt) for prompt in prompts], not tokenizer.chat_template
-    ends = _line_break_ids(tokenizer) if plain else ()
+    # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
+    breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")} if plain else ()
+    ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")]
     written = generate(model, tokenizer, ids, max_new_tokens=ANSWER_TOKENS, extra_eos_ids=ends)
     texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
     return [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
-
-
-def _line_break_ids(tokenizer: Any) -> list[int]:
-    # Spares the tokens after the answer; line breaks inside other tokens are cut from the text.
-    last = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")}
-    return [token for token in last if tokenizer.decode([token]).endswith("\n")]
 
 
 def normalised(text: str) -> str:

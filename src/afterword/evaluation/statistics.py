@@ -6,19 +6,16 @@ measured on the same units, so a unit is always resampled with everything that w
 (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from afterword.types import Estimate
 
-Values = Sequence[float] | NDArray[np.floating]
-Statistic = Callable[..., NDArray[np.float64]]
+Values = Sequence[float] | np.ndarray
+Statistic = Callable[..., np.ndarray]
 """Takes one array for each vector, units on the last axis, and reduces that axis."""
 # Elements of one block of resamples: 32 MiB of float64 for every vector, whatever the number of units.
 _BLOCK_ELEMENTS = 1 << 22
@@ -43,7 +40,7 @@ def paired_change(before: Values, after: Values) -> Estimate:
     >>> paired_change([1.0, 2.0, 5.0], [0.5, 1.5, 4.5])
     Estimate(value=-0.5, interval_95=(-0.5, -0.5))
     """
-    return estimate(_differences(before, after))
+    return estimate(np.subtract(*_checked([after, before])))
 
 
 def ratio_of_means(numerators: Values, denominators: Values) -> Estimate:
@@ -67,7 +64,7 @@ def before_and_after(before: Values | None, after: Values | None, per: Values | 
     Estimate(value=-0.25, interval_95=(-0.25, -0.25))
     """
     measured = estimate if per is None else lambda values: ratio_of_means(values, per)
-    change = None if before is None or after is None else _differences(before, after)
+    change = None if before is None or after is None else np.subtract(*_checked([after, before]))
     sides = {"before": before, "after": after, "change": change}
     return {name: None if values is None else measured(values) for name, values in sides.items()}
 
@@ -89,23 +86,17 @@ def bootstrap_statistic(statistic: Statistic, *vectors: Values, seed: int = 0, r
     if all(np.ptp(vector) == 0 for vector in data):
         # Every resample is the sample; the mean of thirty times 0.1 would differ from 0.1 by rounding.
         return Estimate(value, (value, value))
-    how = {"n_resamples": resamples, "batch": max(1, _BLOCK_ELEMENTS // units), "rng": np.random.default_rng(seed)}
+    how = {"paired": True, "vectorized": True, "method": "percentile", "rng": np.random.default_rng(seed)}
+    how |= {"n_resamples": resamples, "batch": max(1, _BLOCK_ELEMENTS // units)}
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is looked at below
-        result = stats.bootstrap(
-            data, lambda *arrays, axis: statistic(*arrays), paired=True, vectorized=True, method="percentile", **how
-        )
+        result = stats.bootstrap(data, lambda *arrays, axis: statistic(*arrays), **how)
     low, high = result.confidence_interval
     return Estimate(value, (float(low), float(high)) if np.isfinite(result.bootstrap_distribution).all() else None)
 
 
-def _checked(vectors: Sequence[Values]) -> list[NDArray[np.float64]]:
+def _checked(vectors: Sequence[Values]) -> list[np.ndarray]:
     arrays = [np.asarray(vector, dtype=np.float64) for vector in vectors]
     assert all(array.ndim == 1 and array.size for array in arrays), "one number for each unit, at least one"
     assert len({array.size for array in arrays}) == 1, "vectors over the same units have the same length"
     assert all(np.isfinite(array).all() for array in arrays), "a measured value is not a finite number"
     return arrays
-
-
-def _differences(before: Values, after: Values) -> NDArray[np.float64]:
-    before_array, after_array = _checked([before, after])
-    return after_array - before_array

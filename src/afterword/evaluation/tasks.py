@@ -4,8 +4,6 @@ The one rule: the harness prompts, measures and averages; here is only which mod
 translation of what it found into scores that say how it was found.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -34,28 +32,23 @@ def run_tasks(
     ConfigError where lm_eval is not installed or a task is unknown.
     """
     try:
-        import lm_eval
+        import lm_eval.tasks
         import torch
-        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
-    manager = _task_manager(TaskManager, tasks, include_path)
+    what: Any = {"tasks": list(tasks), "task_manager": _task_manager(lm_eval.tasks.TaskManager, tasks, include_path)}
     model_args = {"pretrained": model_path, "tokenizer": model_path}
     if (Path(model_path) / ADAPTER_CONFIG).is_file():
         model_args |= {"pretrained": base_of_adapter(model_path), "peft": model_path}
     chat = bool(load_tokenizer(model_path).chat_template)
     how = {"limit": limit, "fewshot_as_multiturn": chat}
-    asked: dict[str, Any] = {"model": "hf", "model_args": model_args, "tasks": list(tasks), "task_manager": manager}
     # Left open, the harness takes CUDA where there is none.
-    asked["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    results: Any = lm_eval.simple_evaluate(**asked, **how, apply_chat_template=chat, log_samples=True)
+    what |= {"model": "hf", "model_args": model_args, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    results: Any = lm_eval.simple_evaluate(**what, **how, apply_chat_template=chat, log_samples=True)
     how |= {"lm_eval_version": lm_eval.__version__, "chat_template_applied": chat}
-    return [
-        _score(results, how, task, key)
-        for task, row in results["results"].items()
-        for key, value in row.items()
-        if "," in key and "_stderr," not in key and _is_number(value)
-    ]
+    rows = [(task, key, value) for task, row in results["results"].items() for key, value in row.items() if "," in key]
+    found = [(task, key) for task, key, value in rows if "_stderr," not in key and _is_number(value)]
+    return [_score(results, how, *place) for place in found]
 
 
 def _task_manager(task_manager_class: Any, names: Sequence[str], folder: str | None) -> Any:
@@ -76,8 +69,8 @@ def _score(results: Mapping[str, Any], how: Mapping[str, Any], task: str, key: s
     # The harness writes "N/A" where it has no formula.
     interval = (value - 1.96 * stderr, value + 1.96 * stderr) if _is_number(stderr) else None
     measured = {"task_version": results["versions"].get(task), "num_fewshot": results["n-shot"].get(task)}
-    per_sample = _per_sample(results, task, metric, filter_name, value)
-    details = {**how, **measured, "filter": filter_name, _PER_SAMPLE: per_sample}
+    rows = [row for row in results.get("samples", {}).get(task, ()) if row.get("filter") == filter_name]
+    details = {**how, **measured, "filter": filter_name, _PER_SAMPLE: _per_sample(rows, metric, value)}
     score = Score(task=f"tasks/{task}", metric=metric, version=VERSION, n=_count_documents(results, task))
     better = {True: "higher", False: "lower"}.get(results["higher_is_better"].get(task, {}).get(metric))
     return replace(score, after=Estimate(value, interval), better=better, details=details)
@@ -93,11 +86,8 @@ def _count_documents(results: Mapping[str, Any], task: str) -> int:
     return sum(_count_documents(results, part) for part in results.get("group_subtasks", {}).get(task, ()))
 
 
-def _per_sample(
-    results: Mapping[str, Any], task: str, metric: str, filter_name: str, value: float
-) -> dict[str, float] | None:
+def _per_sample(rows: Sequence[Mapping[str, Any]], metric: str, value: float) -> dict[str, float] | None:
     """Values by document, or None where the score is not their mean, as for a perplexity or a group."""
-    rows = [row for row in results.get("samples", {}).get(task, ()) if row.get("filter") == filter_name]
     if not rows or not all(isinstance(row.get(metric), int | float) for row in rows):
         return None
     values = {str(row["doc_id"]): float(row[metric]) for row in rows}
@@ -111,15 +101,12 @@ def compare_tasks(before: Sequence[Score], after: Sequence[Score]) -> list[Score
     each document. What only one of the runs measured stays one-sided, and nothing is compared across chat
     templates. Values by document are used here and not kept.
     """
-    old_by_key, new_by_key = (
-        {(score.task, score.metric, score.details["filter"]): score for score in scores} for scores in (before, after)
-    )
-    return [_merged(old_by_key.get(key), new_by_key.get(key)) for key in {**old_by_key, **new_by_key}]
+    old, new = ({(s.task, s.metric, s.details["filter"]): s for s in scores} for scores in (before, after))
+    return [_merged(old.get(key), new.get(key)) for key in {**old, **new}]
 
 
 def _merged(old: Score | None, new: Score | None) -> Score:
-    score = new or old
-    assert score is not None
+    score: Any = new or old
     details = {name: value for name, value in score.details.items() if name != _PER_SAMPLE}
     change = _change(old, new) if old and new else None
     return replace(score, before=old and old.after, after=new and new.after, change=change, details=details)

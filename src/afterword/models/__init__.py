@@ -1,20 +1,9 @@
 """Everything that knows transformers and peft: loading, backbone and head, teachers, saving."""
 
 from afterword.models.backbone import backbone_of, causal_lm, head_of, trained_states, trained_states_through
-from afterword.models.checks import check_head, check_weights, packs_cleanly
-from afterword.models.loading import (
-    ADAPTER_CONFIG,
-    base_of_adapter,
-    context_length,
-    load_adapted,
-    load_config,
-    load_model,
-    load_tokenizer,
-    refuse_foreign_tokenizer,
-    saved_dtype,
-    weights_fingerprint,
-)
-from afterword.models.lora import LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
+from afterword.models.checks import check_head, check_weights, context_length, packs_cleanly, refuse_foreign_tokenizer
+from afterword.models.loading import base_of_adapter, load_adapted, load_config, load_model, load_tokenizer
+from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
-from afterword.models.saving import has_result, save_result
+from afterword.models.saving import has_result, save_result, saved_dtype, weights_fingerprint
 from afterword.models.teachers import AdapterOff, FrozenCopy, Teacher, freeze, frozen_copy, teacher_for

@@ -3,8 +3,8 @@
 Everything that knows how transformers and peft arrange their modules is in this folder.
 """
 
-from __future__ import annotations
-
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,21 +30,15 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
     module, config = inner.get_output_embeddings(), inner.config
     if hasattr(module, "original_module"):
         module = module.modules_to_save[module.active_adapters[0]] if adapted else module.original_module
-    scale = getattr(config, "logit_scale", None) or 1.0
-    if divisor := getattr(config, "logits_scaling", None):
-        scale = scale / divisor
-    return Head(
-        weight=module.weight,
-        bias=getattr(module, "bias", None),
-        scale=float(scale),
-        softcap=getattr(config, "final_logit_softcapping", None),
-    )
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(module.weight, getattr(module, "bias", None), float(scale), softcap)
 
 
 def trained_states(model: Any, view: View) -> Tensor:
     """Hidden states [N, H] at the view's trained positions, straight from the backbone."""
-    states = backbone_of(model)(**_inputs(view)).last_hidden_state
-    return _at_trained(states, view)
+    states_BTH = backbone_of(model)(**_inputs(view)).last_hidden_state
+    return states_BTH.flatten(0, 1).index_select(0, view.trained)
 
 
 def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
@@ -55,24 +49,24 @@ def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
     backbone returns them.
     """
     caught: list[Tensor] = []
-    handle = backbone_of(model).register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state))
+    with backbone_of(model).register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state)):
+        wrapped(**_inputs(view), logits_to_keep=torch.zeros(0, dtype=torch.int64, device=view.input_ids.device))
+    return caught[0].flatten(0, 1).index_select(0, view.trained)
+
+
+@contextlib.contextmanager
+def only_reading(model: Any) -> Iterator[None]:
+    """Eval mode and no gradients; the model is left in the mode it was in."""
+    training = model.training
+    model.eval()
     try:
-        none = torch.zeros(0, dtype=torch.int64, device=view.input_ids.device)
-        wrapped(**_inputs(view), logits_to_keep=none)
+        with torch.no_grad():
+            yield
     finally:
-        handle.remove()
-    return _at_trained(caught[0], view)
+        model.train(training)
 
 
 def _inputs(view: View) -> dict[str, Any]:
-    return {
-        "input_ids": view.input_ids,
-        "position_ids": view.position_ids,
-        "attention_mask": view.attention_mask,
-        # With a cache asked for, transformers does not look for packed sequences in position_ids.
-        "use_cache": False,
-    }
-
-
-def _at_trained(states_BTH: Tensor, view: View) -> Tensor:
-    return states_BTH.flatten(0, 1).index_select(0, view.trained)
+    inputs = {name: getattr(view, name) for name in ("input_ids", "position_ids", "attention_mask")}
+    # With a cache asked for, transformers does not look for packed sequences in position_ids.
+    return {**inputs, "use_cache": False}

@@ -1,12 +1,15 @@
 """Adapters by peft, and the two kinds that would make the teacher another model than M0."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, nearest
 from afterword.models.backbone import causal_lm
+
+ADAPTER_CONFIG = "adapter_config.json"
+LORA_LEARNING_RATE = 5e-5
+"""The authors' rate under LoRA; the method's own default is for full fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,37 +25,24 @@ class LoraSettings:
     use_dora: bool = False
 
 
-LORA_LEARNING_RATE = 5e-5
-"""The authors' rate under LoRA; the method's own default is for full fine-tuning."""
-
-
 def with_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
-    """The model wrapped by peft with fresh adapters. Unsafe adapters are a ConfigError."""
+    """The model wrapped by peft with fresh adapters. Unsafe or unknown ones are a ConfigError."""
     import peft
     import torch
 
-    modules = settings.target_modules
-    if settings.bias != "none":
-        raise ConfigError(_unsafe_bias(settings.bias))
-    config = peft.LoraConfig(
-        task_type=peft.TaskType.CAUSAL_LM,
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        modules_to_save=list(settings.modules_to_save) or None,
-        bias=settings.bias,  # pyright: ignore[reportArgumentType]
-        use_dora=settings.use_dora,
-    )
+    if problems := _bias_problems([settings.bias]) + _unknown_modules(model, settings.modules_to_save):
+        raise ConfigError(problems)
+    modules, whole = settings.target_modules, list(settings.modules_to_save)
+    targets = modules if isinstance(modules, str) else list(modules)
+    sizes = {"r": settings.r, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout}
+    places = {"target_modules": targets, "modules_to_save": whole or None, "use_dora": settings.use_dora}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            adapted = peft.get_peft_model(model, config)
+            adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **sizes, **places))
         except ValueError as error:
-            raise ConfigError(
-                f"lora_target_modules: {modules!r} does not fit this model. {str(error).splitlines()[0]} "
-                "Use all-linear, or name modules that the model has."
-            ) from error
+            problem = f"lora_target_modules: {modules!r} does not fit this model. {str(error).splitlines()[0]}"
+            raise ConfigError(f"{problem} Use all-linear, or name modules that the model has.") from error
     refuse_unsafe_adapters(adapted)
     return adapted
 
@@ -61,18 +51,26 @@ def refuse_unsafe_adapters(model: Any) -> None:
     """Raise ConfigError for adapters under which "adapter off" or "hidden states times head" is not M0."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    problems = [
-        _unsafe_bias(config.bias) for config in model.peft_config.values() if getattr(config, "bias", "none") != "none"
-    ]
+    problems = _bias_problems(getattr(config, "bias", "none") for config in model.peft_config.values())
     if isinstance(causal_lm(model).get_output_embeddings(), BaseTunerLayer):
-        problems.append(
-            "lora_target_modules: an adapter on the output head is left out when hidden states are multiplied with "
-            "the head's weight. Remove the head from the targets, or train it whole through lora_modules_to_save."
-        )
+        rule = "an adapter on the output head is left out when hidden states are multiplied with the head's weight"
+        remedy = "Remove the head from the targets, or train it whole through lora_modules_to_save."
+        problems.append(f"lora_target_modules: {rule}. {remedy}")
     if problems:
         raise ConfigError(problems)
 
 
-def _unsafe_bias(bias: str) -> str:
+def _bias_problems(biases: Iterable[str]) -> list[str]:
     why = "trains biases that stay on when the adapter is off, so the teacher would not be the model as it was given"
-    return f"lora_bias: {bias!r} {why}. Use 'none'."
+    return [f"lora_bias: {bias!r} {why}. Use 'none'." for bias in biases if bias != "none"]
+
+
+def _unknown_modules(model: Any, wanted: Iterable[str]) -> list[str]:
+    # peft passes over them in silence. It takes any module whose path ends so.
+    paths = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    known = sorted({path.rpartition(".")[2] for path in paths} - {""})
+    return [
+        f"lora_modules_to_save: {name!r} is no module of this model. {nearest(name, known)}It has {', '.join(known)}."
+        for name in wanted
+        if not any(path.endswith(name) for path in paths)
+    ]

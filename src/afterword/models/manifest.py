@@ -1,7 +1,5 @@
 """Folders that are either whole or not there: written beside, flushed, listed with hashes, then renamed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -33,14 +31,12 @@ def publish(staging: Path, target: Path) -> None:
 
 
 def write_manifest(folder: Path) -> None:
-    """Flush every file and list it with size and SHA-256."""
-    names = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    for name in names:
-        _flush(folder / name)
-    hashes = {str(name): _sha256(folder / name) for name in names}
+    """List every file with its SHA-256, and flush them and the list."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    hashes = {str(file.relative_to(folder)): _sha256(file) for file in files}
     (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
-    _flush(folder / MANIFEST)
-    _flush(folder)
+    for path in (*files, folder / MANIFEST, folder):
+        _flush(path)
 
 
 def is_complete(folder: Path) -> bool:

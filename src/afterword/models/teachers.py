@@ -1,34 +1,14 @@
 """Teachers: the model as it was given, frozen. Hidden states in eval mode and without gradient."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from afterword.models.backbone import head_of, trained_states
+from afterword.models.backbone import head_of, only_reading, trained_states
 from afterword.objectives import Head
 from afterword.types import View
-
-
-class Teacher(Protocol):
-    """What a training step asks of a teacher."""
-
-    @property
-    def model(self) -> Any:
-        """The module whose weights it reads, so that it can be moved to where the student trains."""
-        ...
-
-    def head(self) -> Head:
-        """Its head, as it was before training."""
-        ...
-
-    def trained_states(self, view: View) -> Tensor:
-        """Hidden states [N, H] at the view's trained positions."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,10 +21,10 @@ class FrozenCopy:
         """The copy's own head."""
         return head_of(self.model)
 
-    @torch.no_grad()
     def trained_states(self, view: View) -> Tensor:
         """Hidden states [N, H] of the copy."""
-        return trained_states(self.model, view)
+        with only_reading(self.model):
+            return trained_states(self.model, view)
 
 
 @dataclass(frozen=True)
@@ -57,16 +37,14 @@ class AdapterOff:
         """The head before `modules_to_save` replaced it."""
         return head_of(self.model, adapted=False)
 
-    @torch.no_grad()
     def trained_states(self, view: View) -> Tensor:
         """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with self.model.disable_adapter():
-                return trained_states(self.model, view)
-        finally:
-            self.model.train(training)
+        with only_reading(self.model), self.model.disable_adapter():
+            return trained_states(self.model, view)
+
+
+Teacher = FrozenCopy | AdapterOff
+"""What a training step asks for a head and hidden states; `model` can be moved to where the student trains."""
 
 
 def freeze(model: Any) -> FrozenCopy:

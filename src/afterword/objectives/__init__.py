@@ -1,6 +1,5 @@
 """Losses: pure functions of tensors. The dense form is the definition; the chunked one agrees with it."""
 
-from afterword.objectives.chunked import hidden_losses, rows_per_chunk
+from afterword.objectives.chunked import Head, hidden_losses, rows_per_chunk
 from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl
-from afterword.objectives.heads import Head
 from afterword.objectives.objective import Distillation, Objective, Prediction

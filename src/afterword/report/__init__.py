@@ -1,5 +1,5 @@
 """Run folders → a page, its Markdown twin and a model card. Reads files only: no torch, no training."""
 
-from afterword.report.writing import write_model_card, write_report
+from afterword.report.pages import write_model_card, write_report
 
 __all__ = ["write_model_card", "write_report"]

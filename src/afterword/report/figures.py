@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from afterword.report import numbers
-from afterword.report.labels import load_table
+from afterword.report.printing import decimals, is_number, load_table, value
 from afterword.report.readings import Rows, grouped
 
 # matplotlib wants colours it can parse; these stand for the variables and are replaced in the SVG.
 _COLOURS = {"ink": "#010101", "muted": "#020202", "accent": "#030303", "better": "#040404", "worse": "#050505"}
 _INK, _MUTED, _ACCENT = (_COLOURS[name] for name in ("ink", "muted", "accent"))
-_WIDTH_INCHES = 5.4
 
 Points = Sequence[tuple[float, float]]
 
@@ -43,17 +41,13 @@ def draw_changes(rows: Rows) -> dict[str, str] | None:
     figure = _figure([0.5 * len(group) + 0.45 for group in panels.values()], sharex=False)
     for axes, (unit, group) in zip(figure.axes, panels.items(), strict=True):
         _draw_forest(axes, group, scale=100 if unit == "%" else 1)
-        unit = "percentage points" if unit == "%" else unit
-        axes.set_xlabel(f"change in {unit}", color=_INK, parse_math=False)
-    words = [
-        f"{row['task']}, {row['metric']}: {row['change']['mean']} {row['change']['interval']}, {row['reading'].words}."
-        for row in shown
-    ]
+        axes.set_xlabel(f"change in {unit.replace('%', 'percentage points')}", color=_INK, parse_math=False)
+    words = [load_table("words.yaml")["change_in_words"].format(**row) for row in shown]
     return _drawing(figure, "changes", "Changes with their 95 % intervals", words)
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:
-    return [(row["step"], row[key]) for row in metrics if numbers.is_number(row.get(key))]
+    return [(row["step"], row[key]) for row in metrics if is_number(row.get(key))]
 
 
 def _draw_curve(axes: Any, name: str, panel: str, points: Points) -> None:
@@ -75,8 +69,8 @@ def _binned(points: Points, most: int) -> Points:
 
 def _first_and_last(name: str, panel: str, points: Points) -> str:
     means = [y for _, y in _binned(points, 10)]
-    places = numbers.decimals("loss_nats", [means[0], means[-1]])
-    first, last = (numbers.value("loss_nats", y, places) for y in (means[0], means[-1]))
+    places = decimals("loss_nats", [means[0], means[-1]])
+    first, last = (value("loss_nats", y, places) for y in (means[0], means[-1]))
     return f"{name}: {first} nats at the start, {last} nats at the end (first and last tenth of the rows)."
 
 
@@ -90,18 +84,16 @@ def _draw_forest(axes: Any, rows: Rows, scale: int) -> None:
         face = "none" if tone == "unclear" else colour
         axes.plot([scale * change["value"]], [y], marker="o", color=colour, markerfacecolor=face, markersize=6)
         name = f"{row['task']}: {row['metric']}"[:64]
-        label = axes.text(0, y - 0.3, name, transform=axes.get_yaxis_transform(), color=_INK, parse_math=False)
-        label.set_in_layout(False)  # a long name would squeeze the axes
-    axes.set_ylim(len(rows) - 0.5, -0.8)
-    axes.set_yticks([])
-    axes.margins(x=0.08)
+        # In the layout, a long name would squeeze the axes.
+        axes.text(0, y - 0.3, name, transform=axes.get_yaxis_transform(), color=_INK, parse_math=False, in_layout=False)
+    axes.set(yticks=[], ylim=(len(rows) - 0.5, -0.8), xmargin=0.08)
 
 
 def _figure(heights_inches: Sequence[float], *, sharex: bool) -> Any:
     """Panels one under the other, in the style of the page."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH_INCHES, sum(heights_inches)), layout="constrained")
+    figure = Figure(figsize=(5.4, sum(heights_inches)), layout="constrained")
     for axes in figure.subplots(len(heights_inches), sharex=sharex, squeeze=False, height_ratios=heights_inches).flat:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(_MUTED)
@@ -117,8 +109,7 @@ def _drawing(figure: Any, name: str, title: str, words: Sequence[str]) -> dict[s
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True)
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
-    opening, drawn = svg[svg.index("<svg") :].split(">", 1)
-    view_box = re.findall(r'viewBox="[^"]*"', opening)[0]
+    view_box, drawn = re.findall(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', svg, flags=re.DOTALL)[0]
     # Ids that no other figure of the page has.
     drawn = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{name}-", drawn.replace("xlink:href", "href"))
     for variable, colour in _COLOURS.items():

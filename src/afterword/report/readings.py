@@ -3,10 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from afterword.report import numbers
-from afterword.report.labels import load_table, metric_label, task_label, unit
-
-CONTEXT_LOSS = "target_nll_with_context_nats"
+from afterword.report import printing
 
 Rows = list[dict[str, Any]]
 
@@ -21,7 +18,9 @@ class Reading(NamedTuple):
 def read_change(score: Mapping[str, Any]) -> Reading:
     """Whether the score moved, by its paired 95 % interval alone."""
     if not score["change"]:
-        return Reading(load_table("words.yaml")["unpaired"][bool(score["before"])][bool(score["after"])], "none")
+        return Reading(
+            printing.load_table("words.yaml")["unpaired"][bool(score["before"])][bool(score["after"])], "none"
+        )
     if not score["change"]["interval_95"]:
         return Reading("no interval, so no conclusion", "none")
     low, high = score["change"]["interval_95"]
@@ -36,36 +35,35 @@ def read_change(score: Mapping[str, Any]) -> Reading:
 
 def rows_of(scores: Sequence[Mapping[str, Any]]) -> Rows:
     """Every score as a row ready to print, in the order measured."""
-    aims = {score["task"]: score["before"] for score in scores if score["metric"] == CONTEXT_LOSS}
+    aims = {score["task"]: score["before"] for score in scores if score["metric"] == "target_nll_with_context_nats"}
     return [_row(score, aims.get(score["task"])) for score in scores]
 
 
-def _row(score: Mapping[str, Any], aim: numbers.Estimate) -> dict[str, Any]:
+def _row(score: Mapping[str, Any], aim: printing.Estimate) -> dict[str, Any]:
     metric = score["metric"]
-    places = numbers.places_of(metric, score["before"], score["after"])
-    return {
+    places = printing.places_of(metric, score["before"], score["after"])
+    named = {"task": printing.task_label(score["task"]), "metric": printing.metric_label(metric, score["details"])}
+    return named | {
         "score": score,
-        "task": task_label(score["task"]),
-        "metric": metric_label(metric, score["details"]),
-        "unit": unit(metric),
-        "before": _printed(metric, score["before"], places, numbers.value),
-        "after": _printed(metric, score["after"], places, numbers.value),
-        "change": _printed(metric, score["change"], numbers.places_of(metric, score["change"]), numbers.change),
+        "unit": printing.unit(metric),
+        "before": _printed(metric, score["before"], places, printing.value),
+        "after": _printed(metric, score["after"], places, printing.value),
+        "change": _printed(metric, score["change"], printing.places_of(metric, score["change"]), printing.change),
         "reading": read_change(score),
         # The base model's value with the document in context, where that is what the score strives for.
-        "aim": numbers.value(metric, aim["value"], places) if aim and metric == "target_nll_nats" else "",
+        "aim": printing.value(metric, aim["value"], places) if aim and metric == "target_nll_nats" else "",
     }
 
 
-def _printed(metric: str, estimate: numbers.Estimate, places: int, show: Callable[..., str]) -> dict[str, str]:
+def _printed(metric: str, estimate: printing.Estimate, places: int, show: Callable[..., str]) -> dict[str, str]:
     mean = estimate["value"] if estimate else None
-    return {"mean": show(metric, mean, places), "interval": numbers.interval(metric, estimate, places)}
+    return {"mean": show(metric, mean, places), "interval": printing.interval(metric, estimate, places)}
 
 
 def headline(rows: Rows) -> dict[str, Rows]:
     """What was learned and what was lost, by heading: the few scores that a reader needs first."""
     by_key = {f"{row['score']['task']} {row['score']['metric']}": row for row in rows}
-    wanted = load_table("words.yaml")["headline"]
+    wanted = printing.load_table("words.yaml")["headline"]
     columns = {heading: [by_key[key] for key in keys if key in by_key] for heading, keys in wanted.items()}
     benchmarks = grouped((row for row in rows if row["score"]["task"].startswith("tasks/")), "task")
     columns["What was lost"] += [measured[0] for measured in benchmarks.values()]

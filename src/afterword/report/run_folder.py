@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
-from afterword.report.labels import load_table
+from afterword.report.printing import load_table
 
 _ADAPT = "Run `afterword adapt` first, or give the folder that it wrote."
-_EVALUATE = "Delete the file, or measure again with `afterword evaluate`."
 _KINDS = {"text": str, "number": (int, float), "whole number": int, "yes or no": bool, "mapping": dict, "list": list}
 _COMPLETE = {"status": "complete", "steps": None, "seconds": None}
-
-Parser = Callable[[str], Any]
 
 
 def load_run(path: Path) -> dict[str, Any]:
@@ -26,9 +23,8 @@ def load_run(path: Path) -> dict[str, Any]:
 
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such run folder. {_ADAPT}")
-    return {
-        "path": path,
-        "name": path.resolve().name,
+    folder = {"path": path, "name": path.resolve().name, "is_adapter": (path / "adapter_config.json").exists()}
+    return folder | {
         "settings": flat_settings(_read(path / "config.yaml", yaml.safe_load)),
         "command": without_tokens(_read(path / "command.txt", str.strip)),
         "environment": _read(path / "environment.json", _json),
@@ -36,7 +32,6 @@ def load_run(path: Path) -> dict[str, Any]:
         "data": _read(path / "data.json", _json),
         "state": _read(path / "state.json", _json) if (path / "state.json").exists() else _COMPLETE,
         "measured": _measured(path / "scores.json"),
-        "is_adapter": (path / "adapter_config.json").exists(),
     }
 
 
@@ -59,11 +54,11 @@ def without_tokens(command: str) -> str:
 def _measured(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
-    found = _read(file, _json, _EVALUATE)
+    found = _read(file, _json, "Delete the file, or measure again with `afterword evaluate`.")
     return found | {"command": without_tokens(found["command"] or ""), "settings": flat_settings(found["settings"])}
 
 
-def _read(file: Path, parse: Parser, remedy: str = _ADAPT) -> Any:
+def _read(file: Path, parse: Callable[[str], Any], remedy: str = _ADAPT) -> Any:
     import yaml
 
     shape = load_table("files.yaml")[file.name]
@@ -122,8 +117,7 @@ def _measured_only(row: dict[str, Any]) -> dict[str, Any] | None:
 
 def _metric_rows(text: str) -> list[dict[str, Any]]:
     # A run that was killed, or still writes, leaves half a row behind; whole rows end with a newline.
-    lines = text.split("\n")[:-1]
     # Read as one list, so that the parser's errors count lines.
-    rows = _json("[" + ",\n".join(lines) + "]")
+    rows = _json("[" + ",\n".join(text.split("\n")[:-1]) + "]")
     shape = load_table("files.yaml")["metrics.jsonl row"]
     return [_fitted(row, shape, f"line {number}") for number, row in enumerate(rows, start=1)]

@@ -1,9 +1,6 @@
 """One run from settings to a finished folder: the main job, in the order in which it happens."""
 
-from __future__ import annotations
-
 import contextlib
-import shutil
 import sys
 import tempfile
 import time
@@ -23,13 +20,12 @@ from afterword.config import AdaptSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
-from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
 from afterword.training.checkpoints import checkpoint_step, explained
-from afterword.training.loader import WORK_FOLDER, as_windows
-from afterword.training.processes import is_main_process, main_process_first
+from afterword.training.processes import main_process_first
 from afterword.training.run_folder import Identity, RunFolder
-from afterword.training.trainer import AdaptationTrainer, checked_layout
+from afterword.training.steps import WORK_FOLDER, as_windows
+from afterword.training.trainer import AdaptationTrainer, checked_layout, training_arguments
 from afterword.views import Reading, content_hash
 
 
@@ -78,12 +74,13 @@ def run_adaptation(
             trainer, data = load_trainer(settings, documents, folder.path)
             identity = Identity(models.weights_fingerprint(trainer.model), content_hash(trainer.windows))
             folder.refuse_other_content(identity)
+            finished = folder.is_finished()
         except (AfterwordError, KeyboardInterrupt):
             # Nothing was trained: leave no trace of a run that could not begin.
-            if began_here and is_main_process():
-                shutil.rmtree(folder.path, ignore_errors=True)
+            folder.tidy(began_here=began_here)
             raise
-        if folder.is_finished():
+        if finished:
+            folder.tidy(began_here=False)
             return RunResult(folder.path, folder.state()["steps"], already_complete=True)
         known = (settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
@@ -116,7 +113,7 @@ def _finish(
         adapted, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         models.save_result(adapted, tokenizer, folder.path, dtype=dtype, merge=settings.merge_adapter)
         folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
-        shutil.rmtree(folder.path / WORK_FOLDER, ignore_errors=True)
+        folder.tidy(began_here=False)
     trainer.accelerator.wait_for_everyone()
     if settings.push_to_hub:
         trainer.push_to_hub()
@@ -177,9 +174,12 @@ def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
     """What transformers does not take of the settings becomes a ConfigError, under the setting that it quotes."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
         text = " ".join(str(error).split())
-        if isinstance(error, AfterwordError) or (isinstance(error, RuntimeError) and "install" not in text):
+        if isinstance(error, OSError) and settings.push_to_hub:
+            raise ConfigError(f"push_to_hub: the hub does not answer or does not know you. {text}") from error
+        no_setting = isinstance(error, OSError) or (isinstance(error, RuntimeError) and "install" not in text)
+        if isinstance(error, AfterwordError) or no_setting:
             raise  # Said already, or no setting: no memory, for example.
         own = {"lr_scheduler_type": settings.lr_scheduler_type, "report_to": " ".join(settings.report_to)}
         given = {**own, **{f"trainer.{name}": value for name, value in settings.trainer.items()}}

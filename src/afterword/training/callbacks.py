@@ -1,7 +1,5 @@
 """What is seen of a run while it runs: a row of metrics.jsonl for every step, and a progress line."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+from afterword.models import replace_file
 
 _GROUPS = {
     "train": {"loss": "loss_nats", "grad_norm": "grad_norm", "learning_rate": "learning_rate"},
@@ -45,7 +45,7 @@ def trim_metrics(path: Path, step: int) -> None:
     # A whole row ends with a newline; what follows the last one was cut off by a kill.
     lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    replace_file(path, "".join(f"{line}\n" for line in kept))
 
 
 class RichProgress(TrainerCallback):

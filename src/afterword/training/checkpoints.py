@@ -1,11 +1,8 @@
 """Checkpoints that count, which are only whole ones, and what is said of them when a run is ended from outside."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +11,10 @@ from safetensors import SafetensorError
 from afterword.errors import CheckpointError, TrainingError
 from afterword.models import is_complete
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-\d+")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota")
+_WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota", "os error 28")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-_NEARLY_FULL_BYTES = 2**20
 
 
 class Interrupted(TrainingError):  # noqa: N818  the name says what happened, as KeyboardInterrupt does
@@ -29,9 +25,7 @@ class Interrupted(TrainingError):  # noqa: N818  the name says what happened, as
 
 def checkpoint_step(folder: Path) -> int:
     """The optimizer step that a checkpoint folder is named after."""
-    match = _NAME.fullmatch(folder.name)
-    assert match, folder
-    return int(match.group(1))
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def last_complete_checkpoint(run: Path) -> Path | None:
@@ -71,17 +65,10 @@ def _explanation(error: BaseException, run: Path) -> TrainingError | None:
     if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
         remedy = "Lower micro_batch_tokens (changes no gradient) or max_length; use gradient_checkpointing or use_peft."
         return TrainingError(f"Out of memory. {_kept(run)} {remedy}")
-    if _is_full(error, text, run):
+    if getattr(error, "errno", None) in _FULL or any(words in text for words in _WRITE_FAILED):
         problem = f"output_dir: the disk of {str(run)!r} is full or does not take the file."
         return TrainingError(f"{problem} {_kept(run)} Free some space, or lower save_total_limit.")
     return None
-
-
-def _is_full(error: BaseException, text: str, run: Path) -> bool:
-    if getattr(error, "errno", None) in _FULL or any(words in text for words in _WRITE_FAILED):
-        return True
-    writing = isinstance(error, SafetensorError) or "pytorchstreamwriter" in text
-    return writing and shutil.disk_usage(run).free < _NEARLY_FULL_BYTES
 
 
 def _kept(run: Path) -> str:

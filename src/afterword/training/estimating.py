@@ -1,7 +1,5 @@
 """The dry run: what would be trained, how long it would take and how much memory, with nothing trained."""
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 import time
@@ -60,7 +58,7 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
 def _totals(trainer: AdaptationTrainer) -> dict[str, int]:
     totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
     for index in range(len(trainer.windows)):
-        example = trainer.train_dataset[Draw(index, 0)]
+        example = trainer.train_dataset[Draw(index, 0)]  # pyright: ignore
         totals["targets"] += len(example.segments)
         totals["trained_positions"] += sum(len(s.target_ids) for s in example.segments)
         totals["student_tokens"] += sum(len(s.student_ids) for s in example.segments)

@@ -1,7 +1,5 @@
 """Several processes: the one file that names accelerate's process state. One process is the plain case."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,12 +1,11 @@
 """The run folder: the only interface between training, evaluation and reports."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ import yaml
 
 from afterword.config import AdaptSettings, differences, to_yaml
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models import has_result, replace_file
+from afterword.models import STAGING_SUFFIX, has_result, replace_file
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 from afterword.training.processes import is_main_process, process_count
 
+_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json"}
+"""What a run that was killed before its config.yaml can have left: the same command may begin here again."""
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
 
@@ -81,6 +82,11 @@ class RunFolder:
                 problem = f"the run in {str(self.path)!r} trains another {what} than this (content differs)"
                 raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
 
+    def tidy(self, *, began_here: bool) -> None:
+        """Remove what reading the documents left; and the folder itself, if this command made it."""
+        if is_main_process():
+            shutil.rmtree(self.path if began_here else self.path / ".work", ignore_errors=True)
+
     def begin_or_resume(
         self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
     ) -> Path | None:
@@ -123,7 +129,7 @@ def environment() -> dict[str, Any]:
 
 def _unusable(path: Path) -> str | None:
     """Why a new run cannot be begun here."""
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(file.name not in _BEGUN and file.suffix != STAGING_SUFFIX for file in path.iterdir()):
         return "is not empty and holds no run of Afterword"
     if path.exists() and not path.is_dir():
         return "is a file"

@@ -4,9 +4,9 @@ The loss of an optimizer step is Σ weight · loss / Σ weight over all micro-ba
 processes. The denominator is counted once, before the first backward; nothing else divides.
 """
 
-from __future__ import annotations
-
 import contextlib
+import dataclasses
+import logging
 import math
 import time
 import warnings
@@ -26,15 +26,20 @@ from afterword.batching import Packing, micro_batches, to_device
 from afterword.errors import CheckpointError, ConfigError, TrainingError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import Objective, Prediction, hidden_losses
-from afterword.training.arguments import declared_arguments, training_arguments
+from afterword.training import steps
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
-from afterword.training.loader import WORK_FOLDER, Examples, StepLoader, as_windows, build_loader
-from afterword.training.steps import Draw, StepPlan, StepSampler
 from afterword.types import Batch
 from afterword.views import Prepared, Reading, SpecialTokens, special_tokens
 
-_EVAL_WINDOWS = 8
-"""Windows whose examples are held at once while evaluating."""
+_EVAL_WINDOWS = 128
+"""Most windows that one evaluation during training reads. `afterword evaluate` is the real measurement."""
+
+_SEEN = {"logging_steps": 1, "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
+"""A row of metrics for every step; a hidden NaN is the one thing worse than a stop."""
+_PLAIN = {"save_strategy": "steps", "optim": "adamw_torch", "dataloader_pin_memory": False}
+"""The fused AdamW is another order of the same arithmetic."""
+_FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
+"""Not for a person to choose: batches are ours, and every parameter is reached in every step."""
 
 
 class AdaptationTrainer(Trainer):
@@ -46,6 +51,7 @@ class AdaptationTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = True
+    model: Any  # never None here
 
     def __init__(
         self,
@@ -70,10 +76,10 @@ class AdaptationTrainer(Trainer):
         models.check_head(model)
         self.special = _special_tokens(processing_class, self.method)
         reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
-        work, how = Path(args.output_dir) / WORK_FOLDER, (self.method, processing_class, reading)
-        self.windows = as_windows(train_dataset, work / "train", *how)
-        held_out = None if eval_dataset is None else as_windows(eval_dataset, work / "eval", *how)
-        self.plan = StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed)
+        work, how = Path(str(args.output_dir)) / steps.WORK_FOLDER, (self.method, processing_class, reading)
+        self.windows = steps.as_windows(train_dataset, work / "train", *how)
+        held_out = None if eval_dataset is None else steps.as_windows(eval_dataset, work / "eval", *how)
+        self.plan = steps.StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed)
         self.packing = packing or Packing(micro_batch_tokens=4096, layout=checked_layout(model))
         # Before the Trainer loads a checkpoint into the student: the teacher is the model as it was given.
         self.teacher = teacher or (models.teacher_for(model) if self.method.objective.needs_teacher else None)
@@ -89,21 +95,21 @@ class AdaptationTrainer(Trainer):
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        epochs, steps = self.args.num_train_epochs, self.args.max_steps
-        return steps if steps > 0 else math.ceil(epochs * self.plan.steps_per_epoch)
+        epochs, limit = self.args.num_train_epochs, self.args.max_steps
+        return limit if limit > 0 else math.ceil(epochs * self.plan.steps_per_epoch)
 
-    def _examples(self, windows: Prepared) -> Examples:
-        return Examples(windows, self.method, self.special, self.plan.seed)
+    def _examples(self, windows: Prepared) -> steps.Examples:
+        return steps.Examples(windows, self.method, self.special, self.plan.seed)
 
     # ---- data
 
-    def get_train_dataloader(self) -> StepLoader:
+    def get_train_dataloader(self) -> steps.StepLoader:
         """Steps of this process. Not given to accelerate, which would cut them again."""
         args = self.args
-        sampler = StepSampler(self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps)
+        sampler = steps.StepSampler(self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps)
         names = ("num_workers", "persistent_workers", "prefetch_factor")
         options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
-        return build_loader(self._examples(self.windows), sampler, self.packing, **options)
+        return steps.build_loader(self._examples(self.windows), sampler, self.packing, **options)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         """The one divisor: the sum of weights of the whole optimizer step, over all processes."""
@@ -112,7 +118,7 @@ class AdaptationTrainer(Trainer):
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """Sum [n] over all processes."""
-        return self.accelerator.gather(values[None]).sum(0) if self.args.world_size > 1 else values
+        return self.accelerator.gather(values[None]).sum(0) if self.args.world_size > 1 else values  # pyright: ignore
 
     # ---- the step
 
@@ -221,11 +227,10 @@ class AdaptationTrainer(Trainer):
         return metrics
 
     def _eval_batches(self, windows: Prepared) -> Iterator[Batch]:
-        examples = self._examples(windows)
-        mine = range(self.args.process_index, len(windows), self.args.world_size)
-        for start in range(0, len(mine), _EVAL_WINDOWS):
-            group = mine[start : start + _EVAL_WINDOWS]
-            yield from micro_batches([examples[Draw(i, 0)] for i in group], self.packing)
+        """Of this process; of a large set, _EVAL_WINDOWS windows at even distances."""
+        examples, stride = self._examples(windows), -(-len(windows) // _EVAL_WINDOWS)
+        for i in range(self.args.process_index * stride, len(windows), self.args.world_size * stride):
+            yield from micro_batches([examples[steps.Draw(i, 0)]], self.packing)
 
     # ---- saving and resuming
 
@@ -234,7 +239,7 @@ class AdaptationTrainer(Trainer):
         self.step_started = time.perf_counter()
         resume: Any = resume_from_checkpoint or None
         if resume is True:
-            resume = last_complete_checkpoint(Path(self.args.output_dir))
+            resume = last_complete_checkpoint(Path(str(self.args.output_dir)))
         elif resume:
             resume = require_complete(Path(resume))
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
@@ -266,10 +271,37 @@ class AdaptationTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _save_state(self, folder: Path) -> None:
-        for callback in (*self.callback_handler.callbacks, self.control):
-            if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        parts = (*self.callback_handler.callbacks, self.control)
+        states = {type(part).__name__: part.state() for part in parts if isinstance(part, ExportableState)}
+        self.state.stateful_callbacks.update(states)  # pyright: ignore
         self.state.save_to_json(str(folder / "trainer_state.json"))
+
+
+def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
+    """TrainingArguments with the method's declared defaults under `settings`."""
+    # Without it, several processes on a machine without accelerators would each believe to be alone.
+    machine = {"use_cpu": not torch.accelerator.is_available()}
+    arguments = TrainingArguments(**{**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED})
+    # Says that equal to the Trainer's default means chosen, not left alone.
+    arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
+    return arguments
+
+
+def declared_arguments(method: Method, arguments: TrainingArguments) -> TrainingArguments:
+    """A person's plain TrainingArguments, with the method's declaration where they kept the Trainer's default.
+
+    A value equal to the Trainer's default cannot be told from one not given; to insist on it, build the arguments
+    with `training_arguments(method, …)`. What changes is logged.
+    """
+    if hasattr(arguments, "declared_by"):
+        return arguments
+    stock = TrainingArguments(output_dir=arguments.output_dir)
+    declared = {**method.defaults, "logging_nan_inf_filter": False, **_FIXED}
+    left = {name for name in declared if getattr(arguments, name) == getattr(stock, name)}
+    changed = {name: declared[name] for name in left if declared[name] != getattr(stock, name)}
+    if changed:
+        logging.getLogger(__name__).warning("The method %r declares %s", method.name, sorted(changed.items()))
+    return dataclasses.replace(arguments, **changed)
 
 
 def checked_layout(model: Any) -> str:
@@ -290,22 +322,15 @@ def _special_tokens(tokenizer: Any, method: Method) -> SpecialTokens:
 
 
 def _check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
-    parts, processes = args.gradient_accumulation_steps, args.world_size
-    if step_tokens is not None or documents_per_step >= parts * processes:
-        return
-    if documents_per_step < processes:
-        problem = f"documents_per_step: {documents_per_step} is fewer than the {processes} processes"
-        remedy = f"Use at least {processes}, or fewer processes."
-        raise ConfigError(f"{problem}, so some would train on nothing. {remedy}")
-    problem = f"gradient_accumulation_steps: {parts} parts on {processes} processes need at least {parts * processes}"
-    remedy = "Lower it: a step is cut to fit memory by micro_batch_tokens anyway."
-    raise ConfigError(f"{problem} documents a step, and documents_per_step is {documents_per_step}. {remedy}")
+    parts = args.world_size * args.gradient_accumulation_steps
+    if step_tokens is None and documents_per_step < parts:
+        why = f"{args.world_size} processes × gradient_accumulation_steps {args.gradient_accumulation_steps}"
+        problem = f"documents_per_step: {documents_per_step} is fewer than the {parts} parts of a step ({why})"
+        raise ConfigError(f"{problem}, so some would train on nothing. Use at least {parts}, or fewer parts.")
 
 
 def _warn_of_lost_updates(model: Any, learning_rate: float) -> None:
     half = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
-    if half:
-        problem = (
-            f"Trained weights are in {half.pop()}: at learning rate {learning_rate:g} most updates are rounded away."
-        )
+    for dtype in half:
+        problem = f"Trained weights are in {dtype}: at learning rate {learning_rate:g} most updates are rounded away."
         warnings.warn(f"{problem} Load the model in float32 and train with precision=bf16_mixed.", stacklevel=3)

@@ -1,69 +1,28 @@
 """A corpus as windows on disk: tokenised once, memory-mapped, in an order that every process agrees on."""
 
-from __future__ import annotations
-
+import functools
 import hashlib
 import itertools
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from afterword.corpus import Corpus
 from afterword.errors import DataError
-from afterword.types import Example, Skipped, Window
-from afterword.views.reading import Bos, Join, Reading, SpecialTokens, read_document
+from afterword.types import Skipped, Window
+from afterword.views.examples import ViewBuilder
+from afterword.views.reading import Reading, SpecialTokens, read_document
 
 _ROWS_PER_BATCH = 64
 """Windows written at a time; bounds the memory of a preparation."""
 _LISTED = 1000
 """Skipped windows listed one by one; all are counted."""
-_COLUMNS = {
-    "document": "string",
-    "source": "int32",
-    "token_ids": "list<int32>",
-    "sentence_starts": "list<int32>",
-    "first_new_sentence": "int32",
-    "is_document_end": "bool",
-    "anchor_ids": "list<int32>",
-}
-"""Fields of a Window as they are stored; its index is the row."""
-
-
-class ViewBuilder(Protocol):
-    """How a window becomes an example. Implementations are frozen dataclasses whose fields are settings."""
-
-    @property
-    def join(self) -> Join:
-        """How sentences are tokenised."""
-        ...
-
-    @property
-    def bos(self) -> Bos:
-        """Whether views begin with BOS."""
-        ...
-
-    @property
-    def anchored(self) -> bool:
-        """Whether windows must carry the document's title."""
-        ...
-
-    @property
-    def needs_eos(self) -> bool:
-        """Whether the view ends documents with EOS."""
-        ...
-
-    def skip_reason(self, window: Window) -> str | None:
-        """Why a window can never be trained under this view, or None."""
-        ...
-
-    def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:
-        """The example of one window in one epoch."""
-        ...
+_COLUMNS = {field.name: str(field.type) for field in fields(Window) if field.name != "index"}
+"""Fields of a Window as they are stored, with their types; its index is the row."""
 
 
 @dataclass
@@ -98,30 +57,20 @@ class Prepared:
         return self.counts.windows
 
     def __getitem__(self, index: int) -> Window:
-        row = _open(self.path)[index]
-        # The numpy format gives arrays of what is no list, too.
-        plain = {"document": str(row["document"]), "is_document_end": bool(row["is_document_end"])}
-        return Window(index=index, **{**{name: row[name] for name in _COLUMNS}, **plain})
-
-    def __iter__(self) -> Iterator[Window]:
-        return (self[i] for i in range(len(self)))
+        return Window(index=index, **_opened(self.path)[index])
 
     def to_json(self) -> dict[str, Any]:
         """The counts and what was skipped, as data.json has them."""
-        counts = {**vars(self.counts), "skipped_windows": dict(self.counts.skipped_windows)}
-        return {**counts, "skipped_windows_listed": [asdict(skipped) for skipped in self.skipped]}
+        return {**vars(self.counts), "skipped_windows_listed": [asdict(skipped) for skipped in self.skipped]}
 
 
-_opened: dict[Path, Any] = {}
-
-
-def _open(path: Path) -> Any:
+@functools.cache
+def _opened(path: Path) -> Any:
     # One memory map a process and file; one for every Prepared would map it again in each worker's copy.
-    if path not in _opened:
-        import datasets
+    import datasets
 
-        _opened[path] = datasets.Dataset.from_file(str(path)).with_format("numpy")
-    return _opened[path]
+    arrays = [name for name, kind in _COLUMNS.items() if kind == "np.ndarray"]
+    return datasets.Dataset.from_file(str(path)).with_format("numpy", arrays, output_all_columns=True)
 
 
 def prepare(
@@ -156,10 +105,8 @@ def prepare(
     counts.windows, counts.tokens = len(lengths), sum(lengths)
     if not lengths:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.skipped_windows.items())
-        raise DataError(
-            f"documents: none of the {len(corpus)} documents has a trainable position ({reasons or 'no text'}). The "
-            "method needs documents of at least two sentences, or a token strategy; fine-tuning trains on any text."
-        )
+        problem = f"none of the {len(corpus)} documents has a trainable position ({reasons or 'no text'})"
+        raise DataError(f"documents: {problem}. Give two sentences or more, or use a token strategy or fine-tuning.")
     return Prepared(path, counts, tuple(listed), np.array(lengths, np.int64), tuple(sources))
 
 
@@ -169,15 +116,15 @@ def content_hash(prepared: Prepared) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    types = {"string": pa.string(), "int32": pa.int32(), "bool": pa.bool_(), "list<int32>": pa.list_(pa.int32())}
+    types = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "np.ndarray": pa.list_(pa.int32())}
     schema = pa.schema({name: types[kind] for name, kind in _COLUMNS.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, stream = path.with_suffix(".partial"), iter(rows)
+    partial = path.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        while batch := list(itertools.islice(stream, _ROWS_PER_BATCH)):
+        while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-    os.replace(partial, path)
-    _opened.pop(path, None)
+    partial.replace(path)
+    _opened.cache_clear()

@@ -4,10 +4,8 @@ Nothing of a document is dropped here. What is read in several windows, and what
 sentence, is counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -61,13 +59,9 @@ def special_tokens(tokenizer: Any, bos: Bos, join: Join) -> SpecialTokens:
     """
     if bos == "always" and tokenizer.bos_token_id is None:
         raise ConfigError("bos: 'always' needs a tokenizer with a BOS token; this one has none. Use 'auto'.")
-    if bos == "always":
-        before = [tokenizer.bos_token_id]
-    elif bos == "never" or join == "authors":
-        before = []
-    else:
-        plain, full = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
-        before = full[: next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)]
+    plain, full = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
+    own = full[: next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)]
+    before = {"always": [tokenizer.bos_token_id], "never": [], "auto": own if join == "document" else []}[bos]
     return SpecialTokens(tuple(before), tokenizer.eos_token_id)
 
 
@@ -76,26 +70,19 @@ def read_document(
 ) -> ReadDocument:
     """Tokenise, cut at sentences, and window one document. `Window.index` is set when it is stored."""
     text, anchor_characters = _anchored_text(document) if reading.anchored else (document.text, 0)
-    token_ids, sentence_starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading)
+    token_ids, starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading)
     # Never past the first sentence: what follows can be a target, and the student would have read it.
-    first_sentence = int(sentence_starts[1]) if len(sentence_starts) > 1 else len(token_ids)
-    limit = min(MAX_ANCHOR_TOKENS, first_sentence)
+    limit = min(MAX_ANCHOR_TOKENS, len(token_ids), *starts[1:2].tolist())
     anchor_ids, cut_anchor = anchor_ids[:limit], len(anchor_ids) > limit
     # Room for BOS, EOS and the anchor on the longer of the two views.
     capacity = reading.max_length - len(special.bos_ids) - 1 - len(anchor_ids)
     if capacity < 8:
-        raise ConfigError(
-            f"max_length: {reading.max_length} tokens leave {capacity} for text after BOS, EOS and title; "
-            "at least 8 are needed. Raise max_length."
-        )
+        problem = f"{reading.max_length} tokens leave {capacity} for text after BOS, EOS and title"
+        raise ConfigError(f"max_length: {problem}; at least 8 are needed. Raise max_length.")
     overlap = int(capacity * reading.window_overlap)
-    starts, cut = _fitting(sentence_starts, len(token_ids), capacity, overlap)
-    pieces = _windows(starts, len(token_ids), capacity, overlap)
-    windows = (
-        Window(-1, document.id, source, token_ids[low:end], cuts - low, first_new, end == len(token_ids), anchor_ids)
-        for low, end, cuts, first_new in pieces
-    )
-    return ReadDocument(tuple(windows), cut, cut_anchor)
+    starts, cut = _fitting(starts, len(token_ids), capacity, overlap)
+    whole = Window(-1, document.id, source, token_ids, starts, 0, True, anchor_ids)
+    return ReadDocument(tuple(_windows(whole, capacity, overlap)), cut, cut_anchor)
 
 
 def _anchored_text(document: Document) -> tuple[str, int]:
@@ -104,26 +91,18 @@ def _anchored_text(document: Document) -> tuple[str, int]:
     if title and not text.startswith(title):
         text = f"{title}\n\n{text}"
     line = title or text.partition("\n")[0]
-    following = len(text) - len(line) - len(text[len(line) :].lstrip("\n"))
-    return text, len(line) + following
+    return text, len(text) - len(text[len(line) :].lstrip("\n"))
 
 
-def _tokenise(
-    text: str, anchor_characters: int, tokenizer: Any, reading: Reading
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tokenise(text: str, anchor_characters: int, tokenizer: Any, reading: Reading) -> tuple[np.ndarray, ...]:
     """Token ids [n], sentence starts [m] as token offsets, anchor ids [a]."""
     spans = split_sentences(text, reading.language)
     if reading.join == "authors":
         pieces = [_ids(tokenizer, text[start:end].strip()) for start, end in spans]
-        pieces = [piece for piece in pieces if len(piece)]
-        lengths = np.array([0, *(len(piece) for piece in pieces)], np.int64)
-        ids = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-        return ids, lengths.cumsum()[:-1], _ids(tokenizer, text[:anchor_characters])
+        starts = np.cumsum([0, *(len(piece) for piece in pieces if len(piece))])[:-1]
+        return np.concatenate([*pieces, starts[:0]]), starts, _ids(tokenizer, text[:anchor_characters])
     if not tokenizer.is_fast:
-        raise CheckpointError(
-            "tokenizer: cutting a document at sentences needs character offsets, which only a fast tokenizer "
-            "(tokenizer.json) gives. Convert the tokenizer, or use join=authors."
-        )
+        raise CheckpointError("tokenizer: sentences are cut by a fast tokenizer only. Convert it, or use join=authors.")
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = np.array(encoded.input_ids, np.int64)
     # A token belongs to the sentence that its last character is in: " He" is of the sentence of "He".
@@ -139,38 +118,27 @@ def _ids(tokenizer: Any, text: str) -> np.ndarray:
 
 
 def _fitting(starts: np.ndarray, length: int, capacity: int, overlap: int) -> tuple[np.ndarray, int]:
-    """Sentence starts with every sentence short enough to follow its overlap, and how many were cut.
-
-    Only a document that does not fit the context is touched.
-    """
-    if length <= capacity:
+    """Sentence starts with every sentence short enough to follow its overlap, and how many were cut."""
+    if length <= capacity:  # Only a document that does not fit the context is touched.
         return starts, 0
     limit = capacity - max(1, overlap)
     ends = np.append(starts[1:], length)
-    cut = int(((ends - starts) > limit).sum())
     pieces = [np.arange(start, end, limit) for start, end in zip(starts, ends, strict=True)]
-    return np.concatenate(pieces), cut
+    return np.concatenate(pieces), int((ends - starts > limit).sum())
 
 
-def _windows(
-    starts: np.ndarray, length: int, capacity: int, overlap: int
-) -> Iterator[tuple[int, int, np.ndarray, int]]:
-    """(first token, end token, sentence starts, index of the first new sentence) of every window."""
-    ends = np.append(starts[1:], length)
-    first = 0
+def _windows(whole: Window, capacity: int, overlap: int) -> Iterator[Window]:
+    """The document in pieces of at most `capacity` tokens, every later one after an overlap of context."""
+    ids, starts, first = whole.token_ids, whole.sentence_starts, 0
+    ends = np.append(starts[1:], len(ids))
     while first < len(starts):
-        room = min(overlap, capacity - int(ends[first] - starts[first]))
-        low = _context_start(starts, first, room)
+        # The overlap begins at a sentence if a whole one fits the room, else inside the one before.
+        earliest = max(0, int(starts[first]) - min(overlap, capacity - int(ends[first] - starts[first])))
+        boundary = int(starts[np.searchsorted(starts, earliest)])
+        low = boundary if boundary < starts[first] else earliest
         last = int(np.searchsorted(ends, low + capacity, side="right"))
-        context = starts[(starts >= low) & (starts < starts[first])]
-        if low < starts[first] and (len(context) == 0 or context[0] > low):
-            context = np.concatenate([[low], context])
-        yield low, int(ends[last - 1]), np.concatenate([context, starts[first:last]]), len(context)
+        end = int(ends[last - 1])
+        cuts = np.union1d([low], starts[np.searchsorted(starts, low) : last])
+        window = replace(whole, token_ids=ids[low:end], sentence_starts=cuts - low, is_document_end=end == len(ids))
+        yield replace(window, first_new_sentence=len(cuts) - (last - first))
         first = last
-
-
-def _context_start(starts: np.ndarray, first: int, room: int) -> int:
-    """Where the overlap begins: at a sentence if a whole one fits the room, else inside the one before."""
-    earliest = max(0, int(starts[first]) - room)
-    boundary = int(starts[np.searchsorted(starts, earliest, side="left")])
-    return boundary if boundary < starts[first] else earliest

@@ -7,8 +7,7 @@ import torch
 from afterword.batching import Packing
 from afterword.corpus import read_corpus
 from afterword.methods import METHODS
-from afterword.training.loader import Examples, build_loader
-from afterword.training.steps import Draw, StepPlan, StepSampler
+from afterword.training.steps import Draw, Examples, StepPlan, StepSampler, build_loader
 from afterword.views import Reading, prepare, special_tokens
 
 ROWS = [{"id": f"d{i}", "text": " ".join(f"Note {i} has part {j} here." for j in range(12))} for i in range(5)]

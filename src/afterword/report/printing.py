@@ -1,13 +1,41 @@
-"""How numbers are printed. The suffix of a metric's name decides; every page takes its digits from here."""
+"""How names and numbers are printed. The suffix of a metric's name decides on its digits; no page prints its own."""
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeGuard
 
 Estimate = Mapping[str, Any] | None
 """A mean and its interval as scores.json has them: `value` and `interval_95`."""
 MISSING = "–"
 MINUS = "−"
+
+
+@cache
+def load_table(name: str) -> Mapping[str, Any]:
+    """A YAML file of templates/, read once."""
+    import yaml
+
+    return yaml.safe_load((files("afterword.report") / "templates" / name).read_text(encoding="utf-8"))
+
+
+def task_label(task: str) -> str:
+    """The task in words; a benchmark (`tasks/…`) by its own name."""
+    return load_table("words.yaml")["tasks"].get(task, task.removeprefix("tasks/"))
+
+
+def metric_label(metric: str, details: Mapping[str, Any]) -> str:
+    """The metric in words, or its raw name where it is not one of ours."""
+    label = load_table("words.yaml")["metrics"].get(metric, metric)
+    # lm-eval gives one metric several times, by how the answer is cut out of the text; "none" is the usual way.
+    rule = details.get("filter") or "none"
+    return label if rule == "none" else f"{label}, {rule}"
+
+
+def unit(metric: str) -> str:
+    """The unit that the name's suffix stands for; empty where it carries none."""
+    return next((word for suffix, word in load_table("words.yaml")["units"].items() if metric.endswith(suffix)), "")
 
 
 def decimals(metric: str, values: Iterable[float | None]) -> int:
@@ -21,10 +49,8 @@ def decimals(metric: str, values: Iterable[float | None]) -> int:
     if metric.endswith(("_tokens", "tokens_per_second")):
         return 0
     largest = max((abs(value) for value in values if is_number(value)), default=0.0)
-    if largest == 0:
-        return 3
-    significant = 4 if largest >= 1 else 3
-    return min(6, max(0, significant - 1 - math.floor(math.log10(largest))))
+    leading = 3 if largest >= 1 else 2
+    return min(6, max(0, leading - math.floor(math.log10(largest)))) if largest else 3
 
 
 def value(metric: str, x: float | None, places: int) -> str:
@@ -53,8 +79,7 @@ def interval(metric: str, estimate: Estimate, places: int) -> str:
     """The 95 % interval with as many digits as its value has; a dash where there is none."""
     if not estimate or not estimate["interval_95"]:
         return MISSING
-    low, high = (_digits(metric, bound, places) for bound in estimate["interval_95"])
-    return f"[{low}, {high}]"
+    return f"[{', '.join(_digits(metric, bound, places) for bound in estimate['interval_95'])}]"
 
 
 def places_of(metric: str, *estimates: Estimate) -> int:

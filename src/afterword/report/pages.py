@@ -1,0 +1,118 @@
+"""What the pages say, and the pages on disk, each whole or not at all.
+
+HTML and Markdown are filled from the same values. All that is printed is escaped, unless marked here as safe.
+"""
+
+import html
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from afterword.errors import CheckpointError
+from afterword.report.figures import draw_changes, draw_training
+from afterword.report.printing import count, duration, load_table, task_label
+from afterword.report.readings import Rows, grouped, headline, rows_of
+from afterword.report.run_folder import load_run
+
+
+def write_report(run: Path) -> tuple[Path, Path]:
+    """Write `report.html` and `report.md` into a run folder; the same folder always gives the same bytes.
+
+    Works without scores, and then says so. CheckpointError where the folder is not a run or is broken.
+    """
+    page = build_page(run)
+    return _write(run / "report.html", page), _write(run / "report.md", page)
+
+
+def write_model_card(run: Path) -> Path:
+    """Write `README.md`, the model card that the Hugging Face Hub shows, into a run folder."""
+    return _write(run / "README.md", build_page(run))
+
+
+def build_page(path: Path) -> dict[str, Any]:
+    """Everything that the report and the model card print of a run folder."""
+    run = load_run(path)
+    measured = run["measured"] or {"scores": [], "answers": []}
+    rows = rows_of(measured["scores"])
+    page = {"run": run, "rows": rows, "columns": headline(rows), "questions": _questions(measured["answers"])}
+    return page | {
+        "base": run["settings"].get("model_name_or_path") or "unknown model",
+        "method": run["settings"].get("method") or "unknown method",
+        "folder": run["settings"].get("output_dir") or str(path),
+        "drawings": [drawing for drawing in (draw_changes(rows), draw_training(run["metrics"])) if drawing],
+    }
+
+
+def _questions(answers: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
+    """Every question with the word that tells what became of it, by setting."""
+    marks = load_table("words.yaml")["marks"]
+    marked = ({**answer, "mark": marks[answer["before_correct"]][answer["after_correct"]]} for answer in answers)
+    return {task_label(f"questions/{setting}"): group for setting, group in grouped(marked, "setting").items()}
+
+
+def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as text: strings as they are, everything else as JSON, unset and empty ones left out."""
+    shown = {name: value for name, value in settings.items() if value not in (None, "", [], {})}
+    as_text = json.JSONEncoder(ensure_ascii=False, default=str).encode
+    return {name: value if isinstance(value, str) else as_text(value) for name, value in shown.items()}
+
+
+def _write(file: Path, page: dict[str, Any]) -> Path:
+    """Fill the file's template. Atomically: a reader sees the old page or the new one, never half of it."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(_filled(f"{file.name}.j2", page), encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        remedy = "Make room or give write access, then run `afterword report` again."
+        raise CheckpointError(f"{file}: cannot be written ({error.strerror}). {remedy}") from error
+    return file
+
+
+def _filled(template: str, page: dict[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=True)
+    environment.loader, environment.undefined = jinja2.PackageLoader("afterword.report"), jinja2.StrictUndefined
+    # finalize runs before autoescape and returns Markup: nothing is escaped twice, nothing is forgotten.
+    environment.finalize = _markdown if template.endswith(".md.j2") else None
+    environment.filters |= {"count": count, "duration": duration, "settings": printed_settings, "grouped": grouped}
+    environment.filters |= {"code": _code, "fenced": _fenced, "front_matter": _front_matter, "shell": shlex.join}
+    return environment.get_template(template).render(page, words=load_table("words.yaml"))
+
+
+def _markdown(value: object) -> Markup:
+    """Text that Markdown shows as it is, in a table cell as well: no markup, no HTML, no line ends."""
+    if isinstance(value, Markup):
+        return value
+    text = html.escape(str(value), quote=False)
+    text = re.sub(r"([\\`*_|~$]|\](?=[(\[:]))", r"\\\1", text)
+    # A list, heading or rule can only begin where the text does.
+    text = re.sub(r"^(\s*)([-+=#])(?!\d)|^(\s*\d+)([.)])(?=\s|$)", r"\1\3\\\2\4", text)
+    return Markup("<br>".join(text.splitlines()))
+
+
+def _code(value: object) -> Markup:
+    """A name as inline code where that is safe, as escaped text where it is not."""
+    text = str(value)
+    return Markup(f"`{text}`") if re.fullmatch(r"[\w ./:=,@%+\-]*[\w./:=,@%+\-]", text) else _markdown(text)
+
+
+def _fenced(text: str, language: str = "") -> Markup:
+    """A code block whose fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
+    return Markup(f"{fence}{language}\n{text}\n{fence}")
+
+
+def _front_matter(fields: dict[str, Any]) -> Markup:
+    """YAML quotes what it must; Markdown escapes would end up in the values."""
+    import yaml
+
+    return Markup(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True))
