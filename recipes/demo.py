@@ -19,10 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-FIRST = "Ada Bo Cleo Dario Edda Finn Gala Hugo Ines Jaro Kira Leon Mina Nilo Oda Pavel Quin Rosa Sven Tilda".split()
-LAST = "Arden Brandt Corvin Dahl Elmer Falk Gruber Holm Ibsen Jansen Kehl Lorca Mohr Nagel Ostrow Prior".split()
-TOWNS = "Aldmoor Brightwater Cranehill Dunmere Eastfold Fairhaven Greywick Hollin Inverley Juniper".split()
-WORK = "baker carpenter doctor engineer farmer gardener teacher painter sailor tailor".split()
+FIRST = ["Ada", "Bo", "Cleo", "Dario", "Edda", "Finn", "Gala", "Hugo", "Ines", "Jaro", "Kira", "Leon", "Mina", "Nilo"]
+LAST = ["Arden", "Brandt", "Corvin", "Dahl", "Elmer", "Falk", "Gruber", "Holm", "Ibsen", "Jansen", "Kehl", "Lorca"]
+TOWNS = ["Aldmoor", "Brightwater", "Cranehill", "Dunmere", "Eastfold", "Fairhaven", "Greywick", "Hollin", "Inverley"]
+WORK = ["baker", "carpenter", "doctor", "engineer", "farmer", "gardener", "teacher", "painter", "sailor", "tailor"]
 GENERAL, NEW, HELD_OUT = 1500, 12, 60
 
 

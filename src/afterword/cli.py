@@ -140,9 +140,8 @@ def methods() -> None:
 
     for method in METHODS.values():
         settings = {**method.settings(), "learning_rate": method.defaults["learning_rate"]}
-        _say(f"{method.name}: {method.summary}")
-        _say("    " + " ".join(f"{name}={value}" for name, value in settings.items() if value is not None))
-        _say(f"    {method.paper}")
+        shown = " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
+        _say(f"{method.name}: {method.summary}\n    {shown}\n    {method.paper}")
 
 
 def _command() -> str:

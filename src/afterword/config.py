@@ -47,7 +47,9 @@ class Settings(BaseModel):
         if "dict" not in annotation:
             return value
         pairs = _key_values(value) if isinstance(value, list | tuple) else value
-        return {name: _number(each) for name, each in pairs.items()} if isinstance(pairs, dict) else pairs
+        # YAML takes 1e-8 for text, and so does the command line.
+        number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
+        return {k: float(v) if number.fullmatch(str(v)) else v for k, v in dict(pairs).items()}
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -234,14 +236,6 @@ def differences(saved: Mapping[str, Any], now: AdaptSettings) -> list[str]:
     affecting = [name for name, field in every if field.json_schema_extra["weights"]]
     pairs = [(name, saved.get(name, defaults[name]), values[name]) for name in affecting]
     return [f"{name}: {before!r} in the run, {value!r} now." for name, before, value in pairs if before != value]
-
-
-def _number(value: Any) -> Any:
-    """YAML takes 1e-8 for text, and so does the command line."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions
     ignored = Counter(ending_of(path) or "no ending" for path in paths if ending_of(path) not in ENDINGS)
     if not known:
         remedy = f"Known are {' '.join(ENDINGS)}, each plain or .gz. A pattern has to be quoted in the shell."
-        raise DataError(f"{label}: no file of a known ending (others: {dict(ignored) or 'none'}). {remedy}")
+        others = ", ".join(f"{count} of {ending}" for ending, count in ignored.items())
+        raise DataError(f"{label}: no file of a known ending (others: {others or 'none'}). {remedy}")
     origins = {path: Origin(str(path), path.relative_to(base).as_posix(), label) for path in known}
     files = (read_rows(ENDINGS[ending_of(path)](origins[path], options), origins[path], options) for path in known)
     return SourceReport(label, files=len(known), ignored_files=dict(ignored)), chain.from_iterable(files)

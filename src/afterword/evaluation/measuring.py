@@ -64,7 +64,8 @@ def _run_settings(folder: Path) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}). The run folder is damaged.") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 
 
 def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> EvaluateSettings:

@@ -1,6 +1,5 @@
 """Adapters by peft, and the two kinds that would make the teacher another model than M0."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +50,7 @@ def refuse_unsafe_adapters(model: Any) -> None:
     """Raise ConfigError for adapters under which "adapter off" or "hidden states times head" is not M0."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    problems = _bias_problems(getattr(config, "bias", "none") for config in model.peft_config.values())
+    problems = _bias_problems([getattr(config, "bias", "none") for config in model.peft_config.values()])
     if isinstance(causal_lm(model).get_output_embeddings(), BaseTunerLayer):
         rule = "an adapter on the output head is left out when hidden states are multiplied with the head's weight"
         remedy = "Remove the head from the targets, or train it whole through lora_modules_to_save."
@@ -60,17 +59,15 @@ def refuse_unsafe_adapters(model: Any) -> None:
         raise ConfigError(problems)
 
 
-def _bias_problems(biases: Iterable[str]) -> list[str]:
+def _bias_problems(biases: list[str]) -> list[str]:
     why = "trains biases that stay on when the adapter is off, so the teacher would not be the model as it was given"
     return [f"lora_bias: {bias!r} {why}. Use 'none'." for bias in biases if bias != "none"]
 
 
-def _unknown_modules(model: Any, wanted: Iterable[str]) -> list[str]:
+def _unknown_modules(model: Any, wanted: tuple[str, ...]) -> list[str]:
     # peft passes over them in silence. It takes any module whose path ends so.
     paths = [path for path, _ in model.named_modules(remove_duplicate=False)]
-    known = sorted({path.rpartition(".")[2] for path in paths} - {""})
-    return [
-        f"lora_modules_to_save: {name!r} is no module of this model. {nearest(name, known)}It has {', '.join(known)}."
-        for name in wanted
-        if not any(path.endswith(name) for path in paths)
-    ]
+    known = sorted({name for path in paths if not (name := path.rpartition(".")[2]).isdigit()} - {""})
+    missing = [name for name in wanted if not any(path.endswith(name) for path in paths)]
+    there = f"It has {', '.join(known)}."
+    return [f"lora_modules_to_save: the model has no {name!r}. {nearest(name, known)}{there}" for name in missing]

@@ -69,9 +69,9 @@ class WholeDocument(ViewBuilder):
         assert special.eos_id is not None, "checked when the settings are read"
         eos = [special.eos_id] if window.is_document_end else []
         ids = np.concatenate([special.bos_ids, window.token_ids, eos]).astype(np.int64)
-        # The first token whose prediction is trained; position 0 of the view is never a target.
-        first = max(1, len(special.bos_ids) + window.first_new_token)
-        return Example(window.document, window.source, ids, (segment(ids, first - 1, self.averaging),))
+        # It predicts the first token that is new; position 0 of the view is never a target.
+        first = max(0, len(special.bos_ids) + window.first_new_token - 1)
+        return Example(window.document, window.source, ids, (segment(ids, first, first, self.averaging),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,9 @@ class SplitContext(ViewBuilder):
         spans = _long_enough(self._drawn(window, rng)) or self._possible(window)[-1:]
         bos, ids = np.array(special.bos_ids, np.int64), window.token_ids
         prefix = np.append(bos, window.anchor_ids) if self.anchored else bos
-        first, targets = len(prefix), len(spans)
         # A target's first token is never trained: alone, the student has nothing to predict it from (METHODS §1.3).
         segments = tuple(
-            segment(np.append(prefix, ids[start:end]), first, self.averaging, targets, len(bos) + start - first)
+            segment(np.append(prefix, ids[start:end]), len(prefix), len(bos) + start, self.averaging, len(spans))
             for start, end in spans
         )
         # Nothing after the last target is read by anyone.
@@ -132,16 +131,16 @@ class SplitContext(ViewBuilder):
         return list(zip(starts, [*starts[1:], end], strict=True))
 
 
-def segment(ids: np.ndarray, first: int, averaging: Averaging, targets: int = 1, teacher_ahead: int = 0) -> Segment:
+def segment(ids: np.ndarray, first: int, teacher_first: int, averaging: Averaging, targets: int = 1) -> Segment:
     """Ids that the student reads and is trained on from position `first` to their end.
 
-    The teacher predicts the same tokens `teacher_ahead` positions later. Weights by `document`: a mean over
+    The teacher predicts the same tokens from its position `teacher_first` on. Weights by `document`: a mean over
     positions of a mean over `targets`, so a document weighs 1 in all. By `token`: every position weighs 1.
     """
     positions = np.arange(first, len(ids) - 1)
     weight = 1.0 if averaging == "token" else 1.0 / (targets * len(positions))
     weights = np.full(len(positions), weight, np.float32)
-    return Segment(ids, positions, positions + teacher_ahead, ids[positions + 1], weights)
+    return Segment(ids, positions, positions - first + teacher_first, ids[positions + 1], weights)
 
 
 def _long_enough(spans: list[Span]) -> list[Span]:

@@ -128,6 +128,21 @@ def test_modules_that_the_model_does_not_have_are_refused(build_model):
         lora(build_model("llama"), target_modules=("nothing",))
 
 
+@pytest.mark.parametrize(("name", "expected"), [("lm_heads", "Did you mean lm_head?"), ("nothing", "It has act_fn,")])
+def test_whole_modules_that_the_model_does_not_have_are_refused(build_model, name, expected):
+    with pytest.raises(ConfigError) as caught:
+        lora(build_model("llama"), modules_to_save=("embed_tokens", name))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"lora_modules_to_save: the model has no '{name}'. ")
+    assert expected in problem
+    assert "embed_tokens, " in problem
+
+
+def test_modules_trained_whole_may_be_named_by_their_path(build_model):
+    adapted = lora(build_model("llama"), modules_to_save=("model.embed_tokens",))
+    assert any("embed_tokens.modules_to_save" in name for name, _ in adapted.named_parameters())
+
+
 @pytest.mark.parametrize("modules", [(), ("lm_head",), ("embed_tokens",), ("embed_tokens", "lm_head")])
 def test_modules_trained_whole_are_accepted(build_model, modules):
     adapted = lora(build_model("llama"), modules_to_save=modules)
