@@ -47,9 +47,11 @@ class Settings(BaseModel):
         if "dict" not in annotation:
             return value
         pairs = _key_values(value) if isinstance(value, list | tuple) else value
+        if not isinstance(pairs, dict):
+            return pairs
         # YAML takes 1e-8 for text, and so does the command line.
         number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
-        return {k: float(v) if number.fullmatch(str(v)) else v for k, v in dict(pairs).items()}
+        return {k: float(v) if number.fullmatch(str(v)) else v for k, v in pairs.items()}
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""

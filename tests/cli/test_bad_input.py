@@ -466,7 +466,6 @@ EVALUATE = [
         "evaluate done --max-length 100000 --samples 0 --max-documents 1",
         ("max_length", "100000", "256"),
         code=2,
-        bug="evaluate reads beyond the model's positions without a word",
     ),
 ]
 REPORT = [

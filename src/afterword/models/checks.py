@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterword.errors import CheckpointError
+from afterword.errors import CheckpointError, ConfigError
 from afterword.models.backbone import causal_lm, head_of, only_reading, trained_states
 from afterword.types import View
 
@@ -37,7 +37,9 @@ def refuse_foreign_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
 
 def context_length(config: Any, asked: int | None = None) -> int:
     """How many tokens a view may have: what was asked, else the model's limit up to DEFAULT_MAX_LENGTH."""
-    limit = getattr(config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    limit = getattr(config, "max_position_embeddings", None) or max(asked or 0, DEFAULT_MAX_LENGTH)
+    if asked and asked > limit:
+        raise ConfigError(f"max_length: {asked} is more than the model's {limit} positions. Lower it.")
     return asked or min(limit, DEFAULT_MAX_LENGTH)
 
 

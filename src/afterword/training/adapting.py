@@ -194,9 +194,6 @@ def resolved_precision(settings: AdaptSettings) -> str:
 
 
 def _reading(settings: AdaptSettings, config: Any) -> Reading:
-    limit = getattr(config, "max_position_embeddings", None)
-    if settings.max_length and limit and settings.max_length > limit:
-        raise ConfigError(f"max_length: {settings.max_length} is more than the model's {limit} positions. Lower it.")
     length = models.context_length(config, settings.max_length)
     return Reading(max_length=length, window_overlap=settings.window_overlap, language=settings.language)
 
