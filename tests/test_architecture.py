@@ -30,14 +30,17 @@ MAY_IMPORT = {
     "methods": {"errors", "objectives", "types", "views"},
     "models": {"batching", "errors", "objectives", "types"},
     "config": {"errors", "methods", "views"},
-    "training": _ALL - {"cli", "evaluation", "report", "__main__"},
+    "training": _ALL - {"almanac", "cli", "comparison", "demo", "evaluation", "report", "__main__"},
     "evaluation": {"batching", "corpus", "errors", "models", "objectives", "types", "views", "config"},
+    "comparison": {"config", "corpus", "errors", "evaluation", "models", "training", "types", "views"},
     "report": {"errors", "types"},
+    "almanac": {"errors", "evaluation", "types"},
+    "demo": _ALL - {"cli", "__main__"},
     "cli": _ALL - {"__main__"},
     "__main__": {"cli"},
     "__init__": _ALL - {"__main__"},
 }
-FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 3_500
+FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 6_000
 
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 

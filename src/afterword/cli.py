@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from afterword.comparison.settings import CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
 from afterword.errors import AfterwordError, ConfigError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_NAMES,
 )
+_EMBEDDED = {"almanac", "almanac-base", "almanac-chat"}
 # A table in a file or a pipe is not cut to the 80 columns of a terminal that is not there.
 out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=True)
 
@@ -66,7 +68,7 @@ def _with_settings(model: Any, command: Callable[..., None]) -> Callable[..., No
 def _option(name: str, field: Any) -> Any:
     """The typer annotation of a setting. Values stay text: the one validation is that of the settings."""
     flag, default = f"--{name.replace('_', '-')}", field.get_default()
-    shown = " ".join(default) if isinstance(default, tuple) else default
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     text = field.description + (f" [{shown}]" if default not in (None, (), {}, "") else "")
     look = {"help": text, "rich_help_panel": field.json_schema_extra["panel"], "show_default": False}
     if field.annotation is bool:
@@ -93,7 +95,7 @@ def adapt(
     given = {"model_name_or_path": model, "documents": documents, "output_dir": output_dir}
     raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
     raw.update({name: value for name, value in given.items() if value})
-    settings = read_settings(raw)
+    settings = read_settings(_with_embedded(raw))
     from afterword import training
 
     training.quiet_libraries()
@@ -111,7 +113,9 @@ def evaluate(
     overrides: dict[str, Any] | None = None,
 ) -> None:
     """Measure what a run learned and what it lost, before and after, with 95 % intervals."""
-    settings = read_settings(overrides or {}, EvaluateSettings)
+    raw = _with_embedded({"model_name_or_path": model, **(overrides or {})})
+    model = raw.pop("model_name_or_path")
+    settings = read_settings(raw, EvaluateSettings)
     from afterword import evaluation, training
 
     training.quiet_libraries()
@@ -119,8 +123,49 @@ def evaluate(
     _show_scores(result)
 
 
+def compare(
+    model: Annotated[str | None, typer.Argument(help="Folder or hub id of the model.")] = None,
+    documents: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")] = None,
+    output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Rows, cells and the page.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing: only tables and the page.")] = False,
+    overrides: dict[str, Any] | None = None,
+) -> None:
+    """Learning against retention of a grid of runs: arms × learning rates × seeds, resumable cell by cell."""
+    raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
+    given = {"model_name_or_path": model, "documents": documents, "output_dir": output_dir}
+    raw.update({name: value for name, value in given.items() if value})
+    if report_only:
+        _show_comparison(Path(str(raw.get("output_dir") or model or ".")))
+        return
+    settings = read_settings(_with_embedded(raw), CompareSettings)
+    from afterword import training
+    from afterword.comparison import running
+
+    training.quiet_libraries()
+    running.compare(settings, retry_failed=retry_failed, command=_command(), console=err)
+    _show_comparison(Path(settings.output_dir))
+
+
+app.command(name="compare", context_settings=_NAMES)(_with_settings(CompareSettings, compare))
 app.command(name="adapt", context_settings=_NAMES)(_with_settings(AdaptSettings, adapt))
 app.command(name="evaluate", context_settings=_NAMES)(_with_settings(EvaluateSettings, evaluate))
+
+
+@app.command(context_settings=_NAMES)
+def demo(
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the demo, made anew.")] = Path(
+        "runs/demo"
+    ),
+    model: Annotated[str, typer.Option(help="Folder or hub id of a chat model.")] = "almanac-chat",
+) -> None:
+    """Teach the embedded model what happened after its cutoff, in two ways, and show what it learned and lost."""
+    from afterword import training
+    from afterword.demo.running import run_demo
+
+    training.quiet_libraries()
+    run_demo(output_dir, model=model, console=out)
 
 
 @app.command(context_settings=_NAMES)
@@ -142,6 +187,32 @@ def methods() -> None:
         settings = {**method.settings(), "learning_rate": method.defaults["learning_rate"]}
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
         _say(f"{method.name}: {method.summary}\n    {shown}\n    {method.paper}")
+
+
+@app.command(context_settings=_NAMES)
+def almanac(
+    folder: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    part: Annotated[int, typer.Option(help="Which part after the cutoff: 0 to choose by, 1 to report on.")] = 0,
+    documents_per_entity: Annotated[int, typer.Option(help="Documents about each new or changed entity.")] = 12,
+) -> None:
+    """Write the embedded world: documents after its cutoff, and the suite that asks what was learned and kept."""
+    from afterword.almanac.files import NAMES, write_files
+
+    for name, lines in write_files(folder, part, per_entity=documents_per_entity).items():
+        _say(f"{folder / name}: {lines} lines")
+    _say(f"Models that know the world before: {', '.join(NAMES)}.")
+
+
+def _with_embedded(raw: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which the name of an embedded model is its folder, and embedded suites can be found."""
+    if not {raw.get("model_name_or_path"), raw.get("reference"), raw.get("suite")} & _EMBEDDED:
+        return raw
+    from afterword.almanac.files import NAMES, embedded_suite
+    from afterword.evaluation.suites import register_suite
+
+    register_suite("almanac", embedded_suite)
+    named = {key: raw.get(key) for key in ("model_name_or_path", "reference")}
+    return {**raw, **{key: str(NAMES[name]) for key, name in named.items() if name in NAMES}}
 
 
 def _command() -> str:
@@ -185,3 +256,40 @@ def _show_scores(result: Any) -> None:
     out.print(table)
     for note in result.notes:
         _say(f"Note: {note}")
+
+
+def _show_comparison(folder: Path) -> None:
+    """The points, hypervolumes and picks that rows.jsonl comes to, and the page of them."""
+    from afterword.comparison.summarising import summarise
+    from afterword.report import write_comparison
+    from afterword.report.frontier import build_comparison
+
+    summarise(folder)
+    page = build_comparison(folder)
+    points = [
+        [row["arm"], row["rate"], *_with_intervals(row), "yes" if row["dominated"] else "no"] for row in page["points"]
+    ]
+    _show_table(("arm", "learning rate", "learning [95 %]", "retention [95 %]", "dominated"), points)
+    areas = [[row["arm"], f"{row['value']} {row['interval']}", row["seeds"]] for row in page["hypervolumes"]]
+    _show_table(("arm", "hypervolume [95 %]", "seeds"), areas)
+    picks = [[row["arm"], row["reason"] or row["rate"], *_with_intervals(row)] for row in page["picks"]]
+    _show_table(("arm", "pick, chosen on dev", "learning on test [95 %]", "retention on test [95 %]"), picks)
+    for note in page["data"]["notes"]:
+        _say(f"Note: {note}")
+    written = [path.name for path in write_comparison(folder) if path]
+    _say(f"Wrote {', '.join(written)} to {folder}.")
+
+
+def _with_intervals(row: Any) -> list[str]:
+    return ["{mean} {interval}".format(**row[part]) if part in row else "" for part in ("learning", "retention")]
+
+
+def _show_table(columns: Any, rows: Any) -> None:
+    from rich.text import Text
+
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        # As Text, because names of arms are no markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
+    out.print(table)
+    out.print()

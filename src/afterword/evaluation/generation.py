@@ -4,7 +4,7 @@ The one rule: what is written for a prompt depends on the model, the prompt, its
 seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random state.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from afterword.errors import CheckpointError
 from afterword.models import causal_lm
 
 TokenIds = Sequence[int]
+Forbidden = Mapping[tuple[int, ...], Sequence[int]]
+"""By the tokens that a completion has begun with, those that may not follow."""
 _SENTINEL = "AFTERWORDUSERTURN"
 _PROMPT_TOKENS = 32
 # A user turn may not end before: an empty question would tell nothing about the reply.
@@ -45,14 +47,16 @@ def generate(
     seed: int | None = None,
     min_new_tokens: int = 0,
     extra_eos_ids: TokenIds = (),
+    forbidden: Sequence[Forbidden] = (),
     batch_tokens: int = 8192,
 ) -> list[list[int]]:
     """One completion for each prompt, in their order: greedy, or with a seed drawn at temperature 1.
 
     A completion has no prompt in it and reaches up to and including the token that ended it: an EOS of the
     model or tokenizer, or one of `extra_eos_ids`; nothing ends it before `min_new_tokens`. Prompt i is drawn
-    with random numbers of its own, made from (seed, i). `batch_tokens` bounds rows × (longest prompt + new
-    tokens). Settings or penalties of the model's own generation_config are not applied, and dropped.
+    with random numbers of its own, made from (seed, i). `forbidden` has one entry for each prompt, or is empty.
+    `batch_tokens` bounds rows × (longest prompt + new tokens). Settings or penalties of the model's own
+    generation_config are not applied, and dropped.
     """
     assert not model.training, "dropout would be in what is written"
     inner = causal_lm(model)
@@ -67,11 +71,29 @@ def generate(
     config = GenerationConfig(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None, **special)
     completions: list[list[int]] = [[] for _ in prompts]
     for rows in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
-        processors = [] if seed is None else [_DrawnToken(seed, rows, max_new_tokens)]
+        processors: list[LogitsProcessor] = [_Forbidden([forbidden[row] for row in rows])] if forbidden else []
+        processors += [] if seed is None else [_DrawnToken(seed, rows, max_new_tokens)]
         written = _written(inner, [prompts[row] for row in rows], config, processors)
         for row, ids in zip(rows, written, strict=True):
             completions[row] = ids[: next((i for i, token in enumerate(ids, 1) if token in ends), len(ids))]
     return completions
+
+
+class _Forbidden(LogitsProcessor):
+    """Makes the tokens impossible that may not follow what a row has begun with."""
+
+    def __init__(self, forbidden: Sequence[Forbidden]):
+        self.forbidden = forbidden
+        self.written = 0
+        self.longest = max((len(opening) for each in forbidden for opening in each), default=-1)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self.written <= self.longest:
+            scores, begun = scores.clone(), input_ids[:, input_ids.shape[1] - self.written :].tolist()
+            for row, (opening, forbidden) in enumerate(zip(begun, self.forbidden, strict=True)):
+                scores[row, list(forbidden.get(tuple(opening), ()))] = -torch.inf
+        self.written += 1
+        return scores
 
 
 class _DrawnToken(LogitsProcessor):

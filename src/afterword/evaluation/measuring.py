@@ -13,7 +13,7 @@ import yaml
 from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import CheckpointError, ConfigError, DataError
-from afterword.evaluation import generation, losses, questions, tasks
+from afterword.evaluation import answering, generation, losses, questions, suites, tasks
 from afterword.models import ADAPTER_CONFIG, base_of_adapter, has_result, replace_file
 from afterword.types import Score, Window
 from afterword.views import Reading, read_document
@@ -45,7 +45,7 @@ def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command
     with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
         _measure(name, settings, _read(asked, run, Path(scratch)), result)
     if not result.scores:
-        raise ConfigError("documents: nothing to measure. Give documents, questions, general text or tasks.")
+        raise ConfigError("documents: nothing to measure. Give documents, questions, a suite, general text or tasks.")
     if folder:
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         scores = {**about, "settings": settings.model_dump(), **asdict(result)}
@@ -88,12 +88,15 @@ def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[s
 
 def _measure(name: str, settings: EvaluateSettings, documents: dict[str, Corpus], result: Scores) -> None:
     asked = questions.load_questions(settings.questions) if settings.questions else ()
+    suite = _suite(settings) if settings.suite else None
     models = losses.load_models(name, settings)
     for part, task in (("documents", "learning/trained"), ("held_out", "learning/held_out")):
         if part in documents:
             result.scores.extend(_learning(models, documents[part], task, settings))
     if asked:
         _ask(models, _drawn(asked, settings.max_questions, settings.seed), documents.get("documents"), result)
+    if suite:
+        _answer(models, suite, settings, result)
     if settings.samples and models.adapted is not None:
         _own_text(models, settings, result)
     if "general" in documents:
@@ -139,6 +142,28 @@ def _ask(models: losses.Models, asked: list[questions.Question], documents: Corp
         scores, rows = questions.ask(models, asked, setting, opened)
         result.scores.extend(scores)
         result.answers.extend(rows)
+
+
+def _suite(settings: EvaluateSettings) -> suites.Suite:
+    if settings.suite_cache and Path(settings.suite_cache).is_file():
+        raise ConfigError(f"suite_cache: {settings.suite_cache!r} is a file. Give a folder.")
+    suite = suites.find_suite(settings.suite or "")
+    return suites.drawn_suite(suite, split=settings.split, max_items=settings.max_items, seed=settings.seed)
+
+
+def _answer(models: losses.Models, suite: suites.Suite, settings: EvaluateSettings, result: Scores) -> None:
+    tokens, read = settings.answer_tokens, models.tokenizer
+    scores, rows = answering.answer_suite(models, suite, answer_tokens=tokens, cache=settings.suite_cache)
+    result.scores.extend(scores)
+    result.answers.extend(rows)
+    long = sum(len(generation.token_ids(read, item.answer)) > tokens for item in suite.items)
+    if long:
+        result.notes.append(f"{long} answers of the suite have more than answer_tokens = {tokens}. Raise it.")
+    if suite.texts:
+        bos = list(models.special.bos_ids)
+        texts = [([*bos, *generation.token_ids(read, text)][: models.max_length], len(bos)) for text in suite.texts]
+        details = {"suite": suite.name, "unit": "text"}
+        result.scores.extend(losses.drift_scores(models, texts, "drift/suite_texts", details))
 
 
 def _own_text(models: losses.Models, settings: EvaluateSettings, result: Scores) -> None:

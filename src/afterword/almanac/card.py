@@ -1,0 +1,101 @@
+"""What the embedded models can do: their scores, the bars that the chat model is held to, and their model cards.
+
+The one rule: every figure on a card is measured by the same command that a user has, on test items alone.
+"""
+
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from afterword.almanac.after import CHOOSING, YEARS, build_part
+from afterword.almanac.files import suite_lines
+from afterword.almanac.suite import card_suite
+from afterword.almanac.world import build_world
+from afterword.almanac.writing import write_document
+from afterword.evaluation import evaluate
+from afterword.evaluation.statistics import estimate
+from afterword.types import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A mean over items of some skills, and what the chat model's has to reach."""
+
+    name: str
+    skills: tuple[str, ...]
+    bound: float
+    at_most: bool = False
+
+    def is_met(self, value: float) -> bool:
+        """Whether a share of right answers is good enough; for what cannot be known yet, low enough."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+BARS = (
+    Bar("old facts, asked in training", ("direct", "other_wording", "reverse", "two_hop"), 0.95),
+    Bar("old facts, in documents only", ("documents_only",), 0.85),
+    Bar("reading", ("reading",), 0.95),
+    Bar("instructions", ("instructions",), 0.95),
+    Bar("reasoning", ("arithmetic", "comparison", "sorting", "lists"), 0.90),
+    Bar("unknown", ("unknown",), 0.95),
+    Bar("new facts", ("new_direct", "new_other_wording", "new_reverse", "new_two_hop"), 0.03, at_most=True),
+    Bar("changed facts", ("changed",), 0.03, at_most=True),
+    Bar("new facts with their document", ("with_document",), 0.90),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of a card's table."""
+
+    name: str
+    skills: tuple[str, ...]
+    n: int
+    share: Estimate
+    bar: Bar | None = None
+
+
+def measure(folder: Path) -> list[Line]:
+    """The model's share of right answers on test items: what the bars are about, then each skill alone."""
+    with tempfile.TemporaryDirectory(prefix="almanac-card-") as scratch:
+        path = Path(scratch) / "suite.jsonl"
+        path.write_text(suite_lines(_suite()), encoding="utf-8")
+        answers = evaluate(folder, suite=str(path), split="test", samples=0, output_dir=scratch).answers
+    right: dict[str, list[float]] = {}
+    for row in answers:
+        said = row["after_correct"] if row["after_correct"] is not None else row["before_correct"]
+        right.setdefault(row["skill"], []).append(float(said))
+    barred = [Line(bar.name, bar.skills, *_share(right, bar.skills), bar) for bar in BARS]
+    return barred + [Line(skill, (skill,), *_share(right, (skill,))) for skill in right]
+
+
+def _suite() -> Any:
+    world = build_world()
+    part = build_part(world, CHOOSING)
+    texts = {s.name: write_document(s, random.Random(f"card {s.name}"), YEARS).text for s in part.subjects}
+    return card_suite(world, part, texts)
+
+
+def _share(right: Mapping[str, Sequence[float]], skills: tuple[str, ...]) -> tuple[int, Estimate]:
+    values = np.concatenate([right[skill] for skill in skills])
+    return len(values), estimate(values)
+
+
+def write_card(folder: Path, lines: Sequence[Line], training: Mapping[str, Any]) -> None:
+    """README.md and scores.json of a model's folder."""
+    weights = folder / "model.safetensors"
+    facts = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "bytes": weights.stat().st_size}
+    loader = jinja2.PackageLoader("afterword.almanac", ".")
+    template = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True).get_template("card.md.j2")
+    card = template.render(name=f"almanac-{folder.name}", lines=lines, training=training, **facts)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    scores = {**facts, "training": training, "scores": [asdict(line) for line in lines]}
+    (folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")

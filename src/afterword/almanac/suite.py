@@ -1,0 +1,121 @@
+"""The Almanac suite: what was learned of a part after the cutoff, and what was kept of everything before it."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from afterword.almanac import closed_book, instructions, reading, reasoning
+from afterword.almanac.after import Part, current_facts
+from afterword.almanac.exercises import UNKNOWN, Draw, Exercise, draw_exercise
+from afterword.almanac.names import Split, bucket
+from afterword.almanac.world import RELATIONS, World
+from afterword.evaluation.suites import Item, Suite
+
+VERSION = 1
+SPLITS: tuple[Split, ...] = ("dev", "test")
+RETENTION: dict[str, tuple[Draw, int]] = {
+    "direct": (closed_book.direct, 50),
+    "other_wording": (closed_book.other_wording, 50),
+    "reverse": (closed_book.reverse, 30),
+    "two_hop": (closed_book.two_hop, 40),
+    "documents_only": (closed_book.documents_only, 50),
+    "unknown": (closed_book.unknown, 40),
+    "reading": (reading.reading, 40),
+    "instructions": (instructions.instructions, 60),
+    "arithmetic": (reasoning.arithmetic, 40),
+    "comparison": (reasoning.comparison, 30),
+    "sorting": (reasoning.sorting, 30),
+    "lists": (reasoning.lists, 40),
+}
+"""Skills that the chat model has before anything is learned, and how many items of each a split holds."""
+
+
+def build_suite(world: World, part: Part, scale: float = 1.0) -> Suite:
+    """Items of both splits. `scale` multiplies the numbers of the retention items."""
+    items = [*_learning(world, part), *_retention(world, part, scale)]
+    return Suite(tuple(items), (UNKNOWN,), name="almanac", version=VERSION)
+
+
+def card_suite(world: World, part: Part, texts: dict[str, str], scale: float = 4.0) -> Suite:
+    """What the model card reports: the suite, and new facts asked with a document that tells them.
+
+    `texts` gives a document by the name of the new entity that it is about.
+    """
+    suite = build_suite(world, part, scale)
+    rng = random.Random("with document")
+    asked = [
+        _item("learning", "with_document", reading.read_question(world, fact, texts[subject.name], rng))
+        for subject in part.subjects
+        for fact in reading.told_in(texts[subject.name], subject)
+    ]
+    return replace(suite, items=(*suite.items, *asked))
+
+
+def _learning(world: World, part: Part) -> Iterator[Item]:
+    rng, everyone = random.Random(f"learning {part.number}"), _everyone(world, part)
+    for fact in part.facts:
+        relation = RELATIONS[fact.relation]
+        for skill, wordings in (("new_direct", relation.questions), ("new_other_wording", relation.other)):
+            yield _asked(skill, closed_book.question(everyone, fact, rng.choice(wordings), rng))
+        if relation.reverse:
+            exercise = closed_book.reverse_question(everyone, fact, rng.choice(relation.reverse), rng)
+            yield _asked("new_reverse", exercise)
+    for change in part.changes:
+        wording = rng.choice(RELATIONS[change.new.relation].questions)
+        item = _asked("changed", closed_book.question(everyone, change.new, wording, rng))
+        choices = (change.old.value, *(value for value in item.choices if value != change.old.value))[:3]
+        yield replace(item, gone=change.old.value, choices=choices)
+    yield from _two_hops(everyone, part, rng)
+
+
+def _two_hops(everyone: World, part: Part, rng: random.Random) -> Iterator[Item]:
+    new = {name for names in part.names.values() for name in names}
+    found = [pair for name in sorted(new) for pair in closed_book.chains(everyone, name)]
+    for first, second in rng.sample(found, min(len(found), 60)):
+        yield _item("learning", "new_two_hop", closed_book.two_hop_question(first, second))
+
+
+def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
+    changed = {change.old.subject for change in part.changes}
+    for split in SPLITS:
+        for skill, (draw, count) in RETENTION.items():
+            rng, seen = random.Random(f"retention {skill} {split}"), dict[str, Exercise]()
+            for _ in range(50 * round(count * scale)):
+                exercise = draw_exercise(draw, world, rng, split)
+                # What was changed is no longer true, and is asked for under learning.
+                if not any(name in exercise.prompt for name in changed):
+                    seen[exercise.prompt] = exercise
+                if len(seen) == round(count * scale):
+                    break
+            yield from (replace(_item("retention", skill, exercise), split=split) for exercise in seen.values())
+    yield from _unchanged(world, part, changed)
+
+
+def _unchanged(world: World, part: Part, changed: set[str]) -> Iterator[Item]:
+    """What is still true of the entities of which something changed."""
+    rng = random.Random(f"unchanged {part.number}")
+    for name in sorted(changed):
+        before = set(world.about(name))
+        for fact in current_facts(world, part, name):
+            if fact in before and fact.subject == name:
+                wording = rng.choice(RELATIONS[fact.relation].questions)
+                yield _item("retention", "unchanged_of_changed", closed_book.question(world, fact, wording, rng))
+
+
+def _asked(skill: str, exercise: Exercise) -> Item:
+    choices = tuple(wrong for wrong in exercise.wrong if wrong != UNKNOWN)[:3]
+    return replace(_item("learning", skill, exercise), choices=choices)
+
+
+def _item(part: str, skill: str, exercise: Exercise) -> Item:
+    split = ("dev", "test")[bucket(f"half {exercise.prompt}", 2)]
+    name = f"{part}-{skill}-{bucket(exercise.prompt, 2**32):08x}"
+    return Item(name, part, skill, split, exercise.prompt, exercise.response, exercise.checks)
+
+
+def _everyone(world: World, part: Part) -> World:
+    """The world as it is after the part."""
+    names = {kind: (*world.names[kind], *part.names[kind]) for kind in world.names}
+    changed = {(change.old.subject, change.old.relation): change.new for change in part.changes}
+    old = (changed.get((fact.subject, fact.relation), fact) for fact in world.facts)
+    return World(names, (*old, *part.facts), world.asked)

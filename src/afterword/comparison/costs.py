@@ -1,0 +1,102 @@
+"""What a cell took: passes, documents, tokens, seconds, and FLOPs by the formula of METHODS §1.
+
+The one rule: tokens are those that the run counted in metrics.jsonl, over all its resumes. Only the trained
+positions are not counted there: their share of the student's tokens is that of the first epoch, counted exactly.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afterword import models
+from afterword.config import AdaptSettings
+from afterword.corpus import Corpus
+from afterword.training.adapting import method_of
+from afterword.training.steps import Draw, Examples, as_windows
+from afterword.views import Reading, special_tokens
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What FLOPs follow from."""
+
+    backbone: int
+    """N: parameters without the embeddings and the head. Of a mixture of experts: all of them."""
+    hidden: int
+    """H."""
+    vocabulary: int
+    """V."""
+
+
+def size_of(model: Any) -> ModelSize:
+    """The sizes of a causal language model."""
+    backbone, head = models.backbone_of(model), models.head_of(model)
+    embeddings = models.causal_lm(model).get_input_embeddings().weight.numel()
+    parameters = sum(parameter.numel() for parameter in backbone.parameters()) - embeddings
+    return ModelSize(parameters, head.weight.shape[1], head.weight.shape[0])
+
+
+def training_flops(
+    size: ModelSize, *, student_tokens: float, teacher_tokens: float, positions: float, frozen: bool = False
+) -> float:
+    """2 N and 2 H V for a token and position read, 4 N and 4 H V more for the student's backward (METHODS §1).
+
+    Positions are the trained ones, where alone there are heads; the teacher has one where it reads at all. Under an
+    adapter (`frozen`) the backward goes through the weights but not into them, which halves it. Attention's own
+    products, the adapter and gradient checkpointing are left out.
+
+    By hand, for N = 10, H = 2, V = 5: 100 student tokens 6000, 50 teacher tokens 1000, 20 positions 20 · (60 + 20).
+
+    >>> training_flops(ModelSize(10, 2, 5), student_tokens=100, teacher_tokens=50, positions=20)
+    8600.0
+    """
+    head, backward = size.hidden * size.vocabulary, 2 if frozen else 4
+    student = (2 + backward) * (size.backbone * student_tokens + head * positions)
+    teacher = 2 * (size.backbone * teacher_tokens + (head * positions if teacher_tokens else 0))
+    return float(student + teacher)
+
+
+def trained_share(settings: AdaptSettings, corpus: Corpus) -> float:
+    """Trained positions per token that the student reads, over the first epoch."""
+    method, name = method_of(settings), settings.model_name_or_path
+    tokenizer, length = (
+        models.load_tokenizer(name),
+        models.context_length(models.load_config(name), settings.max_length),
+    )
+    reading = Reading(max_length=length, window_overlap=settings.window_overlap, language=settings.language)
+    with tempfile.TemporaryDirectory(prefix="afterword-compare-") as work:
+        windows = as_windows(corpus, Path(work), method, tokenizer, reading)
+        special = special_tokens(tokenizer, method.view.bos, method.view.join)
+        examples = Examples(windows, method, special, settings.seed)
+        segments = [segment for i in range(len(windows)) for segment in examples[Draw(i, 0)].segments]
+    tokens = sum(len(segment.student_ids) for segment in segments)
+    return sum(len(segment.target_ids) for segment in segments) / tokens
+
+
+def cost_of(run: Path, size: ModelSize, share: float, *, frozen: bool) -> dict[str, Any]:
+    """The costs of a finished run: epochs (passes), steps, documents, tokens, FLOPs, seconds of its steps."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [row for row in rows if "train/loss_nats" in row]
+    tokens = {name: _total(steps, f"data/{name}") for name in ("student_tokens", "teacher_tokens")}
+    peaks = [row["memory/peak_gib"] for row in steps if "memory/peak_gib" in row]
+    return {
+        "epochs": steps[-1]["epoch"],
+        "steps": len(steps),
+        "documents": _total(steps, "data/documents"),
+        **tokens,
+        "flops": training_flops(size, **tokens, positions=share * tokens["student_tokens"], frozen=frozen),
+        "train_seconds": sum(map(_seconds, steps)),
+        "peak_gib": max(peaks, default=None),
+    }
+
+
+def _total(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    return sum(row.get(name, 0) for row in rows)
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    tokens = row.get("data/student_tokens", 0) + row.get("data/teacher_tokens", 0)
+    return tokens / row["speed/tokens_per_second"] if row.get("speed/tokens_per_second") else 0.0

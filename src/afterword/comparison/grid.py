@@ -1,0 +1,130 @@
+"""Arms and cells: a cell is an arm, a learning rate and a seed; its fingerprint is all that its scores follow from.
+
+The one rule: a fingerprint is over contents, never over paths, so that rows stay valid when folders move.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afterword.comparison.settings import CompareSettings, GridAxes, arm_folder
+from afterword.config import AdaptSettings, read_settings
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A named set of adapt-settings with the learning rates and seeds that it is run at."""
+
+    name: str
+    settings: Mapping[str, Any]
+    """Only what the arm itself says."""
+    axes: GridAxes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    arm: str
+    learning_rate: float
+    seed: int
+    settings: AdaptSettings
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.settings.output_dir)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What all cells share, by content."""
+
+    model: str
+    """Fingerprint of the base model's weights."""
+    suite: str
+    evaluate: Mapping[str, Any]
+    """Settings of evaluate, files among them by their content."""
+
+
+def arms_of(settings: CompareSettings) -> tuple[Arm, ...]:
+    """The arms in the order given, `methods` first. What an arm does not say of the axes is the grid's."""
+    names = set(GridAxes.model_fields)
+    common = {"learning_rates": settings.learning_rates, "seeds": settings.seeds}
+    return tuple(
+        Arm(
+            name,
+            {key: value for key, value in arm.items() if key not in names},
+            read_settings({**common, **{key: arm[key] for key in names & set(arm)}}, GridAxes),
+        )
+        for name, arm in settings.arm_settings().items()
+    )
+
+
+def cells_of(settings: CompareSettings) -> list[Cell]:
+    """Every cell once, all arms and rates at the first seed before the second: an unfinished grid shows all arms."""
+    cells: dict[Path, tuple[int, Cell]] = {}
+    for arm in arms_of(settings):
+        for rate in sorted(set(arm.axes.learning_rates)):
+            for place, seed in enumerate(dict.fromkeys(arm.axes.seeds)):
+                folder = Path(settings.output_dir) / "cells" / f"{arm_folder(arm.name)}-lr{rate:g}-seed{seed}"
+                told = {"learning_rate": rate, "seed": seed, "output_dir": str(folder)}
+                adapt = read_settings(settings.cell_settings(arm.settings, **told))
+                cells[folder] = (place, Cell(arm.name, rate, seed, adapt))
+    return [cell for _, cell in sorted(cells.values(), key=lambda entry: entry[0])]
+
+
+def training_fingerprint(cell: Cell, model: str, documents: str) -> str:
+    """SHA-256 of what the cell's weights follow from: settings with the method's own filled in, model, documents."""
+    return sha256({"settings": weights_settings(cell.settings), "model": model, "documents": documents})
+
+
+def fingerprint(training: str, contents: Contents) -> str:
+    """SHA-256 of what the cell's scores follow from: its weights, the suite and how it is evaluated."""
+    return sha256({"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)})
+
+
+def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
+    """The settings that can change the weights, with the method's declaration where none was given.
+
+    What is left to the machine (precision: auto) stays so: a row recorded on a GPU counts on a laptop, and says
+    where it was recorded.
+    """
+    from afterword.training.adapting import method_of
+
+    fields: Any = AdaptSettings.model_fields
+    dumped = settings.model_dump(mode="json")
+    affecting = {name: dumped[name] for name, field in fields.items() if field.json_schema_extra["weights"]}
+    method = method_of(settings)
+    declared = {**method.defaults, **method.settings()}
+    return {name: declared.get(name) if value is None else value for name, value in affecting.items()}
+
+
+def by_content(value: Any) -> Any:
+    """The value with every name of a file or folder in it replaced by the SHA-256 of what is there.
+
+    >>> by_content({"samples": 8, "questions": "no such file"})
+    {'samples': 8, 'questions': 'no such file'}
+    """
+    if isinstance(value, Mapping):
+        return {name: by_content(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [by_content(inner) for inner in value]
+    return content_sha256(Path(value)) if isinstance(value, str) and value and Path(value).exists() else value
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder with their names inside it."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sha256({str(file.relative_to(path)): content_sha256(file) for file in files})
+
+
+def sha256(value: Any) -> str:
+    """SHA-256 of a value written as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

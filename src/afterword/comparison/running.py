@@ -1,0 +1,214 @@
+"""The grid, cell by cell: what has a row is not run again, what was begun is resumed, what fails is written down.
+
+The folder: `grid.json` what was asked for, `rows.jsonl` a row for every cell that ended, `cells/` the run folders,
+`compare.json` what it comes to. The one rule: a row is appended only when its scores are there.
+"""
+
+import gc
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from afterword import evaluation, models
+from afterword.comparison import costs, grid
+from afterword.comparison.grid import Cell, Contents
+from afterword.comparison.settings import CompareSettings, underscored
+from afterword.comparison.summarising import read_rows, summarise
+from afterword.config import EvaluateSettings, read_settings
+from afterword.corpus import Corpus, CorpusOptions, read_corpus
+from afterword.errors import AfterwordError, ConfigError
+from afterword.evaluation.suites import find_suite
+from afterword.training import Interrupted, run_adaptation
+from afterword.training.processes import process_count
+
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "checkpoint-*", "merged", "result.partial", models.MANIFEST)
+"""What is removed of a cell that was measured. Its settings, metrics and scores stay."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with what tells it from every other."""
+
+    cell: Cell
+    training: str
+    """Fingerprint of its weights."""
+    fingerprint: str
+    """Fingerprint of its scores."""
+    trained_share: Callable[[], float]
+    """Trained positions per token of the student; counted when asked for."""
+
+
+def compare(
+    settings: CompareSettings, *, retry_failed: bool = False, command: str = "", console: Console | None = None
+) -> dict[str, Any]:
+    """Run what is missing of the grid and write compare.json; its content is returned.
+
+    A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
+    measured gets a row with the reason, and the grid goes on.
+    """
+    if process_count() > 1:
+        raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
+    console, output = console or Console(stderr=True), Path(settings.output_dir)
+    with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
+        size, planned = _plan(settings, Path(scratch))
+        _write_grid(settings, planned, command)
+        rows = {row["fingerprint"]: row for row in read_rows(output)}
+        for number, plan in enumerate(planned, start=1):
+            cell, row = plan.cell, rows.get(plan.fingerprint)
+            place = f"cell {number}/{len(planned)}: {cell.arm}, learning rate {cell.learning_rate:g}, seed {cell.seed}"
+            if row is None or (retry_failed and row["status"] == "failed"):
+                console.print(place, markup=False, highlight=False)
+                row = _ended(plan, settings, size, command, console)
+                append_row(output, row)
+                rows[plan.fingerprint] = row
+                if row["status"] == "failed":
+                    console.print(f"failed: {row['reason']}", markup=False, highlight=False)
+            if not settings.keep_models:
+                drop_weights(cell.folder)
+    return summarise(output)
+
+
+def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
+    """Every cell with its fingerprint. The model is loaded once, documents are read once for each way of reading."""
+    cells = grid.cells_of(settings)
+    name = settings.model_name_or_path
+    base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
+    contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), _evaluating(settings))
+    size, corpora, shares = costs.size_of(base), dict[CorpusOptions, Corpus](), dict[tuple[str, int], float]()
+    del base
+
+    def planned(cell: Cell) -> Planned:
+        options = CorpusOptions(**{field.name: getattr(cell.settings, field.name) for field in fields(CorpusOptions)})
+        if options not in corpora:
+            work = scratch / str(len(corpora))
+            corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
+
+        def share() -> float:
+            # The same for every learning rate.
+            if (cell.arm, cell.seed) not in shares:
+                shares[cell.arm, cell.seed] = costs.trained_share(cell.settings, corpora[options])
+            return shares[cell.arm, cell.seed]
+
+        training = grid.training_fingerprint(cell, contents.model, corpora[options].content_sha256)
+        return Planned(cell, training, grid.fingerprint(training, contents), share)
+
+    return size, [planned(cell) for cell in cells]
+
+
+def suite_fingerprint(name: str) -> str:
+    """SHA-256 of a suite's items and of what else its scores follow from. Refused before anything is trained."""
+    suite = find_suite(name)
+    return grid.sha256([suite.fingerprint, suite.refusals, suite.texts])
+
+
+def _evaluating(settings: CompareSettings) -> dict[str, Any]:
+    """What can change a score, with the defaults that a later version may change."""
+    resolved = read_settings(underscored(settings.evaluate), EvaluateSettings).model_dump(mode="json")
+    return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
+
+
+def _ended(
+    plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console
+) -> dict[str, Any]:
+    """The row of a cell that was run, complete or failed."""
+    cell = plan.cell
+    about = {"arm": cell.arm, "learning_rate": cell.learning_rate, "seed": cell.seed, "fingerprint": plan.fingerprint}
+    about |= {"settings": grid.weights_settings(cell.settings)}
+    try:
+        _make_way(cell.folder, plan.training)
+        run_adaptation(cell.settings, command=command, console=console)
+        _free_memory()
+        started = time.perf_counter()
+        measured = measure(cell.folder, settings, command)
+        seconds = time.perf_counter() - started
+    except Interrupted:
+        raise
+    except AfterwordError as error:
+        return {"format": 1, "status": "failed", "reason": str(error), **about}
+    finally:
+        _free_memory()
+    cost = costs.cost_of(cell.folder, size, plan.trained_share(), frozen=cell.settings.use_peft)
+    environment = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
+    ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
+    return {"format": 1, "status": "complete", **about, **measured, **ended}
+
+
+def measure(run: Path, settings: CompareSettings, command: str) -> dict[str, Any]:
+    """The scores of a finished cell, by `afterword evaluate` with the suite; scores.json is in the run folder."""
+    # The base answers once for all cells.
+    kept = {"suite_cache": str(Path(settings.output_dir) / "reference")}
+    asked = {**kept, **underscored(settings.evaluate), "suite": settings.suite}
+    result = evaluation.evaluate(run, command=command, **asked)
+    # How each was measured is in scores.json; a row holds the numbers.
+    scores = [{name: value for name, value in asdict(score).items() if name != "details"} for score in result.scores]
+    return {"scores": scores, "notes": list(result.notes)}
+
+
+def _make_way(folder: Path, training: str) -> None:
+    """Move a run of other settings, model or documents out of the cell's folder, and name what the folder is for.
+
+    The name is beside the folder, because a run folder may hold nothing but a run.
+    """
+    named = folder.with_name(f"{folder.name}.fingerprint")
+    before = named.read_text(encoding="utf-8").strip() if named.exists() else training
+    if before != training and folder.exists():
+        aside = folder.with_name(f"{folder.name}-{before[:8]}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    models.replace_file(named, training + "\n")
+
+
+def drop_weights(run: Path) -> None:
+    """Delete the weights and checkpoints of a run folder; its settings, metrics and scores stay."""
+    for path in (path for pattern in _WEIGHTS for path in run.glob(pattern)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def append_row(output: Path, row: Mapping[str, Any]) -> None:
+    """Add a row to rows.jsonl, flushed to the disk; half a row that a kill left before it is cut off."""
+    path = output / "rows.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text and not text.endswith("\n"):
+        models.replace_file(path, text[: text.rfind("\n") + 1])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:
+    output = Path(settings.output_dir)
+    cells = [
+        {"arm": p.cell.arm, "learning_rate": p.cell.learning_rate, "seed": p.cell.seed, "fingerprint": p.fingerprint}
+        for p in planned
+    ]
+    arms = {arm.name: dict(arm.settings) for arm in grid.arms_of(settings)}
+    about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
+    asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        models.replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
+    except OSError as error:
+        problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
+        raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error
+
+
+def _free_memory() -> None:
+    """The next model needs the memory of the last."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,200 @@
+"""Suites: items with exact checks, from a file or from Python, and the draw of those that are asked.
+
+The one rule: a suite that was read can be asked. Every item has all its fields, its checks are known, and its
+own answer passes them.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afterword.errors import ConfigError, DataError, nearest
+from afterword.evaluation.checks import passes, problem_of, says
+
+PARTS = ("learning", "retention")
+SPLITS = ("dev", "test")
+_RULE = (
+    'Each line is an item: {"id": "…", "part": "learning" or "retention", "skill": "…", "split": "dev" or "test", '
+    '"prompt": "…", "answer": "…", "checks": [{"kind": "…", …}]}, and "choices": ["…"] and "gone": "…" where wanted.'
+)
+_HEADER = (
+    'The first line may be {"suite": {"name": "…", "version": 1, "refusals": ["I do not know."], "texts": ["…"]}}.'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A user's turn, and what makes an answer to it right."""
+
+    id: str
+    part: str
+    """`learning`: what the documents say; `retention`: what the model could do before."""
+    skill: str
+    """Any word: direct, reading, arithmetic, … Scores are by split, part and skill."""
+    split: str
+    """`dev`, to choose by, or `test`, to report."""
+    prompt: str
+    answer: str
+    """A reference response that passes every check."""
+    checks: tuple[Mapping[str, Any], ...]
+    """All must hold of an answer; see evaluation/checks.py."""
+    choices: tuple[str, ...] = ()
+    """Wrong alternatives, for choice by likelihood against `answer`. None: not measured."""
+    gone: str | None = None
+    """What must no longer be said: the old value of a fact that changed."""
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What it is scored with: split, part and skill."""
+        return self.split, self.part, self.skill
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Items, what a refusal to answer looks like, and texts to measure drift on."""
+
+    items: tuple[Item, ...]
+    refusals: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    name: str = "suite"
+    version: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the items, in their order; the same for a suite from a file and from Python."""
+        rows = [{field.name: getattr(item, field.name) for field in fields(Item)} for item in self.items]
+        return _sha256([{**row, "checks": [dict(check) for check in row["checks"]]} for row in rows])
+
+
+EMBEDDED: dict[str, Callable[[], Suite]] = {}
+"""Suites that come with a package, by name."""
+
+
+def register_suite(name: str, loader: Callable[[], Suite]) -> None:
+    """Let `afterword evaluate --suite NAME` find a suite that Python code makes or holds."""
+    EMBEDDED[name] = loader
+
+
+def find_suite(name: str) -> Suite:
+    """A registered suite by its name, or the suite in a file. ConfigError where there is neither."""
+    if name in EMBEDDED:
+        return replace(EMBEDDED[name](), name=name)
+    if Path(name).exists() or name.endswith((".jsonl", ".jsonl.gz")):
+        return load_suite(name)
+    known = f"There are: {', '.join(sorted(EMBEDDED))}. " if EMBEDDED else ""
+    raise ConfigError(f"suite: there is no suite {name!r}. {nearest(name, EMBEDDED) or known}Or give a .jsonl file.")
+
+
+def load_suite(path: str | Path) -> Suite:
+    """The suite in a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
+    path = Path(path)
+    try:
+        lines = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).split(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Give a .jsonl or .jsonl.gz file.") from error
+    numbered = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [(where, _row(line, where)) for where, line in numbered]
+    about: dict[str, Any] = _about(*rows.pop(0)) if rows and "suite" in rows[0][1] else {}
+    items = tuple(_item(where, row) for where, row in rows)
+    first: dict[str, str] = {}
+    for item, (where, _) in zip(items, rows, strict=True):
+        if first.setdefault(item.id, where) != where:
+            raise DataError(f'{where}: the "id" {item.id!r} is that of {first[item.id]}. Give every item its own.')
+    if not items:
+        raise DataError(f"{path}: holds no items. {_RULE}")
+    about.setdefault("name", path.name)
+    return Suite(items, **about)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except ValueError as error:
+        problem = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "broken JSON"
+        raise DataError(f"{where}: {problem} ({error}). {_RULE}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not an object. {_RULE}")
+    return row
+
+
+def _about(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    about = row["suite"]
+    rules = {"name": _is_text, "version": lambda value: type(value) is int, "refusals": _are_texts, "texts": _are_texts}
+    if len(row) > 1 or not isinstance(about, dict):
+        raise DataError(f'{where}: "suite" must be the only key, with an object. {_HEADER}')
+    for name, value in about.items():
+        if name not in rules:
+            raise DataError(f'{where}: "suite" has no "{name}". {nearest(name, rules)}{_HEADER}')
+        if not rules[name](value):
+            raise DataError(f'{where}: "{name}" of "suite" must not be {value!r:.80}. {_HEADER}')
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in about.items()}
+
+
+def _item(where: str, row: dict[str, Any]) -> Item:
+    problem = next(iter(_problems(row)), None)
+    if problem:
+        raise DataError(f"{where}: {problem}. {_RULE}")
+    given = {name: value for name, value in row.items() if value is not None}
+    fitting: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in given.items()}
+    item = Item(**fitting)
+    failed = [check for check in item.checks if not passes(item.answer, check)]
+    if failed:
+        raise DataError(f'{where}: "answer" {item.answer!r} does not pass its own check {failed[0]}. Mend one of them.')
+    if item.gone is not None and says(item.answer, item.gone):
+        raise DataError(f'{where}: "answer" {item.answer!r} says what is "gone", {item.gone!r}. Mend one of them.')
+    return item
+
+
+def _problems(row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the fields of an item, the first of them first."""
+    known = [field.name for field in fields(Item)]
+    found = [f'an item has no "{name}". {nearest(name, known)}'.rstrip(" ?.") for name in row if name not in known]
+    texts = ("id", "skill", "prompt", "answer")
+    found += [f'"{name}" is missing, empty or not text' for name in texts if not _is_text(row.get(name))]
+    for name, allowed in {"part": PARTS, "split": SPLITS}.items():
+        if row.get(name) not in allowed:
+            found += [f'"{name}" must be {" or ".join(allowed)}, not {row.get(name)!r}']
+    if "/" in str(row.get("skill")):
+        found += ['"skill" must not have a slash in it']
+    checks, gone = row.get("checks"), row.get("gone")
+    if not isinstance(checks, list) or not checks:
+        found += ['"checks" is missing, or an empty list']
+    else:
+        found += [problem for problem in map(problem_of, checks) if problem]
+    if not _are_texts(row.get("choices") or []) or row.get("answer") in (row.get("choices") or []):
+        found += ['"choices" must be a list of texts, all of them other than "answer"']
+    return found + (['"gone" must be text, or left away'] if gone is not None and not _is_text(gone) else [])
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def drawn_suite(suite: Suite, *, split: str = "both", max_items: int | None = None, seed: int = 0) -> Suite:
+    """The suite with the items of a split, and at most so many of them: every skill keeps its share, by the seed."""
+    items = [item for item in suite.items if split in ("both", item.split)]
+    if not items:
+        raise ConfigError(f"split: the suite {suite.name!r} has no item of the split {split!r}. Give another.")
+    groups: dict[Any, list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(item.group, []).append(i)
+    # An item's place in its group, from 0 to 1: the first so many over all groups have every group's share.
+    rng = np.random.default_rng(seed)
+    places = {i: (n + 0.5) / len(group) for group in groups.values() for n, i in enumerate(rng.permutation(group))}
+    kept = sorted(sorted(places, key=places.__getitem__)[:max_items])
+    return replace(suite, items=tuple(items[i] for i in kept))
