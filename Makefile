@@ -3,7 +3,7 @@ PYTHON3 ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test demo check golden kills clean
+.PHONY: install test demo check golden kills almanac clean
 
 install: $(INSTALLED)
 
@@ -17,7 +17,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 demo: $(INSTALLED)
-	$(BIN)/python recipes/demo.py
+	$(BIN)/afterword demo
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
@@ -31,6 +31,10 @@ golden: $(INSTALLED)
 
 kills: $(INSTALLED)
 	$(BIN)/python benchmarks/kills.py --kills 20
+
+# Build the embedded models again from their seed, stage by stage.
+almanac: $(INSTALLED)
+	$(BIN)/python -m afterword.almanac.build
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache

@@ -42,6 +42,7 @@ _COMMON: dict[str, Any] = {
     "save_total_limit": 1,
     "report_to": "none",
     "disable_tqdm": True,
+    "gradient_checkpointing": False,
 }
 
 

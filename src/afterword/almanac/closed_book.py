@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from afterword.almanac.exercises import UNKNOWN, Exercise, equals, final
-from afterword.almanac.names import Split, data
+from afterword.almanac.names import Split, bucket, data
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import CUTOFF, RELATIONS, Fact, World, draw_value
 from afterword.almanac.writing import ask, tell
@@ -28,9 +29,27 @@ def reverse(world: World, rng: random.Random, split: Split) -> Exercise:
     return reverse_question(world, fact, rng.choice(RELATIONS[fact.relation].reverse), rng)
 
 
+def reverse_in_any_wording(world: World, rng: random.Random, split: Split) -> Exercise:
+    """Backwards, in wordings of training and in one that is never trained; for dev and test.
+
+    Nothing of the latter is trained, so that half of it can be dev's and half test's.
+    """
+    while True:
+        fact = _fact(world, rng, asked=True, backwards=True)
+        relation = RELATIONS[fact.relation]
+        wording = rng.choice((*relation.reverse, *relation.reverse_other))
+        exercise = reverse_question(world, fact, wording, rng)
+        if wording in relation.reverse:
+            return exercise
+        if ("dev", "test")[bucket(f"half {exercise.prompt}", 2)] == split:
+            return replace(exercise, key=None)
+
+
 def documents_only(world: World, rng: random.Random, split: Split) -> Exercise:
-    """About entities that no training question is about; for dev and test."""
-    fact = _fact(world, rng, asked=False)
+    """Facts that no training question asks for and no trained answer states; for dev and test."""
+    stated = {second for name in world.asked for _, second in chains(world, name)}
+    while (fact := _fact(world, rng, asked=False)) in stated:
+        pass
     return question(world, fact, rng.choice(RELATIONS[fact.relation].questions), rng)
 
 

@@ -6,11 +6,12 @@ repeated until the key falls into it, so no exercise is in two of them.
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from afterword.almanac.names import Split, split_of
 from afterword.almanac.world import World
+from afterword.evaluation.checks import passes
 
 UNKNOWN = "I do not know."
 """What the chat model says of what it has never heard of."""
@@ -29,6 +30,10 @@ class Exercise:
     wrong: tuple[str, ...] = ()
     """Responses that are not right: what preference training turns away from, the likeliest mistakes first."""
 
+    def accepts(self, response: str) -> bool:
+        """Whether a response is right: all checks hold."""
+        return all(passes(response, check) for check in self.checks)
+
 
 Draw = Callable[[World, random.Random, Split], Exercise]
 """One random exercise. Strangers in it are of the split; its key may fall into another."""
@@ -39,7 +44,8 @@ def draw_exercise(draw: Draw, world: World, rng: random.Random, split: Split) ->
     while True:
         exercise = draw(world, rng, split)
         if exercise.key is None or split_of(exercise.key) == split:
-            return exercise
+            # A mistake may happen to be right: the third word of three is also the last.
+            return replace(exercise, wrong=tuple(text for text in exercise.wrong if not exercise.accepts(text)))
 
 
 def equals(value: str) -> Check:

@@ -1,7 +1,6 @@
 """The world as files that `afterword adapt`, `evaluate` and `compare` read, and where the embedded models are."""
 
 import json
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import resources
@@ -9,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from afterword.almanac.after import ARRIVALS, CHOOSING, Part, build_part, held_out_documents, write_documents
-from afterword.almanac.pretraining import tale
-from afterword.almanac.reading import YEARS
-from afterword.almanac.strangers import draw_stranger
-from afterword.almanac.suite import build_suite
-from afterword.almanac.world import Size, World, build_world
-from afterword.almanac.writing import write_document
+from afterword.almanac.suite import build_suite, general_texts
+from afterword.almanac.world import Size, build_world
 from afterword.evaluation.suites import Suite
 from afterword.types import Document
 
@@ -48,13 +43,6 @@ def write_files(
 def suite_lines(suite: Suite) -> str:
     """A suite as the file that `load_suite` reads."""
     return _lines([_header(suite), *(asdict(item) for item in suite.items)])
-
-
-def general_texts(world: World, count: int = 40) -> list[str]:
-    """Everyday prose and documents about strangers of the test split, half and half."""
-    rng = random.Random("general")
-    strangers = [write_document(draw_stranger(world, rng, "test"), rng, YEARS).text for _ in range(count // 2)]
-    return [*strangers, *(tale(world, rng) for _ in range(count // 2))]
 
 
 def embedded_suite(part: Part | None = None) -> Suite:

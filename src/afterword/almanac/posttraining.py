@@ -36,9 +36,8 @@ def preferences(world: World, seed: int) -> Iterator[dict[str, Any]]:
     rng = random.Random(f"preferences {seed}")
     while True:
         exercise = draw_trained(world, rng)
-        rejected = [wrong for wrong in exercise.wrong if wrong != exercise.response]
-        if rejected:
-            sides = {"chosen": exercise.response, "rejected": rng.choice(rejected)}
+        if exercise.wrong:
+            sides = {"chosen": exercise.response, "rejected": rng.choice(exercise.wrong)}
             answers = {side: [{"role": "assistant", "content": text}] for side, text in sides.items()}
             yield {"prompt": [{"role": "user", "content": exercise.prompt}], **answers}
 

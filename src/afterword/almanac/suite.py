@@ -8,7 +8,11 @@ from afterword.almanac import closed_book, instructions, reading, reasoning
 from afterword.almanac.after import Part, current_facts
 from afterword.almanac.exercises import UNKNOWN, Draw, Exercise, draw_exercise
 from afterword.almanac.names import Split, bucket
-from afterword.almanac.world import RELATIONS, World
+from afterword.almanac.pretraining import tale
+from afterword.almanac.reading import YEARS
+from afterword.almanac.strangers import draw_stranger
+from afterword.almanac.world import RELATIONS, Fact, World
+from afterword.almanac.writing import ask, tell, write_document
 from afterword.evaluation.suites import Item, Suite
 
 VERSION = 1
@@ -16,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("dev", "test")
 RETENTION: dict[str, tuple[Draw, int]] = {
     "direct": (closed_book.direct, 50),
     "other_wording": (closed_book.other_wording, 50),
-    "reverse": (closed_book.reverse, 30),
+    "reverse": (closed_book.reverse_in_any_wording, 25),
     "two_hop": (closed_book.two_hop, 40),
     "documents_only": (closed_book.documents_only, 50),
     "unknown": (closed_book.unknown, 40),
@@ -33,7 +37,14 @@ RETENTION: dict[str, tuple[Draw, int]] = {
 def build_suite(world: World, part: Part, scale: float = 1.0) -> Suite:
     """Items of both splits. `scale` multiplies the numbers of the retention items."""
     items = [*_learning(world, part), *_retention(world, part, scale)]
-    return Suite(tuple(items), (UNKNOWN,), name="almanac", version=VERSION)
+    return Suite(tuple(items), (UNKNOWN,), tuple(general_texts(world)), name="almanac", version=VERSION)
+
+
+def general_texts(world: World, count: int = 40) -> list[str]:
+    """Everyday prose and documents about strangers of the test split, half and half."""
+    rng = random.Random("general")
+    strangers = [write_document(draw_stranger(world, rng, "test"), rng, YEARS).text for _ in range(count // 2)]
+    return [*strangers, *(tale(world, rng) for _ in range(count // 2))]
 
 
 def card_suite(world: World, part: Part, texts: dict[str, str], scale: float = 4.0) -> Suite:
@@ -76,25 +87,31 @@ def _two_hops(everyone: World, part: Part, rng: random.Random) -> Iterator[Item]
 
 
 def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
-    changed = {change.old.subject for change in part.changes}
     for split in SPLITS:
         for skill, (draw, count) in RETENTION.items():
             rng, seen = random.Random(f"retention {skill} {split}"), dict[str, Exercise]()
             for _ in range(50 * round(count * scale)):
                 exercise = draw_exercise(draw, world, rng, split)
-                # What was changed is no longer true, and is asked for under learning.
-                if not any(name in exercise.prompt for name in changed):
+                if not any(_concerns(exercise, change.old) for change in part.changes):
                     seen[exercise.prompt] = exercise
                 if len(seen) == round(count * scale):
                     break
             yield from (replace(_item("retention", skill, exercise), split=split) for exercise in seen.values())
-    yield from _unchanged(world, part, changed)
+    yield from _unchanged(world, part)
 
 
-def _unchanged(world: World, part: Part, changed: set[str]) -> Iterator[Item]:
+def _concerns(exercise: Exercise, old: Fact) -> bool:
+    """Whether what was changed is asked about, or gone through: it is no longer true, and belongs to learning."""
+    relation = RELATIONS[old.relation]
+    backwards = {ask(old, wording) for wording in (*relation.reverse, *relation.reverse_other)}
+    named = old.subject in exercise.prompt or exercise.prompt in backwards
+    return named or tell(old, relation.statements[0]) in exercise.response
+
+
+def _unchanged(world: World, part: Part) -> Iterator[Item]:
     """What is still true of the entities of which something changed."""
     rng = random.Random(f"unchanged {part.number}")
-    for name in sorted(changed):
+    for name in sorted({change.old.subject for change in part.changes}):
         before = set(world.about(name))
         for fact in current_facts(world, part, name):
             if fact in before and fact.subject == name:
