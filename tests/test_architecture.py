@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": _ALL - {"__main__"},
 }
-FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 6_000
+FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 7_000
 
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 

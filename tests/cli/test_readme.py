@@ -29,6 +29,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, docu
     (folder / "documents.jsonl").write_text(rows)
     question = {"question": "Where did she move?", "answer": "Bergen", "document": "doc-0"}
     (folder / "quiz.jsonl").write_text(json.dumps(question) + "\n")
+    sides = [(part, split) for part in ("learning", "retention") for split in ("dev", "test")]
+    item = {"skill": "facts", "prompt": "Where did she move?", "answer": "Bergen"}
+    item["checks"] = [{"kind": "contains", "value": "Bergen"}]
+    items = [{"id": f"{part}-{split}", "part": part, "split": split, **item} for part, split in sides]
+    (folder / "suite.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / "notes.txt").write_text("It rained all day. The cat slept. Nobody went out.")
     return folder
 

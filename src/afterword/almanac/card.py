@@ -22,6 +22,7 @@ from afterword.almanac.world import build_world
 from afterword.almanac.writing import write_document
 from afterword.evaluation import evaluate
 from afterword.evaluation.statistics import estimate
+from afterword.evaluation.suites import Suite
 from afterword.types import Estimate
 
 
@@ -67,17 +68,17 @@ def measure(folder: Path) -> list[Line]:
     """The model's share of right answers on test items: what the bars are about, then each skill alone."""
     with tempfile.TemporaryDirectory(prefix="almanac-card-") as scratch:
         path = Path(scratch) / "suite.jsonl"
-        path.write_text(suite_lines(_suite()), encoding="utf-8")
+        path.write_text(suite_lines(card_items()), encoding="utf-8")
         answers = evaluate(folder, suite=str(path), split="test", samples=0, output_dir=scratch).answers
     right: dict[str, list[float]] = {}
     for row in answers:
-        said = row["after_correct"] if row["after_correct"] is not None else row["before_correct"]
-        right.setdefault(row["skill"], []).append(float(said))
+        right.setdefault(row["skill"], []).append(float(row["after_correct"]))
     barred = [Line(bar.name, bar.skills, *_share(right, bar.skills), bar) for bar in BARS]
     return barred + [Line(skill, (skill,), *_share(right, (skill,))) for skill in right]
 
 
-def _suite() -> Any:
+def card_items() -> Suite:
+    """What the models are asked for their cards."""
     world = build_world()
     part = build_part(world, CHOOSING)
     texts = {s.name: write_document(s, random.Random(f"card {s.name}"), YEARS).text for s in part.subjects}

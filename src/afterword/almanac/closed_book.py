@@ -2,10 +2,9 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 
 from afterword.almanac.exercises import UNKNOWN, Exercise, equals, final
-from afterword.almanac.names import Split, bucket, data
+from afterword.almanac.names import Split, data
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import CUTOFF, RELATIONS, Fact, World, draw_value
 from afterword.almanac.writing import ask, tell
@@ -27,22 +26,6 @@ def reverse(world: World, rng: random.Random, split: Split) -> Exercise:
     """Of which town is she the mayor?"""
     fact = _fact(world, rng, asked=True, backwards=True)
     return reverse_question(world, fact, rng.choice(RELATIONS[fact.relation].reverse), rng)
-
-
-def reverse_in_any_wording(world: World, rng: random.Random, split: Split) -> Exercise:
-    """Backwards, in wordings of training and in one that is never trained; for dev and test.
-
-    Nothing of the latter is trained, so that half of it can be dev's and half test's.
-    """
-    while True:
-        fact = _fact(world, rng, asked=True, backwards=True)
-        relation = RELATIONS[fact.relation]
-        wording = rng.choice((*relation.reverse, *relation.reverse_other))
-        exercise = reverse_question(world, fact, wording, rng)
-        if wording in relation.reverse:
-            return exercise
-        if ("dev", "test")[bucket(f"half {exercise.prompt}", 2)] == split:
-            return replace(exercise, key=None)
 
 
 def documents_only(world: World, rng: random.Random, split: Split) -> Exercise:

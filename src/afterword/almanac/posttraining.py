@@ -7,12 +7,38 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from afterword.almanac.exercises import Draw, Exercise, draw_exercise
+from afterword.almanac import closed_book, instructions
+from afterword.almanac.exercises import UNKNOWN, Draw, Exercise, draw_exercise, equals
+from afterword.almanac.names import Split
 from afterword.almanac.pretraining import TRAINED
-from afterword.almanac.reading import reading
+from afterword.almanac.reading import YEARS, reading
+from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import World
+from afterword.almanac.writing import Subject, write_document
 
-TRAINED_IN_CHAT: Mapping[str, tuple[Draw, float]] = {**TRAINED, "reading": (reading, 5)}
+
+def telling(world: World, rng: random.Random, split: Split) -> Exercise:
+    """Tell me about her: a document about an entity of the world, or that a stranger is not known.
+
+    It keeps what documents alone have taught, and tells names that were read about from those that were not.
+    """
+    wording = rng.choice(("Tell me about {}.", "Write about {}.", "Give an account of {}."))
+    if rng.random() < 0.2:
+        prompt = wording.format(draw_stranger(world, rng, split).name)
+        return Exercise(None, prompt, UNKNOWN, (equals(UNKNOWN),))
+    kind = rng.choices(tuple(world.names), [len(names) for names in world.names.values()])[0]
+    name = rng.choice(world.names[kind])
+    document = write_document(Subject(name, kind, world.about(name)), rng, YEARS)
+    return Exercise(None, wording.format(name), document.text, ({"kind": "contains", "value": name},))
+
+
+TRAINED_IN_CHAT: Mapping[str, tuple[Draw, float]] = {
+    **TRAINED,
+    "reverse": (closed_book.reverse, 2),
+    "instructions": (instructions.instructions, 9),
+    "reading": (reading, 5),
+    "telling": (telling, 8),
+}
 """Skills of the chat model, with their weights in a draw."""
 GREETINGS = (("Hello.", "Hello. What would you like to know?"), ("Thank you.", "You are welcome."))
 

@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("dev", "test")
 RETENTION: dict[str, tuple[Draw, int]] = {
     "direct": (closed_book.direct, 50),
     "other_wording": (closed_book.other_wording, 50),
-    "reverse": (closed_book.reverse_in_any_wording, 25),
+    "reverse": (closed_book.reverse, 7),
     "two_hop": (closed_book.two_hop, 40),
     "documents_only": (closed_book.documents_only, 50),
     "unknown": (closed_book.unknown, 40),
@@ -68,14 +68,15 @@ def _learning(world: World, part: Part) -> Iterator[Item]:
         relation = RELATIONS[fact.relation]
         for skill, wordings in (("new_direct", relation.questions), ("new_other_wording", relation.other)):
             yield _asked(skill, closed_book.question(everyone, fact, rng.choice(wordings), rng))
-        if relation.reverse:
-            exercise = closed_book.reverse_question(everyone, fact, rng.choice(relation.reverse), rng)
-            yield _asked("new_reverse", exercise)
+        # Of these and of changes there are few, so that each is asked twice.
+        for wording in rng.sample(relation.reverse, 2) if relation.reverse else ():
+            yield _asked("new_reverse", closed_book.reverse_question(everyone, fact, wording, rng))
     for change in part.changes:
-        wording = rng.choice(RELATIONS[change.new.relation].questions)
-        item = _asked("changed", closed_book.question(everyone, change.new, wording, rng))
-        choices = (change.old.value, *(value for value in item.choices if value != change.old.value))[:3]
-        yield replace(item, gone=change.old.value, choices=choices)
+        relation = RELATIONS[change.new.relation]
+        for wordings in (relation.questions, relation.other):
+            item = _asked("changed", closed_book.question(everyone, change.new, rng.choice(wordings), rng))
+            choices = (change.old.value, *(value for value in item.choices if value != change.old.value))[:3]
+            yield replace(item, gone=change.old.value, choices=choices)
     yield from _two_hops(everyone, part, rng)
 
 
@@ -103,7 +104,7 @@ def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
 def _concerns(exercise: Exercise, old: Fact) -> bool:
     """Whether what was changed is asked about, or gone through: it is no longer true, and belongs to learning."""
     relation = RELATIONS[old.relation]
-    backwards = {ask(old, wording) for wording in (*relation.reverse, *relation.reverse_other)}
+    backwards = {ask(old, wording) for wording in relation.reverse}
     named = old.subject in exercise.prompt or exercise.prompt in backwards
     return named or tell(old, relation.statements[0]) in exercise.response
 

@@ -60,7 +60,7 @@ def test_the_response_passes_every_check(drawn: Callable, skill: str):
 
 @pytest.mark.parametrize("skill", SKILLS)
 def test_wrong_responses_are_wrong(drawn: Callable, skill: str):
-    assert sum(bool(exercise.wrong) for exercise in drawn(skill)) > 400
+    assert sum(bool(exercise.wrong) for exercise in drawn(skill)) > 400 or skill == "telling"
     assert [(e.prompt, wrong) for e in drawn(skill) for wrong in e.wrong if _right(wrong, e)] == []
 
 
@@ -92,8 +92,10 @@ def test_conversations_are_turns_of_user_and_assistant(chats: list[dict]):
 def test_every_trained_skill_is_drawn_in_its_share(trained: list[Exercise]):
     refusals = sum(exercise.response == UNKNOWN for exercise in trained)
     weights = {name: weight for name, (_, weight) in TRAINED_IN_CHAT.items()}
-    assert refusals / len(trained) == pytest.approx(weights["unknown"] / sum(weights.values()), rel=0.15)
-    assert set(TRAINED_IN_CHAT) == {*TRAINED, "reading"}
+    # One in five is to tell of a stranger.
+    expected = weights["unknown"] + 0.2 * weights["telling"]
+    assert refusals / len(trained) == pytest.approx(expected / sum(weights.values()), rel=0.15)
+    assert set(TRAINED_IN_CHAT) == {*TRAINED, "reading", "telling"}
 
 
 def _asked(world: World, wordings: tuple[str, ...]) -> dict[str, Fact]:
@@ -111,7 +113,7 @@ def _asked(world: World, wordings: tuple[str, ...]) -> dict[str, Fact]:
     [
         ("direct", ["questions"], True),
         ("other_wording", ["other"], True),
-        ("reverse", ["reverse", "reverse_other"], True),
+        ("reverse", ["reverse"], True),
         ("documents_only", ["questions"], False),
     ],
 )
@@ -132,7 +134,7 @@ def test_an_answer_is_what_is_true_in_the_world(
 
 @pytest.mark.parametrize("skill", CLOSED)
 def test_wrong_alternatives_are_different_and_of_the_right_kind(world: World, drawn: Callable, skill: str):
-    facts = _asked(world, ("questions", "other", "reverse", "reverse_other"))
+    facts = _asked(world, ("questions", "other", "reverse"))
     for exercise in drawn(skill):
         fact, (*values, last) = facts[exercise.prompt], exercise.wrong
         relation = RELATIONS[fact.relation]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -76,22 +77,29 @@ def test_choices_are_wrong_and_what_is_gone_is_not_the_answer(suite: Suite):
 
 
 def test_every_new_fact_is_asked_in_a_trained_and_in_another_wording(suite: Suite, part: Part):
-    for skill, sort in (("new_direct", "questions"), ("new_other_wording", "other"), ("new_reverse", "reverse")):
+    for skill, sort, times in (
+        ("new_direct", "questions", 1),
+        ("new_other_wording", "other", 1),
+        ("new_reverse", "reverse", 2),
+    ):
         prompts = {item.prompt: item.answer for item in _of(suite, skill)}
         facts = [fact for fact in part.facts if skill != "new_reverse" or fact.relation in ROLES]
-        assert len(prompts) == len(facts)
+        assert len(prompts) == len(facts) * times
         for fact in facts:
             asked = {ask(fact, wording) for wording in getattr(RELATIONS[fact.relation], sort)} & set(prompts)
-            assert [prompts[prompt] for prompt in asked] == [fact.subject if skill == "new_reverse" else fact.value]
+            answer = fact.subject if skill == "new_reverse" else fact.value
+            assert [prompts[prompt] for prompt in asked] == [answer] * times
 
 
 def test_every_change_is_asked_with_the_old_value_as_gone_and_as_a_choice(suite: Suite, part: Part):
-    items = {(item.answer, item.gone): item for item in _of(suite, "changed")}
-    assert len(_of(suite, "changed")) == len(part.changes)
-    for change in part.changes:
-        item = items[change.new.value, change.old.value]
-        assert item.prompt in {ask(change.new, wording) for wording in RELATIONS[change.new.relation].questions}
-        assert item.choices[0] == change.old.value
+    items = {item.prompt: item for item in _of(suite, "changed")}
+    assert len(items) == 2 * len(part.changes)
+    for change, sort in product(part.changes, ("questions", "other")):
+        asked = {ask(change.new, wording) for wording in getattr(RELATIONS[change.new.relation], sort)} & set(items)
+        assert [(items[prompt].answer, items[prompt].gone) for prompt in asked] == [
+            (change.new.value, change.old.value)
+        ]
+        assert all(items[prompt].choices[0] == change.old.value for prompt in asked)
 
 
 def test_new_two_hops_are_true_after_the_part(suite: Suite, world: World, part: Part, true_after: Callable):
