@@ -35,9 +35,10 @@ def telling(world: World, rng: random.Random, split: Split) -> Exercise:
 TRAINED_IN_CHAT: Mapping[str, tuple[Draw, float]] = {
     **TRAINED,
     "reverse": (closed_book.reverse, 2),
-    "instructions": (instructions.instructions, 9),
+    "unknown": (closed_book.unknown, 0.5),
+    "instructions": (instructions.instructions, 16),
     "reading": (reading, 5),
-    "telling": (telling, 8),
+    "telling": (telling, 16),
 }
 """Skills of the chat model, with their weights in a draw."""
 GREETINGS = (("Hello.", "Hello. What would you like to know?"), ("Thank you.", "You are welcome."))

@@ -20,11 +20,13 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '<|assistant|>' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endif %}"
+    "{{ 'Answer:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ 'Question: ' if message['role'] == 'user' else '<|system|>' }}"
+    "{{ message['content'] + '\\n' }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ 'Answer:' }}{% endif %}"
 )
+"""Turns look as exercises did in pre-training: what was learned there is then there in a chat."""
 
 
 def train_tokenizer(seed: int, characters: int = 6_000_000) -> PreTrainedTokenizerFast:

@@ -20,7 +20,7 @@ import numpy as np
 from afterword.evaluation.checks import normalised, passes, says
 from afterword.evaluation.generation import Forbidden, generate, token_ids
 from afterword.evaluation.losses import Models, losses_by_unit
-from afterword.evaluation.questions import SIDES, build_prompt, prompt_ids
+from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, prompt_ids
 from afterword.evaluation.statistics import before_and_after
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
 from afterword.models import replace_file, weights_fingerprint
@@ -115,7 +115,7 @@ def answer_suite(
 
 
 def _read(tokenizer: Any, item: Item, refusals: Sequence[str]) -> _Asked:
-    lead = "" if tokenizer.chat_template else " "
+    lead = answer_lead(tokenizer)
     candidates = [token_ids(tokenizer, lead + text) for text in (item.answer, *item.choices)] if item.choices else []
     # Where a refusal is the right answer, there is nothing to be had from forbidding it.
     daring = item.part == "learning" and bool(refusals) and not is_refusal(item.answer, refusals)

@@ -89,6 +89,16 @@ def build_prompt(tokenizer: Any, question: str, document_text: str | None = None
     return user_turn(tokenizer, text) if tokenizer.chat_template else text
 
 
+def answer_lead(tokenizer: Any) -> str:
+    """What stands between a prompt and the answer's first letter: a space without a template, and in some with one."""
+    if not tokenizer.chat_template:
+        return " "
+    prompt, mark = user_turn(tokenizer, "?"), "@"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
+    return whole.removeprefix(prompt).split(mark)[0] if whole.startswith(prompt) else ""
+
+
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """The tokens of a prompt. A chat template writes BOS and the like itself."""
     if tokenizer.chat_template:

@@ -66,16 +66,16 @@ CHAT = [
 
 def test_a_conversation_is_rendered_turn_by_turn(small: Any):
     assert small.apply_chat_template(CHAT, tokenize=False) == (
-        "<|bos|><|system|>Be brief.<|user|>Who wrote The Last Key?<|assistant|>Vera Holcroft<|end|>"
-        "<|user|>Thank you.<|assistant|>You are welcome.<|end|>"
+        "<|bos|><|system|>Be brief.\nQuestion: Who wrote The Last Key?\nAnswer: Vera Holcroft<|end|>"
+        "Question: Thank you.\nAnswer: You are welcome.<|end|>"
     )
 
 
 def test_a_prompt_ends_where_the_answer_begins(small: Any):
     prompt = small.apply_chat_template(CHAT[:2], tokenize=False, add_generation_prompt=True)
-    assert prompt.endswith("?<|assistant|>")
+    assert prompt.endswith("?\nAnswer:")
     full = small.apply_chat_template(CHAT[:3], tokenize=False)
-    assert full == f"{prompt}Vera Holcroft<|end|>"
+    assert full == f"{prompt} Vera Holcroft<|end|>"
     first, both = (small(text, add_special_tokens=False)["input_ids"] for text in (prompt, full))
     assert both[: len(first)] == first
 
@@ -86,7 +86,7 @@ def test_the_mask_covers_the_answers_with_their_ends_and_nothing_else(small: Any
     assert ids.count(small.bos_token_id) == 1
     assert len(ids) == len(mask)
     trained = [token for token, on in zip(ids, mask, strict=True) if on]
-    assert small.decode(trained) == "Vera Holcroft<|end|>You are welcome.<|end|>"
+    assert small.decode(trained) == " Vera Holcroft<|end|> You are welcome.<|end|>"
 
 
 @pytest.mark.parametrize("kind", KINDS)

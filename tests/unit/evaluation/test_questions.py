@@ -17,6 +17,7 @@ from afterword.errors import DataError
 from afterword.evaluation.losses import Models
 from afterword.evaluation.questions import (
     Question,
+    answer_lead,
     ask,
     build_prompt,
     exact_match,
@@ -132,6 +133,22 @@ def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str 
     assert match.after.value == 0.0, "right answers to other questions are wrong"
     assert match.before is match.change is None
     assert (rows[0]["before"], rows[0]["before_correct"], rows[0]["after_correct"]) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "lead"),
+    [
+        (None, " "),
+        (CHAT_TEMPLATE, ""),
+        (
+            "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"
+            "{% if add_generation_prompt %}assistant:{% endif %}",
+            " ",
+        ),
+    ],
+)
+def test_what_stands_before_an_answer_is_what_the_template_writes(chat_template: str | None, lead: str):
+    assert answer_lead(_tokenizer(chat_template)) == lead
 
 
 def test_the_prompt_without_a_chat_template_is_the_plain_one():
