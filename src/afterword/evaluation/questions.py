@@ -90,13 +90,14 @@ def build_prompt(tokenizer: Any, question: str, document_text: str | None = None
 
 
 def answer_lead(tokenizer: Any) -> str:
-    """What stands between a prompt and the answer's first letter: a space without a template, and in some with one."""
+    """The white space between a prompt and the answer: a space without a chat template, and in some with one."""
     if not tokenizer.chat_template:
         return " "
     prompt, mark = user_turn(tokenizer, "?"), "@"
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
     whole = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
-    return whole.removeprefix(prompt).split(mark)[0] if whole.startswith(prompt) else ""
+    between = whole.removeprefix(prompt).split(mark)[0] if whole.startswith(prompt) else ""
+    return between if between.isspace() else ""
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
