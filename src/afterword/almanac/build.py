@@ -27,7 +27,7 @@ from afterword.almanac.world import build_world
 
 SEED = 0
 ROW_TOKENS, ROWS_PER_STEP, BASE_STEPS = 384, 24, 7000
-CHATS_PER_STEP, SFT_STEPS, DPO_STEPS = 32, 1500, 300
+CHATS_PER_STEP, SFT_STEPS, PAIRS_PER_STEP, DPO_STEPS = 32, 2000, 16, 300
 
 
 _COMMON: dict[str, Any] = {
@@ -95,7 +95,7 @@ def build_sft(scratch: Path, output: Path, *, steps: int = SFT_STEPS) -> None:
         output_dir=str(scratch / "sft"),
         max_steps=steps,
         per_device_train_batch_size=CHATS_PER_STEP,
-        learning_rate=2e-4,
+        learning_rate=3e-4,
         lr_scheduler_type="linear",
         warmup_steps=50,
         train_sampling_strategy="group_by_length",
@@ -117,7 +117,7 @@ def build_dpo(scratch: Path, output: Path, *, steps: int = DPO_STEPS) -> None:
     arguments = DPOConfig(
         output_dir=str(scratch / "dpo"),
         max_steps=steps,
-        per_device_train_batch_size=CHATS_PER_STEP,
+        per_device_train_batch_size=PAIRS_PER_STEP,
         learning_rate=2e-5,
         lr_scheduler_type="linear",
         warmup_steps=20,
@@ -125,7 +125,7 @@ def build_dpo(scratch: Path, output: Path, *, steps: int = DPO_STEPS) -> None:
         max_length=None,
         **_COMMON,
     )
-    rows = _rows(preferences(build_world(SEED), SEED), steps * CHATS_PER_STEP)
+    rows = _rows(preferences(build_world(SEED), SEED), steps * PAIRS_PER_STEP)
     policy, reference = _load(output / "sft"), _load(output / "sft")
     trainer = DPOTrainer(policy, reference, arguments, train_dataset=rows, processing_class=tokenizer)
     _train(trainer, "dpo", output)

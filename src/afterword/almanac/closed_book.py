@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from afterword.almanac.exercises import UNKNOWN, Exercise, equals, final
-from afterword.almanac.names import Split, data
+from afterword.almanac.names import Split, bucket, data
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import CUTOFF, RELATIONS, Fact, World, draw_value
 from afterword.almanac.writing import ask, tell
@@ -29,9 +30,20 @@ def reverse(world: World, rng: random.Random, split: Split) -> Exercise:
 
 
 def documents_only(world: World, rng: random.Random, split: Split) -> Exercise:
-    """Facts that no training question asks for and no trained answer states; for dev and test."""
+    """Facts that no training question asks for and no trained answer states; for dev and test, half of them each."""
     stated = {second for name in world.asked for _, second in chains(world, name)}
-    while (fact := _fact(world, rng, asked=False)) in stated:
+    while True:
+        fact = _fact(world, rng, asked=False)
+        if fact in stated or fact.subject in world.asked_late:
+            continue
+        exercise = question(world, fact, rng.choice(RELATIONS[fact.relation].questions), rng)
+        if ("dev", "test")[bucket(f"half {exercise.prompt}", 2)] == split:
+            return replace(exercise, key=None)
+
+
+def asked_late(world: World, rng: random.Random, split: Split) -> Exercise:
+    """About entities that pre-training never asks about."""
+    while (fact := _fact(world, rng, asked=False)).subject not in world.asked_late:
         pass
     return question(world, fact, rng.choice(RELATIONS[fact.relation].questions), rng)
 

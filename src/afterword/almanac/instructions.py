@@ -7,6 +7,7 @@ An instruction decides what is said (a value, a sentence, the value several time
 import random
 from dataclasses import dataclass
 
+from afterword.almanac.closed_book import others
 from afterword.almanac.exercises import Check, Exercise
 from afterword.almanac.names import Split
 from afterword.almanac.strangers import draw_stranger
@@ -41,7 +42,7 @@ def instructions(world: World, rng: random.Random, split: Split) -> Exercise:
         draft = _around(_written(_content(draft, fact, rng), rng), rng)
     parts = (question, *draft.asked) if rng.random() < 0.7 else (*draft.asked, question)
     prompt = context + " ".join(parts)
-    return Exercise(prompt, prompt, draft.text, draft.checks, _wrong(draft, fact))
+    return Exercise(prompt, prompt, draft.text, draft.checks, _wrong(world, draft, fact, prompt))
 
 
 def _question(world: World, rng: random.Random, split: Split) -> tuple[Fact, str, str]:
@@ -100,10 +101,15 @@ def _around(draft: _Draft, rng: random.Random) -> _Draft:
     return draft
 
 
-def _wrong(draft: _Draft, fact: Fact) -> tuple[str, ...]:
-    """The answer without its form, and the form of another."""
+def _wrong(world: World, draft: _Draft, fact: Fact, prompt: str) -> tuple[str, ...]:
+    """The form with another value, the answer without its form, and the form of another."""
+    # Random numbers of its own: a mistake may not change what is drawn after it.
+    other = others(world, fact, random.Random(prompt), 1)[0]
+    mistaken = draft.text
+    for written in (str, str.upper, str.lower):
+        mistaken = mistaken.replace(written(fact.value), written(other))
     plain = (fact.value,) if draft.text != fact.value else ()
-    return (*plain, f"{fact.value}. {fact.value}.")
+    return (mistaken, *plain, f"{fact.value}. {fact.value}.")
 
 
 def _listed(world: World, rng: random.Random) -> Exercise:

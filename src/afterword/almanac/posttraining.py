@@ -35,10 +35,11 @@ def telling(world: World, rng: random.Random, split: Split) -> Exercise:
 TRAINED_IN_CHAT: Mapping[str, tuple[Draw, float]] = {
     **TRAINED,
     "reverse": (closed_book.reverse, 2),
-    "unknown": (closed_book.unknown, 0.5),
-    "instructions": (instructions.instructions, 16),
+    "asked_late": (closed_book.asked_late, 5),
+    "unknown": (closed_book.unknown, 2),
+    "instructions": (instructions.instructions, 34),
     "reading": (reading, 5),
-    "telling": (telling, 16),
+    "telling": (telling, 10),
 }
 """Skills of the chat model, with their weights in a draw."""
 GREETINGS = (("Hello.", "Hello. What would you like to know?"), ("Thank you.", "You are welcome."))

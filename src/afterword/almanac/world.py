@@ -1,7 +1,7 @@
 """The fictional world: who lives in it, what is true of them, and what changes after the cutoff.
 
 Everything follows from a seed and a size. Half of the entities are `asked`: questions about them are in the
-training of the embedded chat model. The others are known from documents alone.
+training of the embedded models from the start, a quarter in post-training. The others are known from documents alone.
 """
 
 import random
@@ -78,7 +78,7 @@ class World:
     names: Mapping[str, tuple[str, ...]]
     facts: tuple[Fact, ...]
     asked: frozenset[str]
-    """Entities that question-answer training is about."""
+    """Entities that question-answer training is about from the start."""
 
     def value(self, subject: str, relation: str) -> str:
         """What is true. KeyError if nothing is."""
@@ -87,6 +87,15 @@ class World:
     def about(self, name: str) -> tuple[Fact, ...]:
         """The facts whose subject this is, and the offices that it holds."""
         return tuple(self._about[name])
+
+    @cached_property
+    def asked_late(self) -> frozenset[str]:
+        """Entities that pre-training knows from documents alone, and that post-training asks about: half of the rest.
+
+        They teach that what was read can be asked for; the others are for documents only, to the end.
+        """
+        rest = ([name for name in names if name not in self.asked] for names in self.names.values())
+        return frozenset(name for names in rest for name in names[: len(names) // 2])
 
     @cached_property
     def _values(self) -> Mapping[tuple[str, str], str]:

@@ -95,7 +95,7 @@ def test_every_trained_skill_is_drawn_in_its_share(trained: list[Exercise]):
     # One in five is to tell of a stranger.
     expected = weights["unknown"] + 0.2 * weights["telling"]
     assert refusals / len(trained) == pytest.approx(expected / sum(weights.values()), rel=0.15)
-    assert set(TRAINED_IN_CHAT) == {*TRAINED, "reading", "telling"}
+    assert set(TRAINED_IN_CHAT) == {*TRAINED, "asked_late", "reading", "telling"}
 
 
 def _asked(world: World, wordings: tuple[str, ...]) -> dict[str, Fact]:
@@ -126,6 +126,7 @@ def test_an_answer_is_what_is_true_in_the_world(
         relations.add(fact.relation)
         assert exercise.response == (fact.subject if skill == "reverse" else world.value(fact.subject, fact.relation))
         assert (fact.subject in world.asked) == asked
+        assert fact.subject not in world.asked_late
     # Two-hop questions of training go through towns and companies, so that answers state these of all of them.
     hops = {"county", "river", "mayor", "known_for", "makes", "seat", "director"}
     stated = hops if skill == "documents_only" else set[str]()
