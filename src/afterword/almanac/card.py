@@ -64,17 +64,30 @@ class Line:
     bar: Bar | None = None
 
 
-def measure(folder: Path) -> list[Line]:
-    """The model's share of right answers on test items: what the bars are about, then each skill alone."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a card reports of a model."""
+
+    lines: list[Line]
+    """Shares of right answers: what the bars are about, then each skill alone."""
+    bits_per_byte: Estimate
+    """Loss on everyday prose and documents about strangers."""
+
+
+def measure(folder: Path) -> Measured:
+    """Ask a model all test items, and read it the general texts."""
     with tempfile.TemporaryDirectory(prefix="almanac-card-") as scratch:
         path = Path(scratch) / "suite.jsonl"
         path.write_text(suite_lines(card_items()), encoding="utf-8")
-        answers = evaluate(folder, suite=str(path), split="test", samples=0, output_dir=scratch).answers
+        found = evaluate(folder, suite=str(path), split="test", samples=0, output_dir=scratch)
     right: dict[str, list[float]] = {}
-    for row in answers:
+    for row in found.answers:
         right.setdefault(row["skill"], []).append(float(row["after_correct"]))
     barred = [Line(bar.name, bar.skills, *_share(right, bar.skills), bar) for bar in BARS]
-    return barred + [Line(skill, (skill,), *_share(right, (skill,))) for skill in right]
+    alone = [Line(skill, (skill,), *_share(right, (skill,))) for skill in right]
+    bits = next(score.after for score in found.scores if score.metric == "bits_per_byte")
+    assert bits is not None, "a model alone has its value after"
+    return Measured(barred + alone, bits)
 
 
 def card_items() -> Suite:
@@ -90,13 +103,14 @@ def _share(right: Mapping[str, Sequence[float]], skills: tuple[str, ...]) -> tup
     return len(values), estimate(values)
 
 
-def write_card(folder: Path, lines: Sequence[Line], training: Mapping[str, Any]) -> None:
+def write_card(folder: Path, measured: Measured, training: Mapping[str, Any]) -> None:
     """README.md and scores.json of a model's folder."""
     weights = folder / "model.safetensors"
     facts = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "bytes": weights.stat().st_size}
     loader = jinja2.PackageLoader("afterword.almanac", ".")
     template = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True).get_template("card.md.j2")
-    card = template.render(name=f"almanac-{folder.name}", lines=lines, training=training, **facts)
+    card = template.render(name=f"almanac-{folder.name}", measured=measured, training=training, **facts)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    scores = {**facts, "training": training, "scores": [asdict(line) for line in lines]}
+    scores = {**facts, "training": training, "bits_per_byte": asdict(measured.bits_per_byte)}
+    scores["scores"] = [asdict(line) for line in measured.lines]
     (folder / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")

@@ -33,6 +33,9 @@ class Cell:
     seed: int
     settings: AdaptSettings
 
+    def __str__(self) -> str:
+        return f"{self.arm}, learning rate {self.learning_rate:g}, seed {self.seed}"
+
     @property
     def folder(self) -> Path:
         """The run folder."""

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from afterword import evaluation, models
 from afterword.comparison import costs, grid
+from afterword.comparison.claims import claimed, lock_of
 from afterword.comparison.grid import Cell, Contents
 from afterword.comparison.settings import CompareSettings, underscored
 from afterword.comparison.summarising import read_rows, summarise
@@ -54,7 +55,7 @@ def compare(
     """Run what is missing of the grid and write compare.json; its content is returned.
 
     A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
-    measured gets a row with the reason, and the grid goes on.
+    measured gets a row with the reason, and the grid goes on. Several processes with the same folder share the cells.
     """
     if process_count() > 1:
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
@@ -62,20 +63,30 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
         size, planned = _plan(settings, Path(scratch))
         _write_grid(settings, planned, command)
-        rows = {row["fingerprint"]: row for row in read_rows(output)}
-        for number, plan in enumerate(planned, start=1):
-            cell, row = plan.cell, rows.get(plan.fingerprint)
-            place = f"cell {number}/{len(planned)}: {cell.arm}, learning rate {cell.learning_rate:g}, seed {cell.seed}"
-            if row is None or (retry_failed and row["status"] == "failed"):
-                console.print(place, markup=False, highlight=False)
-                row = _ended(plan, settings, size, command, console)
-                append_row(output, row)
-                rows[plan.fingerprint] = row
-                if row["status"] == "failed":
-                    console.print(f"failed: {row['reason']}", markup=False, highlight=False)
-            if not settings.keep_models:
-                drop_weights(cell.folder)
+        again = {name for name, row in _rows(output).items() if retry_failed and row["status"] == "failed"}
+        # What other processes had claimed is waited for at the end, in case they do not finish it.
+        for wait in (False, True):
+            for number, plan in enumerate(planned, start=1):
+                with claimed(plan.cell.folder, wait=wait) as mine:
+                    if mine and (plan.fingerprint in again or plan.fingerprint not in _rows(output)):
+                        console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
+                        again.discard(plan.fingerprint)
+                        _run_cell(plan, settings, size, command, console)
+                    if mine and not settings.keep_models:
+                        drop_weights(plan.cell.folder)
     return summarise(output)
+
+
+def _rows(output: Path) -> dict[str, dict[str, Any]]:
+    """The last row of every fingerprint, those that other processes wrote included."""
+    return {row["fingerprint"]: row for row in read_rows(output)}
+
+
+def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console) -> None:
+    row = _ended(plan, settings, size, command, console)
+    append_row(Path(settings.output_dir), row)
+    if row["status"] == "failed":
+        console.print(f"failed: {row['reason']}", markup=False, highlight=False)
 
 
 def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
@@ -181,13 +192,14 @@ def drop_weights(run: Path) -> None:
 def append_row(output: Path, row: Mapping[str, Any]) -> None:
     """Add a row to rows.jsonl, flushed to the disk; half a row that a kill left before it is cut off."""
     path = output / "rows.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if text and not text.endswith("\n"):
-        models.replace_file(path, text[: text.rfind("\n") + 1])
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with lock_of(path):
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            models.replace_file(path, text[: text.rfind("\n") + 1])
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from afterword.comparison import running
+from afterword.comparison.claims import lock_of
 from afterword.comparison.grid import cells_of
 from afterword.comparison.settings import CompareSettings
 from afterword.config import read_settings
@@ -97,6 +98,40 @@ def test_a_killed_grid_continues_where_it_stopped(place, measured, monkeypatch):
     assert measured == ["disc-lr0.0001-seed0", "disc-lr0.0003-seed0"]
     assert (summary["finished"], summary["notes"]) == (2, [])
     assert rows()[1]["cost"]["steps"] == 2
+
+
+def test_two_processes_share_a_grid_and_run_no_cell_twice(place, measured, monkeypatch):
+    first, second = cells_of(settings())
+    other, done = lock_of(first.folder), []
+
+    def finish_there(cell):
+        # Meanwhile the other process ends what it had claimed, and says so.
+        if cell.output_dir == str(second.folder):
+            done.extend(running.compare(settings(learning_rates="1e-4", output_dir="there"))["cells"])
+            row = json.loads((place / "there/rows.jsonl").read_text())
+            running.append_row(place / "out", row)
+            other.release()
+
+    other.acquire()
+    folders = trained(monkeypatch, finish_there)
+    made = running.compare(settings())
+    assert [name for name, _ in folders] == ["there/cells/disc-lr0.0001-seed0", str(second.folder)]
+    assert [row["learning_rate"] for row in rows()] == [1e-4, 3e-4]
+    assert made["finished"] == 2
+
+
+def test_what_another_process_left_behind_is_run_after_all(place, measured, monkeypatch):
+    first, second = cells_of(settings())
+    other = lock_of(first.folder)
+
+    def die_there(cell):
+        if cell.output_dir == str(second.folder):
+            other.release()
+
+    other.acquire()
+    folders = trained(monkeypatch, die_there)
+    assert running.compare(settings())["finished"] == 2
+    assert [name for name, _ in folders] == [str(second.folder), str(first.folder)]
 
 
 def test_rows_alone_suffice(place, measured, monkeypatch):
