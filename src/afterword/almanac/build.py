@@ -118,10 +118,13 @@ def build_dpo(scratch: Path, output: Path, *, steps: int = DPO_STEPS) -> None:
         output_dir=str(scratch / "dpo"),
         max_steps=steps,
         per_device_train_batch_size=PAIRS_PER_STEP,
-        learning_rate=2e-5,
+        learning_rate=1e-5,
         lr_scheduler_type="linear",
         warmup_steps=20,
         beta=0.1,
+        # The likelihood of the preferred keeps what was learned, as in arXiv:2404.19733.
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, 1.0],
         max_length=None,
         **_COMMON,
     )
