@@ -16,12 +16,11 @@ _LONGEST = 100
 
 
 class Story:
-    """Steps in their order. Remembers the questions that it showed, to show them again at the end."""
+    """Steps in their order."""
 
     def __init__(self, console: Console):
         self.console = console
         self.step = 0
-        self.asked: list[str] = []
 
     def opens(self, model: str, parameters: int, folder: Path) -> None:
         """What is about to happen."""
@@ -40,7 +39,6 @@ class Story:
             example = "For example" if right else "Of the others, for example"
             self._say(f"Of {count(len(own))} questions it answers {count(known)} right. {example}:")
             for row in _examples(own, recipe.shown[part], right):
-                self.asked += [row["id"]] if part == "learning" else []
                 self._answer(row, right)
 
     def begins_to_teach(self, counts: Mapping[str, int], recipe: Recipe) -> None:
@@ -60,13 +58,17 @@ class Story:
         self._command(command)
 
     def compares(self, page: Mapping[str, Any]) -> None:
-        """The table, and the questions of the second step once more."""
+        """The table, and the first questions that were learned and forgotten."""
         self._heading("Before and after")
         self.console.print(_table(page))
         self._say("\n[95 % interval]; ▲ ▼: the interval of the change from before excludes 0.", "dim")
-        shown = {question["id"]: question for group in page["groups"] for question in group["questions"]}
-        for name in self.asked:
-            self._asked_again(shown[name])
+        for group in page["groups"]:
+            if group["name"] in ("learned", "forgotten") and group["questions"]:
+                counts = zip(page["runs"], group["counts"], strict=True)
+                said = ", ".join(f"{run['label']} {count(number)}" for run, number in counts)
+                self._say(f"\n{group['heading']}: {said}. For example:", "bold")
+                for question in group["questions"][:2]:
+                    self._asked_again(question)
 
     def ends(self, page: Path, seconds: float) -> None:
         """Where the page is."""
@@ -90,7 +92,7 @@ class Story:
         self._said("", row["after"], right, "" if right else row["expected"][0])
 
     def _asked_again(self, question: Mapping[str, Any]) -> None:
-        self._say(f"\n  {question['question']}")
+        self._say(f"  {question['question']}")
         for side in question["sides"]:
             self._said(f"{side['label']}: ", side["text"], side["right"], "")
 
