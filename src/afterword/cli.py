@@ -192,13 +192,20 @@ def methods() -> None:
 @app.command(context_settings=_NAMES)
 def almanac(
     folder: Annotated[Path, typer.Argument(help="Folder for the files.")],
-    part: Annotated[int, typer.Option(help="Which part after the cutoff: 0 to choose by, 1 to report on.")] = 0,
-    documents_per_entity: Annotated[int, typer.Option(help="Documents about each new or changed entity.")] = 12,
+    part: Annotated[
+        int, typer.Option(min=0, max=3, help="Which part after the cutoff: 0 to choose by, 1 to report on.")
+    ] = 0,
+    people: Annotated[int, typer.Option(min=4, help="New people; towns, companies and works in proportion.")] = 16,
+    changes: Annotated[int, typer.Option(min=1, help="Changes of each of the four relations that change.")] = 4,
+    documents_per_entity: Annotated[int, typer.Option(min=1, help="Documents about each new or changed entity.")] = 12,
 ) -> None:
     """Write the embedded world: documents after its cutoff, and the suite that asks what was learned and kept."""
     from afterword.almanac.files import NAMES, write_files
+    from afterword.almanac.world import Size
 
-    for name, lines in write_files(folder, part, per_entity=documents_per_entity).items():
+    arrivals = Size(people, people // 4, people // 4, people // 2)
+    how = {"per_entity": documents_per_entity, "arrivals": arrivals, "changes": changes}
+    for name, lines in write_files(folder, part, **how).items():
         _say(f"{folder / name}: {lines} lines")
     _say(f"Models that know the world before: {', '.join(NAMES)}.")
 

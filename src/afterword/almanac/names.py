@@ -18,7 +18,7 @@ Realm = Literal["world", "after", "train", "dev", "test"]
 """Whose name it is: the world's, a later arrival's, or a stranger's that a split may use."""
 _SPLITS: tuple[Split, ...] = ("dev", "test", "train", "train", "train", "train", "train", "train", "train", "train")
 _SHARES: dict[Realm, int] = {"world": 3, "after": 3, "dev": 1, "test": 1, "train": 8}
-_REALMS = tuple(realm for realm, share in _SHARES.items() for _ in range(share))
+_REALMS: tuple[Realm, ...] = tuple(realm for realm, share in _SHARES.items() for _ in range(share))
 
 
 @cache
