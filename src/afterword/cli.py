@@ -144,7 +144,9 @@ def compare(
     from afterword.comparison import running
 
     training.quiet_libraries()
-    running.compare(settings, retry_failed=retry_failed, command=_command(), console=err)
+    # An embedded model goes by its name: its folder says nothing on another machine.
+    named = str(raw["model_name_or_path"])
+    running.compare(settings, retry_failed=retry_failed, command=_command(), model=named, console=err)
     _show_comparison(Path(settings.output_dir))
 
 

@@ -50,19 +50,25 @@ class Planned:
 
 
 def compare(
-    settings: CompareSettings, *, retry_failed: bool = False, command: str = "", console: Console | None = None
+    settings: CompareSettings,
+    *,
+    retry_failed: bool = False,
+    command: str = "",
+    model: str | None = None,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Run what is missing of the grid and write compare.json; its content is returned.
 
     A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
     measured gets a row with the reason, and the grid goes on. Several processes with the same folder share the cells.
+    `model` is what the model is called on the page, where its path is not.
     """
     if process_count() > 1:
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
         size, planned = _plan(settings, Path(scratch))
-        _write_grid(settings, planned, command)
+        _write_grid(settings, planned, command, model or settings.model_name_or_path)
         again = {name for name, row in _rows(output).items() if retry_failed and row["status"] == "failed"}
         # What other processes had claimed is waited for at the end, in case they do not finish it.
         for wait in (False, True):
@@ -202,7 +208,7 @@ def append_row(output: Path, row: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:
+def _write_grid(settings: CompareSettings, planned: list[Planned], command: str, model: str) -> None:
     output = Path(settings.output_dir)
     cells = [
         {"arm": p.cell.arm, "learning_rate": p.cell.learning_rate, "seed": p.cell.seed, "fingerprint": p.fingerprint}
@@ -210,7 +216,8 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str)
     ]
     arms = {arm.name: dict(arm.settings) for arm in grid.arms_of(settings)}
     about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
-    asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
+    given = {**settings.model_dump(mode="json"), "model_name_or_path": model}
+    asked = {**about, "settings": given, "arms": arms, "cells": cells}
     try:
         output.mkdir(parents=True, exist_ok=True)
         models.replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
