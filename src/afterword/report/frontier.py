@@ -83,9 +83,17 @@ def _page(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
         "picks": [_pick_row(arm) for arm in data["arms"]],
         "cells": [_cell_row(cell) for cell in data["cells"]],
         "machines": [flat_settings(environment) for environment in data["environments"]],
+        "hardware": _hardware(data["environments"]),
         "looks": LOOKS,
         "drawing": draw_frontier(data),
     }
+
+
+def _hardware(environments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each machine once, whatever the versions were on it."""
+    names = ("device", "cpu_count", "system")
+    found = [flat_settings(environment) for environment in environments]
+    return [dict(zip(names, it, strict=True)) for it in dict.fromkeys(tuple(m.get(n) for n in names) for m in found)]
 
 
 def _load(file: Path) -> dict[str, Any]:
