@@ -25,8 +25,10 @@ CHECKPOINT_KIB = 140
 """Of the weights. The optimizer's file, written after them, is twice that."""
 
 WARM = """
-import json, os, resource, sys, traceback
+import json, os, resource, signal, sys, traceback
 import afterword.cli, afterword.report, afterword.training
+# A shell that starts this in the background has it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 for line in sys.stdin:
     job = json.loads(line)
