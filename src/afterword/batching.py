@@ -70,6 +70,7 @@ def to_device(item: Moved, device: torch.device) -> Moved:
     """The batch, or the view, with all its tensors on a device."""
 
     def moved(value: Any) -> Any:
+        """A tensor or a view on the device; anything else as it is."""
         if isinstance(value, View):
             return to_device(value, device)
         return value.to(device) if isinstance(value, Tensor) else value

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from afterword.comparison.settings import CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
+from afterword.embedded import MODELS
 from afterword.errors import AfterwordError, ConfigError
 
 _NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
@@ -26,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_NAMES,
 )
-_EMBEDDED = {"almanac", "almanac-base", "almanac-chat"}
 # A table in a file or a pipe is not cut to the 80 columns of a terminal that is not there.
 out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=True)
 
@@ -80,7 +80,7 @@ def _option(name: str, field: Any) -> Any:
 
 
 def adapt(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id of the model.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Folder, embedded model or hub id.")] = None,
     documents: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Run folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
@@ -95,7 +95,7 @@ def adapt(
     given = {"model_name_or_path": model, "documents": documents, "output_dir": output_dir}
     raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
     raw.update({name: value for name, value in given.items() if value})
-    settings = read_settings(_with_embedded(raw))
+    settings = read_settings(raw)
     from afterword import training
 
     training.quiet_libraries()
@@ -113,9 +113,7 @@ def evaluate(
     overrides: dict[str, Any] | None = None,
 ) -> None:
     """Measure what a run learned and what it lost, before and after, with 95 % intervals."""
-    raw = _with_embedded({"model_name_or_path": model, **(overrides or {})})
-    model = raw.pop("model_name_or_path")
-    settings = read_settings(raw, EvaluateSettings)
+    settings = read_settings(overrides or {}, EvaluateSettings)
     from afterword import evaluation, training
 
     training.quiet_libraries()
@@ -124,7 +122,7 @@ def evaluate(
 
 
 def compare(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id of the model.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Folder, embedded model or hub id.")] = None,
     documents: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Rows, cells and the page.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
@@ -139,14 +137,12 @@ def compare(
     if report_only:
         _show_comparison(Path(str(raw.get("output_dir") or model or ".")))
         return
-    settings = read_settings(_with_embedded(raw), CompareSettings)
+    settings = read_settings(raw, CompareSettings)
     from afterword import training
     from afterword.comparison import running
 
     training.quiet_libraries()
-    # An embedded model goes by its name: its folder says nothing on another machine.
-    named = str(raw["model_name_or_path"])
-    running.compare(settings, retry_failed=retry_failed, command=_command(), model=named, console=err)
+    running.compare(settings, retry_failed=retry_failed, command=_command(), console=err)
     _show_comparison(Path(settings.output_dir))
 
 
@@ -160,7 +156,7 @@ def demo(
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the demo, made anew.")] = Path(
         "runs/demo"
     ),
-    model: Annotated[str, typer.Option(help="Folder or hub id of a chat model.")] = "almanac-chat",
+    model: Annotated[str, typer.Option(help="Folder or hub id of another chat model.")] = "almanac-chat",
 ) -> None:
     """Teach the embedded model what happened after its cutoff, in two ways, and show what it learned and lost."""
     from afterword import training
@@ -202,26 +198,14 @@ def almanac(
     documents_per_entity: Annotated[int, typer.Option(min=1, help="Documents about each new or changed entity.")] = 12,
 ) -> None:
     """Write the embedded world: documents after its cutoff, and the suite that asks what was learned and kept."""
-    from afterword.almanac.files import NAMES, write_files
+    from afterword.almanac.files import write_files
     from afterword.almanac.world import Size
 
     arrivals = Size(people, people // 4, people // 4, people // 2)
     how = {"per_entity": documents_per_entity, "arrivals": arrivals, "changes": changes}
     for name, lines in write_files(folder, part, **how).items():
         _say(f"{folder / name}: {lines} lines")
-    _say(f"Models that know the world before: {', '.join(NAMES)}.")
-
-
-def _with_embedded(raw: dict[str, Any]) -> dict[str, Any]:
-    """Settings in which the name of an embedded model is its folder, and embedded suites can be found."""
-    if not {raw.get("model_name_or_path"), raw.get("reference"), raw.get("suite")} & _EMBEDDED:
-        return raw
-    from afterword.almanac.files import NAMES, embedded_suite
-    from afterword.evaluation.suites import register_suite
-
-    register_suite("almanac", embedded_suite)
-    named = {key: raw.get(key) for key in ("model_name_or_path", "reference")}
-    return {**raw, **{key: str(NAMES[name]) for key, name in named.items() if name in NAMES}}
+    _say(f"Models that know the world before: {', '.join(MODELS)}.")
 
 
 def _command() -> str:

@@ -479,6 +479,22 @@ REPORT = [
     ),
     Case("broken-metrics", "report done", ("done/metrics.jsonl", "line 1"), writes("done/metrics.jsonl", "{\n{}\n")),
 ]
+LISTED = "model_name_or_path: [model]\ndocuments: docs.jsonl\n"
+ALMANAC = [
+    Case("file", "almanac docs.jsonl", ("folder", "'docs.jsonl'", "is a file", "Give a folder"), code=2),
+    Case("many-people", "almanac world --people 400", ("people", "100 names", "town", "Ask for fewer"), code=2),
+    Case("many-changes", "almanac world --people 4 --changes 4", ("changes: 4", "mayor", "4 new people"), code=2),
+    Case("slip", "adapt almanac-chatt docs.jsonl -o run", ("'almanac-chatt'", "Did you mean almanac-chat?")),
+    Case("suite-slip", "evaluate done --suite almanak", ("suite", "'almanak'", "Did you mean almanac?"), code=2),
+    Case("demo-folder", "demo -o model", ("output_dir", "'model'", "holds no demo", "empty"), code=2),
+    Case(
+        "model-list",
+        "adapt --config c.yaml -o run",
+        ("model_name_or_path", "['model']"),
+        writes("c.yaml", LISTED),
+        code=2,
+    ),
+]
 GROUPS = {
     "model": MODEL,
     "documents": DOCUMENTS,
@@ -486,6 +502,7 @@ GROUPS = {
     "folders": FOLDERS,
     "evaluate": EVALUATE,
     "report": REPORT,
+    "almanac": ALMANAC,
 }
 CASES = [
     pytest.param(

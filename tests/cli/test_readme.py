@@ -85,3 +85,17 @@ def test_the_table_of_methods_is_the_registry() -> None:
     table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README, re.DOTALL)[1]
     rows = [f"| `{method.name}` | {method.summary} | {method.paper} |" for method in METHODS.values()]
     assert table.splitlines() == ["| method | what it does | paper |", "|---|---|---|", *rows]
+
+
+def test_every_command_of_the_almanac_block_runs(
+    workplace: Path, model_folder: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    commands = [line for line in _block("Almanac: a world to try it on").splitlines() if line.startswith("afterword ")]
+    # As they stand they take two minutes.
+    less = {"almanac": "--people 4 --changes 1 --documents-per-entity 1", "adapt": "--max-steps 2"}
+    less |= {"evaluate": "--max-items 24 --samples 0 --max-documents 4"}
+    assert [command.split()[1] for command in commands] == list(less)
+    for command in commands:
+        assert _run(f"{command} {less[command.split()[1]]}", workplace, model_folder, monkeypatch, capsys)
+    measured = json.loads((workplace / "runs" / "learned" / "scores.json").read_text())
+    assert {row["part"] for row in measured["answers"]} == {"learning", "retention"}

@@ -25,7 +25,6 @@ from afterword.training import AdaptationTrainer, training_arguments
 
 folder = Path(sys.argv[1])
 rows = json.loads((folder / "rows.json").read_text())
-torch.set_num_threads(1)
 for name, count, accumulation in json.loads(sys.argv[2]):
     load = lambda which: AutoModelForCausalLM.from_pretrained(folder / which, dtype=torch.float32)
     method, model = METHODS[name], load("student")

@@ -24,7 +24,7 @@ from afterword.demo.evidence import evidence_of
 from afterword.demo.recipe import Plan, load_recipe
 from afterword.demo.running import run_demo
 from afterword.demo.telling import Story
-from afterword.errors import ConfigError
+from afterword.errors import CheckpointError, ConfigError
 from afterword.evaluation.suites import Item
 
 TINY = {"people": 2, "towns": 1, "companies": 1, "works": 1, "changes": 1, "per_entity": 1}
@@ -120,10 +120,9 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["demo.json"]
 
 
-def test_without_the_embedded_model_it_says_what_to_give(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(running, "NAMES", {running.EMBEDDED: tmp_path / "nothing"})
-    with pytest.raises(ConfigError, match=r"almanac-chat is not in this installation.*Give --model"):
-        run_demo(tmp_path / "demo")
+def test_a_model_that_is_not_there_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no model 'almanac-chatt'\. Did you mean almanac-chat\?"):
+        run_demo(tmp_path / "demo", model="almanac-chatt")
     assert not (tmp_path / "demo").exists()
 
 

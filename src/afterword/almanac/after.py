@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from afterword.almanac.names import bucket, data, draw_name
 from afterword.almanac.world import CUTOFF, KINDS, RELATIONS, ROLES, Fact, Size, World, draw_facts, draw_value
 from afterword.almanac.writing import Subject, tell, write_document
+from afterword.errors import ConfigError
 from afterword.types import Document
 
 PARTS = 4
@@ -19,6 +20,8 @@ CHOOSING, REPORTING = 0, 1
 YEARS = (CUTOFF, CUTOFF + 1)
 """When the documents were written."""
 ARRIVALS = Size(16, 4, 4, 8)
+_VAIN_DRAWS = 20_000
+"""So many names in a row that were there already: there are no others."""
 CHANGING = ("mayor", "director", "lives_in", "works_for")
 
 
@@ -53,7 +56,9 @@ class Part:
 
 
 def build_part(world: World, number: int, arrivals: Size = ARRIVALS, changes: int = 4) -> Part:
-    """One of the parts after the cutoff, with `changes` of every changing relation.
+    """One of the parts after the cutoff, with `changes` of every changing relation, or of all that may change in it.
+
+    ConfigError where there are too few names, or too few new people for the offices that change hands.
 
     >>> from afterword.almanac.world import TINY, build_world
     >>> world = build_world(1, TINY)
@@ -105,11 +110,16 @@ def _holder(fact: Fact) -> tuple[str, ...]:
 
 
 def _arrivals(kind: str, number: int, count: int, rng: random.Random) -> tuple[str, ...]:
-    found: dict[str, None] = {}
+    found, since = dict[str, None](), 0
     while len(found) < count:
+        if since > _VAIN_DRAWS:
+            raise ConfigError(
+                f"people: {count} names of the kind {kind} are wanted, and there are {len(found)}. Ask for fewer."
+            )
         name = draw_name(kind, "after", rng)
-        if _belongs(name, number):
-            found[name] = None
+        since += 1
+        if _belongs(name, number) and name not in found:
+            found[name], since = None, 0
     return tuple(found)
 
 
@@ -124,7 +134,13 @@ def _changes(
     holders = {fact.value for fact in facts if fact.relation == relation}
     free = [name for name in people if name not in holders]
     subjects = [name for name in world.names[RELATIONS[relation].subject] if _belongs(name, number)]
-    for name in rng.sample(subjects, min(count, len(subjects))):
+    count = min(count, len(subjects))
+    if relation in ROLES and count > len(free):
+        few = f"and {len(free)} of the {len(people)} new people hold no such office yet"
+        raise ConfigError(
+            f"changes: {count} changes of {relation} are wanted, {few}. Ask for fewer, or for more people."
+        )
+    for name in rng.sample(subjects, count):
         old = Fact(name, relation, world.value(name, relation))
         yield Change(old, replace(old, value=free.pop() if relation in ROLES else _other_value(world, old, rng)))
 

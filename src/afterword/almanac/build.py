@@ -19,11 +19,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from transformers.trainer_utils import get_last_checkpoint
 
 from afterword.almanac.card import measure, write_card
-from afterword.almanac.files import MODELS
 from afterword.almanac.posttraining import conversations, preferences
 from afterword.almanac.pretraining import PretrainingRows
 from afterword.almanac.tokenizer import train_tokenizer
 from afterword.almanac.world import build_world
+from afterword.embedded import WEIGHTS
 
 SEED = 0
 ROW_TOKENS, ROWS_PER_STEP, BASE_STEPS = 384, 24, 7000
@@ -44,6 +44,7 @@ _COMMON: dict[str, Any] = {
     "disable_tqdm": True,
     "gradient_checkpointing": False,
 }
+_POST_TRAINING: dict[str, Any] = {**_COMMON, "lr_scheduler_type": "linear", "max_length": None}
 
 
 def architecture(tokenizer: Any) -> LlamaConfig:
@@ -96,12 +97,10 @@ def build_sft(scratch: Path, output: Path, *, steps: int = SFT_STEPS) -> None:
         max_steps=steps,
         per_device_train_batch_size=CHATS_PER_STEP,
         learning_rate=3e-4,
-        lr_scheduler_type="linear",
         warmup_steps=50,
         train_sampling_strategy="group_by_length",
         assistant_only_loss=True,
-        max_length=None,
-        **_COMMON,
+        **_POST_TRAINING,
     )
     rows = _rows(conversations(build_world(SEED), SEED), steps * CHATS_PER_STEP)
     trainer = SFTTrainer(_load(output / "base"), arguments, train_dataset=rows, processing_class=tokenizer)
@@ -119,14 +118,12 @@ def build_dpo(scratch: Path, output: Path, *, steps: int = DPO_STEPS) -> None:
         max_steps=steps,
         per_device_train_batch_size=PAIRS_PER_STEP,
         learning_rate=1e-5,
-        lr_scheduler_type="linear",
         warmup_steps=20,
         beta=0.1,
         # The likelihood of the preferred keeps what was learned, as in arXiv:2404.19733.
         loss_type=["sigmoid", "sft"],
         loss_weights=[1.0, 1.0],
-        max_length=None,
-        **_COMMON,
+        **_POST_TRAINING,
     )
     rows = _rows(preferences(build_world(SEED), SEED), steps * PAIRS_PER_STEP)
     policy, reference = _load(output / "sft"), _load(output / "sft")
@@ -180,11 +177,12 @@ STAGES: dict[str, Callable[..., None]] = {"base": build_base, "sft": build_sft, 
 def main() -> None:
     """Build the stages named on the command line, by default all of them in order."""
     parser = argparse.ArgumentParser(prog="python -m afterword.almanac.build", description=__doc__)
-    parser.add_argument("stages", nargs="*", help="base, sft, dpo, cards; all if none is named", default=[])
+    stages = {"nargs": "*", "default": list(STAGES), "choices": STAGES}
+    parser.add_argument("stages", **stages, help="all of them, in this order, if none is named")
     parser.add_argument("--scratch", type=Path, default=Path("runs/almanac"), help="checkpoints of unfinished stages")
-    parser.add_argument("--output", type=Path, default=MODELS, help="where the models are written")
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="where the models are written")
     asked = parser.parse_args()
-    for name in asked.stages or STAGES:
+    for name in asked.stages:
         STAGES[name](asked.scratch, asked.output)
 
 

@@ -3,19 +3,16 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from afterword.almanac.after import ARRIVALS, CHOOSING, Part, build_part, held_out_documents, write_documents
 from afterword.almanac.suite import build_suite, general_texts
 from afterword.almanac.world import Size, build_world
+from afterword.errors import ConfigError
 from afterword.evaluation.suites import Suite
 from afterword.types import Document
 
-MODELS = Path(str(resources.files("afterword.almanac"))) / "weights"
-"""Where the shipped models are: `base` and `chat`."""
-NAMES = {"almanac-base": MODELS / "base", "almanac-chat": MODELS / "chat"}
 PER_ENTITY = 12
 """Documents about every new or changed entity."""
 
@@ -34,6 +31,8 @@ def write_files(
         "general": [{"text": text} for text in general_texts(world)],
     }
     files = {f"{name}.jsonl": _lines(lines) for name, lines in rows.items()} | {"suite.jsonl": suite_lines(suite)}
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"folder: {str(folder)!r} is a file. Give a folder that is there, or not there yet.")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -50,25 +50,19 @@ class Planned:
 
 
 def compare(
-    settings: CompareSettings,
-    *,
-    retry_failed: bool = False,
-    command: str = "",
-    model: str | None = None,
-    console: Console | None = None,
+    settings: CompareSettings, *, retry_failed: bool = False, command: str = "", console: Console | None = None
 ) -> dict[str, Any]:
     """Run what is missing of the grid and write compare.json; its content is returned.
 
     A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
     measured gets a row with the reason, and the grid goes on. Several processes with the same folder share the cells.
-    `model` is what the model is called on the page, where its path is not.
     """
     if process_count() > 1:
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
         size, planned = _plan(settings, Path(scratch))
-        _write_grid(settings, planned, command, model or settings.model_name_or_path)
+        _write_grid(settings, planned, command)
         again = {name for name, row in _rows(output).items() if retry_failed and row["status"] == "failed"}
         # What other processes had claimed is waited for at the end, in case they do not finish it.
         for wait in (False, True):
@@ -105,13 +99,14 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
     del base
 
     def planned(cell: Cell) -> Planned:
+        """The cell with the fingerprint of everything that its scores follow from."""
         options = CorpusOptions(**{field.name: getattr(cell.settings, field.name) for field in fields(CorpusOptions)})
         if options not in corpora:
             work = scratch / str(len(corpora))
             corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
 
         def share() -> float:
-            # The same for every learning rate.
+            """Trained positions per token, which is the same for every learning rate."""
             if (cell.arm, cell.seed) not in shares:
                 shares[cell.arm, cell.seed] = costs.trained_share(cell.settings, corpora[options])
             return shares[cell.arm, cell.seed]
@@ -208,7 +203,7 @@ def append_row(output: Path, row: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _write_grid(settings: CompareSettings, planned: list[Planned], command: str, model: str) -> None:
+def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:
     output = Path(settings.output_dir)
     cells = [
         {"arm": p.cell.arm, "learning_rate": p.cell.learning_rate, "seed": p.cell.seed, "fingerprint": p.fingerprint}
@@ -216,8 +211,7 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str,
     ]
     arms = {arm.name: dict(arm.settings) for arm in grid.arms_of(settings)}
     about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
-    given = {**settings.model_dump(mode="json"), "model_name_or_path": model}
-    asked = {**about, "settings": given, "arms": arms, "cells": cells}
+    asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
     try:
         output.mkdir(parents=True, exist_ok=True)
         models.replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from afterword import almanac, models, report
 from afterword.almanac.after import CHOOSING
-from afterword.almanac.files import NAMES, write_files
+from afterword.almanac.files import write_files
 from afterword.almanac.world import Fact, Size
 from afterword.config import read_settings
 from afterword.demo.evidence import evidence_of
@@ -49,11 +49,6 @@ class Place:
     """As a person names it: a folder, a hub id, or an embedded model."""
     recipe: Recipe
     console: Console
-
-    @property
-    def weights(self) -> str:
-        """Where the model is."""
-        return str(NAMES.get(self.model, self.model))
 
     def world(self, name: str) -> Path:
         """A file of the world."""
@@ -101,10 +96,7 @@ def command_line(*words: str, **settings: Any) -> str:
 
 
 def _parameters(place: Place) -> int:
-    if place.model in NAMES and not Path(place.weights, "config.json").is_file():
-        missing = f"model: {place.model} is not in this installation ({place.weights})"
-        raise ConfigError(f"{missing}. Give --model with a folder or hub id.")
-    return sum(parameter.numel() for parameter in models.load_model(place.weights).parameters())
+    return sum(parameter.numel() for parameter in models.load_model(place.model).parameters())
 
 
 def _begin(folder: Path) -> None:
@@ -134,7 +126,7 @@ def _measure(place: Place, model: str, folder: Path) -> tuple[str, list[dict[str
     what = {"suite": suite, "suite_cache": cache, **place.recipe.evaluate}
     own = [] if Path(model) == folder else ["-o", str(folder)]
     command = command_line("evaluate", model, *own, **what)
-    return command, evaluate(NAMES.get(model, model), output_dir=folder, command=command, **what).answers
+    return command, evaluate(model, output_dir=folder, command=command, **what).answers
 
 
 def _adapt_and_measure(place: Place, name: str, story: Story) -> dict[str, Any]:
@@ -143,7 +135,7 @@ def _adapt_and_measure(place: Place, name: str, story: Story) -> dict[str, Any]:
     documents = str(place.world("documents"))
     command = command_line("adapt", place.model, documents, "-o", str(folder), **plan.settings)
     story.teaches(plan.label, command)
-    given = {"model_name_or_path": place.weights, "documents": [documents], "output_dir": str(folder)}
+    given = {"model_name_or_path": place.model, "documents": [documents], "output_dir": str(folder)}
     run = run_adaptation(read_settings({**plan.settings, **given}), command=command, console=place.console)
     measured, _ = _measure(place, str(folder), folder)
     report.write_model_card(folder)

@@ -5,11 +5,8 @@ so a question whose document is missing or does not fit is left out and counted,
 Matching follows SQuAD 1.1 (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1).
 """
 
-import gzip
-import json
 import re
 import string
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +16,7 @@ from typing import Any
 
 from afterword.errors import DataError
 from afterword.evaluation.generation import generate, token_ids, user_turn
+from afterword.evaluation.json_lines import read_rows
 from afterword.evaluation.losses import Models
 from afterword.evaluation.statistics import before_and_after
 from afterword.types import Score
@@ -44,24 +42,13 @@ class Question:
 def load_questions(path: str | Path) -> tuple[Question, ...]:
     """The questions of a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
     path = Path(path)
-    try:
-        lines = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).split(b"\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Give a .jsonl or .jsonl.gz file.") from error
-    questions = tuple(_question(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    questions = tuple(_question(where, row) for where, row in read_rows(path, _ROW))
     if not questions:
         raise DataError(f"{path}: holds no questions. {_ROW}")
     return questions
 
 
-def _question(line: bytes, where: str) -> Question:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        problem = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "broken JSON"
-        raise DataError(f"{where}: {problem} ({error}). {_ROW}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not an object. {_ROW}")
+def _question(where: str, row: dict[str, Any]) -> Question:
     question, document, answers = row.get("question"), row.get("document"), row.get("answers", row.get("answer"))
     answers = [answers] if isinstance(answers, str) else answers
     for problem, wrong in {

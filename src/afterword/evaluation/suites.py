@@ -4,19 +4,19 @@ The one rule: a suite that was read can be asked. Every item has all its fields,
 own answer passes them.
 """
 
-import gzip
 import hashlib
 import json
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from afterword import embedded
 from afterword.errors import ConfigError, DataError, nearest
 from afterword.evaluation.checks import passes, problem_of, says
+from afterword.evaluation.json_lines import read_rows
 
 PARTS = ("learning", "retention")
 SPLITS = ("dev", "test")
@@ -73,34 +73,21 @@ class Suite:
         return _sha256([{**row, "checks": [dict(check) for check in row["checks"]]} for row in rows])
 
 
-EMBEDDED: dict[str, Callable[[], Suite]] = {}
-"""Suites that come with a package, by name."""
-
-
-def register_suite(name: str, loader: Callable[[], Suite]) -> None:
-    """Let `afterword evaluate --suite NAME` find a suite that Python code makes or holds."""
-    EMBEDDED[name] = loader
-
-
 def find_suite(name: str) -> Suite:
-    """A registered suite by its name, or the suite in a file. ConfigError where there is neither."""
-    if name in EMBEDDED:
-        return replace(EMBEDDED[name](), name=name)
+    """A suite by its name, or the suite in a file. ConfigError where there is neither."""
+    known = embedded.SUITES
+    if name in known:
+        return replace(known[name](), name=name)
     if Path(name).exists() or name.endswith((".jsonl", ".jsonl.gz")):
         return load_suite(name)
-    known = f"There are: {', '.join(sorted(EMBEDDED))}. " if EMBEDDED else ""
-    raise ConfigError(f"suite: there is no suite {name!r}. {nearest(name, EMBEDDED) or known}Or give a .jsonl file.")
+    listed = nearest(name, known) or f"There are: {', '.join(sorted(known))}. "
+    raise ConfigError(f"suite: there is no suite {name!r}. {listed}Or give a .jsonl file.")
 
 
 def load_suite(path: str | Path) -> Suite:
     """The suite in a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
     path = Path(path)
-    try:
-        lines = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).split(b"\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Give a .jsonl or .jsonl.gz file.") from error
-    numbered = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    rows = [(where, _row(line, where)) for where, line in numbered]
+    rows = read_rows(path, _RULE)
     about: dict[str, Any] = _about(*rows.pop(0)) if rows and "suite" in rows[0][1] else {}
     items = tuple(_item(where, row) for where, row in rows)
     first: dict[str, str] = {}
@@ -111,17 +98,6 @@ def load_suite(path: str | Path) -> Suite:
         raise DataError(f"{path}: holds no items. {_RULE}")
     about.setdefault("name", path.name)
     return Suite(items, **about)
-
-
-def _row(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        problem = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "broken JSON"
-        raise DataError(f"{where}: {problem} ({error}). {_RULE}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not an object. {_RULE}")
-    return row
 
 
 def _about(where: str, row: dict[str, Any]) -> dict[str, Any]:

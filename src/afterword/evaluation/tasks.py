@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afterword.embedded import model_folder
 from afterword.errors import ConfigError
 from afterword.evaluation.statistics import paired_change
 from afterword.models import ADAPTER_CONFIG, base_of_adapter, load_tokenizer
@@ -37,6 +38,7 @@ def run_tasks(
     except ImportError as error:
         raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
     what: Any = {"tasks": list(tasks), "task_manager": _task_manager(lm_eval.tasks.TaskManager, tasks, include_path)}
+    model_path = model_folder(model_path)
     model_args = {"pretrained": model_path, "tokenizer": model_path}
     if (Path(model_path) / ADAPTER_CONFIG).is_file():
         model_args |= {"pretrained": base_of_adapter(model_path), "peft": model_path}

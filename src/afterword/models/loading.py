@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 
+from afterword.embedded import model_folder
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.checks import check_weights, unusable
 from afterword.models.lora import ADAPTER_CONFIG
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model folder or hub id."""
+    """The tokenizer of a model folder, an embedded model or a hub id."""
     return _loaded("AutoTokenizer", "tokenizer", name)
 
 
 def load_config(name: str) -> Any:
-    """The configuration of a model folder or hub id."""
+    """The configuration of a model folder, an embedded model or a hub id."""
     return _loaded("AutoConfig", "configuration", name)
 
 
@@ -52,6 +53,7 @@ def base_of_adapter(name: str) -> str:
 def _loaded(auto: str, what: str, name: str, **options: Any) -> Any:
     import transformers
 
+    name = model_folder(name)
     _refuse_folder(name, weights="use_safetensors" in options)
     try:
         return getattr(transformers, auto).from_pretrained(name, trust_remote_code=False, **options)

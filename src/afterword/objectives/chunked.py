@@ -62,11 +62,13 @@ def hidden_losses(
     rows = rows_per_chunk(student_head.weight.shape[0], workspace_mib)
 
     def losses(student_NH: Tensor, teacher_NH: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        """The objective on dense logits of a few rows."""
         with torch.no_grad():
             teacher_NV = teacher[1].logits(teacher_NH) if teacher and teacher_NH is not None else None
         return objective(student_head.logits(student_NH), teacher_NV, target_ids_N)
 
     def chunk(start: int) -> Tensor:
+        """Losses of the rows from `start`, whose logits are made again in the backward."""
         part = slice(start, start + rows)
         arguments = (student_NH[part], teacher[0][part] if teacher else None, target_ids_N[part])
         if not torch.is_grad_enabled():

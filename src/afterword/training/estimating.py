@@ -88,6 +88,7 @@ def _saved_bytes(trainer: AdaptationTrainer, batches: Any) -> int:
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
+        """Note the storage; views of one count once."""
         storage = tensor.untyped_storage()
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor

@@ -83,6 +83,7 @@ def prepare(
     counts, lengths, listed, sources = PreparedCounts(), list[int](), list[Skipped](), dict[str, int]()
 
     def rows() -> Iterator[dict[str, Any]]:
+        """Windows as they are read, counted in passing."""
         for document in corpus:
             source = sources.setdefault(document.source, len(sources))
             read = read_document(document, source, tokenizer, special, reading)

@@ -14,16 +14,17 @@ from scipy import stats
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from afterword.almanac.card import BARS, card_items
-from afterword.almanac.files import MODELS, NAMES, suite_lines
+from afterword.almanac.files import suite_lines
 from afterword.almanac.tokenizer import train_tokenizer
+from afterword.embedded import MODELS, WEIGHTS
 from afterword.evaluation import evaluate
 
 PER_BAR = 16
 
 
-@pytest.fixture(scope="module", params=sorted(NAMES))
+@pytest.fixture(scope="module", params=sorted(MODELS))
 def folder(request: pytest.FixtureRequest) -> Path:
-    return NAMES[request.param]
+    return MODELS[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_the_weights_are_those_that_the_card_names(folder: Path, scores: Mapping
 
 
 def test_all_models_together_are_small() -> None:
-    assert sum(file.stat().st_size for file in MODELS.rglob("*.safetensors")) <= 16 * 2**20
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*.safetensors")) <= 16 * 2**20
 
 
 def test_a_model_is_a_small_llama_in_bf16(folder: Path) -> None:
@@ -56,7 +57,7 @@ def test_the_tokenizer_follows_from_the_seed(folder: Path) -> None:
 
 
 def test_every_bar_of_the_chat_model_is_met_on_its_card() -> None:
-    lines = json.loads((NAMES["almanac-chat"] / "scores.json").read_text("utf-8"))["scores"]
+    lines = json.loads((MODELS["almanac-chat"] / "scores.json").read_text("utf-8"))["scores"]
     shares = {line["name"]: line["share"]["value"] for line in lines if line["bar"]}
     assert {bar.name for bar in BARS} == set(shares)
     assert [bar.name for bar in BARS if not bar.is_met(shares[bar.name])] == []

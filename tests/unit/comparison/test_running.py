@@ -134,11 +134,6 @@ def test_what_another_process_left_behind_is_run_after_all(place, measured, monk
     assert [name for name, _ in folders] == [str(second.folder), str(first.folder)]
 
 
-def test_the_page_calls_the_model_by_the_name_that_was_given(place, measured):
-    running.compare(settings(), model="almanac-chat")
-    assert json.loads((place / "out/grid.json").read_text())["settings"]["model_name_or_path"] == "almanac-chat"
-
-
 def test_rows_alone_suffice(place, measured, monkeypatch):
     running.compare(settings())
     assert len(measured) == 2

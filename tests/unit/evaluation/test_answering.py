@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +50,6 @@ KNOWS = {"I": {"do": 0.9, "am": 0.1}, "do": "not", "not": "know.", "am": "unsure
 KNOWS |= dict.fromkeys(["know.", "Oslo", "Bergen", "unsure", "Lind"], "</s>")
 SHY = {**KNOWS, "Where?": {"I": 0.6, "Oslo": 0.3, "Bergen": 0.1}, "Who?": {"I": 0.6, "Mara": 0.4}}
 BOLD = {**KNOWS, "Where?": {"Bergen": 0.5, "Oslo": 0.4, "I": 0.1}, "Who?": {"Mara": 0.9, "I": 0.1}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

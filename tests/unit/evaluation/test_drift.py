@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,6 @@ from afterword.types import Document
 from afterword.views import special_tokens
 
 TEXTS = ("Mara Lind was born in Oslo.", "Größe: 5 €, naïve café.", "She moved to Bergen. There she founded a bakery.")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _models(tokenizer: Any, reference: Any, adapted: Any | None, max_length: int = 256) -> Models:

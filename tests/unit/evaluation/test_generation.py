@@ -19,14 +19,6 @@ STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "sto
 EOS = 1
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def _tokenizer() -> PreTrainedTokenizerFast:
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate(["<s>", "</s>", *characters])}

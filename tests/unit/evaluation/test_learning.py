@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,6 @@ import torch
 from afterword.evaluation.losses import VIEW, Models, learning_scores
 from afterword.types import Document, Score, Window
 from afterword.views import Reading, SpecialTokens, read_document, special_tokens
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _models(tokenizer: Any, reference: Any, adapted: Any | None) -> Models:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,6 @@ CHAT_TEMPLATE = (
 )
 ANSWERS = ["amber", "The Broncos", "1969", "blue whale", "c7", "drum", "eel", "fig", "gold-leaf", "hay"]
 QUESTIONS = [Question(f"Key {n}?", (answer,), f"doc-{n}") for n, answer in enumerate(ANSWERS)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _tokenizer(chat_template: str | None) -> PreTrainedTokenizerFast:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ BY_WORDS = (
     "{{ bos_token }}{% for m in messages %}[USER] {{ m['content'] }} [/USER]{% endfor %}"
     "{% if add_generation_prompt %} {% endif %}"
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _tokenizer(chat_template: str | None = None, **names: str | None) -> PreTrainedTokenizerFast:

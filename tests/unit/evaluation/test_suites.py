@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from afterword import embedded
 from afterword.errors import ConfigError, DataError
-from afterword.evaluation import suites
-from afterword.evaluation.suites import Item, Suite, drawn_suite, find_suite, load_suite, register_suite
+from afterword.evaluation import register_suite
+from afterword.evaluation.suites import Item, Suite, drawn_suite, find_suite, load_suite
 
 ROW: dict[str, Any] = {
     "id": "a",
@@ -131,14 +132,14 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes | None, p
 
 
 def test_registered_suites_are_found_by_name_and_files_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(suites, "EMBEDDED", {})
-    with pytest.raises(ConfigError, match=r"suite: there is no suite 'towns'\. Or give a \.jsonl file"):
+    monkeypatch.setattr(embedded, "SUITES", dict(embedded.SUITES))
+    with pytest.raises(ConfigError, match=r"suite: there is no suite 'towns'\. There are: almanac\. Or give a \.jsonl"):
         find_suite("towns")
     register_suite("towns", lambda: Suite((_item(0),), refusals=("No.",)))
     assert find_suite("towns") == Suite((_item(0),), refusals=("No.",), name="towns")
     with pytest.raises(ConfigError, match=r"Did you mean towns\?"):
         find_suite("town")
-    with pytest.raises(ConfigError, match="There are: towns"):
+    with pytest.raises(ConfigError, match="There are: almanac, towns"):
         find_suite("qqq")
     path = _write(tmp_path / "towns.jsonl", ROW)
     assert find_suite(str(path)) == load_suite(path)

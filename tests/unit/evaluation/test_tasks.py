@@ -45,15 +45,12 @@ metadata:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _offline_on_one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # datasets read its cache folder when it was imported; the tests do not write to the home folder.
         datasets = pytest.importorskip("datasets")
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from afterword.models import (
 )
 from afterword.types import Example, Segment
 
-torch.set_num_threads(1)
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
 SIZE = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2}
 CONTAMINATING = {

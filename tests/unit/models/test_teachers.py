@@ -19,8 +19,6 @@ from afterword.models import (
 )
 from afterword.types import Example, Segment
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def view():

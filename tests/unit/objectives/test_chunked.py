@@ -15,7 +15,6 @@ from afterword.objectives import (
     rows_per_chunk,
 )
 
-torch.set_num_threads(1)
 POSITIONS, VOCABULARY = 13, 17
 OBJECTIVES = {
     "forward_kl": Distillation(forward_kl, temperature=2.0),

@@ -7,7 +7,6 @@ import torch
 
 from afterword.objectives import Distillation, Head, Prediction, cross_entropy, forward_kl, jsd, reverse_kl
 
-torch.set_num_threads(1)
 DIVERGENCES = (forward_kl, reverse_kl, jsd)
 TEACHER = torch.tensor([[0.75, 0.25]]).log()
 STUDENT = torch.tensor([[0.50, 0.50]]).log()
