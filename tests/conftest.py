@@ -131,6 +131,27 @@ def perturb() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def general_rows() -> list[dict[str, str]]:
+    """Seven general texts of unequal lengths."""
+    things = ("Rain", "The bus", "A small dog", "The long road to the sea", "Coffee", "Bread", "A cold winter")
+    return [{"id": f"g-{i}", "text": f"{thing} comes at {i + 3}. " * (1 + i % 3)} for i, thing in enumerate(things)]
+
+
+@pytest.fixture(scope="session")
+def mixture_of(general_rows: list[dict[str, str]]) -> Callable[[Any], dict[str, Any]]:
+    """What a method reads beside documents: general text, where it says what to do with it."""
+
+    def mixture(method: Any) -> dict[str, Any]:
+        from afterword.training.mixture import Share
+        from afterword.training.parts import GeneralText
+
+        text = GeneralText(documents=general_rows, share=Share(tokens=0.4))
+        return {"general": text} if method.takes_general_text else {}
+
+    return mixture
+
+
+@pytest.fixture(scope="session")
 def documents() -> list[dict[str, str]]:
     """Ten documents of unequal lengths on purpose."""
     sentences = TEXT.strip().split(". ")

@@ -30,9 +30,10 @@ MAY_IMPORT = {
     "batching": {"types"},
     "methods": {"errors", "objectives", "types", "views"},
     "models": {"batching", "embedded", "errors", "objectives", "types"},
-    "config": {"errors", "methods", "views"},
-    "training": _ALL - {"almanac", "cli", "comparison", "demo", "evaluation", "report", "__main__"},
+    "config": {"corpus", "errors", "methods", "views"},
+    "training": _ALL - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "__main__"},
     "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
+    "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
     "comparison": {"config", "corpus", "errors", "evaluation", "models", "training", "types", "views"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": _ALL - {"__main__"},
 }
-FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 7_000
+FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 10_000
 
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 

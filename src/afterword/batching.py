@@ -4,6 +4,7 @@ How an optimizer step is cut here changes no gradient: weights travel with their
 weights over the whole step divides once, in the trainer.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ class Packing:
 
 
 def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
-    """Cut examples, in their order, into batches of at most `micro_batch_tokens` a side.
+    """Cut examples, in their order, into batches of one term and at most `micro_batch_tokens` a side.
 
     An example too large for one batch is split by segments; each part reads the teacher's view again.
     """
@@ -40,22 +41,27 @@ def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
         for segments in _grouped(example.segments, lambda group: _size(map(_student_tokens, group), layout) <= budget):
             yield replace(example, segments=tuple(segments))
 
-    pieces = [part for example in examples for part in parts(example)]
-    groups = _grouped(pieces, lambda group: max(_sizes(group, layout)) <= budget)
+    # A batch is of one term; the sort keeps the order of examples within each.
+    pieces = [part for example in sorted(examples, key=lambda e: e.term) for part in parts(example)]
+    terms = itertools.groupby(pieces, key=lambda piece: piece.term)
+    groups = [g for _, of in terms for g in _grouped(of, lambda group: max(_sizes(group, layout)) <= budget)]
     return [build_batch(group, layout) for group in groups]
 
 
 def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch:
-    """One micro-batch of examples that all have a teacher view, or all have none."""
+    """One micro-batch of examples of one term, which all have a teacher view, or all have none."""
     segments = [segment for example in examples for segment in example.segments]
     weights = np.concatenate([segment.weights for segment in segments])
     sources = [np.full(len(s.target_ids), e.source, np.int64) for e in examples for s in e.segments]
+    assert len({example.term for example in examples}) == 1, "terms are kept apart"
     return Batch(
         student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], layout),
         teacher=_teacher_view(examples, layout),
         target_ids=torch.from_numpy(np.concatenate([segment.target_ids for segment in segments])),
         weights=torch.from_numpy(weights),
         sources=torch.from_numpy(np.concatenate(sources)),
+        sequences=torch.from_numpy(np.repeat(np.arange(len(segments)), [len(s.target_ids) for s in segments])),
+        term=examples[0].term,
         total_weight=float(weights.sum(dtype=np.float64)),
         documents=tuple(dict.fromkeys(example.document for example in examples)),
     )

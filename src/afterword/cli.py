@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from afterword.comparison.settings import CompareSettings
+from afterword.alignment.settings import AlignSettings
+from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
 from afterword.embedded import MODELS
 from afterword.errors import AfterwordError, ConfigError
@@ -96,6 +97,7 @@ def adapt(
     raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
     raw.update({name: value for name, value in given.items() if value})
     settings = read_settings(raw)
+    following = _following(settings)
     from afterword import training
 
     training.quiet_libraries()
@@ -105,6 +107,8 @@ def adapt(
     result = training.run_adaptation(settings, command=_command(), console=err)
     if training.is_main_process():
         _after_adapt(settings, result)
+        if following:
+            _align(following)
 
 
 def evaluate(
@@ -146,6 +150,46 @@ def compare(
     _show_comparison(Path(settings.output_dir))
 
 
+def blend(
+    base: Annotated[str | None, typer.Argument(help="Folder, embedded model or hub id that was adapted.")] = None,
+    adapted: Annotated[str | None, typer.Argument(help="What it became: a run folder or a model.")] = None,
+    output_dir: Annotated[
+        str | None, typer.Option("--output-dir", "-o", help="The pick, the rows, blend.json.")
+    ] = None,
+    lambdas: Annotated[
+        list[str] | None, typer.Option("--lambda", help="Shares of the way, 1 is ADAPTED. [0.2 0.4 0.6 0.8 1.0]")
+    ] = None,
+    overrides: dict[str, Any] | None = None,
+) -> None:
+    """Weights between a model and what it became: every λ is measured, the best that keeps the skills is saved."""
+    given = {"base": base, "adapted": adapted, "output_dir": output_dir, "lambdas": lambdas}
+    settings = read_settings({**(overrides or {}), **{k: v for k, v in given.items() if v}}, BlendSettings)
+    from afterword import training
+    from afterword.comparison import blending
+
+    training.quiet_libraries()
+    _show_blend(blending.blend(settings, command=_command(), console=err), settings.output_dir)
+
+
+def align(
+    model: Annotated[str | None, typer.Argument(metavar="RUN|MODEL", help="A run folder, or a model.")] = None,
+    output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Folder of the aligned model.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
+    overrides: dict[str, Any] | None = None,
+) -> None:
+    """Give a model its format with a few selected general samples: SFT on instructions, DPO on preferences."""
+    raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
+    given = {"model_name_or_path": model, "output_dir": output_dir}
+    raw.update({name: value for name, value in given.items() if value})
+    settings = read_settings(raw, AlignSettings)
+    from afterword import training
+
+    training.quiet_libraries()
+    _align(settings)
+
+
+app.command(name="align", context_settings=_NAMES)(_with_settings(AlignSettings, align))
+app.command(name="blend", context_settings=_NAMES)(_with_settings(BlendSettings, blend))
 app.command(name="compare", context_settings=_NAMES)(_with_settings(CompareSettings, compare))
 app.command(name="adapt", context_settings=_NAMES)(_with_settings(AdaptSettings, adapt))
 app.command(name="evaluate", context_settings=_NAMES)(_with_settings(EvaluateSettings, evaluate))
@@ -216,6 +260,30 @@ def _say(text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
+def _following(settings: AdaptSettings) -> AlignSettings | None:
+    """The settings of the alignment that follows a run, into `aligned/` of its folder. Checked before anything runs."""
+    if not settings.then:
+        return None
+    named = {name.replace("-", "_"): value for name, value in settings.align.items()}
+    if taken := [name for name in ("model_name_or_path", "output_dir") if name in named]:
+        raise ConfigError(f"align.{name}: decided by output_dir of the run. Leave it out here." for name in taken)
+    places = {"model_name_or_path": settings.output_dir, "output_dir": str(Path(settings.output_dir) / "aligned")}
+    try:
+        return read_settings({**named, **places}, AlignSettings)
+    except ConfigError as error:
+        raise ConfigError(f"align.{problem}" for problem in error.problems) from error
+
+
+def _align(settings: AlignSettings) -> None:
+    from afterword.alignment import running
+    from afterword.report.alignment import write_alignment
+
+    result = running.align(settings, command=_command(), console=err)
+    page = write_alignment(result.path)
+    done = "was complete; nothing was trained" if result.already_complete else "holds the aligned model"
+    _say(f"{result.path} {done}. Wrote {page.name}. Next: afterword evaluate {result.path}")
+
+
 def _after_adapt(settings: AdaptSettings, result: Any) -> None:
     if result.already_complete:
         _say(f"{result.path} is complete ({result.steps} steps); nothing was trained.")
@@ -271,6 +339,31 @@ def _show_comparison(folder: Path) -> None:
         _say(f"Note: {note}")
     written = [path.name for path in write_comparison(folder) if path]
     _say(f"Wrote {', '.join(written)} to {folder}.")
+
+
+def _show_blend(found: Any, folder: str) -> None:
+    """Every λ on both splits, and the pick; exit code 1 where there is none."""
+    points, pick = found["points"], found["pick"]
+    rows = [["0 (base)", *_blend_values(points[0], "before"), ""]]
+    for point in points:
+        lost = max(point["dev"]["losses_points"].values())
+        rows.append([f"{point['lambda']:g}", *_blend_values(point, "after"), f"{lost:.1f}"])
+    columns = ("λ", "learning on dev", "learning on test [95 %]", "retention on test [95 %]")
+    _show_table((*columns, "most lost on dev, points"), rows)
+    if "reason" in pick:
+        err.print(f"{pick['reason']} No model was saved.", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    if not pick["kept_on_test"]:
+        _say(f"Note: on test it loses {max(pick['test']['losses_points'].values()):.1f} points on a skill.")
+    _say(f"Picked on dev: λ = {pick['lambda']:g}. Wrote it to {folder}.\nNext: afterword evaluate {folder}")
+
+
+def _blend_values(point: Any, side: str) -> list[str]:
+    from afterword.report.printing import interval, value
+
+    dev, *test = (point["dev"]["learning"][side], *(point["test"][part][side] for part in ("learning", "retention")))
+    shown = [f"{value('_frac', each['value'], 1)} {interval('_frac', each, 1)}" for each in test]
+    return [value("_frac", dev["value"], 1), *shown]
 
 
 def _with_intervals(row: Any) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from afterword.corpus.dialogues import Kind
 from afterword.errors import ConfigError, nearest
 from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
@@ -31,6 +32,11 @@ _DECIDED_ELSEWHERE = {
 def _setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
     """A field with its panel on the command line, its help text, and whether it can change the weights."""
     return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
+
+
+def _later(panel: str, text: str, **rules: Any) -> Any:
+    """A setting that came after results were recorded: where it is not given, they still count."""
+    return Field(None, description=text, json_schema_extra={"panel": panel, "weights": True, "later": True}, **rules)
 
 
 class Settings(BaseModel):
@@ -56,6 +62,32 @@ class Settings(BaseModel):
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
         yield from ()
+
+
+class SourceSettings(Settings):
+    """One source of general text in `mixture`."""
+
+    files: tuple[str, ...] = _setting((), "What", "Files, folders, globs, data-set ids.")
+    kind: Kind = _setting("documents", "What", "documents, instructions or preferences (the chosen answer is read).")
+    tokens: float | None = _setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
+    samples: float | None = _setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
+    once: bool = _setting(False, "How much", "All of it, once in every pass over the documents.")
+    max_epochs: float = _setting(4.0, "How much", "Most passes over it in the whole run.", gt=0)
+    format: Literal["plain", "chat"] = _setting("plain", "What", "Conversations as text, or by the chat template.")
+    joiner: str = _setting("\n\n", "What", "Between the turns of a conversation as text.")
+    max_documents: int | None = _setting(None, "What", "Read at most so many.", ge=1)
+    streaming: bool = _setting(False, "What", "Read data-set ids as streams.")
+
+    def relations(self) -> Iterator[str]:
+        """Problems between settings that are each fine alone."""
+        if not self.files:
+            yield "files: missing, and there is no default. Give files, folders, globs or data-set ids."
+        amounts = [name for name in ("tokens", "samples", "once") if getattr(self, name)]
+        if len(amounts) != 1:
+            found = " and ".join(amounts) or "neither"
+            yield f"tokens: how much of it is said by one of tokens, samples and once, and here by {found}. Give one."
+        if self.format == "chat" and self.kind == "documents":
+            yield "format: 'chat' needs kind: instructions or preferences, not documents."
 
 
 class AdaptSettings(Settings):
@@ -89,6 +121,22 @@ class AdaptSettings(Settings):
     averaging: Averaging | None = _setting(None, "Method", "Every document, or every token, weighs the same.")
     join: Join | None = _setting(None, "Method", "Tokenise the document once, or sentence by sentence (authors).")
     bos: Bos | None = _setting(None, "Method", "BOS on both views; auto: as the tokenizer adds it.")
+    alpha: float | None = _later("Method", "Share of prediction beside self-distillation.", ge=0, le=1)
+    direction: Literal["forward", "reverse"] | None = _later("Method", "Of self-distillation: forward, reverse KL.")
+    swap: bool | None = _later("Method", "Exchange the gold token with the teacher's first.")
+    beta: float | None = _later("Method", "Factor of the KL beside prediction.", ge=0)
+    floor: float | None = _later("Method", "Least weight of a token.", ge=0, le=1)
+
+    mixture: dict[str, Any] | None = _later(
+        "General text", "NAME=FILE,kind=KIND,tokens=SHARE; in YAML NAME: {files, kind, tokens, …}."
+    )
+    replay: str | None = _later("General text", "What to do with it: prediction, kl, reverse_kl, swap.")
+    replay_weight: float | None = _later("General text", "Factor beside the loss of the documents.", ge=0)
+    replay_documents: float | None = _later("General text", "Factor of the same on the documents, read whole.", ge=0)
+    replay_temperature: float | None = _later("General text", "Temperature τ of the replay.", gt=0)
+    replay_alpha: float | None = _later("General text", "Share of prediction in a replay by swap.", ge=0, le=1)
+    replay_direction: Literal["forward", "reverse"] | None = _later("General text", "Of a replay by swap.")
+    replay_swap: bool | None = _later("General text", "Whether a replay by swap swaps.")
 
     max_length: int | None = _setting(None, "Step", "Context in tokens; the model's, at most 8192.", ge=16)
     window_overlap: float = _setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
@@ -108,6 +156,12 @@ class AdaptSettings(Settings):
     gradient_checkpointing: bool = _setting(False, "Optimizer", "Less memory, about a third more time.")
     seed: int = _setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
 
+    l2sp: float | None = _later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
+    ema: float | None = _later(
+        "Optimizer", "Share kept of a running average of the weights; 0.92 is usual.", ge=0, lt=1
+    )
+    ema_steps: int | None = _later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
+
     use_peft: bool = _setting(False, "LoRA", "LoRA instead of all weights.")
     lora_r: int = _setting(16, "LoRA", "Rank.", ge=1)
     lora_alpha: int = _setting(32, "LoRA", "Scale: alpha / r.", ge=1)
@@ -126,6 +180,8 @@ class AdaptSettings(Settings):
     report_to: tuple[str, ...] = _setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
     push_to_hub: bool = _setting(False, "Run", "Push the result to the hub.", weights=False)
     dataloader_num_workers: int = _setting(0, "Run", "Processes that build batches.", weights=False, ge=0)
+    then: Literal["align"] | None = _setting(None, "Run", "What follows on the command line.", weights=False)
+    align: dict[str, Any] = _setting({}, "Run", "Its settings: KEY=VALUE; see `afterword align`.", weights=False)
     trainer: dict[str, Any] = _setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
 
     def relations(self) -> Iterator[str]:
@@ -143,25 +199,34 @@ class AdaptSettings(Settings):
             yield f"{less} Raise it, or lower max_length."
         if self.precision == "bf16" and self.teacher_precision == "float32":
             yield "teacher_precision: float32 with precision: bf16 makes the teacher another model. Use auto."
+        if self.align and not self.then:
+            yield "align: is read where `then: align` asks for it. Add it, or leave these settings out."
+        if self.ema_steps is not None and self.ema is None:
+            yield f"ema_steps: {self.ema_steps} needs ema, the share of the average that is kept."
         if self.merge_adapter and not self.use_peft:
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
         if self.suffix_tokens is not None and self.strategy != "random_token_suffix":
             yield f"suffix_tokens: {self.suffix_tokens} is read by strategy random_token_suffix, not {self.strategy}."
+        yield from _mixture_problems(self.mixture or {})
         yield from _method_problems(self)
         yield from _trainer_problems(self)
 
     def method_settings(self) -> dict[str, Any]:
         """What was set of the method's own settings."""
-        return {name: value for name, value in self._panel("Method").items() if name != "method" and value is not None}
+        panels = {**self._panel("Method"), **self._panel("General text")}
+        return {n: value for n, value in panels.items() if n not in ("method", "mixture") and value is not None}
 
     def training_settings(self) -> dict[str, Any]:
         """What was set of TrainingArguments, by their names there."""
         # A switch that is off is not said: gradient_checkpointing has another name in newer versions.
-        given = {n: v for n, v in self._panel("Optimizer").items() if v is not None and v is not False}
+        ours = ("l2sp", "ema", "ema_steps")
+        given = {
+            n: v for n, v in self._panel("Optimizer").items() if v is not None and v is not False and n not in ours
+        }
         names = ("save_steps", "save_total_limit", "push_to_hub", "dataloader_num_workers")
         evaluating = {"eval_strategy": "steps", "eval_steps": self.eval_steps} if self.eval_steps else {}
-        ours = {**{name: getattr(self, name) for name in names}, "report_to": list(self.report_to) or "none"}
-        return {**given, **ours, **evaluating}
+        run = {**{name: getattr(self, name) for name in names}, "report_to": list(self.report_to) or "none"}
+        return {**given, **run, **evaluating}
 
     def _panel(self, panel: str) -> dict[str, Any]:
         fields: Any = type(self).model_fields
@@ -217,6 +282,41 @@ def read_settings(raw: Mapping[str, Any], kind: type[S] = AdaptSettings) -> S:
     return settings
 
 
+def sources_of(mixture: Mapping[str, Any]) -> dict[str, SourceSettings]:
+    """The sources of general text by name. Every problem of all of them is in the one ConfigError."""
+    problems: list[str] = []
+    sources: dict[str, SourceSettings] = {}
+    for name, given in mixture.items():
+        try:
+            sources[name] = read_settings(_source_of(given), SourceSettings)
+        except (ConfigError, ValueError) as error:
+            found = error.problems if isinstance(error, ConfigError) else (f"{error}.",)
+            problems += [f"mixture.{name}.{problem}" for problem in found]
+    for unit in ("tokens", "samples"):
+        whole = sum(getattr(source, unit) or 0.0 for source in sources.values())
+        if whole >= 1:
+            problems.append(f"mixture: the shares of {unit} sum to {whole:g}, and the documents need some. Lower them.")
+    if problems:
+        raise ConfigError(problems)
+    return sources
+
+
+def _source_of(given: Any) -> dict[str, Any]:
+    """A source as a mapping, from one or from `FILE,kind=…,tokens=…`."""
+    if isinstance(given, Mapping):
+        return {str(name).replace("-", "_"): value for name, value in given.items()}
+    file, *pairs = str(given).split(",")
+    return {"files": (file,), **_key_values(pairs)}
+
+
+def _mixture_problems(mixture: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        sources_of(mixture)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of settings. Dashes in names are underscores."""
     try:
@@ -258,10 +358,11 @@ def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:
     from afterword.methods import get_method
 
     try:
-        get_method(settings.method).configured(**settings.method_settings())
+        method = get_method(settings.method).configured(**settings.method_settings())
     except ConfigError as error:
         return error.problems
-    return ()
+    problem = method.problem_with(general=bool(settings.mixture))
+    return (problem,) if problem else ()
 
 
 def _trainer_problems(settings: AdaptSettings) -> Iterator[str]:

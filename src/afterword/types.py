@@ -30,6 +30,8 @@ class Document:
     date: str | None = None
     source: str = ""
     """Where it came from: a file, or a data-set id. Losses and counts are reported per source."""
+    dialogue: str | None = None
+    """The conversation that `text` renders, as `Dialogue.to_json` gives it. None where it is only a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Example:
     source: int
     teacher_ids: np.ndarray | None  # [t] int64, or None where the method has no teacher
     segments: tuple[Segment, ...]
+    term: int = 0
+    """Which of the method's terms it is for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +123,9 @@ class Batch:
     weights: Tensor  # [N] float32
     """Carry every averaging rule. Their sum over the whole optimizer step divides the loss, once."""
     sources: Tensor  # [N] int64
+    sequences: Tensor  # [N] int64, which of the student's rows or packed sequences a position is in
+    term: int
+    """Which of the method's terms all of it is for."""
     total_weight: float
     """Sum of `weights`, counted on the CPU."""
     documents: tuple[str, ...]

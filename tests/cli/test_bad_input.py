@@ -495,6 +495,47 @@ ALMANAC = [
         code=2,
     ),
 ]
+MIX = "adapt model docs.jsonl -o run --method mixcpt --mixture"
+TURNS = rows("q.jsonl", {"prompt": "Who?", "completion": "Mara."})
+MIXTURE = [
+    Case("no-amount", f"{MIX} g=q.jsonl,kind=instructions", ("mixture.g.tokens", "neither", "Give one"), TURNS, 2),
+    Case("two-amounts", f"{MIX} g=docs.jsonl,tokens=0.5,once=true", ("mixture.g.tokens", "tokens and once"), code=2),
+    Case("all-of-it", f"{MIX} g=docs.jsonl,tokens=1.5", ("mixture.g.tokens", "less than 1", "1.5"), code=2),
+    Case("misspelt", f"{MIX} g=docs.jsonl,token=0.5", ("mixture.g.token", "Did you mean tokens?"), code=2, problems=2),
+    Case(
+        "too-much",
+        f"{MIX} a=docs.jsonl,tokens=0.5 --mixture b=docs.jsonl,tokens=0.5",
+        ("mixture", "shares of tokens sum to 1", "Lower them"),
+        code=2,
+    ),
+    Case("kind", f"{MIX} g=docs.jsonl,kind=chats,tokens=0.5", ("mixture.g.kind", "'chats'"), code=2),
+    Case("not-instructions", f"{MIX} g=docs.jsonl,kind=instructions,tokens=0.5", ("docs.jsonl", "prompt")),
+    Case("missing", f"{MIX} g=./gone.jsonl,tokens=0.5", ("./gone.jsonl", "no such file", "Check the path")),
+    Case(
+        "no-template",
+        f"{MIX} g=q.jsonl,kind=instructions,tokens=0.5,format=chat",
+        ("mixture.g.format", "chat template", "Use 'plain'"),
+        TURNS,
+        2,
+    ),
+    Case("unused", f"{ADAPT} --mixture g=docs.jsonl,tokens=0.5", ("mixture", "disc", "Set replay to one of"), code=2),
+    Case("nothing-to-replay", f"{ADAPT} --method mol", ("mixture", "missing", "mol", "replay_documents"), code=2),
+    Case("replay", f"{ADAPT} --replay kll", ("replay", "'kll'", "Did you mean kl?"), code=2),
+    Case("replay-setting", f"{ADAPT} --replay-weight 2", ("replay_weight", "no meaning for disc"), code=2),
+    Case("alpha", f"{ADAPT} --method mixcpt --alpha 2", ("alpha", "less than or equal to 1", "2"), code=2),
+    Case("then", f"{ADAPT} --then evaluate", ("then", "'align'", "'evaluate'"), code=2),
+    Case("then-nothing", f"{ADAPT} --then align", ("align.", "instructions"), code=2),
+    Case(
+        "then-misspelt",
+        f"{ADAPT} --then align --align instruction=q.jsonl",
+        ("Did you mean instructions?",),
+        TURNS,
+        2,
+        2,
+    ),
+    Case("align-alone", f"{ADAPT} --align instructions=q.jsonl", ("align", "then: align"), TURNS, 2),
+    Case("ema-steps", f"{ADAPT} --ema-steps 3", ("ema_steps: 3", "needs ema"), code=2),
+]
 GROUPS = {
     "model": MODEL,
     "documents": DOCUMENTS,
@@ -503,6 +544,7 @@ GROUPS = {
     "evaluate": EVALUATE,
     "report": REPORT,
     "almanac": ALMANAC,
+    "mixture": MIXTURE,
 }
 CASES = [
     pytest.param(

@@ -25,8 +25,7 @@ def _block(heading: str, language: str = "") -> str:
 def workplace(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, documents: Any) -> Path:
     """What README's names stand for: a model, documents, questions, general text."""
     folder = tmp_path_factory.mktemp("readme")
-    rows = "".join(json.dumps(row) + "\n" for row in documents)
-    (folder / "documents.jsonl").write_text(rows)
+    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     question = {"question": "Where did she move?", "answer": "Bergen", "document": "doc-0"}
     (folder / "quiz.jsonl").write_text(json.dumps(question) + "\n")
     sides = [(part, split) for part in ("learning", "retention") for split in ("dev", "test")]
@@ -34,6 +33,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, docu
     item["checks"] = [{"kind": "contains", "value": "Bergen"}]
     items = [{"id": f"{part}-{split}", "part": part, "split": split, **item} for part, split in sides]
     (folder / "suite.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    turns = [{"prompt": f"Where is {name}?", "completion": f"In {name}land."} for name in ("Ada", "Bo", "Cy", "Di")]
+    pairs = [{"prompt": turn["prompt"], "chosen": turn["completion"], "rejected": "Away."} for turn in turns]
+    for name, rows in (("chats", turns), ("pairs", pairs)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "notes.txt").write_text("It rained all day. The cat slept. Nobody went out.")
     return folder
 
@@ -43,6 +46,8 @@ def _run(command: str, workplace: Path, model_folder: Path, monkeypatch: Any, ca
 
     names = {"MODEL": str(model_folder), "DOCUMENTS": "documents.jsonl"}
     words = [names.get(word, word) for word in shlex.split(command, comments=True)]
+    # The tiny model has no template of its own.
+    words += ["--chat-template", "plain"] if words[1] == "align" else []
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", words)
     code = 0

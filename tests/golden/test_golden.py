@@ -20,9 +20,10 @@ STEPS = 8
 
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_are_those_in_the_repository(
-    name: str, build_model: Any, perturb: Any, documents: Any, tokenizer: Any, tmp_path: Path
+    name: str, build_model: Any, perturb: Any, documents: Any, mixture_of: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
-    losses = _losses(METHODS[name], build_model("llama"), perturb, documents, tokenizer, tmp_path)
+    data = {"train_dataset": documents, "mixture": mixture_of(METHODS[name]), "processing_class": tokenizer}
+    losses = _losses(METHODS[name], build_model("llama"), perturb, data, tmp_path)
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     if os.environ.get("AFTERWORD_RECORD_GOLDEN"):
         RECORDED.write_text(json.dumps({**recorded, name: losses}, indent=1, sort_keys=True) + "\n")
@@ -32,18 +33,12 @@ def test_losses_are_those_in_the_repository(
     assert losses == pytest.approx(recorded[name], rel=1e-4)
 
 
-def _losses(method: Any, reference: Any, perturb: Any, documents: Any, tokenizer: Any, folder: Path) -> list[float]:
+def _losses(method: Any, reference: Any, perturb: Any, data: Any, folder: Path) -> list[float]:
     """Losses of eight steps of two documents, from a student that starts away from its teacher."""
     student = perturb(copy.deepcopy(reference))
     arguments = training_arguments(method, output_dir=str(folder), learning_rate=1e-3, max_steps=STEPS, seed=5)
     trainer = AdaptationTrainer(
-        student,
-        arguments,
-        train_dataset=documents,
-        processing_class=tokenizer,
-        method=method,
-        teacher=frozen_copy(reference),
-        documents_per_step=2,
+        student, arguments, **data, method=method, teacher=frozen_copy(reference), documents_per_step=2
     )
     trainer.train()
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]

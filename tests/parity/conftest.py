@@ -20,7 +20,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def step_gradient(tokenizer: Any, tmp_path: Path) -> Callable[..., Gradients]:
+def step_gradient(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[..., Gradients]:
     """The gradient that the trainer's first optimizer step would use: all its loader's batches, one division."""
 
     def gradient(
@@ -45,6 +45,7 @@ def step_gradient(tokenizer: Any, tmp_path: Path) -> Callable[..., Gradients]:
             teacher=frozen_copy(reference) if reference is not None else None,
             reading=Reading(max_length=options.pop("max_length", 256)),
             documents_per_step=options.pop("documents_per_step", len(documents)),
+            mixture=options.pop("mixture", mixture_of(method)),
             packing=Packing(micro_batch_tokens, layout),
             **options,
         )

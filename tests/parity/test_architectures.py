@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from afterword.methods import METHODS, get_method
 from afterword.models import LoraSettings, check_head, packs_cleanly, with_lora
+from afterword.objectives import AdaptivePrediction
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
 
@@ -30,10 +32,13 @@ def test_packed_gradients_are_those_of_documents_read_one_by_one(
     kind: str, name: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
 ) -> None:
     student, reference = pair(kind)
-    method = METHODS[name].configured(**_no_draw(name))
-    packed = step_gradient(student, reference, documents[:4], method)
+    # General text would be another in every step.
+    method = replace(METHODS[name].configured(averaging="document", **_no_draw(name)), replay=None)
+    if isinstance(method.objective, AdaptivePrediction):
+        pytest.skip("its weights follow from the step as a whole")
+    packed = step_gradient(student, reference, documents[:4], method, mixture={})
     # Alone in a step, a document's loss cannot depend on a neighbour. The mean of four steps is the step of four.
-    alone = [step_gradient(student, reference, [row], method) for row in documents[:4]]
+    alone = [step_gradient(student, reference, [row], method, mixture={}) for row in documents[:4]]
     mean = {key: sum(g[key] for g in alone) / len(alone) for key in packed}
     assert_close(packed, mean, 2e-5)
 

@@ -15,7 +15,7 @@ from afterword.training import AdaptationTrainer, training_arguments
 
 @pytest.mark.parametrize("name", METHODS)
 def test_ten_steps_are_those_of_plain_adamw(
-    name: str, pair: Any, documents: Any, tokenizer: Any, tmp_path: Path
+    name: str, pair: Any, documents: Any, mixture_of: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
     """Constant rate, decay on every parameter, no warm-up, no clipping, one document a step."""
     student, _ = pair()
@@ -24,7 +24,8 @@ def test_ten_steps_are_those_of_plain_adamw(
 
     def build(model: Any) -> AdaptationTrainer:
         arguments = training_arguments(method, output_dir=str(tmp_path), learning_rate=1e-3, seed=3)
-        return AdaptationTrainer(model, arguments, train_dataset=documents, processing_class=tokenizer, method=method)
+        data = {"train_dataset": documents, "mixture": mixture_of(method), "processing_class": tokenizer}
+        return AdaptationTrainer(model, arguments, method=method, **data)
 
     trained = build(student)
     trained.train()
@@ -44,13 +45,12 @@ def test_ten_steps_are_those_of_plain_adamw(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_parameter_is_left_out_of_the_decay(
-    name: str, pair: Any, documents: Any, tokenizer: Any, tmp_path: Path
+    name: str, pair: Any, documents: Any, mixture_of: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
     student, _ = pair("qwen2")
     arguments = training_arguments(METHODS[name], output_dir=str(tmp_path))
-    trainer = AdaptationTrainer(
-        student, arguments, train_dataset=documents, processing_class=tokenizer, method=METHODS[name]
-    )
+    data = {"train_dataset": documents, "mixture": mixture_of(METHODS[name]), "processing_class": tokenizer}
+    trainer = AdaptationTrainer(student, arguments, method=METHODS[name], **data)
     groups = trainer.create_optimizer().param_groups
     decayed = sum(p.numel() for group in groups if group["weight_decay"] == 0.01 for p in group["params"])
     assert decayed == sum(p.numel() for p in student.parameters())

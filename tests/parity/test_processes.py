@@ -22,6 +22,8 @@ from afterword.batching import Packing
 from afterword.methods import METHODS
 from afterword.models import freeze
 from afterword.training import AdaptationTrainer, training_arguments
+from afterword.training.mixture import Share
+from afterword.training.parts import GeneralText
 
 folder = Path(sys.argv[1])
 rows = json.loads((folder / "rows.json").read_text())
@@ -31,8 +33,9 @@ for name, count, accumulation in json.loads(sys.argv[2]):
     arguments = training_arguments(
         method, output_dir=str(folder / "out"), seed=3, gradient_accumulation_steps=accumulation, use_cpu=True
     )
+    general = GeneralText(documents=json.loads((folder / "general.json").read_text()), share=Share(tokens=0.4))
     trainer = AdaptationTrainer(
-        model, arguments, train_dataset=rows[:count],
+        model, arguments, train_dataset=rows[:count], mixture={"general": general} if method.takes_general_text else {},
         processing_class=AutoTokenizer.from_pretrained(folder / "student"), method=method,
         teacher=freeze(load("reference")), documents_per_step=count, packing=Packing(128),
     )
@@ -53,7 +56,7 @@ CASES = [(name, count, accumulation) for name in METHODS for count, accumulation
 
 @pytest.fixture(scope="module")
 def gradients(
-    tmp_path_factory: pytest.TempPathFactory, pair: Any, tokenizer: Any, documents: Any
+    tmp_path_factory: pytest.TempPathFactory, pair: Any, tokenizer: Any, documents: Any, general_rows: Any
 ) -> dict[tuple[Any, ...], Any]:
     """Gradients of every case on one process and on two, all from two launches."""
     import json
@@ -64,6 +67,7 @@ def gradients(
     tokenizer.save_pretrained(folder / "student")
     reference.save_pretrained(folder / "reference")
     (folder / "rows.json").write_text(json.dumps(documents))
+    (folder / "general.json").write_text(json.dumps(general_rows))
     (folder / "program.py").write_text(PROGRAM)
     arguments = [str(folder / "program.py"), str(folder), json.dumps(CASES)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -25,16 +25,24 @@ SETTINGS: dict[str, Any] = {
 STEPS = 12
 LORA = {"use_peft": True, "lora_dropout": 0.2, "lora_r": 4}
 KINDS = {name: {"method": name} for name in METHODS} | {f"{name}-lora": {"method": name, **LORA} for name in METHODS}
+# Checkpoints at 3, 6 and 9: two of them between averagings, and the penalty pulls toward the start of the first part.
+KINDS |= {"staying": {"method": "disc", "ema": 0.9, "ema_steps": 4, "l2sp": 0.1}}
 SAME = ("step", "epoch", "train/loss_nats", "train/grad_norm", "train/learning_rate", "data/documents")
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(model_folder: Path, documents: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    model_folder: Path, documents: Any, general_rows: Any, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> Run:
     """`run(folder, at={5: stop})`: adapt the tiny model, and do something at the beginning of some steps."""
     from afterword.training import adapting
     from afterword.training.callbacks import RichProgress
+
+    general = tmp_path_factory.mktemp("general") / "general.jsonl"
+    general.write_text("".join(json.dumps(row) + "\n" for row in general_rows))
+    mixture = {"mixture": {"general": {"files": str(general), "tokens": 0.4}}}
 
     def go(folder: Path, at: dict[int, Callable[[Any], None]] | None = None, **changes: Any) -> Any:
         class Progress(RichProgress):
@@ -43,7 +51,8 @@ def run(model_folder: Path, documents: Any, monkeypatch: pytest.MonkeyPatch) -> 
                     act(more["model"])
 
         monkeypatch.setattr(adapting, "RichProgress", Progress)
-        return adapt(str(model_folder), documents[:6], output_dir=folder, **{**SETTINGS, **changes})
+        mixed = mixture if METHODS[changes.get("method", "disc")].takes_general_text else {}
+        return adapt(str(model_folder), documents[:6], output_dir=folder, **{**SETTINGS, **mixed, **changes})
 
     return go
 

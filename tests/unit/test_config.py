@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from afterword.config import AdaptSettings, EvaluateSettings, differences, load_yaml, read_settings, to_yaml
+from afterword.config import AdaptSettings, EvaluateSettings, differences, load_yaml, read_settings, sources_of, to_yaml
 from afterword.errors import ConfigError
 from afterword.views import STRATEGIES
 
@@ -212,6 +212,8 @@ OTHER = {
     "report_to": ["wandb"],
     "push_to_hub": True,
     "dataloader_num_workers": 2,
+    "then": "align",
+    "align": {"instructions": "chats.jsonl"},
 }
 
 
@@ -247,7 +249,7 @@ def test_the_schema_lists_every_setting_with_a_description(kind):
 
 @pytest.mark.parametrize("kind", [AdaptSettings, EvaluateSettings])
 def test_every_setting_has_a_panel_on_the_command_line(kind):
-    panels = {"Model", "Documents", "Method", "Step", "Optimizer", "LoRA", "Run", "What", "How much"}
+    panels = {"Model", "Documents", "Method", "General text", "Step", "Optimizer", "LoRA", "Run", "What", "How much"}
     assert {field.json_schema_extra["panel"] for field in kind.model_fields.values()} <= panels
 
 
@@ -302,3 +304,37 @@ def test_only_what_was_given_overrides_the_methods_declaration():
 def test_settings_cannot_be_changed_after_they_were_checked():
     with pytest.raises(ValueError, match="frozen"):
         settings().seed = 3
+
+
+def test_a_source_of_general_text_is_a_mapping_or_a_line():
+    line = {"chats": "chats.jsonl,kind=instructions,tokens=0.25,format=chat"}
+    mapping = {"chats": {"files": ["chats.jsonl"], "kind": "instructions", "tokens": 0.25, "format": "chat"}}
+    assert sources_of(line) == sources_of(mapping)
+    (source,) = sources_of(line).values()
+    assert (source.files, source.tokens, source.samples, source.once, source.max_epochs) == (
+        ("chats.jsonl",),
+        0.25,
+        None,
+        False,
+        4.0,
+    )
+
+
+def test_every_problem_of_every_source_is_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        sources_of({"a": "a.jsonl", "b": {"tokens": 0.5}, "c": {"files": "c", "format": "chat", "once": True}})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "mixture.a.tokens",
+        "mixture.b.files",
+        "mixture.c.format",
+    ]
+
+
+def test_settings_that_came_later_change_no_recorded_fingerprint():
+    from afterword.comparison.grid import weights_settings
+
+    given = {"model_name_or_path": "m", "method": "disc", "learning_rate": 1e-5}
+    before = weights_settings(read_settings(given))
+    assert not {"mixture", "replay", "alpha", "ema"} & set(before)
+    after = weights_settings(read_settings({**given, "ema": 0.9, "replay": "kl", "replay_documents": 1.0}))
+    assert set(after) - set(before) >= {"ema", "replay", "replay_documents"}

@@ -1,22 +1,15 @@
 """What a cell took: passes, documents, tokens, seconds, and FLOPs by the formula of METHODS §1.
 
-The one rule: tokens are those that the run counted in metrics.jsonl, over all its resumes. Only the trained
-positions are not counted there: their share of the student's tokens is that of the first epoch, counted exactly.
+The one rule: tokens and positions are those that the run counted in metrics.jsonl, over all its resumes.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from afterword import models
-from afterword.config import AdaptSettings
-from afterword.corpus import Corpus
-from afterword.training.adapting import method_of
-from afterword.training.steps import Draw, Examples, as_windows
-from afterword.views import Reading, special_tokens
 
 
 @dataclass(frozen=True)
@@ -40,54 +33,45 @@ def size_of(model: Any) -> ModelSize:
 
 
 def training_flops(
-    size: ModelSize, *, student_tokens: float, teacher_tokens: float, positions: float, frozen: bool = False
+    size: ModelSize,
+    *,
+    student_tokens: int,
+    teacher_tokens: int,
+    trained_positions: int,
+    teacher_positions: int,
+    frozen: bool = False,
 ) -> float:
     """2 N and 2 H V for a token and position read, 4 N and 4 H V more for the student's backward (METHODS §1).
 
-    Positions are the trained ones, where alone there are heads; the teacher has one where it reads at all. Under an
+    Positions are the trained ones, where alone there are heads; the teacher has one where it reads. Under an
     adapter (`frozen`) the backward goes through the weights but not into them, which halves it. Attention's own
     products, the adapter and gradient checkpointing are left out.
 
     By hand, for N = 10, H = 2, V = 5: 100 student tokens 6000, 50 teacher tokens 1000, 20 positions 20 · (60 + 20).
 
-    >>> training_flops(ModelSize(10, 2, 5), student_tokens=100, teacher_tokens=50, positions=20)
+    >>> counts = {"student_tokens": 100, "teacher_tokens": 50, "trained_positions": 20, "teacher_positions": 20}
+    >>> training_flops(ModelSize(10, 2, 5), **counts)
     8600.0
     """
     head, backward = size.hidden * size.vocabulary, 2 if frozen else 4
-    student = (2 + backward) * (size.backbone * student_tokens + head * positions)
-    teacher = 2 * (size.backbone * teacher_tokens + (head * positions if teacher_tokens else 0))
+    student = (2 + backward) * (size.backbone * student_tokens + head * trained_positions)
+    teacher = 2 * (size.backbone * teacher_tokens + head * teacher_positions)
     return float(student + teacher)
 
 
-def trained_share(settings: AdaptSettings, corpus: Corpus) -> float:
-    """Trained positions per token that the student reads, over the first epoch."""
-    method, name = method_of(settings), settings.model_name_or_path
-    tokenizer, length = (
-        models.load_tokenizer(name),
-        models.context_length(models.load_config(name), settings.max_length),
-    )
-    reading = Reading(max_length=length, window_overlap=settings.window_overlap, language=settings.language)
-    with tempfile.TemporaryDirectory(prefix="afterword-compare-") as work:
-        windows = as_windows(corpus, Path(work), method, tokenizer, reading)
-        special = special_tokens(tokenizer, method.view.bos, method.view.join)
-        examples = Examples(windows, method, special, settings.seed)
-        segments = [segment for i in range(len(windows)) for segment in examples[Draw(i, 0)].segments]
-    tokens = sum(len(segment.student_ids) for segment in segments)
-    return sum(len(segment.target_ids) for segment in segments) / tokens
-
-
-def cost_of(run: Path, size: ModelSize, share: float, *, frozen: bool) -> dict[str, Any]:
+def cost_of(run: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
     """The costs of a finished run: epochs (passes), steps, documents, tokens, FLOPs, seconds of its steps."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row for row in rows if "train/loss_nats" in row]
     tokens = {name: _total(steps, f"data/{name}") for name in ("student_tokens", "teacher_tokens")}
+    positions = {name: _total(steps, f"data/{name}") for name in ("trained_positions", "teacher_positions")}
     peaks = [row["memory/peak_gib"] for row in steps if "memory/peak_gib" in row]
     return {
         "epochs": steps[-1]["epoch"],
         "steps": len(steps),
         "documents": _total(steps, "data/documents"),
         **tokens,
-        "flops": training_flops(size, **tokens, positions=share * tokens["student_tokens"], frozen=frozen),
+        "flops": training_flops(size, **tokens, **positions, frozen=frozen),
         "train_seconds": sum(map(_seconds, steps)),
         "peak_gib": max(peaks, default=None),
     }

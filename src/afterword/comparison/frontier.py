@@ -82,22 +82,27 @@ def mean_of_independent(estimates: Sequence[Estimate]) -> Estimate:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One learning rate of an arm as the dev items show it, means over seeds."""
+    """One setting to choose among, as the dev items show it, means over seeds."""
 
-    learning_rate: float
+    setting: float
+    """A learning rate of an arm, or λ of a blend."""
     learning: float
     """Fraction."""
     losses_points: Mapping[str, float]
     """What every retention skill lost against the base, in percentage points; below 0: gained."""
 
 
+def kept(losses_points: Mapping[str, float], max_loss_points: float) -> bool:
+    """Whether no skill lost more than the limit."""
+    return all(loss <= max_loss_points + _ROUNDING_POINTS for loss in losses_points.values())
+
+
 def pick(candidates: Sequence[Candidate], max_loss_points: float) -> Candidate | None:
-    """The best learning among those that lost at most so much on each skill; of equals, the lowest rate.
+    """The best learning among those that lost at most so much on each skill; of equals, the lowest setting.
 
     >>> gentle, greedy = Candidate(1e-5, 0.3, {"reading": 1.0}), Candidate(1e-4, 0.9, {"reading": 20.0})
-    >>> pick([gentle, greedy], 5.0).learning_rate
+    >>> pick([gentle, greedy], 5.0).setting
     1e-05
     """
-    limit = max_loss_points + _ROUNDING_POINTS
-    admissible = [c for c in candidates if all(loss <= limit for loss in c.losses_points.values())]
-    return max(admissible, key=lambda c: (c.learning, -c.learning_rate), default=None)
+    admissible = [c for c in candidates if kept(c.losses_points, max_loss_points)]
+    return max(admissible, key=lambda c: (c.learning, -c.setting), default=None)

@@ -93,6 +93,7 @@ def fingerprint(training: str, contents: Contents) -> str:
 def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     """The settings that can change the weights, with the method's declaration where none was given.
 
+    A setting that came later counts only where it has a value, so that rows recorded before it stay valid.
     What is left to the machine (precision: auto) stays so: a row recorded on a GPU counts on a laptop, and says
     where it was recorded.
     """
@@ -103,7 +104,10 @@ def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     affecting = {name: dumped[name] for name, field in fields.items() if field.json_schema_extra["weights"]}
     method = method_of(settings)
     declared = {**method.defaults, **method.settings()}
-    return {name: declared.get(name) if value is None else value for name, value in affecting.items()}
+    filled = {name: declared.get(name) if value is None else value for name, value in affecting.items()}
+    later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
+    known = {name: value for name, value in filled.items() if value is not None or name not in later}
+    return {**known, "mixture": by_content(known["mixture"])} if "mixture" in known else known
 
 
 def by_content(value: Any) -> Any:

@@ -10,8 +10,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from afterword import evaluation, models
 from afterword.comparison import costs, grid
 from afterword.comparison.claims import claimed, lock_of
 from afterword.comparison.grid import Cell, Contents
-from afterword.comparison.settings import CompareSettings, underscored
+from afterword.comparison.settings import BlendSettings, CompareSettings, underscored
 from afterword.comparison.summarising import read_rows, summarise
 from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
@@ -45,8 +45,6 @@ class Planned:
     """Fingerprint of its weights."""
     fingerprint: str
     """Fingerprint of its scores."""
-    trained_share: Callable[[], float]
-    """Trained positions per token of the student; counted when asked for."""
 
 
 def compare(
@@ -94,25 +92,18 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
     cells = grid.cells_of(settings)
     name = settings.model_name_or_path
     base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
-    contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), _evaluating(settings))
-    size, corpora, shares = costs.size_of(base), dict[CorpusOptions, Corpus](), dict[tuple[str, int], float]()
+    contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), evaluating(settings))
+    size, corpora = costs.size_of(base), dict[CorpusOptions, Corpus]()
     del base
 
     def planned(cell: Cell) -> Planned:
         """The cell with the fingerprint of everything that its scores follow from."""
-        options = CorpusOptions(**{field.name: getattr(cell.settings, field.name) for field in fields(CorpusOptions)})
+        options = CorpusOptions.of(cell.settings)
         if options not in corpora:
             work = scratch / str(len(corpora))
             corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
-
-        def share() -> float:
-            """Trained positions per token, which is the same for every learning rate."""
-            if (cell.arm, cell.seed) not in shares:
-                shares[cell.arm, cell.seed] = costs.trained_share(cell.settings, corpora[options])
-            return shares[cell.arm, cell.seed]
-
         training = grid.training_fingerprint(cell, contents.model, corpora[options].content_sha256)
-        return Planned(cell, training, grid.fingerprint(training, contents), share)
+        return Planned(cell, training, grid.fingerprint(training, contents))
 
     return size, [planned(cell) for cell in cells]
 
@@ -123,8 +114,8 @@ def suite_fingerprint(name: str) -> str:
     return grid.sha256([suite.fingerprint, suite.refusals, suite.texts])
 
 
-def _evaluating(settings: CompareSettings) -> dict[str, Any]:
-    """What can change a score, with the defaults that a later version may change."""
+def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
+    """The settings of evaluate that can change a score, with the defaults that a later version may change."""
     resolved = read_settings(underscored(settings.evaluate), EvaluateSettings).model_dump(mode="json")
     return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
 
@@ -139,7 +130,7 @@ def _ended(
     try:
         _make_way(cell.folder, plan.training)
         run_adaptation(cell.settings, command=command, console=console)
-        _free_memory()
+        free_memory()
         started = time.perf_counter()
         measured = measure(cell.folder, settings, command)
         seconds = time.perf_counter() - started
@@ -148,14 +139,14 @@ def _ended(
     except AfterwordError as error:
         return {"format": 1, "status": "failed", "reason": str(error), **about}
     finally:
-        _free_memory()
-    cost = costs.cost_of(cell.folder, size, plan.trained_share(), frozen=cell.settings.use_peft)
+        free_memory()
+    cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
     environment = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
     return {"format": 1, "status": "complete", **about, **measured, **ended}
 
 
-def measure(run: Path, settings: CompareSettings, command: str) -> dict[str, Any]:
+def measure(run: Path, settings: CompareSettings | BlendSettings, command: str) -> dict[str, Any]:
     """The scores of a finished cell, by `afterword evaluate` with the suite; scores.json is in the run folder."""
     # The base answers once for all cells.
     kept = {"suite_cache": str(Path(settings.output_dir) / "reference")}
@@ -220,7 +211,7 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str)
         raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """The next model needs the memory of the last."""
     gc.collect()
     if torch.cuda.is_available():

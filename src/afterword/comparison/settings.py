@@ -1,7 +1,8 @@
-"""Settings of `afterword compare`, checked before anything runs: every problem of every arm in one message."""
+"""Settings of `afterword compare` and `afterword blend`, checked before anything runs: all problems in one message."""
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -22,9 +23,7 @@ class GridAxes(Settings):
     def _from_commas(cls, value: Any, info: Any) -> Any:
         if info.field_name not in ("learning_rates", "seeds", "methods", "reference_point"):
             return value
-        items = value if isinstance(value, list | tuple) else (value,)
-        split = [str(item).split(",") if isinstance(item, str) else [item] for item in items]
-        return tuple(part.strip() if isinstance(part, str) else part for parts in split for part in parts if part != "")
+        return _split_at_commas(value)
 
 
 class CompareSettings(GridAxes):
@@ -55,14 +54,11 @@ class CompareSettings(GridAxes):
         for name in ("model_name_or_path", "documents", "suite", "output_dir"):
             if not getattr(self, name):
                 yield f"{name}: missing, and it has no default. Give it in the YAML file or on the command line."
-        for name in ("learning_metric", "retention_metric"):
-            if not getattr(self, name).endswith("_frac"):
-                yield f"{name}: {getattr(self, name)!r} is no fraction where more is better. Give one ending in _frac."
+        yield from _metric_problems(self)
         if not self.methods and not self.arms:
             yield "methods: missing, and there is no default. Give --methods NAME,NAME or `arms:` in the YAML file."
         yield from dict.fromkeys(_arm_problems(self))
-        wrong = [f"evaluate.{name}: decided by suite. Leave it out here." for name in self.evaluate if name == "suite"]
-        yield from wrong or (f"evaluate.{problem}" for problem in _problems_of(self.evaluate, EvaluateSettings))
+        yield from _evaluate_problems(self.evaluate, {"suite": "suite"})
 
     def arm_settings(self) -> dict[str, Any]:
         """Every arm's own settings by its name: those under `arms`, and those that `methods` names by their text."""
@@ -76,12 +72,63 @@ class CompareSettings(GridAxes):
         return {**underscored(self.adapt), **own, **ours, **cell}
 
 
+class BlendSettings(Settings):
+    """Everything that `afterword blend` can be told."""
+
+    base: str = _setting("", "What", "Folder, embedded model or hub id of the model that was adapted.")
+    adapted: str = _setting("", "What", "What it became: a run folder, an adapter on the base, or a model.")
+    lambdas: tuple[Annotated[float, Field(ge=0, le=1.5)], ...] = _setting(
+        (0.2, 0.4, 0.6, 0.8, 1.0), "What", "Shares λ of the way: 0 is the base, 1 the adapted model, above it beyond."
+    )
+    suite: str = _setting("", "What", "Suite with dev and test items of learning and retention.")
+    evaluate: dict[str, Any] = _setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
+    output_dir: str = _setting("", "What", "Folder of the picked model, the rows and blend.json.")
+    learning_metric: str = _setting("correct_frac", "Reading", "Metric whose mean over the learning skills counts.")
+    retention_metric: str = _setting("correct_frac", "Reading", "The same over the retention skills.")
+    max_loss_points: float = _setting(5.0, "Reading", "Most points that the pick loses on any retention skill.", ge=0)
+
+    @field_validator("lambdas", mode="before")
+    @classmethod
+    def _from_commas(cls, value: Any) -> Any:
+        return _split_at_commas(value)
+
+    def relations(self) -> Iterator[str]:
+        """Problems between settings."""
+        for name in ("base", "adapted", "suite", "output_dir"):
+            if not getattr(self, name):
+                yield f"{name}: missing, and it has no default. Give it on the command line."
+        if not self.lambdas or len(set(self.lambdas)) < len(self.lambdas):
+            yield f"lambdas: {self.lambdas} must be one or more, each once. Give --lambda 0.2,0.4,0.6."
+        for name in ("base", "adapted"):
+            if self.output_dir and Path(self.output_dir).resolve() == Path(getattr(self, name)).resolve():
+                yield f"output_dir: {self.output_dir!r} is {name}, which the pick would replace. Give another folder."
+        yield from _metric_problems(self)
+        yield from _evaluate_problems(self.evaluate, {"suite": "suite", "reference": "base", "split": "suite"})
+
+
 _OF_THE_GRID = {
     **{name: name for name in ("model_name_or_path", "documents", "output_dir")},
     "learning_rate": "learning_rates",
     "seed": "seeds",
 }
 """Settings of adapt that the grid gives every cell."""
+
+
+def _split_at_commas(value: Any) -> tuple[Any, ...]:
+    items = value if isinstance(value, list | tuple) else (value,)
+    split = [str(item).split(",") if isinstance(item, str) else [item] for item in items]
+    return tuple(part.strip() if isinstance(part, str) else part for parts in split for part in parts if part != "")
+
+
+def _metric_problems(settings: CompareSettings | BlendSettings) -> Iterator[str]:
+    for name in ("learning_metric", "retention_metric"):
+        if not getattr(settings, name).endswith("_frac"):
+            yield f"{name}: {getattr(settings, name)!r} is no fraction where more is better. Give one ending in _frac."
+
+
+def _evaluate_problems(given: Mapping[str, Any], decided: Mapping[str, str]) -> Iterator[str]:
+    wrong = [f"evaluate.{name}: decided by {decided[name]}. Leave it out here." for name in given if name in decided]
+    yield from wrong or (f"evaluate.{problem}" for problem in _problems_of(given, EvaluateSettings))
 
 
 def _arm_problems(settings: CompareSettings) -> Iterator[str]:

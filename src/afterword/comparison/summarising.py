@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afterword.comparison.frontier import Candidate, dominated, hypervolume, mean_of_independent, pick, t_interval
+from afterword.comparison.frontier import Candidate, dominated, hypervolume, kept, mean_of_independent, pick, t_interval
 from afterword.errors import CheckpointError, ConfigError
 from afterword.types import Estimate
 
@@ -61,7 +61,7 @@ def summary_of(asked: Mapping[str, Any], every: Sequence[Row]) -> dict[str, Any]
     done = [cell for cell in cells if cell["status"] == "complete"]
     splits = sorted({split for cell in done for split in cell["splits"]})
     if done and not splits:
-        raise _nothing_measured(metrics, [latest[cell["fingerprint"]] for cell in done])
+        raise nothing_measured(metrics, [latest[cell["fingerprint"]] for cell in done])
     split = "test" if "test" in splits else splits[0] if splits else None
     shown = [cell for cell in done if split in cell["splits"]]
     base = {s: _base([cell["splits"][s] for cell in done if s in cell["splits"]]) for s in splits}
@@ -185,28 +185,34 @@ def _pick(mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: 
     by_rate = {r: [c["splits"]["dev"] for c in mine if c["learning_rate"] == r and "dev" in c["splits"]] for r in rates}
     if not any(by_rate.values()):
         return {"reason": "The suite has no dev items to choose on." if rates else "No cell of this arm is finished."}
-    candidates = [_candidate(rate, splits) for rate, splits in by_rate.items() if splits and rate not in broken]
+    candidates = [candidate(rate, splits) for rate, splits in by_rate.items() if splits and rate not in broken]
     if not candidates:
         return {"reason": "No learning rate of this arm is finished at all its seeds."}
     chosen = pick(candidates, limit)
     if chosen is None:
-        least = f"The least that the worst skill lost is {min(max(c.losses_points.values()) for c in candidates):.1f}."
-        return {"reason": f"No learning rate keeps every retention skill within {limit:g} points on dev. {least}"}
-    point = next(point for point in points if point["learning_rate"] == chosen.learning_rate)
-    tested = [cell["splits"]["test"] for cell in mine if cell["learning_rate"] == chosen.learning_rate]
+        return {"reason": none_kept("learning rate", candidates, limit)}
+    point = next(point for point in points if point["learning_rate"] == chosen.setting)
+    tested = [cell["splits"]["test"] for cell in mine if cell["learning_rate"] == chosen.setting]
     losses = losses_points(tested)
     return {
-        "learning_rate": chosen.learning_rate,
+        "learning_rate": chosen.setting,
         "dev": {"learning": chosen.learning, "losses_points": dict(chosen.losses_points)},
         "test": {part: point[part] for part in PARTS} | {"losses_points": losses},
         "interval_over": point["interval_over"],
         "seeds": point["seeds"],
-        "kept_on_test": max(losses.values()) <= limit + 1e-9,
+        "kept_on_test": kept(losses, limit),
     }
 
 
-def _candidate(rate: float, dev: Sequence[Row]) -> Candidate:
-    return Candidate(rate, _mean([split["learning"]["after"]["value"] for split in dev]), losses_points(dev))
+def candidate(setting: float, dev: Sequence[Row]) -> Candidate:
+    """What a setting's cells, one for each seed, show on dev."""
+    return Candidate(setting, _mean([split["learning"]["after"]["value"] for split in dev]), losses_points(dev))
+
+
+def none_kept(what: str, candidates: Sequence[Candidate], limit: float) -> str:
+    """Why nothing was picked of these."""
+    least = f"The least that the worst skill lost is {min(max(c.losses_points.values()) for c in candidates):.1f}."
+    return f"No {what} keeps every retention skill within {limit:g} points on dev. {least}"
 
 
 def losses_points(splits: Sequence[Row]) -> dict[str, float]:
@@ -231,11 +237,12 @@ def _notes(asked: Row, every: Sequence[Row], cells: Sequence[Row], latest: Mappi
     return [*notes, *dict.fromkeys(said)]
 
 
-def _nothing_measured(metrics: Mapping[str, str], rows: Sequence[Row]) -> ConfigError:
+def nothing_measured(metrics: Mapping[str, str], rows: Sequence[Row], where: str = "no split has") -> ConfigError:
+    """The error that says what could have been read of the rows instead of these metrics."""
     there = sorted({score["metric"] for row in rows for score in row["scores"] if score["task"].count("/") >= 2})
     found = f"Measured by the suite: {', '.join(there) or 'nothing'}"
     return ConfigError(
-        f"learning_metric: no split has both learning skills with {metrics['learning']!r} and retention skills with "
+        f"learning_metric: {where} both learning skills with {metrics['learning']!r} and retention skills with "
         f"{metrics['retention']!r}. {found}. Give one of them, or another suite; the rows are kept."
     )
 

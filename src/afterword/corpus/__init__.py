@@ -1,10 +1,23 @@
 """Documents in: files, folders and data sets become one list of documents on disk; texts become sentences.
 
+Instructions and preferences become documents, too: plain texts that keep the dialogue they render.
+
 Nothing is dropped in silence: every row that is not used is counted, and says why.
 """
 
 from afterword.corpus.columns import CorpusOptions
+from afterword.corpus.dialogues import Dialogue, Kind, dialogue_of, plain_text
 from afterword.corpus.sentences import split_sentences
 from afterword.corpus.store import Corpus, SourceReport, read_corpus
 
-__all__ = ["Corpus", "CorpusOptions", "SourceReport", "read_corpus", "split_sentences"]
+__all__ = [
+    "Corpus",
+    "CorpusOptions",
+    "Dialogue",
+    "Kind",
+    "SourceReport",
+    "dialogue_of",
+    "plain_text",
+    "read_corpus",
+    "split_sentences",
+]

@@ -1,13 +1,16 @@
 """The settings of reading, and rows that become documents: which column is the text, which the id or the title.
 
-A column is the one named in the settings, or found by its usual names; a guess between two is an error.
+A column is the one named in the settings, or found by its usual names; a guess between two is an error. Rows of
+instructions and preferences have no text column: their text is made of the dialogue that they are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Self, get_args
 
+from afterword.corpus.dialogues import Kind, dialogue_of, plain_text
+from afterword.corpus.rows import BadRowError, Origin, Record, Rows, problem_of
 from afterword.errors import DataError, nearest
 from afterword.types import Document
 
@@ -41,6 +44,16 @@ class CorpusOptions:
     """Read data-set ids through the streaming interface of datasets, without downloading them first."""
     max_documents: int | None = None
     """Stop after so many documents, over all sources. Needed where a stream has no end."""
+    kind: Kind = "documents"
+    """What the rows are. Instructions and preferences become documents with a dialogue."""
+    joiner: str = "\n\n"
+    """Stands between the messages of a dialogue in the text of its document."""
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """Those among a run's settings, an object or a mapping; the other fields keep their defaults."""
+        given = settings if isinstance(settings, Mapping) else vars(settings)
+        return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
 
     @property
     def max_document_bytes(self) -> int:
@@ -54,48 +67,20 @@ class CorpusOptions:
             yield f"max_document_mib: must be above 0 and at most 1024, got {self.max_document_mib}."
         if self.max_documents is not None and self.max_documents < 1:
             yield f"max_documents: must be at least 1, or left out for no limit, got {self.max_documents}."
-
-
-class BadRowError(ValueError):
-    """A row that cannot be used. It stops the run, or is counted; a reader raises it of a whole file."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
-
-
-Rows = Iterator[tuple[str, Any]]
-"""Each with its place (`line 3`, `row 2`, empty where it is a whole file); an object, a Document, the text
-itself, or the BadRowError that is there instead."""
-
-
-class Origin(NamedTuple):
-    """Where rows come from, as errors, ids and counts name it."""
-
-    shown: str
-    """For messages: the path as it is opened, or the data-set id."""
-    name: str
-    """For ids: the path relative to the given folder, or the file name."""
-    source: str
-    """The source as given, under which its documents are counted."""
-
-
-Record = tuple[Document | BadRowError, str, str]
-"""A document, or why there is none; the file or data set it was in, as shown; and where in it."""
-
-
-def numbered(rows: Iterable[Any]) -> Rows:
-    """Rows that are in no lines count from 0, as an index."""
-    return ((f"row {number}", row) for number, row in enumerate(rows))
+        if self.kind not in get_args(Kind):
+            yield f"kind: {self.kind!r} is not one of {', '.join(get_args(Kind))}. {nearest(self.kind, get_args(Kind))}"
+        elif self.kind != "documents" and self.text_column is not None:
+            yield f"text_column: {self.kind} have no text column, got {self.text_column!r}. Leave it out."
 
 
 def read_rows(rows: Rows, origin: Origin, options: CorpusOptions) -> Iterator[Record]:
     """Documents of rows. The columns of the first object hold for all: one without its text column is broken."""
-    text_column = None
+    columns: dict[str, str] | None = None
     try:
         for place, row in rows:
-            if isinstance(row, Mapping) and text_column is None:
-                text_column = find_columns(tuple(row), options, origin.shown)["text"]
+            if isinstance(row, Mapping) and columns is None:
+                columns = find_columns(tuple(row), options, origin.shown)
+            text_column = columns["text"] if columns and options.kind == "documents" else None
             unnamed = ":".join([origin.name, *place.split()[1:]])
             defaults = {"id": unnamed, "title": None, "date": None, "source": origin.source}
             yield _document(row, text_column, options, defaults), origin.shown, place or origin.name
@@ -104,17 +89,26 @@ def read_rows(rows: Rows, origin: Origin, options: CorpusOptions) -> Iterator[Re
 
 
 def find_columns(columns: Sequence[Any], options: CorpusOptions, shown: str) -> dict[str, str]:
-    """Column of each part of a document. Raises a DataError where the text is not in exactly one column."""
+    """Column of each part of a document. Raises a DataError where a document's text is not in exactly one column."""
     candidates = _candidates(tuple(columns), options)
     for part, (column, *_) in candidates.items():
         if column not in columns:
             problem = f"{part}_column = {column!r}: no such column. {nearest(column, map(str, columns))}"
             raise DataError(f"{shown}: {problem}The columns are {_listed(columns)}.")
     texts = candidates.get("text", [])
-    if len(texts) != 1:
+    if options.kind == "documents" and len(texts) != 1:
         problem = f"columns {_listed(texts)} could all be" if texts else "no column looks like"
         raise DataError(f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}.")
     return {part: found[0] for part, found in candidates.items()}
+
+
+def columns_to_read(columns: Sequence[str], options: CorpusOptions, shown: str) -> list[str]:
+    """Those of a table that documents need, so that no picture or sound beside the text is decoded.
+
+    All of them for dialogues, which may be in any. Raises the DataErrors of `find_columns`.
+    """
+    found = find_columns(columns, options, shown)
+    return list(set(found.values())) if options.kind == "documents" else list(columns)
 
 
 def _listed(columns: Iterable[Any]) -> str:
@@ -132,30 +126,36 @@ def _candidates(columns: tuple[Any, ...], options: CorpusOptions) -> dict[str, l
 
 
 def _document(row: Any, text_column: Any, options: CorpusOptions, defaults: dict[str, Any]) -> Document | BadRowError:
+    try:
+        parts = _parts(row, text_column, options)
+    except BadRowError as error:
+        return error
+    labels: dict[str, Any] = {part: _label(parts.get(part)) or _label(default) for part, default in defaults.items()}
+    return problem_of(parts["text"]) or Document(text=parts["text"], dialogue=parts.get("dialogue"), **labels)
+
+
+def _parts(row: Any, text_column: Any, options: CorpusOptions) -> dict[str, Any]:
+    """What a row says of a document, by part; the text is there, and a string."""
     if isinstance(row, BadRowError):
-        return row
+        raise row
     parts, where = {"text": row}, "row"
-    if isinstance(row, Document):
-        parts = asdict(row)
-    elif isinstance(row, Mapping):
+    if isinstance(row, Mapping):
         found = {part: row.get(columns[0]) for part, columns in _candidates(tuple(row), options).items()}
         parts, where = found | {"text": row.get(text_column)}, f"text, column {text_column!r} of {_listed(row)},"
-    text = parts.pop("text")
-    if not isinstance(text, str):
-        return BadRowError("broken", f"the {where} must be a string, not {text!r:.40}")
-    labels: dict[str, Any] = {part: _label(parts.get(part)) or _label(default) for part, default in defaults.items()}
-    return problem_of(text) or Document(text=text, **labels)
+    if options.kind != "documents":
+        return parts | _dialogue_parts(row, options.kind, options.joiner)
+    if isinstance(row, Document):
+        parts = asdict(row)
+    if not isinstance(parts["text"], str):
+        raise BadRowError("broken", f"the {where} must be a string, not {parts['text']!r:.40}")
+    return parts
 
 
-def problem_of(text: str) -> BadRowError | None:
-    """Why a text cannot be used, if it cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        line = text.count("\n", 0, error.start) + 1
-        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a}, its line {line})."
-        return BadRowError("undecodable", f"{problem} Convert a file that is not UTF-8: iconv -f WINDOWS-1252 -t UTF-8")
-    return None if text.strip() else BadRowError("empty", "nothing but whitespace")
+def _dialogue_parts(row: Any, kind: Kind, joiner: str) -> dict[str, str]:
+    if not isinstance(row, Mapping):
+        raise BadRowError("broken", f"{kind} are rows with named columns, not {row!r:.40}")
+    dialogue = dialogue_of(row, kind)
+    return {"text": plain_text(dialogue, joiner), "dialogue": dialogue.to_json()}
 
 
 def _label(value: Any) -> str | None:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from afterword.corpus.columns import BadRowError, CorpusOptions, Origin, Rows, find_columns, numbered, problem_of
+from afterword.corpus.columns import CorpusOptions, columns_to_read
+from afterword.corpus.dialogues import TURN_COLUMNS
+from afterword.corpus.rows import BadRowError, Origin, Rows, numbered, problem_of
 from afterword.errors import DataError
 from afterword.types import Document
 
@@ -135,7 +137,8 @@ def _json_rows(origin: Origin, options: CorpusOptions) -> Rows:
         # Many tools write JSON lines under this ending: after the first row, the rest is too much.
         yield from _jsonl_rows(origin, options) if "Extra data" in str(content) else [("", content)]
         return
-    values = content.values() if isinstance(content, dict) else ()
+    turns = TURN_COLUMNS if options.kind != "documents" else ()
+    values = [value for name, value in content.items() if name not in turns] if isinstance(content, dict) else []
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     rows = lists[0] if len(lists) == 1 else content
     yield from numbered(rows if isinstance(rows, list) else [rows])
@@ -169,9 +172,9 @@ def _parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
     with open_bytes(origin.shown) as handle:
         try:
             table = parquet.ParquetFile(handle)
-            columns = find_columns(table.schema_arrow.names, options, origin.shown)
+            columns = columns_to_read(table.schema_arrow.names, options, origin.shown)
             # Batches small enough for rows of a few hundred KiB, large enough to be quick.
-            batches = table.iter_batches(256, columns=list(set(columns.values())))
+            batches = table.iter_batches(256, columns=columns)
             yield from numbered(row for batch in batches for row in batch.to_pylist())
         except ArrowException as error:
             raise DataError(f"{origin.shown}: not a readable parquet file: {error}. Write it again.") from error
@@ -179,4 +182,5 @@ def _parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
 
 ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = dict.fromkeys((".txt", ".md", ".rst"), _text_rows)
 ENDINGS |= dict.fromkeys((".html", ".htm"), _html_rows)
-ENDINGS |= {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+ROW_ENDINGS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+ENDINGS |= ROW_ENDINGS

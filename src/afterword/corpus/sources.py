@@ -13,8 +13,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from afterword.corpus.columns import CorpusOptions, Origin, Record, Rows, find_columns, numbered, read_rows
-from afterword.corpus.formats import ENDINGS, ending_of, refuse
+from afterword.corpus.columns import CorpusOptions, columns_to_read, read_rows
+from afterword.corpus.formats import ENDINGS, ROW_ENDINGS, ending_of, refuse
+from afterword.corpus.rows import Origin, Record, Rows, numbered
 from afterword.errors import DataError
 from afterword.types import Document
 
@@ -97,10 +98,12 @@ def _walk(folder: str) -> list[Path]:
 
 
 def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions) -> Source:
-    known = [path for path in paths if ending_of(path) in ENDINGS]
-    ignored = Counter(ending_of(path) or "no ending" for path in paths if ending_of(path) not in ENDINGS)
+    endings = ENDINGS if options.kind == "documents" else ROW_ENDINGS
+    known = [path for path in paths if ending_of(path) in endings]
+    ignored = Counter(ending_of(path) or "no ending" for path in paths if ending_of(path) not in endings)
     if not known:
-        remedy = f"Known are {' '.join(ENDINGS)}, each plain or .gz. A pattern has to be quoted in the shell."
+        listed = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
+        remedy = f"{listed} A pattern has to be quoted in the shell."
         others = ", ".join(f"{count} of {ending}" for ending, count in ignored.items())
         raise DataError(f"{label}: no file of a known ending (others: {others or 'none'}). {remedy}")
     origins = {path: Origin(str(path), path.relative_to(base).as_posix(), label) for path in known}
@@ -122,9 +125,7 @@ def _value_rows(values: Any, label: str, options: CorpusOptions) -> Rows:
     from datasets.exceptions import DatasetsError
 
     if getattr(values, "column_names", None):
-        # Only these columns of a data set, so that no picture or sound beside the text is decoded.
-        columns = find_columns(values.column_names, options, label)
-        values = values.select_columns(list(set(columns.values()))).with_format(None)
+        values = values.select_columns(columns_to_read(values.column_names, options, label)).with_format(None)
     try:
         yield from numbered(values)
     except (OSError, RuntimeError, DatasetsError) as error:

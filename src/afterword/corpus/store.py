@@ -12,8 +12,9 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
-from afterword.corpus.columns import BadRowError, CorpusOptions
+from afterword.corpus.columns import CorpusOptions
 from afterword.corpus.formats import too_large
+from afterword.corpus.rows import BadRowError
 from afterword.corpus.sources import Source, SourceReport, find_sources
 from afterword.errors import ConfigError, DataError
 from afterword.types import Document, Skipped
@@ -27,7 +28,7 @@ class Corpus:
     """All documents to be learned, in the order they were given, read from disk as they are asked for."""
 
     dataset: Any
-    """A datasets.Dataset: string columns id, text, title, date, source; memory-mapped from `path`."""
+    """A datasets.Dataset: string columns, the fields of Document; memory-mapped from `path`."""
     path: Path
     """The Arrow file."""
     sources: tuple[SourceReport, ...]
@@ -35,7 +36,7 @@ class Corpus:
     """The first 1000; `skipped_total` counts them all."""
     skipped_total: int
     content_sha256: str
-    """Over ids, titles and texts in order. Equal for equal content, wherever it was read from."""
+    """Over ids, titles, texts and dialogues in order. Equal for equal content, wherever it was read from."""
     stopped_at_max_documents: bool
     """Whether reading ended because `max_documents` were there; what came after was not looked at."""
 
@@ -67,7 +68,8 @@ def read_corpus(sources: Any, *, cache_dir: Path, options: CorpusOptions | None 
     `sources` is one, or a list, of: a file (.txt .md .rst .html .htm .jsonl .json .csv .parquet, plain or
     .gz), a folder, a glob, a folder written by datasets' save_to_disk, a data-set id, `id:split` or
     `path:split`; or Python values: a datasets Dataset or IterableDataset, a list or generator of strings,
-    rows or Documents. A list of strings is a list of names if any of them is one, else of texts.
+    rows or Documents. A list of strings is a list of names if any of them is one, else of texts. Instructions and
+    preferences are rows: no .txt .md .rst .html .htm, strings or Documents; such files in a folder are counted.
 
     Raises a DataError with file, place and remedy for what cannot be read, and a ConfigError for options.
     """
@@ -109,17 +111,20 @@ class _Gathering:
                 self._skip(Skipped(shown, location, document.reason, str(document)), report)
 
     def _keep(self, document: Document, place: str, report: SourceReport) -> Document | BadRowError:
-        digest = hashlib.blake2b(document.text.strip().encode(), digest_size=16).digest()
+        # Of a dialogue, all: pairs that differ only in the rejected response have the same text.
+        what = document.dialogue or document.text.strip()
+        digest = hashlib.blake2b(what.encode(), digest_size=16).digest()
         if digest in self._id_of_text:
             return BadRowError("duplicate", f"same text as {self._id_of_text[digest]}")
         kept = replace(document, id=self._unique_id(document.id))
         parts = [part.encode() for part in (kept.id, kept.title or "", kept.text)]
-        if len(parts[-1]) > self.options.max_document_bytes:
+        parts += [kept.dialogue.encode()] if kept.dialogue else []
+        if max(map(len, parts[2:])) > self.options.max_document_bytes:
             raise too_large(place, self.options.max_document_bytes)
         self.content.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         self.labels.update(repr((kept.date, kept.source)).encode())
         self._id_of_text[digest] = kept.id
-        self.documents, self.bytes = self.documents + 1, self.bytes + len(parts[-1]) + _ROW_BYTES
+        self.documents, self.bytes = self.documents + 1, self.bytes + sum(map(len, parts[2:])) + _ROW_BYTES
         report.documents += 1
         report.characters += len(kept.text)
         report.renamed_ids += kept.id != document.id

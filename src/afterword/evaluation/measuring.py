@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> Evalu
 def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[str, Corpus]:
     """Documents by part. Those of the run are read as it read them: the same columns, and no more of them."""
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
-    options = CorpusOptions(**{option.name: run[option.name] for option in fields(CorpusOptions) if option.name in run})
+    options = CorpusOptions.of(run)
     given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general")}
     chosen = [(part, sources or own.get(part), None if sources else options) for part, sources in given.items()]
     return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}

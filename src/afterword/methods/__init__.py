@@ -1,10 +1,11 @@
 """The registry: a method is a declaration in a short file of its own and one line here."""
 
 from afterword.errors import ConfigError, nearest
-from afterword.methods import disc, finetune
-from afterword.methods.method import Method
+from afterword.methods import cpt, disc, disc_mixcpt, finetune, finetune_kl, lwf, mixcpt, mol, talr
+from afterword.methods.method import REPLAYS, Method, Replay, Term
 
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in (disc, finetune)}
+_DECLARED = (disc, mixcpt, disc_mixcpt, finetune, finetune_kl, cpt, lwf, mol, talr)
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 DEFAULT_METHOD = disc.METHOD.name
 
 

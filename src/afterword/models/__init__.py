@@ -1,6 +1,14 @@
 """Everything that knows transformers and peft: loading, backbone and head, teachers, saving."""
 
-from afterword.models.backbone import backbone_of, causal_lm, head_of, trained_states, trained_states_through
+from afterword.models.backbone import (
+    backbone_of,
+    causal_lm,
+    head_of,
+    only_reading,
+    trained_states,
+    trained_states_through,
+)
+from afterword.models.blending import blended, refuse_unlike
 from afterword.models.checks import check_head, check_weights, context_length, packs_cleanly, refuse_foreign_tokenizer
 from afterword.models.loading import base_of_adapter, load_adapted, load_config, load_model, load_tokenizer
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora

@@ -1,5 +1,13 @@
 """Losses: pure functions of tensors. The dense form is the definition; the chunked one agrees with it."""
 
-from afterword.objectives.chunked import Head, hidden_losses, rows_per_chunk
-from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl
-from afterword.objectives.objective import Distillation, Objective, Prediction
+from afterword.objectives.chunked import Head, hidden_losses, hidden_parts, rows_per_chunk
+from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl, swapped_kl
+from afterword.objectives.objective import (
+    AdaptivePrediction,
+    Distillation,
+    Objective,
+    Prediction,
+    PredictionNear,
+    SelfDistillation,
+    total,
+)

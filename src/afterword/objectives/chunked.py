@@ -2,7 +2,7 @@
 
 Rows are taken a chunk at a time; in the backward pass a chunk's logits are computed again. The workspace is
 a few [chunk, V] tensors whatever the number of positions. This is the one door between hidden states and
-losses: a fused kernel replaces `hidden_losses` and nothing else.
+losses: a fused kernel replaces `hidden_parts` and nothing else.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from afterword.objectives.objective import Objective
+from afterword.objectives.objective import Objective, total
 
 LOGITS_WORKSPACE_MIB = 64
 """Bytes of one [chunk, V] float32 tensor. About six of them live at the same time."""
@@ -54,7 +54,19 @@ def hidden_losses(
     *,
     workspace_mib: float = LOGITS_WORKSPACE_MIB,
 ) -> Tensor:
-    """Losses in nats, [N] float32, from hidden states [N, H] and heads of student and teacher.
+    """Losses in nats, [N] float32, from hidden states [N, H] and heads of student and teacher."""
+    return total(objective, hidden_parts(objective, student, teacher, target_ids_N, workspace_mib=workspace_mib))
+
+
+def hidden_parts(
+    objective: Objective,
+    student: tuple[Tensor, Head],
+    teacher: tuple[Tensor, Head] | None,
+    target_ids_N: Tensor,
+    *,
+    workspace_mib: float = LOGITS_WORKSPACE_MIB,
+) -> Tensor:
+    """The parts of the losses, [N, P] float32, from hidden states [N, H] and heads of student and teacher.
 
     Student and teacher may differ in hidden size and precision. Equal to the objective on dense logits.
     """
@@ -62,10 +74,10 @@ def hidden_losses(
     rows = rows_per_chunk(student_head.weight.shape[0], workspace_mib)
 
     def losses(student_NH: Tensor, teacher_NH: Tensor | None, target_ids_N: Tensor) -> Tensor:
-        """The objective on dense logits of a few rows."""
+        """The objective's parts on dense logits of a few rows."""
         with torch.no_grad():
             teacher_NV = teacher[1].logits(teacher_NH) if teacher and teacher_NH is not None else None
-        return objective(student_head.logits(student_NH), teacher_NV, target_ids_N)
+        return objective.parts(student_head.logits(student_NH), teacher_NV, target_ids_N)
 
     def chunk(start: int) -> Tensor:
         """Losses of the rows from `start`, whose logits are made again in the backward."""

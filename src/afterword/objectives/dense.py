@@ -35,6 +35,25 @@ def jsd(student_NV: Tensor, teacher_NV: Tensor, *, temperature: float = 1.0) -> 
     return temperature**2 * 0.5 * (_kl(teacher, mixture) + _kl(student, mixture))
 
 
+def swapped_kl(
+    student_NV: Tensor, teacher_NV: Tensor, target_ids_N: Tensor, *, temperature: float = 1.0, reverse: bool = False
+) -> Tensor:
+    """KL(q ‖ student) · τ², q the teacher with its largest logit and the gold token's exchanged.
+
+    `reverse`: KL(student ‖ q). Mix-CPT's logit swap (Jiang et al. 2024, arXiv:2407.10804, section 3.2). It leaves the
+    softmax's normaliser as it is, so q is the teacher's p with p_i and p_y exchanged, and both divergences are those
+    of p plus one gathered term (METHODS §2); no second [N, V] tensor is made.
+    """
+    student, teacher = _logprobs(student_NV, temperature), _logprobs(teacher_NV, temperature)
+    pairs = torch.stack([teacher.argmax(dim=-1), target_ids_N], dim=-1)
+    (s_first, s_gold), (p_first, p_gold) = (each.gather(-1, pairs).unbind(-1) for each in (student, teacher))
+    if reverse:
+        correction = (s_first.exp() - s_gold.exp()) * (p_first - p_gold)
+        return temperature**2 * (_kl(student, teacher) + correction)
+    correction = (p_first.exp() - p_gold.exp()) * (s_first - s_gold)
+    return temperature**2 * (_kl(teacher, student) + correction)
+
+
 def cross_entropy(student_NV: Tensor, target_ids_N: Tensor) -> Tensor:
     """−log of the student's probability of the gold next token."""
     return functional.cross_entropy(_raised(student_NV), target_ids_N, reduction="none")

@@ -1,12 +1,19 @@
-"""What a method declares: which divergence, at which temperature, and whether it needs a teacher."""
+"""What a method declares: which divergence, at which temperature, and whether it needs a teacher.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+The one rule: an objective is a weighted sum of named parts, so that what is reported of a step (the prediction
+loss beside the distillation loss, say) is what the gradient was taken of, from the same logits.
+"""
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Literal, Protocol
+
+import torch
 from torch import Tensor
 
-from afterword.objectives.dense import cross_entropy
+from afterword.objectives.dense import cross_entropy, forward_kl, reverse_kl, swapped_kl
 
 
 class Objective(Protocol):
@@ -17,23 +24,39 @@ class Objective(Protocol):
         """Whether the teacher's logits are read at all; if not, no teacher is loaded."""
         ...
 
-    def __call__(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
-        """[N, V] logits (the teacher's None where it is not needed), [N] gold tokens → [N] losses."""
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Parts by name, with unit, and the factor of each in the loss. A part of factor 0 is only reported."""
         ...
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        """[N, V] logits (the teacher's None where it is not needed), [N] gold tokens → [N, parts]."""
+        ...
+
+
+def total(objective: Objective, parts_NP: Tensor) -> Tensor:
+    """The loss of every position, [N], from its parts [N, P]."""
+    factors = [(i, factor) for i, factor in enumerate(objective.coefficients.values()) if factor]
+    return torch.stack([factor * parts_NP[:, i] for i, factor in factors]).sum(0)
 
 
 @dataclass(frozen=True)
 class Distillation:
     """The student moves toward the teacher's whole distribution; the gold token is not used."""
 
-    divergence: Callable[..., Tensor]
+    divergence: Callable[..., Tensor] = forward_kl
     temperature: float = 1.0
     needs_teacher: bool = True
 
-    def __call__(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """The divergence alone."""
+        return {f"{self.divergence.__name__}_nats": 1.0}
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """The divergence at the temperature, times τ²."""
         assert teacher_NV is not None
-        return self.divergence(student_NV, teacher_NV, temperature=self.temperature)
+        return self.divergence(student_NV, teacher_NV, temperature=self.temperature)[:, None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,108 @@ class Prediction:
 
     needs_teacher: bool = False
 
-    def __call__(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Next-token prediction alone."""
+        return {"prediction_nats": 1.0}
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """−log of the student's probability of the gold token."""
-        return cross_entropy(student_NV, target_ids_N)
+        return cross_entropy(student_NV, target_ids_N)[:, None]
+
+
+@dataclass(frozen=True)
+class AdaptivePrediction:
+    """Cross-entropy, each token weighted by max(p^(1/τ), floor), p the student's own probability of it, p ≥ 1e-6.
+
+    No gradient goes through the weight. τ is that of the step, by `for_step`; without one (in an evaluation) every
+    token weighs 1. arXiv:2509.20758, its code.
+    """
+
+    floor: float = 0.01
+    needs_teacher: bool = False
+    step_temperature: float | None = None
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """The weighted prediction, and the plain one beside it."""
+        return {"weighted_prediction_nats": 1.0, "prediction_nats": 0.0}
+
+    def for_step(self, mean_losses: Sequence[float]) -> "AdaptivePrediction":
+        """The objective of a step whose sequences have these mean losses in nats."""
+        return replace(self, step_temperature=max(median(mean_losses), 1e-6))
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        """−w · log p, and −log p."""
+        prediction = cross_entropy(student_NV, target_ids_N)
+        if self.step_temperature is None:
+            return torch.stack([prediction, prediction], dim=-1)
+        # p ≥ 1e-6, so −log p ≤ −log 1e-6.
+        surprise = prediction.detach().clamp(max=-math.log(1e-6))
+        weights = torch.exp(-surprise / self.step_temperature).clamp(min=self.floor)
+        return torch.stack([weights * prediction, prediction], dim=-1)
+
+
+@dataclass(frozen=True)
+class PredictionNear:
+    """Cross-entropy plus β · KL(teacher ‖ student): prediction that stays near the teacher."""
+
+    beta: float = 0.1
+    temperature: float = 1.0
+    needs_teacher: bool = True
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Prediction whole, and β of the divergence."""
+        return {"prediction_nats": 1.0, "forward_kl_nats": self.beta}
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        """−log of the gold token's probability, and the KL at the temperature, times τ²."""
+        assert teacher_NV is not None
+        divergence = forward_kl(student_NV, teacher_NV, temperature=self.temperature)
+        return torch.stack([cross_entropy(student_NV, target_ids_N), divergence], dim=-1)
+
+
+@dataclass(frozen=True)
+class SelfDistillation:
+    """α · cross-entropy + (1 − α) · divergence from the teacher, with the gold token swapped to the teacher's top.
+
+    With the swap it is the logit-swap self-distillation of Mix-CPT (arXiv:2407.10804, section 3.2), whose gradient on
+    the logits is s − α·δ_y − (1 − α)·q; without it, learning without forgetting. At α = 1 no teacher is read.
+    """
+
+    alpha: float = 0.5
+    direction: Literal["forward", "reverse"] = "forward"
+    """`forward`: KL(q ‖ student). The paper's is not readable: ours."""
+    temperature: float = 1.0
+    swap: bool = True
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything but prediction counts."""
+        return self.alpha < 1.0
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Prediction, distillation, and what tells how often the teacher had the gold token right already."""
+        if not self.needs_teacher:
+            return {"prediction_nats": 1.0}
+        factors = {"prediction_nats": self.alpha, "distillation_nats": 1.0 - self.alpha}
+        return {**factors, "teacher_top1_frac": 0.0, "teacher_gold_probability": 0.0}
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        """[N, 4], or [N, 1] at α = 1, in the order of `coefficients`."""
+        prediction = cross_entropy(student_NV, target_ids_N)
+        if not self.needs_teacher:
+            return prediction[:, None]
+        assert teacher_NV is not None
+        gold = torch.exp(-cross_entropy(teacher_NV, target_ids_N))
+        first = (teacher_NV.argmax(dim=-1) == target_ids_N).to(prediction.dtype)
+        return torch.stack([prediction, self._divergence(student_NV, teacher_NV, target_ids_N), first, gold], dim=-1)
+
+    def _divergence(self, student_NV: Tensor, teacher_NV: Tensor, target_ids_N: Tensor) -> Tensor:
+        reverse = self.direction == "reverse"
+        if self.swap:
+            how = {"temperature": self.temperature, "reverse": reverse}
+            return swapped_kl(student_NV, teacher_NV, target_ids_N, **how)
+        return (reverse_kl if reverse else forward_kl)(student_NV, teacher_NV, temperature=self.temperature)

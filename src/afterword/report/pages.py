@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from afterword.errors import CheckpointError
 from afterword.report.figures import draw_changes, draw_training
+from afterword.report.mixtures import mixture_rows, source_losses
 from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
@@ -45,6 +46,8 @@ def build_page(path: Path) -> dict[str, Any]:
         "base": run["settings"].get("model_name_or_path") or "unknown model",
         "method": run["settings"].get("method") or "unknown method",
         "folder": run["settings"].get("output_dir") or str(path),
+        "mixture": mixture_rows(run["data"]["mixture"]),
+        "source_losses": source_losses(run["metrics"]),
         "drawings": [drawing for drawing in (draw_changes(rows), draw_training(run["metrics"])) if drawing],
     }
 

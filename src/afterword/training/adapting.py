@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,21 @@ from transformers import TrainingArguments
 
 from afterword import models
 from afterword.batching import Packing
-from afterword.config import AdaptSettings, read_settings
+from afterword.config import AdaptSettings, read_settings, sources_of
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
+from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
 from afterword.training.checkpoints import checkpoint_step, explained
+from afterword.training.mixture import Share
+from afterword.training.parts import GeneralText, as_windows
 from afterword.training.processes import main_process_first
 from afterword.training.run_folder import Identity, RunFolder
-from afterword.training.steps import WORK_FOLDER, as_windows
-from afterword.training.trainer import AdaptationTrainer, checked_layout, training_arguments
-from afterword.views import Reading, content_hash
+from afterword.training.staying import Staying
+from afterword.training.steps import WORK_FOLDER
+from afterword.training.trainer import AdaptationTrainer, checked_layout
+from afterword.views import Reading
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def run_adaptation(
     with explained(folder.path):
         try:
             trainer, data = load_trainer(settings, documents, folder.path)
-            identity = Identity(models.weights_fingerprint(trainer.model), content_hash(trainer.windows))
+            identity = Identity(models.weights_fingerprint(trainer.model), trainer.content_sha256)
             folder.refuse_other_content(identity)
             finished = folder.is_finished()
         except (AfterwordError, KeyboardInterrupt):
@@ -123,7 +128,7 @@ def load_trainer(settings: AdaptSettings, documents: Any, run: Path) -> tuple[Ad
     """Load and check everything that a run needs, cheap checks first; and what data.json will say of it."""
     method, name, attention = method_of(settings), settings.model_name_or_path, settings.attn_implementation
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
-    work, how = run / WORK_FOLDER, (method, tokenizer, _reading(settings, config))
+    work, how = run / WORK_FOLDER, (method.view, tokenizer, _reading(settings, config))
     corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
     windows, held_out = as_windows(corpus, work / "train", *how), None
     if settings.eval_documents:
@@ -138,21 +143,36 @@ def load_trainer(settings: AdaptSettings, documents: Any, run: Path) -> tuple[Ad
     packing = Packing(max(settings.micro_batch_tokens, how[-1].max_length), layout)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
-    elif method.objective.needs_teacher:
+    elif method.needs_teacher(general=bool(settings.mixture)):
         twin = models.load_model(name, dtype=_teacher_dtype(settings, dtype), attn_implementation=attention)
         teacher = models.freeze(twin)
-    data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer}
+    general = _general_text(settings, work)
+    data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
     step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}
+    step |= {"staying": Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1)}
     args = arguments_of(settings, method, run)
     with _refused_by_trainer(settings):
         trainer = AdaptationTrainer(model, args, method=method, teacher=teacher, **data, **step)
-    return trainer, {**corpus.to_json(), **windows.to_json(), "steps": trainer.total_steps}
+    mixture = {"mixture": trainer.mixture_report()} if general else {}
+    about = {"steps": trainer.total_steps, "remark": method.remark}
+    return trainer, {**corpus.to_json(), **windows.to_json(), **mixture, **about}
+
+
+def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]:
+    """The sources of general text, read."""
+    found = {}
+    for number, (name, source) in enumerate(sources_of(settings.mixture or {}).items()):
+        options = CorpusOptions.of({**settings.model_dump(), "text_column": None, **source.model_dump()})
+        read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
+        share = Share(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
+        found[name] = GeneralText(documents=main_process_first(read), share=share, chat=source.format == "chat")
+    return found
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
     if isinstance(sources, list) and not sources:
         raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
-    options = CorpusOptions(**{field.name: getattr(settings, field.name) for field in fields(CorpusOptions)})
+    options = CorpusOptions.of(settings)
     return main_process_first(lambda: read_corpus(sources, cache_dir=work, options=options))
 
 

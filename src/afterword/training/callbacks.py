@@ -11,11 +11,12 @@ from transformers import TrainerCallback
 
 from afterword.models import replace_file
 
+_COUNTS = ("documents", "student_tokens", "teacher_tokens", "trained_positions", "teacher_positions")
 _GROUPS = {
     "train": {"loss": "loss_nats", "grad_norm": "grad_norm", "learning_rate": "learning_rate"},
     "speed": {"tokens_per_second": "tokens_per_second"},
     "memory": {"peak_memory_gib": "peak_gib"},
-    "data": {name: name for name in ("documents", "student_tokens", "teacher_tokens")},
+    "data": {name: name for name in _COUNTS},
     "eval": {"eval_loss": "loss_nats", "eval_nll_nats": "nll_nats", "eval_seconds": "seconds"},
 }
 _NAMES = {theirs: f"{group}/{ours}" for group, names in _GROUPS.items() for theirs, ours in names.items()}
@@ -31,7 +32,8 @@ class MetricsWriter(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """One JSON object a row: step, epoch, and what was measured."""
-        row = {_NAMES[name]: value for name, value in (logs or {}).items() if name in _NAMES}
+        named: dict[str, Any] = {str(_NAMES.get(name, name)): value for name, value in (logs or {}).items()}
+        row = {name: value for name, value in named.items() if name in _NAMES.values() or "source/" in name}
         if state.is_world_process_zero and row:
             place = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
             with self.path.open("a", encoding="utf-8") as file:

@@ -12,7 +12,6 @@ import torch
 from afterword.config import AdaptSettings
 from afterword.objectives.chunked import LOGITS_WORKSPACE_MIB
 from afterword.training.adapting import load_trainer
-from afterword.training.steps import Draw
 from afterword.training.trainer import AdaptationTrainer
 
 _TIMED_STEPS = 3
@@ -57,8 +56,9 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
 
 def _totals(trainer: AdaptationTrainer) -> dict[str, int]:
     totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
-    for index in range(len(trainer.windows)):
-        example = trainer.train_dataset[Draw(index, 0)]  # pyright: ignore
+    examples: Any = trainer.train_dataset
+    sampler: Any = trainer.get_train_dataloader().batch_sampler
+    for example in (examples[draw] for draws in sampler for draw in draws):
         totals["targets"] += len(example.segments)
         totals["trained_positions"] += sum(len(s.target_ids) for s in example.segments)
         totals["student_tokens"] += sum(len(s.student_ids) for s in example.segments)

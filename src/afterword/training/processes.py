@@ -17,6 +17,15 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def gathered(values: list[float]) -> list[float]:
+    """The values of all processes, in their order."""
+    if process_count() == 1:
+        return values
+    from accelerate.utils import gather_object
+
+    return gather_object(values)
+
+
 def main_process_first(work: Callable[[], T]) -> T:
     """Do `work` on the main process, then on the others, which then find its files."""
     if process_count() == 1:

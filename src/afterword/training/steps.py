@@ -6,8 +6,7 @@ A step is a number of documents or of tokens, over all processes and all accumul
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,37 +14,22 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from afterword.batching import Packing, micro_batches, without_weight
-from afterword.corpus import Corpus, read_corpus
-from afterword.methods import Method
-from afterword.training.processes import main_process_first
+from afterword.methods import Term
+from afterword.training.mixture import Stream, interleaved
+from afterword.training.parts import Part
 from afterword.types import Example
-from afterword.views import Prepared, Reading, SpecialTokens, prepare, special_tokens
 
 WORK_FOLDER = ".work"
 """Inside the run folder: the corpus and its windows in Arrow. Removed when the run is finished."""
 
 
-def as_windows(documents: Any, work: Path, method: Method, tokenizer: Any, reading: Reading) -> Prepared:
-    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
-    if isinstance(documents, Prepared):
-        return documents
-    view = method.view
-    special = special_tokens(tokenizer, view.bos, view.join)
-    how = replace(reading, join=view.join, anchored=view.anchored)
-
-    def read() -> Prepared:
-        corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
-        return prepare(corpus, tokenizer, special, how, view, work / "windows.arrow")
-
-    return main_process_first(read)
-
-
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One window to build, in one epoch. Unweighted ones only keep a process in step with the others."""
+    """One window to build, in one epoch, for one term. Unweighted ones only keep a process in step with the others."""
 
     window: int
     epoch: int
+    term: int = 0
     weighted: bool = True
 
 
@@ -53,33 +37,65 @@ class Draw:
 class StepPlan:
     """How the windows of an epoch are grouped into optimizer steps."""
 
-    lengths: np.ndarray  # [windows] tokens
+    lengths: np.ndarray  # [windows] tokens of the documents
     documents_per_step: int = 1
     step_tokens: int | None = None
-    """Tokens a step instead of documents a step. The number of steps is the same in every epoch."""
+    """Tokens a step, of all that is read, instead of documents. The number of steps is the same in every epoch."""
     seed: int = 0
+    streams: tuple[Stream, ...] = ()
+    """General text, spread evenly over the steps. Its windows are numbered after those of the documents."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the windows."""
+        """Optimizer steps in one pass over the documents."""
         if self.step_tokens is None:
             return -(-len(self.lengths) // self.documents_per_step)
-        return min(len(self.lengths), max(1, round(int(self.lengths.sum()) / self.step_tokens)))
+        tokens = int(self.lengths.sum()) + sum(stream.tokens_per_epoch for stream in self.streams)
+        return min(len(self.lengths), max(1, round(tokens / self.step_tokens)))
 
     def steps(self, epoch: int) -> list[np.ndarray]:
-        """The windows of every step of an epoch: each window once, in an order of that epoch's own."""
+        """The windows of every step of an epoch: each document's once, in an order of that epoch's own."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.lengths))
-        if self.step_tokens is None:
+        if not self.streams and self.step_tokens is None:
             return np.split(order, range(self.documents_per_step, len(order), self.documents_per_step))
-        return np.split(order, self._token_borders(order))
+        groups = [order, *(stream.samples(epoch) for stream in self.streams)]
+        if self.step_tokens is None:
+            order, places = interleaved(groups, [np.ones(len(group)) for group in groups])
+            steps = (places * len(self.lengths) / self.documents_per_step).astype(np.int64)
+            return np.split(order, np.searchsorted(steps, range(1, self.steps_per_epoch)))
+        lengths = np.concatenate([self.lengths, *(stream.lengths for stream in self.streams)])
+        order, _ = interleaved(groups, [lengths[group] for group in groups]) if self.streams else (order, None)
+        return np.split(order, self._token_borders(lengths[order]))
 
-    def _token_borders(self, order: np.ndarray) -> np.ndarray:
+    def _token_borders(self, lengths: np.ndarray) -> np.ndarray:
         """Where the running token count passes each step's share; every step keeps at least one window."""
-        ends, before = self.lengths[order].cumsum(), np.arange(self.steps_per_epoch - 1)
+        ends, before = lengths.cumsum(), np.arange(self.steps_per_epoch - 1)
         borders = np.searchsorted(ends, ends[-1] * (before + 1) / self.steps_per_epoch, side="left") + 1
         # Each border at least one after the last, with a window left for every step that follows.
         spare = np.maximum.accumulate(borders - before)
-        return np.minimum(spare, len(order) - len(before)) + before
+        return np.minimum(spare, len(lengths) - len(before)) + before
+
+    def realised(self, steps: int) -> list[dict[str, float]]:
+        """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both."""
+        lengths = np.concatenate([self.lengths, *(stream.lengths for stream in self.streams)])
+        firsts = [0, *(stream.first for stream in self.streams)]
+        epochs = range(-(-steps // self.steps_per_epoch))
+        read = [step for epoch in epochs for step in self.steps(epoch)][:steps]
+        window = np.concatenate(read) if read else np.zeros(0, np.int64)
+        source = np.searchsorted(firsts, window, side="right") - 1
+        samples = np.bincount(source, minlength=len(firsts))
+        tokens = np.bincount(source, weights=lengths[window], minlength=len(firsts))
+        sizes = np.diff([*firsts, len(lengths)])
+        return [
+            {
+                "samples": int(samples[i]),
+                "tokens": int(tokens[i]),
+                "epochs": float(samples[i] / sizes[i]),
+                "sample_share": float(samples[i] / samples.sum()),
+                "token_share": float(tokens[i] / tokens.sum()),
+            }
+            for i in range(len(firsts))
+        ]
 
 
 @dataclass
@@ -91,6 +107,8 @@ class StepSampler:
     process: int = 0
     accumulation: int = 1
     epoch: int = 0
+    terms: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), ())
+    """Terms that read a window of the documents, and of general text."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before every epoch, also after a resume."""
@@ -103,28 +121,48 @@ class StepSampler:
         slots = self.processes * self.accumulation
         for windows in self.plan.steps(self.epoch):
             for first in range(self.process, slots, self.processes):
-                mine = [Draw(int(window), self.epoch) for window in windows[first::slots]]
-                yield mine or [Draw(int(windows[0]), self.epoch, weighted=False)]
+                mine = [draw for window in windows[first::slots] for draw in self._draws(int(window))]
+                # General text may leave a process without its share of a small step.
+                yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]))]
+
+    def _draws(self, window: int) -> list[Draw]:
+        terms = self.terms[window >= len(self.plan.lengths)]
+        return [Draw(window, self.epoch, term) for term in terms]
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
     """Examples by draw. What is drawn depends on (seed, epoch, window) alone, never on order or worker."""
 
-    prepared: Prepared
-    method: Method
-    special: SpecialTokens
+    parts: tuple[Part, ...]
+    terms: tuple[Term, ...]
     seed: int
 
     def __len__(self) -> int:
-        return len(self.prepared)
+        return sum(len(part.windows) for part in self.parts)
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Names that losses are counted by: the documents' sources, then the general ones."""
+        return (*self.parts[0].windows.sources, *(part.name for part in self.parts[1:]))
 
     def __getitem__(self, draw: Draw) -> Example:
+        part, index, source = self._located(draw.window)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
-        example = self.method.view.build(self.prepared[draw.window], self.special, rng)
-        if not self.method.objective.needs_teacher:
-            example = replace(example, teacher_ids=None)
+        term = self.terms[draw.term]
+        example = term.view.build(part.windows[index], part.special, rng)
+        teacher_ids = example.teacher_ids if term.objective.needs_teacher else None
+        source = example.source if source is None else source
+        example = replace(example, teacher_ids=teacher_ids, source=source, term=draw.term)
         return example if draw.weighted else without_weight(example)
+
+    def _located(self, window: int) -> tuple[Part, int, int | None]:
+        """The part of a window, its index there, and its source where it is general text."""
+        for number, part in enumerate(self.parts):
+            if window < len(part.windows):
+                return part, window, None if number == 0 else len(self.parts[0].windows.sources) + number - 1
+            window -= len(part.windows)
+        raise AssertionError("the plan draws windows that there are")
 
 
 class StepLoader(DataLoader[Any]):

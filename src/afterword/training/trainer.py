@@ -1,17 +1,17 @@
 """AdaptationTrainer: transformers.Trainer with our batches, our loss, one division, and saves that are whole.
 
-The loss of an optimizer step is Σ weight · loss / Σ weight over all micro-batches, accumulation and
-processes. The denominator is counted once, before the first backward; nothing else divides.
+The loss of an optimizer step is Σ weight · loss / Σ weight over all micro-batches, accumulation and processes, for
+every term of the method, summed with the terms' factors. The denominators are counted once, before the first
+backward; nothing else divides.
 """
 
 import contextlib
-import dataclasses
-import logging
+import hashlib
 import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,21 @@ from afterword import models
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.errors import CheckpointError, ConfigError, TrainingError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
-from afterword.objectives import Objective, Prediction, hidden_losses
+from afterword.objectives import AdaptivePrediction, Objective, Prediction, hidden_losses, hidden_parts, total
 from afterword.training import steps
+from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
+from afterword.training.mixture import streams
+from afterword.training.parts import GeneralText, Part, as_windows, general_parts
+from afterword.training.processes import gathered
+from afterword.training.source_sums import SourceSums
+from afterword.training.staying import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.types import Batch
-from afterword.views import Prepared, Reading, SpecialTokens, special_tokens
+from afterword.views import Prepared, Reading, SpecialTokens, content_hash, special_tokens
 
 _EVAL_WINDOWS = 128
 """Most windows that one evaluation during training reads. `afterword evaluate` is the real measurement."""
-
-_SEEN = {"logging_steps": 1, "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
-"""A row of metrics for every step; a hidden NaN is the one thing worse than a stop."""
-_PLAIN = {"save_strategy": "steps", "optim": "adamw_torch", "dataloader_pin_memory": False}
-"""The fused AdamW is another order of the same arithmetic."""
-_FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
-"""Not for a person to choose: batches are ours, and every parameter is reached in every step."""
+_TINY = 1e-12
 
 
 class AdaptationTrainer(Trainer):
@@ -64,31 +64,48 @@ class AdaptationTrainer(Trainer):
         method: Method | str = DEFAULT_METHOD,
         teacher: models.Teacher | None = None,
         reading: Reading | None = None,
+        mixture: Mapping[str, GeneralText] | None = None,
         documents_per_step: int = 1,
         step_tokens: int | None = None,
         packing: Packing | None = None,
+        staying: Staying | None = None,
         **trainer_arguments: Any,
     ):
         self.method = get_method(method) if isinstance(method, str) else method
+        if problem := self.method.problem_with(general=bool(mixture)):
+            raise ConfigError(problem)
+        self.terms = self.method.terms(general=bool(mixture))
         args = declared_arguments(self.method, args or training_arguments(self.method, output_dir="runs/trainer"))
         _check_step(args, documents_per_step, step_tokens)
         _warn_of_lost_updates(model, args.learning_rate)
         models.check_head(model)
-        self.special = _special_tokens(processing_class, self.method)
         reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
-        work, how = Path(str(args.output_dir)) / steps.WORK_FOLDER, (self.method, processing_class, reading)
-        self.windows = steps.as_windows(train_dataset, work / "train", *how)
-        held_out = None if eval_dataset is None else steps.as_windows(eval_dataset, work / "eval", *how)
-        self.plan = steps.StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed)
+        how = (self.method.view, processing_class, reading)
+        work = Path(str(args.output_dir)) / steps.WORK_FOLDER
+        special = _special_tokens(processing_class, self.method)
+        self.windows = as_windows(train_dataset, work / "train", *how)
+        self.parts = (Part("documents", self.windows, special), *general_parts(mixture or {}, work, *how))
+        held_out = None if eval_dataset is None else as_windows(eval_dataset, work / "eval", *how)
+        shares = [(part.windows.lengths, part.share) for part in self.parts if part.share]
+        general = streams(self.windows.lengths, shares, args.seed)
+        self.plan = steps.StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed, general)
         self.packing = packing or Packing(micro_batch_tokens=4096, layout=checked_layout(model))
+        needs_teacher = self.method.needs_teacher(general=bool(mixture))
         # Before the Trainer loads a checkpoint into the student: the teacher is the model as it was given.
-        self.teacher = teacher or (models.teacher_for(model) if self.method.objective.needs_teacher else None)
+        self.teacher = teacher or (models.teacher_for(model) if needs_teacher else None)
+        self.objectives = [term.objective for term in self.terms]
+        staying = staying or Staying()
+        self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
         self.step_counts: Counter[str] = Counter()
         self.step_documents: list[str] = []
         self.step_started = time.perf_counter()
-        data = {"train_dataset": self._examples(self.windows), "eval_dataset": held_out}
+        data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
+        self.source_sums = SourceSums(data["train_dataset"].sources, self.terms)
         super().__init__(model=model, args=args, processing_class=processing_class, **data, **trainer_arguments)
         self.remove_callback(PrinterCallback)
+        self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
+        if self.average:
+            self.add_callback(self.average)
         if self.teacher:
             self.teacher.model.to(self.args.device)
 
@@ -98,27 +115,67 @@ class AdaptationTrainer(Trainer):
         epochs, limit = self.args.num_train_epochs, self.args.max_steps
         return limit if limit > 0 else math.ceil(epochs * self.plan.steps_per_epoch)
 
-    def _examples(self, windows: Prepared) -> steps.Examples:
-        return steps.Examples(windows, self.method, self.special, self.plan.seed)
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 of everything that is read: what a resumed run must find unchanged."""
+        hashes = [content_hash(part.windows) for part in self.parts]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def mixture_report(self) -> list[dict[str, Any]]:
+        """What the run reads of the documents and of every source of general text, beside what was asked for."""
+        realised = self.plan.realised(self.total_steps)
+        return [part.report() | read for part, read in zip(self.parts, realised, strict=True)]
 
     # ---- data
 
     def get_train_dataloader(self) -> steps.StepLoader:
         """Steps of this process. Not given to accelerate, which would cut them again."""
         args = self.args
-        sampler = steps.StepSampler(self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps)
+        sampler = steps.StepSampler(
+            self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps, terms=self._terms_of()
+        )
         names = ("num_workers", "persistent_workers", "prefetch_factor")
         options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
-        return steps.build_loader(self._examples(self.windows), sampler, self.packing, **options)
+        examples: Any = self.train_dataset
+        return steps.build_loader(examples, sampler, self.packing, **options)
+
+    def _terms_of(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which terms read a window of the documents, and which one of general text."""
+
+        def reading(text: str) -> tuple[int, ...]:
+            """Numbers of the terms that read it."""
+            return tuple(i for i, term in enumerate(self.terms) if term.of in (text, "all"))
+
+        return reading("documents"), reading("general")
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
-        """The one divisor: the sum of weights of the whole optimizer step, over all processes."""
-        mine = sum(batch.total_weight for batches in batch_samples for batch in batches)
-        return self._over_processes(torch.tensor([mine], dtype=torch.float64, device=device)).squeeze()
+        """The one divisor, [terms]: the sum of weights of the whole optimizer step, over all processes."""
+        batches = [batch for batches in batch_samples for batch in batches]
+        mine = [sum(b.total_weight for b in batches if b.term == term) for term in range(len(self.terms))]
+        self._look_at_the_step(batches)
+        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=device))
+
+    def _look_at_the_step(self, batches: Sequence[Batch]) -> None:
+        """Objectives that follow from the whole step get the mean loss of each of its sequences first."""
+        for number, term in enumerate(self.terms):
+            if isinstance(term.objective, AdaptivePrediction):
+                own = [batch for batch in batches if batch.term == number]
+                means = [mean for batch in own for mean in self._mean_losses(to_device(batch, self.args.device))]
+                self.objectives[number] = term.objective.for_step(gathered(means))
+
+    def _mean_losses(self, batch: Batch) -> list[float]:
+        """Of every sequence that the student reads, in nats, as it is now."""
+        with models.only_reading(self.model), self.accelerator.autocast():
+            states = models.trained_states(self.model, batch.student)
+            losses = hidden_losses(Prediction(), (states, models.head_of(self.model)), None, batch.target_ids)
+        sums = torch.bincount(batch.sequences, losses.double())
+        return (sums / torch.bincount(batch.sequences)).tolist()
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """Sum [n] over all processes."""
-        return self.accelerator.gather(values[None]).sum(0) if self.args.world_size > 1 else values  # pyright: ignore
+        if self.args.world_size == 1:
+            return values
+        return self.accelerator.gather(values[None].to(self.args.device)).sum(0)  # pyright: ignore
 
     # ---- the step
 
@@ -135,32 +192,41 @@ class AdaptationTrainer(Trainer):
             if not bool(torch.isfinite(loss.detach())):
                 raise TrainingError(self._non_finite("loss", batch.documents))
             total += loss.detach()
-            teacher_tokens = batch.teacher.tokens if batch.teacher else 0
-            counts = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher_tokens}
-            self.step_counts.update({**counts, "documents": len(batch.documents)})
+            self.step_counts.update(_counts(batch))
             self.step_documents.extend(batch.documents)
+        if self.pull and self.accelerator.sync_gradients:
+            add_pull_to_start(self.model, self.start, self.pull)
         return total
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
-        """Σ weight · loss of a micro-batch over the step's Σ weight (its own, where none is given)."""
+        """Σ weight · loss of a micro-batch over the step's Σ weight (its own, where none is given), times its factor.
+
+        `num_items_in_batch`: [terms], as `_get_num_items_in_batch` counts them.
+        """
         batch = to_device(inputs, self.args.device)
-        losses = self._losses(model, batch, self.method.objective)
-        divisor = batch.total_weight if num_items_in_batch is None else num_items_in_batch
-        # DDP takes the mean over processes; the divisor is already the whole step's.
-        scale = 1 if num_items_in_batch is None else self.args.world_size
-        loss = ((batch.weights * losses).sum() * scale / divisor).float()
+        objective = self.objectives[batch.term]
+        parts = self._parts(model, batch, objective)
+        losses, factor = total(objective, parts), self.terms[batch.term].weight
+        divisor: Any = batch.total_weight
+        if num_items_in_batch is not None:
+            assert isinstance(num_items_in_batch, Tensor), "counted in _get_num_items_in_batch"
+            # DDP takes the mean over processes; the divisor is already the whole step's. It is 0 where a process
+            # has examples of no weight, and no other has any of the term.
+            factor, divisor = factor * self.args.world_size, num_items_in_batch[batch.term].clamp(min=_TINY)
+            self.source_sums.add(batch, parts)
+        loss = ((batch.weights * losses).sum() * factor / divisor).float()
         return (loss, {"losses": losses}) if return_outputs else loss
 
-    def _losses(self, model: Any, batch: Batch, objective: Objective) -> Tensor:
+    def _parts(self, model: Any, batch: Batch, objective: Objective) -> Tensor:
         with self.accelerator.autocast():
             states, teacher = models.trained_states_through(model, self.model, batch.student), None
             if objective.needs_teacher:
                 assert self.teacher, "a method that needs a teacher has one"
                 assert batch.teacher, "and its view gives the teacher something to read"
                 teacher = (self.teacher.trained_states(batch.teacher), self.teacher.head())
-        return hidden_losses(objective, (states, models.head_of(self.model)), teacher, batch.target_ids)
+        return hidden_parts(objective, (states, models.head_of(self.model)), teacher, batch.target_ids)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
@@ -193,6 +259,7 @@ class AdaptationTrainer(Trainer):
             seconds = max(time.perf_counter() - self.step_started, 1e-9)
             tokens = self.step_counts["student_tokens"] + self.step_counts["teacher_tokens"]
             logs.update(self.step_counts, tokens_per_second=tokens / seconds)
+            logs.update(self.source_sums.take(self._over_processes))
             if torch.cuda.is_available():
                 logs["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
             self.step_counts.clear()
@@ -211,25 +278,32 @@ class AdaptationTrainer(Trainer):
         assert isinstance(windows, Prepared), "evaluation documents are prepared with the trainer"
         started = time.perf_counter()
         self.model.eval()
+        examples = steps.Examples((Part("documents", windows, self.parts[0].special),), self.terms[:1], self.args.seed)
+        objectives: tuple[Objective, ...] = (self.terms[0].objective, Prediction())
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
-        for batch in self._eval_batches(windows):
+        by_source = SourceSums(examples.sources, self.terms[:1])
+        for batch in self._eval_batches(examples):
             batch = to_device(batch, self.args.device)
-            for i, objective in enumerate((self.method.objective, Prediction())):
-                sums[i] += (batch.weights * self._losses(self.model, batch, objective)).sum()
+            for i, objective in enumerate(objectives):
+                parts = self._parts(self.model, batch, objective)
+                sums[i] += (batch.weights * total(objective, parts)).sum()
+                if i == 0:
+                    by_source.add(batch, parts)
             sums[2] += batch.total_weight
         loss, nll, weight = self._over_processes(sums).tolist()
         seconds = time.perf_counter() - started
         self.step_started += seconds
         values = {"loss": loss / weight, "nll_nats": nll / weight, "seconds": seconds}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        metrics |= by_source.take(self._over_processes, f"{metric_key_prefix}_source")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _eval_batches(self, windows: Prepared) -> Iterator[Batch]:
+    def _eval_batches(self, examples: steps.Examples) -> Iterator[Batch]:
         """Of this process; of a large set, _EVAL_WINDOWS windows at even distances."""
-        examples, stride = self._examples(windows), -(-len(windows) // _EVAL_WINDOWS)
-        for i in range(self.args.process_index * stride, len(windows), self.args.world_size * stride):
+        stride = -(-len(examples) // _EVAL_WINDOWS)
+        for i in range(self.args.process_index * stride, len(examples), self.args.world_size * stride):
             yield from micro_batches([examples[steps.Draw(i, 0)]], self.packing)
 
     # ---- saving and resuming
@@ -242,6 +316,8 @@ class AdaptationTrainer(Trainer):
             resume = last_complete_checkpoint(Path(str(self.args.output_dir)))
         elif resume:
             resume = require_complete(Path(resume))
+        if self.average:
+            self.average.resumed_from = resume or None
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -263,6 +339,8 @@ class AdaptationTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._save_state(staging)
+            if self.average:
+                self.average.save(staging, self.state.global_step)
             models.publish(staging, target)
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(target))
@@ -277,33 +355,6 @@ class AdaptationTrainer(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
 
-def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
-    """TrainingArguments with the method's declared defaults under `settings`."""
-    # Without it, several processes on a machine without accelerators would each believe to be alone.
-    machine = {"use_cpu": not torch.accelerator.is_available()}
-    arguments = TrainingArguments(**{**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED})
-    # Says that equal to the Trainer's default means chosen, not left alone.
-    arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
-    return arguments
-
-
-def declared_arguments(method: Method, arguments: TrainingArguments) -> TrainingArguments:
-    """A person's plain TrainingArguments, with the method's declaration where they kept the Trainer's default.
-
-    A value equal to the Trainer's default cannot be told from one not given; to insist on it, build the arguments
-    with `training_arguments(method, …)`. What changes is logged.
-    """
-    if hasattr(arguments, "declared_by"):
-        return arguments
-    stock = TrainingArguments(output_dir=arguments.output_dir)
-    declared = {**method.defaults, "logging_nan_inf_filter": False, **_FIXED}
-    left = {name for name in declared if getattr(arguments, name) == getattr(stock, name)}
-    changed = {name: declared[name] for name in left if declared[name] != getattr(stock, name)}
-    if changed:
-        logging.getLogger(__name__).warning("The method %r declares %s", method.name, sorted(changed.items()))
-    return dataclasses.replace(arguments, **changed)
-
-
 def checked_layout(model: Any) -> str:
     """`packed` where this model keeps packed texts apart; otherwise `padded`, said aloud."""
     if models.packs_cleanly(model):
@@ -315,10 +366,18 @@ def checked_layout(model: Any) -> str:
 
 def _special_tokens(tokenizer: Any, method: Method) -> SpecialTokens:
     special = special_tokens(tokenizer, method.view.bos, method.view.join)
-    if method.view.needs_eos and special.eos_id is None:
+    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=True)):
         problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
         raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
     return special
+
+
+def _counts(batch: Batch) -> dict[str, int]:
+    """What was read and trained in a micro-batch."""
+    positions, teacher = len(batch.target_ids), batch.teacher
+    read = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher.tokens if teacher else 0}
+    trained = {"trained_positions": positions, "teacher_positions": positions if teacher else 0}
+    return {**read, **trained, "documents": len(batch.documents)}
 
 
 def _check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:

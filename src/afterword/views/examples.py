@@ -66,8 +66,8 @@ class WholeDocument(ViewBuilder):
 
     def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:
         """No draw is made: every epoch reads the same."""
-        assert special.eos_id is not None, "checked when the settings are read"
-        eos = [special.eos_id] if window.is_document_end else []
+        # Text that a chat template rendered brings its own end.
+        eos = [special.eos_id] if window.is_document_end and special.eos_id is not None else []
         ids = np.concatenate([special.bos_ids, window.token_ids, eos]).astype(np.int64)
         # It predicts the first token that is new; position 0 of the view is never a target.
         first = max(0, len(special.bos_ids) + window.first_new_token - 1)

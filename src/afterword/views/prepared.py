@@ -4,7 +4,7 @@ import functools
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from afterword.corpus import Corpus
 from afterword.errors import DataError
-from afterword.types import Skipped, Window
+from afterword.types import Document, Skipped, Window
 from afterword.views.examples import ViewBuilder
 from afterword.views.reading import Reading, SpecialTokens, read_document
 
@@ -74,9 +74,16 @@ def _opened(path: Path) -> Any:
 
 
 def prepare(
-    corpus: Corpus, tokenizer: Any, special: SpecialTokens, reading: Reading, view: ViewBuilder, path: Path
+    corpus: Corpus,
+    tokenizer: Any,
+    special: SpecialTokens,
+    reading: Reading,
+    view: ViewBuilder,
+    path: Path,
+    *,
+    render: Callable[[Document], Document] = lambda document: document,
 ) -> Prepared:
-    """Read every document into windows and write those that the view can train to `path`.
+    """Read every document, as `render` has it, into windows and write those that the view can train to `path`.
 
     A corpus of which nothing is trainable is a DataError that says why.
     """
@@ -84,7 +91,7 @@ def prepare(
 
     def rows() -> Iterator[dict[str, Any]]:
         """Windows as they are read, counted in passing."""
-        for document in corpus:
+        for document in map(render, corpus):
             source = sources.setdefault(document.source, len(sources))
             read = read_document(document, source, tokenizer, special, reading)
             counts.split_documents += len(read.windows) > 1

@@ -8,11 +8,14 @@ from afterword.objectives import (
     Distillation,
     Head,
     Prediction,
+    PredictionNear,
+    SelfDistillation,
     forward_kl,
     hidden_losses,
     jsd,
     reverse_kl,
     rows_per_chunk,
+    total,
 )
 
 POSITIONS, VOCABULARY = 13, 17
@@ -21,6 +24,11 @@ OBJECTIVES = {
     "reverse_kl": Distillation(reverse_kl, temperature=1.5),
     "jsd": Distillation(jsd),
     "cross_entropy": Prediction(),
+    "prediction_near": PredictionNear(beta=0.3, temperature=1.5),
+    "swap": SelfDistillation(alpha=0.3, temperature=2.0),
+    "swap_reverse": SelfDistillation(alpha=0.3, direction="reverse"),
+    "no_swap": SelfDistillation(alpha=0.6, temperature=2.0, swap=False),
+    "no_teacher": SelfDistillation(alpha=1.0),
 }
 HEADS = {
     "plain": {},
@@ -37,6 +45,10 @@ def workspace(rows):
 
 def draw(*shape, seed, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def dense_losses(objective, student, teacher, targets):
+    return total(objective, objective.parts(student, teacher, targets))
 
 
 def dense_logits(hidden, weight, bias=None, scale=1.0, softcap=None):
@@ -69,8 +81,8 @@ def test_chunked_is_dense_in_value_and_gradient(name, kind, with_bias, rows):
         TARGETS,
         workspace_mib=workspace(rows),
     )
-    dense = objective(
-        dense_logits(student, weight, bias, **extra), dense_logits(teacher, teacher_weight, **extra), TARGETS
+    dense = dense_losses(
+        objective, dense_logits(student, weight, bias, **extra), dense_logits(teacher, teacher_weight, **extra), TARGETS
     )
     torch.testing.assert_close(ours, dense)
     for mine, exact in zip(
@@ -91,7 +103,7 @@ def test_tied_weights_get_the_gradient_of_both_their_uses(name):
     ours = hidden_losses(
         objective, (hidden, Head(embedding)), (teacher, Head(teacher_weight)), TARGETS, workspace_mib=workspace(5)
     )
-    dense = objective(hidden @ embedding.T, teacher @ teacher_weight.T, TARGETS)
+    dense = dense_losses(objective, hidden @ embedding.T, teacher @ teacher_weight.T, TARGETS)
     (mine,) = torch.autograd.grad(ours.sum(), embedding, retain_graph=True)
     (exact,) = torch.autograd.grad(dense.sum(), embedding)
     torch.testing.assert_close(mine, exact)
@@ -109,7 +121,9 @@ def test_a_bfloat16_teacher_beside_a_float32_student_is_computed_in_float32(name
         objective, (student, Head(weight)), (teacher, Head(teacher_weight)), TARGETS, workspace_mib=workspace(3)
     )
     assert ours.dtype == torch.float32
-    dense = objective(student.double() @ weight.double().T, teacher.double() @ teacher_weight.double().T, TARGETS)
+    dense = dense_losses(
+        objective, student.double() @ weight.double().T, teacher.double() @ teacher_weight.double().T, TARGETS
+    )
     torch.testing.assert_close(ours.double(), dense, rtol=1e-4, atol=1e-5)
 
 

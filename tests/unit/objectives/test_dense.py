@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from afterword.objectives import Distillation, Head, Prediction, cross_entropy, forward_kl, jsd, reverse_kl
+from afterword.objectives import Distillation, Head, Prediction, cross_entropy, forward_kl, jsd, reverse_kl, total
 
 DIVERGENCES = (forward_kl, reverse_kl, jsd)
 TEACHER = torch.tensor([[0.75, 0.25]]).log()
@@ -153,15 +153,15 @@ def test_very_large_logits_give_finite_losses(divergence):
 def test_a_distillation_is_its_divergence_at_its_temperature(divergence):
     objective = Distillation(divergence, temperature=3.0)
     student, teacher = random_logits(4, 9, seed=1), random_logits(4, 9, seed=2)
-    torch.testing.assert_close(
-        objective(student, teacher, torch.zeros(4, dtype=torch.int64)), divergence(student, teacher, temperature=3.0)
-    )
+    losses = total(objective, objective.parts(student, teacher, torch.zeros(4, dtype=torch.int64)))
+    torch.testing.assert_close(losses, divergence(student, teacher, temperature=3.0))
     assert objective.needs_teacher
 
 
 def test_a_prediction_reads_the_gold_token_and_no_teacher():
     student, targets = random_logits(4, 9), torch.tensor([1, 0, 8, 3])
-    torch.testing.assert_close(Prediction()(student, None, targets), cross_entropy(student, targets))
+    losses = total(Prediction(), Prediction().parts(student, None, targets))
+    torch.testing.assert_close(losses, cross_entropy(student, targets))
     assert not Prediction().needs_teacher
 
 

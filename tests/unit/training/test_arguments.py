@@ -5,7 +5,7 @@ from transformers import TrainingArguments
 
 from afterword.methods import METHODS
 from afterword.training import training_arguments
-from afterword.training.trainer import declared_arguments
+from afterword.training.arguments import declared_arguments
 
 ALL = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 

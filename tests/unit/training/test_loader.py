@@ -7,6 +7,7 @@ import torch
 from afterword.batching import Packing
 from afterword.corpus import read_corpus
 from afterword.methods import METHODS
+from afterword.training.parts import Part
 from afterword.training.steps import Draw, Examples, StepPlan, StepSampler, build_loader
 from afterword.views import Reading, prepare, special_tokens
 
@@ -23,7 +24,7 @@ def examples(tokenizer, tmp_path_factory):
         special = special_tokens(tokenizer, method.view.bos, method.view.join)
         path = folder / f"{method.name}.arrow"
         windows = prepare(corpus, tokenizer, special, Reading(max_length=1000), method.view, path)
-        return Examples(windows, method, special, seed)
+        return Examples((Part("documents", windows, special),), method.terms(general=False), seed)
 
     return build
 
@@ -63,7 +64,7 @@ def test_a_repeat_has_no_weight(examples):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_change_nothing_and_draw_nothing_from_the_global_generator(workers, examples):
     made = examples(METHODS["disc"])
-    sampler = StepSampler(StepPlan(made.prepared.lengths, documents_per_step=2, seed=4))
+    sampler = StepSampler(StepPlan(made.parts[0].windows.lengths, documents_per_step=2, seed=4))
     loader = build_loader(made, sampler, Packing(64), num_workers=workers)
     loader.set_epoch(1)
     before = torch.get_rng_state()

@@ -1,0 +1,138 @@
+"""A recorded comparison read in other ways: other metrics of learning, only what is new, and the changes one by one.
+
+python benchmarks/study_readings.py studies/almanac-report
+With --suite runs/almanac/part1/suite.jsonl also the changes one by one, where the folder has its cells/.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afterword.comparison.frontier import hypervolume, t_interval
+from afterword.comparison.summarising import read_rows
+
+Row = Mapping[str, Any]
+METRICS = {
+    "said": "correct_frac",
+    "refusing impossible": "correct_refusal_forbidden_frac",
+    "chosen of four": "choice_correct_frac",
+}
+CHANGED = "changed"
+RELATIONS = {
+    "mayor": "mayor",
+    "director": "director",
+    "led": "director",
+    "employ": "employer",
+    "liv": "home",
+    "home": "home",
+}
+"""What a question about a change holds, and what it asks for."""
+
+
+def mean(row: Row, part: str, metric: str, *, side: str = "after", without: str = "") -> float:
+    """Unweighted mean over the skills of a part, on test items."""
+    wanted = [s for s in row["scores"] if s["task"].startswith(f"test/{part}/") and s["metric"] == metric and s[side]]
+    return float(np.mean([s[side]["value"] for s in wanted if s["task"].split("/")[2] != without]))
+
+
+def printed(values: Sequence[float]) -> str:
+    """Mean and t interval over seeds, in %."""
+    found = t_interval(values)
+    low, high = found.interval_95 or (np.nan, np.nan)
+    return f"{100 * found.value:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def points(rows: Sequence[Row], without: str) -> None:
+    """Every arm and rate."""
+    print(f"\n| arm | lr | {' | '.join(METRICS)} | kept | drift (KL) |\n|---|---|---|---|---|---|---|")
+    for arm, rate in dict.fromkeys((row["arm"], row["learning_rate"]) for row in rows):
+        some = [row for row in rows if (row["arm"], row["learning_rate"]) == (arm, rate)]
+        learned = [
+            printed([mean(row, "learning", metric, without=without) for row in some]) for metric in METRICS.values()
+        ]
+        kept = printed([mean(row, "retention", "correct_frac") for row in some])
+        drifts = [
+            s["after"]["value"]
+            for row in some
+            for s in row["scores"]
+            if s["task"] == "drift/own_samples" and s["metric"] == "kl_nats"
+        ]
+        print(f"| {arm} | {rate:g} | {' | '.join(learned)} | {kept} | {np.mean(drifts):.2f} |")
+
+
+def areas(rows: Sequence[Row], without: str) -> None:
+    """Hypervolume of every arm under each metric, reference (0, 0)."""
+    print(f"\n| arm | {' | '.join(METRICS)} |\n|---|---|---|---|")
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        shown = []
+        for metric in METRICS.values():
+            seeds = sorted({row["seed"] for row in rows if row["arm"] == arm})
+            found = []
+            for seed in seeds:
+                cells = [row for row in rows if (row["arm"], row["seed"]) == (arm, seed)]
+                sides = [(row, "after") for row in cells] + [(cells[0], "before")]
+                found.append(
+                    hypervolume(
+                        [
+                            (
+                                mean(row, "learning", metric, side=side, without=without),
+                                mean(row, "retention", "correct_frac", side=side),
+                            )
+                            for row, side in sides
+                        ]
+                    )
+                )
+            shown.append(printed(found))
+        print(f"| {arm} | {' | '.join(shown)} |")
+
+
+def changes(study: Path, suite: Path) -> None:
+    """What became of every kind of change, over dev and test items and all seeds."""
+    lines = [json.loads(line) for line in suite.read_text(encoding="utf-8").splitlines()[1:]]
+    kinds = {line["id"]: _kind(line["prompt"]) for line in lines if line["skill"] == CHANGED}
+    names = list(dict.fromkeys(kinds.values()))
+    print(f"\n| arm | lr | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
+    found: dict[tuple[str, float], dict[str, list[bool]]] = {}
+    for row in read_rows(study):
+        folder = next(study.glob(f"cells/{_folder(row['arm'])}-lr{row['learning_rate']:g}-seed{row['seed']}"), None)
+        if folder is None:
+            continue
+        for answer in json.loads((folder / "scores.json").read_text(encoding="utf-8"))["answers"]:
+            if kind := kinds.get(answer["id"]):
+                of = found.setdefault((row["arm"], row["learning_rate"]), {name: [] for name in names})
+                of[kind].append(answer["after_correct"])
+    for (arm, rate), of in found.items():
+        print(f"| {arm} | {rate:g} | {' | '.join(f'{100 * np.mean(of[name]):.0f}' for name in names)} |")
+
+
+def _kind(prompt: str) -> str:
+    return next(name for word, name in RELATIONS.items() if word in prompt.lower())
+
+
+def _folder(arm: str) -> str:
+    from afterword.comparison.settings import arm_folder
+
+    return arm_folder(arm)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--suite", type=Path, help="also the changes one by one")
+    asked = parser.parse_args()
+    rows = [row for row in read_rows(asked.study) if row["status"] == "complete"]
+    for title, without in (("All that was taught", ""), ("Only what is new, without the changes", CHANGED)):
+        print(f"\n{title}")
+        points(rows, without)
+        areas(rows, without)
+    if asked.suite:
+        changes(asked.study, asked.suite)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Dialogues that can be aligned on: read as token ids in both forms, and what is left out counted with its reason.
+
+The one rule: a dialogue is trained whole or not at all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from afterword.alignment.templates import Tokens, chat_tokens, plain_tokens
+from afterword.corpus import Dialogue, Kind
+from afterword.types import Document, Skipped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A dialogue that may be selected."""
+
+    id: str
+    source: str
+    kind: Kind
+    dialogue: Dialogue
+    plain: Tokens
+    """Without a template, as stage 1 reads it."""
+    chat: Tokens
+    """As SFT trains it; of a pair the chosen response."""
+
+
+def usable_samples(
+    documents: Iterable[Document], kind: Kind, tokenizer: Any, template: str, *, max_length: int
+) -> tuple[list[Sample], list[Skipped]]:
+    """The documents' dialogues that fit `max_length` tokens in every form, in their order; and the others.
+
+    Left out are also those whose response shares a token with the prompt (`joined`): a model that is asked with the
+    prompt never sees what would be trained.
+    """
+    samples, left_out = list[Sample](), list[Skipped]()
+    for document in documents:
+        assert document.dialogue is not None, "the corpus was read as instructions or preferences"
+        dialogue = Dialogue.from_json(document.dialogue)
+        plain, forms = plain_tokens(tokenizer, dialogue), _chat_forms(tokenizer, template, dialogue)
+        longest = max(len(form.ids) for form in (plain, *forms))
+        if longest > max_length:
+            left_out.append(Skipped(document.source, document.id, "too_long", f"{longest} tokens"))
+        elif any(form.joined for form in forms):
+            left_out.append(Skipped(document.source, document.id, "joined", "response shares a token with the prompt"))
+        else:
+            samples.append(Sample(document.id, document.source, kind, dialogue, plain, forms[0]))
+    return samples, left_out
+
+
+def _chat_forms(tokenizer: Any, template: str, dialogue: Dialogue) -> list[Tokens]:
+    responses = [dialogue.response] if dialogue.rejected is None else [dialogue.response, dialogue.rejected]
+    return [chat_tokens(tokenizer, template, dialogue.prompt, response) for response in responses]

@@ -1,0 +1,163 @@
+"""What SFT and DPO share: trl's arguments, checkpoints that count, and a stop before a step that is not finite.
+
+The one rule: a stage starts from a saved model and ends in one, and a stage that was stopped goes on from its last
+whole checkpoint.
+"""
+
+import contextlib
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import PrinterCallback, TrainerCallback
+
+from afterword import models
+from afterword.alignment.settings import AlignSettings, Stage
+from afterword.errors import ConfigError, TrainingError
+from afterword.models.manifest import write_manifest
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did."""
+
+    samples: int
+    steps: int
+    seconds: float
+    """Of the call that finished it."""
+    resumed_from: int | None
+    """Step of the checkpoint that was resumed from."""
+    losses: Mapping[int, float]
+    """Mean loss of the samples of a step, by step, in nats: a token's for SFT, a pair's for DPO."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As align.json keeps it."""
+        return asdict(self)
+
+
+def refuse_machine() -> None:
+    """ConfigError where trl is not installed, or where more than one process or GPU would take part."""
+    if importlib.util.find_spec("trl") is None:
+        raise ConfigError("align: needs trl, which is not installed. Install it: pip install 'afterword[align]'.")
+    processes, gpus = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
+    if processes > 1 or gpus > 1:
+        problem = f"runs in one process on one GPU, and there are {processes} processes and {gpus} GPUs"
+        raise ConfigError(f"align: {problem}. Start it without a launcher, with CUDA_VISIBLE_DEVICES=0.")
+
+
+def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder: Path) -> dict[str, Any]:
+    """Arguments of trl's configuration that both stages have. Every sample is trained whole: no `max_length`."""
+    own, parts = settings.stage(stage), settings.gradient_accumulation_steps
+    # A batch that is not full still has to be cut into as many parts.
+    batch = min(own["batch_size"], -(-samples // parts) * parts)
+    return {
+        "output_dir": str(folder),
+        "learning_rate": own["learning_rate"],
+        "num_train_epochs": own["epochs"],
+        "per_device_train_batch_size": batch // parts,
+        "gradient_accumulation_steps": parts,
+        # Said also where it is off: trl's own default is on.
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": settings.warmup_steps,
+        "max_length": None,
+        "bf16": resolved_precision(settings) == "bf16_mixed",
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "seed": settings.seed,
+        "save_steps": settings.save_steps,
+        # The one before the last is kept until the last has its manifest.
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def resolved_precision(settings: AlignSettings) -> str:
+    """`auto` decided for this machine."""
+    usable = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return settings.precision if settings.precision != "auto" else "bf16_mixed" if usable else "float32"
+
+
+def trainable(model: Any, settings: AlignSettings) -> Any:
+    """The model with what is trained of it: its adapter, a fresh one where LoRA is asked for, else every weight."""
+    if hasattr(model, "peft_config"):
+        models.refuse_unsafe_adapters(model)
+        # Loaded adapters are frozen.
+        model.set_adapter("default")
+        return model
+    return models.with_lora(model, models.LoraSettings(), settings.seed) if settings.use_peft else model
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """trl reports every trainer that is made to the hub; not those made in here."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+def train_stage(trainer: Any, stage: Stage, samples: Sequence[Any], console: Console) -> StageResult:
+    """Train to the end, from the last whole checkpoint of the trainer's folder where there is one."""
+    checkpoint = _last_checkpoint(Path(trainer.args.output_dir))
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Watch(stage, console))
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    losses = {int(row["step"]): float(row["loss"]) for row in trainer.state.log_history if "loss" in row}
+    resumed_from = _step(checkpoint) if checkpoint else None
+    return StageResult(len(samples), trainer.state.global_step, time.monotonic() - began, resumed_from, losses)
+
+
+def summary(stage: Stage, result: StageResult) -> str:
+    """A line about a stage that is done: its losses are means of the first and the last tenth of its steps."""
+    losses, tenth = list(result.losses.values()), max(1, len(result.losses) // 10)
+    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+    return f"{stage}: {result.steps:,} steps in {result.seconds:.0f} s, loss {first:.4g} → {last:.4g} nats"
+
+
+class _Watch(TrainerCallback):
+    """Writes manifests of checkpoints, stops before a step whose gradient is not finite, and says how it goes."""
+
+    def __init__(self, stage: Stage, console: Console):
+        self.stage, self.console, self.last_line = stage, console, time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint counts once it has its manifest."""
+        write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """TrainingError where the loss, and with it the gradient, is not finite."""
+        if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
+            place = f"{self.stage}: the gradient of step {state.global_step + 1} is not finite, and was not applied"
+            raise TrainingError(f"{place}. Lower {self.stage}_learning_rate, or use precision: float32.")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """A line now and then."""
+        if "loss" in (logs or {}) and time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            place = f"{self.stage}: step {state.global_step}/{state.max_steps}"
+            self.console.print(f"{place} · loss {logs['loss']:.4g} nats", highlight=False, soft_wrap=True)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and models.is_complete(path)]
+    return max(found, key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))

@@ -1,0 +1,50 @@
+"""Rows on their way to documents: each with its place, where it comes from, and why it cannot be used."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from afterword.types import Document
+
+
+class BadRowError(ValueError):
+    """A row that cannot be used. It stops the run, or is counted; a reader raises it of a whole file."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+Rows = Iterator[tuple[str, Any]]
+"""Each with its place (`line 3`, `row 2`, empty where it is a whole file); an object, a Document, the text
+itself, or the BadRowError that is there instead."""
+
+
+class Origin(NamedTuple):
+    """Where rows come from, as errors, ids and counts name it."""
+
+    shown: str
+    """For messages: the path as it is opened, or the data-set id."""
+    name: str
+    """For ids: the path relative to the given folder, or the file name."""
+    source: str
+    """The source as given, under which its documents are counted."""
+
+
+Record = tuple[Document | BadRowError, str, str]
+"""A document, or why there is none; the file or data set it was in, as shown; and where in it."""
+
+
+def numbered(rows: Iterable[Any]) -> Rows:
+    """Rows that are in no lines count from 0, as an index."""
+    return ((f"row {number}", row) for number, row in enumerate(rows))
+
+
+def problem_of(text: str) -> BadRowError | None:
+    """Why a text cannot be used, if it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a}, its line {line})."
+        return BadRowError("undecodable", f"{problem} Convert a file that is not UTF-8: iconv -f WINDOWS-1252 -t UTF-8")
+    return None if text.strip() else BadRowError("empty", "nothing but whitespace")

@@ -1,0 +1,105 @@
+"""Weights between a model and its adapted self: θ0 + λ(θ − θ0), the weight repair of METHODS §4.
+
+The one rule: no weight is passed over in silence. Each is interpolated, scaled, or shown to be the base's own.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afterword.errors import CheckpointError, ConfigError
+from afterword.models.backbone import causal_lm
+from afterword.models.lora import refuse_unsafe_adapters
+
+_SCALED = ("lora_B", "lora_embedding_B")
+_LINEAR = (*_SCALED, "lora_A", "lora_embedding_A")
+"""The parts of an adapter whose update is B·A, so that λ·B gives λ·B·A."""
+_WHOLE = "modules_to_save"
+_COMPUTED_WITH = ("hidden_act", "num_attention_heads", "num_key_value_heads", "rope_parameters")
+"""What of a configuration decides on what weights of the same shapes mean."""
+
+
+def blended(base: Any, adapted: Any, share: float) -> Any:
+    """A copy of `adapted` with the weights θ0 + λ(θ − θ0), λ being `share`: 0 is the base, 1 the adapted model.
+
+    WiSE-FT (arXiv:2109.01903) and LM-Cocktail (arXiv:2311.13534). Computed in float32, left in the precision of
+    `adapted`; tied weights stay tied, buffers are those of `adapted`. An adapter stays one: λ scales its update, and
+    its `modules_to_save` are interpolated. Errors as of `refuse_unlike`.
+    """
+    refuse_unlike(base, adapted)
+    blend = copy.deepcopy(adapted)
+    start = dict(base.named_parameters())
+    if hasattr(blend, "peft_config"):
+        # A module trained whole has the one that it replaced beside it.
+        every = dict(blend.named_parameters(remove_duplicate=False))
+        saved = [name for name in every if f".{_WHOLE}." in name]
+        start = {name: every[_replaced(name)] for name in saved}
+    with torch.no_grad():
+        for name, weight in blend.named_parameters():
+            if name in start:
+                weight.copy_(torch.lerp(start[name].float(), weight.float(), share))
+            elif _is_any(_SCALED, name):
+                weight.copy_(share * weight.float())
+    return blend
+
+
+def refuse_unlike(base: Any, adapted: Any) -> None:
+    """Raise where there is nothing between two models.
+
+    CheckpointError, naming the first difference, where they are not of one architecture and shape, or an adapter is
+    not of this base; ConfigError for an adapter whose update is not linear in λ, as DoRA's.
+    """
+    is_adapter = hasattr(adapted, "peft_config")
+    if is_adapter:
+        _refuse_other_than_lora(adapted)
+    own, theirs = dict(base.named_parameters()), dict(causal_lm(adapted).named_parameters())
+    if is_adapter:
+        theirs = {_in_base(name): v for name, v in theirs.items() if not _is_any((*_LINEAR, _WHOLE), name)}
+    different = _other_architecture(base, causal_lm(adapted)) or _other_shape(own, theirs)
+    if is_adapter and not different:
+        changed = (name for name in own if not torch.equal(own[name].float(), theirs[name].float()))
+        different = next((f"{name} of the base is not the {name} below the adapter" for name in changed), None)
+    if different:
+        problem = f"adapted: nothing is between it and the base, because {different}"
+        raise CheckpointError(f"{problem}. Give the base that it was adapted from.")
+
+
+def _refuse_other_than_lora(adapted: Any) -> None:
+    kinds = {config.peft_type.value for config in adapted.peft_config.values()} - {"LORA"}
+    parts = {part for name, _ in adapted.named_parameters() for part in name.split(".")}
+    others = {part for part in parts - {*_LINEAR} if part.startswith(("lora_", "trainable_tokens"))}
+    if kinds or others:
+        problem = f"adapted: an adapter with {min(kinds | others)} does not grow in proportion to λ"
+        raise ConfigError(f"{problem}. Merge it (afterword adapt --merge-adapter), and give the merged model.")
+    refuse_unsafe_adapters(adapted)
+
+
+def _other_architecture(base: Any, adapted: Any) -> str | None:
+    if type(base) is not type(adapted):
+        return f"the base is a {type(base).__name__} and it is a {type(adapted).__name__}"
+    configs = [model.config.get_text_config() for model in (base, adapted)]
+    sides = {name: [getattr(config, name, None) for config in configs] for name in _COMPUTED_WITH}
+    return next((f"{name} is {a!r} in the base and {b!r} in it" for name, (a, b) in sides.items() if a != b), None)
+
+
+def _other_shape(base: Mapping[str, Tensor], adapted: Mapping[str, Tensor]) -> str | None:
+    shapes = [{name: list(weight.shape) for name, weight in weights.items()} for weights in (base, adapted)]
+    sides = {name: [side.get(name, "missing") for side in shapes] for name in (*base, *adapted)}
+    return next((f"{name} is {a} in the base and {b} in it" for name, (a, b) in sides.items() if a != b), None)
+
+
+def _is_any(parts: tuple[str, ...], name: str) -> bool:
+    return bool({*parts} & {*name.split(".")})
+
+
+def _in_base(name: str) -> str:
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
+
+
+def _replaced(name: str) -> str:
+    """The name of the weight that a module trained whole has replaced: the adapter's own name falls out."""
+    before, _, after = name.partition(f".{_WHOLE}.")
+    return f"{before}.original_module.{after.partition('.')[2]}"

@@ -1,0 +1,98 @@
+"""The parts of what a run reads: its documents, and its sources of general text, each as windows."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from afterword.corpus import Corpus, Dialogue, read_corpus
+from afterword.errors import ConfigError
+from afterword.training.mixture import Share
+from afterword.training.processes import main_process_first
+from afterword.types import Document
+from afterword.views import Prepared, Reading, SpecialTokens, ViewBuilder, WholeDocument, prepare, special_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralText:
+    """A source of general text: what it is, and how much of it an epoch reads."""
+
+    documents: Any
+    """A corpus, or what `read_corpus` takes."""
+    share: Share
+    chat: bool = False
+    """Render conversations by the model's chat template, instead of as plain text."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Windows of the documents, or of one source of general text."""
+
+    name: str
+    windows: Prepared
+    special: SpecialTokens
+    share: Share | None = None
+    """None: the documents."""
+
+    def report(self) -> dict[str, Any]:
+        """Name, what was asked for, and what there is."""
+        asked = asdict(self.share) if self.share else {}
+        return {"source": self.name, "asked": asked, "windows": len(self.windows), "skipped": self.skipped()}
+
+    def skipped(self) -> dict[str, int]:
+        """Windows that are not read, by reason."""
+        return dict(self.windows.counts.skipped_windows)
+
+
+def as_windows(
+    documents: Any,
+    work: Path,
+    view: ViewBuilder,
+    tokenizer: Any,
+    reading: Reading,
+    special: SpecialTokens | None = None,
+    **options: Any,
+) -> Prepared:
+    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
+    if isinstance(documents, Prepared):
+        return documents
+    around = special or special_tokens(tokenizer, view.bos, view.join)
+    how = replace(reading, join=view.join, anchored=view.anchored)
+
+    def read() -> Prepared:
+        """Read on the main process first; the others find the files."""
+        corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
+        return prepare(corpus, tokenizer, around, how, view, work / "windows.arrow", **options)
+
+    return main_process_first(read)
+
+
+def general_parts(
+    mixture: Mapping[str, GeneralText], work: Path, view: ViewBuilder, tokenizer: Any, reading: Reading
+) -> Iterator[Part]:
+    """The windows of every source of general text, read whole."""
+    whole = WholeDocument(bos=view.bos, join=view.join)
+    for number, (name, text) in enumerate(mixture.items()):
+        special = special_tokens(tokenizer, view.bos, view.join)
+        options: dict[str, Any] = {}
+        if text.chat:
+            # The template has its own BOS and its own end of a turn.
+            special, options = SpecialTokens((), None), {"render": _by_template(tokenizer, name)}
+        place = work / f"general-{number}"
+        windows = as_windows(text.documents, place, whole, tokenizer, reading, special, **options)
+        yield Part(name, windows, special, text.share)
+
+
+def _by_template(tokenizer: Any, name: str) -> Any:
+    if not tokenizer.chat_template:
+        problem = f"mixture.{name}.format: 'chat' needs a model with a chat template, and this tokenizer has none"
+        raise ConfigError(f"{problem}. Use 'plain', or save the tokenizer with a template.")
+
+    def render(document: Document) -> Document:
+        """The conversation as the model reads it; a document that is none is a single turn of the model."""
+        if document.dialogue is None:
+            raise ConfigError(f"mixture.{name}.format: 'chat' needs instructions or preferences, not documents.")
+        messages = list(Dialogue.from_json(document.dialogue).messages)
+        return replace(document, text=tokenizer.apply_chat_template(messages, tokenize=False))
+
+    return render

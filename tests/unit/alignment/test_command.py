@@ -1,0 +1,108 @@
+"""`afterword align` as a person types it, and the page that it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afterword.cli import main
+from afterword.errors import CheckpointError
+from afterword.report.alignment import selection_figure, write_alignment
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: str) -> Any:
+        """Exit code, and what was printed."""
+        monkeypatch.setattr(sys, "argv", ["afterword", "align", *words])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+BOTH = ("--instructions", "i.jsonl", "--preferences", "p.jsonl", "-o", "out", "--chat-template", "plain")
+FEW = ("--instruction-count", "6", "--preference_count", "4", "--sft-batch-size", "3", "--quotas", "i.jsonl=0.5")
+
+
+def test_from_the_command_line_to_the_page(place: Path, typed: Any):
+    code, out, err = typed("model", *BOTH, *FEW, "--selection", "format_score")
+    assert (code, out) == (0, "out holds the aligned model. Wrote align.html. Next: afterword evaluate out\n")
+    assert "instructions: 3 of 12 selected by format_score; left out: 1 too_long, 1 duplicate" in err
+    assert "dpo: 1 steps" in err
+    page = (place / "out/align.html").read_text(encoding="utf-8")
+    assert "afterword align model --instructions i.jsonl" in page
+    assert not re.findall(r'(?:src|href)="(?!#)', page)
+    code, out, _ = typed("model", *BOTH, *FEW, "--selection", "format_score")
+    assert (code, "out was complete; nothing was trained" in out) == (0, True)
+    assert (place / "out/align.html").read_text(encoding="utf-8") == page
+
+
+def test_settings_from_a_file_and_what_is_wrong_at_once(place: Path, typed: Any):
+    (place / "a.yaml").write_text("selection: best\nsft-batch-size: 0\n", encoding="utf-8")
+    code, _, err = typed("model", "--config", "a.yaml", "--dpo-beta", "x")
+    assert code == 2
+    for name in ("selection", "sft_batch_size", "dpo_beta", "output_dir", "instructions"):
+        assert f"- {name}: " in err
+    assert not (place / "out").exists()
+
+
+def rows() -> list[dict[str, Any]]:
+    """Losses 0 … 9 of two kinds; the four lowest are selected. One of either kind was left out."""
+    scored = [
+        {"id": str(i), "source": "a", "kind": kind, "selected": i < 4, "templated_nll_nats": float(i)}
+        for kind in ("instructions", "preferences")
+        for i in range(10)
+    ]
+    out = {"id": "x", "source": "b", "kind": "preferences", "selected": False, "left_out": "too_long"}
+    return [*scored, out]
+
+
+def test_the_figure_shows_all_and_the_selected():
+    figure = selection_figure(rows(), "perplexity")
+    said = "median 4.500 of all 10, 1.500 of the 4 selected."
+    assert figure["description"] == f"instructions: {said} preferences: {said}"
+    assert figure["svg"].startswith("<svg viewBox")
+    assert "var(--accent)" in figure["svg"]
+    # The same bytes for the same rows.
+    assert selection_figure(rows(), "perplexity") == figure
+
+
+def test_the_page_counts_by_source_and_escapes_what_people_named(tmp_path: Path):
+    stage = {"samples": 4, "steps": 2, "seconds": 3.0, "losses": {"1": 2.0, "2": 1.5}}
+    state = {"settings": {"model_name_or_path": "<b>m</b>", "selection": "perplexity"}, "chat_template": "plain"}
+    state |= {"stages": {"sft": stage}, "command": "afterword align --trainer hub_token=secret"}
+    (tmp_path / "align.json").write_text(json.dumps(state), encoding="utf-8")
+    (tmp_path / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+    page = write_alignment(tmp_path).read_text(encoding="utf-8")
+    assert "&lt;b&gt;m&lt;/b&gt;" in page
+    assert "secret" not in page
+    cells = [
+        re.sub("<[^>]*>", " ", line).split() for line in page.splitlines() if line.startswith('<tr><th scope="row"')
+    ]
+    assert cells[:3] == [
+        ["a", "instructions", "4", "10", "0"],
+        ["a", "preferences", "4", "10", "0"],
+        ["b", "preferences", "0", "0", "1"],
+    ]
+    assert cells[3][:3] == ["SFT", "4", "2"]
+    assert "2.000 nats" in page
+
+
+def test_a_folder_without_an_alignment_is_told(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"align.json: cannot be read"):
+        write_alignment(tmp_path)
+    (tmp_path / "align.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "selection.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"broken .KeyError"):
+        write_alignment(tmp_path)
