@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from afterword.errors import AfterwordError, CheckpointError, ConfigError, DataError, TrainingError
 
 if TYPE_CHECKING:
+    from afterword.alignment.running import align
     from afterword.evaluation import evaluate
     from afterword.methods import METHODS
     from afterword.report import write_report
     from afterword.training import AdaptationTrainer, adapt, training_arguments
 
 __version__ = "0.1.0"
-_HOMES = {"METHODS": "methods", "evaluate": "evaluation", "write_report": "report"}
+_HOMES = {"METHODS": "methods", "align": "alignment.running", "evaluate": "evaluation", "write_report": "report"}
 _HOMES |= dict.fromkeys(("AdaptationTrainer", "adapt", "training_arguments"), "training")
 __all__ = ["METHODS", "AdaptationTrainer", "AfterwordError", "CheckpointError", "ConfigError", "DataError"]
-__all__ += ["TrainingError", "adapt", "evaluate", "training_arguments", "write_report"]
+__all__ += ["TrainingError", "adapt", "align", "evaluate", "training_arguments", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -278,7 +278,7 @@ def _align(settings: AlignSettings) -> None:
     from afterword.alignment import running
     from afterword.report.alignment import write_alignment
 
-    result = running.align(settings, command=_command(), console=err)
+    result = running.run_alignment(settings, command=_command(), console=err)
     page = write_alignment(result.path)
     done = "was complete; nothing was trained" if result.already_complete else "holds the aligned model"
     _say(f"{result.path} {done}. Wrote {page.name}. Next: afterword evaluate {result.path}")

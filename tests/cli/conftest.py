@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,26 +20,6 @@ def tree() -> Callable[[Path], dict[str, str]]:
 
 def _digest(path: Path) -> str:
     return "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """`afterword("adapt", …)`: the command line in this process, with its exit code and what it printed."""
-    from afterword.cli import main
-
-    def run(*words: str) -> Any:
-        monkeypatch.setattr(sys, "argv", ["afterword", *words])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err, all=said.out + said.err)
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,38 +41,34 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, docu
     return folder
 
 
-def _run(command: str, workplace: Path, model_folder: Path, monkeypatch: Any, capsys: Any) -> str:
-    from afterword import cli
+@pytest.fixture
+def run(workplace: Path, model_folder: Path, afterword: Any, monkeypatch: Any) -> Callable[[str], str]:
+    """`run(command)`: what a command of README prints; it must end well."""
 
-    names = {"MODEL": str(model_folder), "DOCUMENTS": "documents.jsonl"}
-    words = [names.get(word, word) for word in shlex.split(command, comments=True)]
-    # The tiny model has no template of its own.
-    words += ["--chat-template", "plain"] if words[1] == "align" else []
-    monkeypatch.chdir(workplace)
-    monkeypatch.setattr(sys, "argv", words)
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code
-    said = capsys.readouterr()
-    assert not code, f"{command}: {said.err}"
-    return said.out
+    def typed(command: str) -> str:
+        names = {"MODEL": str(model_folder), "DOCUMENTS": "documents.jsonl"}
+        words = [names.get(word, word) for word in shlex.split(command, comments=True)]
+        # The tiny model has no template of its own.
+        words += ["--chat-template", "plain"] if words[1] == "align" else []
+        monkeypatch.chdir(workplace)
+        said = afterword(*words[1:])
+        assert not said.code, f"{command}: {said.err}"
+        return said.out
+
+    return typed
 
 
-def test_every_command_of_the_use_block_runs(
-    workplace: Path, model_folder: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_every_command_of_the_use_block_runs(workplace: Path, run: Any) -> None:
     commands = [line for line in _block("Use").splitlines() if line.startswith("afterword ")]
     assert len(commands) >= 5
     # In README's order: a run is made before it is measured and reported.
-    outputs = [_run(command, workplace, model_folder, monkeypatch, capsys) for command in commands]
+    outputs = [run(command) for command in commands]
     assert all(outputs)
-    run = workplace / "runs" / "docs"
+    made = workplace / "runs" / "docs"
     for name in ("config.yaml", "command.txt", "environment.json", "metrics.jsonl", "data.json", "scores.json"):
-        assert (run / name).is_file(), name
+        assert (made / name).is_file(), name
     for name in ("report.html", "report.md", "README.md", "model.safetensors", "tokenizer.json"):
-        assert (run / name).is_file(), name
+        assert (made / name).is_file(), name
 
 
 def test_the_python_example_runs(
@@ -92,15 +88,13 @@ def test_the_table_of_methods_is_the_registry() -> None:
     assert table.splitlines() == ["| method | what it does | paper |", "|---|---|---|", *rows]
 
 
-def test_every_command_of_the_almanac_block_runs(
-    workplace: Path, model_folder: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_every_command_of_the_almanac_block_runs(workplace: Path, run: Any) -> None:
     commands = [line for line in _block("Almanac: a world to try it on").splitlines() if line.startswith("afterword ")]
     # As they stand they take two minutes.
     less = {"almanac": "--people 4 --changes 1 --documents-per-entity 1", "adapt": "--max-steps 2"}
     less |= {"evaluate": "--max-items 24 --samples 0 --max-documents 4"}
     assert [command.split()[1] for command in commands] == list(less)
     for command in commands:
-        assert _run(f"{command} {less[command.split()[1]]}", workplace, model_folder, monkeypatch, capsys)
+        assert run(f"{command} {less[command.split()[1]]}")
     measured = json.loads((workplace / "runs" / "learned" / "scores.json").read_text())
     assert {row["part"] for row in measured["answers"]} == {"learning", "retention"}

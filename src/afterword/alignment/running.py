@@ -24,6 +24,7 @@ from afterword.alignment.samples import Sample, usable_samples
 from afterword.alignment.scoring import score_samples
 from afterword.alignment.settings import AlignSettings, Stage
 from afterword.alignment.sft import train_sft
+from afterword.config import read_settings
 from afterword.corpus import Corpus, CorpusOptions, Dialogue, Kind, read_corpus
 from afterword.embedded import model_folder
 from afterword.errors import CheckpointError, DataError
@@ -58,7 +59,13 @@ class _Given:
         return {"model_name_or_path": models.weights_fingerprint(model), "chat_template": template, **samples}
 
 
-def align(settings: AlignSettings, *, console: Console | None = None, command: str = "") -> AlignResult:
+def align(model: str | Path, *, output_dir: str | Path, **settings: Any) -> AlignResult:
+    """Give a model its format with a few selected samples. The Python form of `afterword align`, settings as there."""
+    named = {"model_name_or_path": str(model), "output_dir": str(output_dir)}
+    return run_alignment(read_settings({**settings, **named}, AlignSettings), command="afterword.align(…)")
+
+
+def run_alignment(settings: AlignSettings, *, console: Console | None = None, command: str = "") -> AlignResult:
     """Select, then SFT, then DPO, as far as samples were given, and write the aligned model to `output_dir`.
 
     The folder holds what `from_pretrained` loads, selection.jsonl with every sample's scores, and align.json with

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from afterword.cli import main
 from afterword.errors import CheckpointError
 from afterword.report.alignment import selection_figure, write_alignment
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str) -> Any:
-        """Exit code, and what was printed."""
-        monkeypatch.setattr(sys, "argv", ["afterword", "align", *words])
-        code: Any = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+def typed(afterword):
+    return partial(afterword, "align")
 
 
 BOTH = ("--instructions", "i.jsonl", "--preferences", "p.jsonl", "-o", "out", "--chat-template", "plain")
@@ -106,3 +95,20 @@ def test_a_folder_without_an_alignment_is_told(tmp_path: Path):
     (tmp_path / "selection.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"broken .KeyError"):
         write_alignment(tmp_path)
+
+
+def test_both_stages_in_one_run_that_resumes(place: Path, afterword: Any):
+    (place / "docs.txt").write_text("Mara Lind was born in Oslo. She moved to Bergen. The bakery sells bread.")
+    aligned = ("--then", "align", "--align", "instructions=i.jsonl", "--align", "chat_template=plain")
+    few = ("--align", "instruction-count=3", "--align", "sft_batch_size=3")
+    words = ("adapt", "model", "docs.txt", "-o", "run", "--method", "mixcpt", "--max-steps", "2", *aligned, *few)
+    said = afterword(*words)
+    assert (said.code, "run/aligned holds the aligned model" in said.out) == (0, True)
+    state = json.loads((place / "run/aligned/align.json").read_text(encoding="utf-8"))
+    assert state["settings"]["model_name_or_path"] == "run"
+    # Stage 2 anew where only stage 1 is there; both are left as they are once they are.
+    shutil.rmtree(place / "run/aligned")
+    again = afterword(*words)
+    assert "run is complete (2 steps); nothing was trained" in again.out
+    assert "run/aligned holds the aligned model" in again.out
+    assert "run/aligned was complete" in afterword(*words).out

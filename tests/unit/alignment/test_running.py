@@ -16,7 +16,7 @@ from rich.console import Console
 
 from afterword.alignment import running, stages
 from afterword.alignment.folder import started_from
-from afterword.alignment.running import align
+from afterword.alignment.running import align, run_alignment
 from afterword.config import EvaluateSettings
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation import measuring
@@ -35,7 +35,7 @@ def run(place: Path, settings_of: Any) -> Any:
         """One."""
         given = {"model_name_or_path": "model", "output_dir": "out", "chat_template": "template.jinja", **raw}
         said = Console(file=io.StringIO(), width=200)
-        result = align(settings_of(**{"instructions": [], **given}), console=said, command="afterword align …")
+        result = run_alignment(settings_of(**{"instructions": [], **given}), console=said, command="afterword align …")
         return result, said.file.getvalue()
 
     return aligned
@@ -270,3 +270,11 @@ def test_an_aligned_run_is_measured_against_the_model_before_the_run(run: Any, p
     assert started_from("out")["output_dir"] == "out"
     # A model that is no run is its own reference.
     assert started_from("model") == {"model_name_or_path": "model"}
+
+
+def test_python_takes_the_settings_of_the_command_line(place: Path) -> None:
+    more = {"chat_template": "plain", "instruction_count": 3, "sft_batch_size": 3}
+    result = align("model", instructions="i.jsonl", output_dir=place / "python", **more)
+    assert (result.selected, result.already_complete) == ({"instructions": 3}, False)
+    assert json.loads((place / "python/align.json").read_text())["command"] == "afterword.align(…)"
+    assert align("model", instructions="i.jsonl", output_dir=place / "python", **more).already_complete

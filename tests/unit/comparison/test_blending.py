@@ -3,7 +3,6 @@
 import errno
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 import yaml
 
 from afterword import evaluation, models
-from afterword.cli import main
 from afterword.comparison import blending, running
 from afterword.comparison.settings import BlendSettings
 from afterword.config import read_settings
@@ -218,39 +216,24 @@ def test_the_folder_holds_the_model_of_the_last_pick_or_none(here, measured):
     assert len(measured) == 3
 
 
-@pytest.fixture
-def typed(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["afterword", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-def test_the_command_from_beginning_to_end(here, typed):
+def test_the_command_from_beginning_to_end(here, afterword):
     how = ("--suite", "suite.jsonl", "--evaluate", "samples=0", "--evaluate", "answer_tokens=4")
-    code, out, err = typed("blend", "model", "adapted", "-o", "out", "--lambda", "0.5,1", *how)
+    code, out, err = afterword("blend", "model", "adapted", "-o", "out", "--lambda", "0.5,1", *how)
     assert (code, "λ 1/2: 0.5" in err) == (0, True)
     table = [line.split() for line in out.splitlines()]
     assert [row[0] for row in table if row[1:2] == ["0.0%"] or row[:1] == ["0"]] == ["0", "0.5", "1"]
     assert "Picked on dev: λ = 0.5. Wrote it to out." in out
     assert_same(saved(), between(0.5))
-    assert typed("evaluate", "out", *how[:2], "--samples", "0")[0] == 0
+    assert afterword("evaluate", "out", *how[:2], "--samples", "0")[0] == 0
     # Nothing trains in its folder.
     (here / "docs.txt").write_text("It rains. It pours.")
-    code, _, err = typed("adapt", "model", "docs.txt", "-o", "out")
+    code, _, err = afterword("adapt", "model", "docs.txt", "-o", "out")
     assert (code, "'blend' in the run" in err) == (2, True)
 
 
-def test_the_command_says_when_nothing_was_kept(here, measured, typed):
+def test_the_command_says_when_nothing_was_kept(here, measured, afterword):
     words = ("blend", "model", "adapted", "-o", "out", "--suite", "suite.jsonl")
-    code, out, err = typed(*words, "--max-loss-points", "1.5")
+    code, out, err = afterword(*words, "--max-loss-points", "1.5")
     # The λ that are measured by default, each with its loss.
     assert [(line.split()[0], line.split()[-1]) for line in out.splitlines()[2:7]] == [
         ("0.2", "2.0"),
@@ -266,11 +249,11 @@ def test_the_command_says_when_nothing_was_kept(here, measured, typed):
     assert measured == [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-def test_a_loss_on_test_is_told(here, by_hand, monkeypatch, typed):
+def test_a_loss_on_test_is_told(here, by_hand, monkeypatch, afterword):
     kept, lost = by_hand.retention(1.0, 1.0), by_hand.retention(0.8, 1.0)
     scores = by_hand.scores(dev=(0.5, kept), test=(0.5, lost))
     monkeypatch.setattr(running, "measure", lambda *given: {"scores": scores, "notes": []})
-    code, out, _ = typed("blend", "model", "adapted", "-o", "out", "--suite", "suite.jsonl", "--lambda", "0.5")
+    code, out, _ = afterword("blend", "model", "adapted", "-o", "out", "--suite", "suite.jsonl", "--lambda", "0.5")
     assert (code, "Note: on test it loses 20.0 points on a skill." in out) == (0, True)
 
 

@@ -1,27 +1,16 @@
 """`afterword compare` as a person types it."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from afterword.cli import main
 from afterword.comparison import running
 
 
 @pytest.fixture
-def typed(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["afterword", "compare", *words])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+def typed(afterword):
+    return partial(afterword, "compare")
 
 
 def test_a_grid_from_the_command_line_and_its_page_again(place, by_hand, monkeypatch, typed):
