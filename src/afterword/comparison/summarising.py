@@ -8,6 +8,7 @@ chosen is chosen on dev, what is shown is test.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,21 @@ def read_rows(output: Path) -> list[dict[str, Any]]:
     path = output / "rows.jsonl"
     if not path.exists():
         return []
+    # A grid asks before every cell, and other processes write to the file.
+    return list(_parsed_rows(path, path.stat().st_mtime_ns, path.stat().st_size))
+
+
+@lru_cache(maxsize=1)
+def _parsed_rows(path: Path, modified_ns: int, size: int) -> tuple[dict[str, Any], ...]:
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
-            rows.append({"fingerprint": json.loads(line)["fingerprint"], **json.loads(line)})
+            row = json.loads(line)
+            rows.append({"fingerprint": row["fingerprint"], **row})
         except (ValueError, KeyError, TypeError) as error:
             problem = f"{path}: line {number} is no row of a comparison"
             raise CheckpointError(f"{problem}. Delete the line; its cell runs again.") from error
-    return rows
+    return tuple(rows)
 
 
 def summarise(output: Path) -> dict[str, Any]:
