@@ -34,6 +34,10 @@ _STAGES: tuple[tuple[Stage, Kind, Any], ...] = (("sft", "instructions", train_sf
 """In their order: what each is trained on, and how."""
 
 
+_FEW_CHANGED = 0.05
+"""Share of trained weights: a stage that changes fewer, once they are saved, is told so."""
+
+
 @dataclass(frozen=True)
 class AlignResult:
     """What an alignment left behind."""
@@ -204,13 +208,34 @@ def _train(
         target = folder.path if last else folder.path / stage
         if not models.has_result(target):
             model = stages.trainable(_load_model(source, settings), settings)
+            dtype = _final_dtype(model, settings) if last else torch.float32
+            start = _rounded(model, dtype)
             result = train(model, tokenizer, chosen[kind], settings, folder.work / stage, console)
-            state["stages"][stage] = result.to_json()
+            changed = _share_changed(start, _rounded(model, dtype))
+            state["stages"][stage] = {**result.to_json(), "changed_weights_frac": changed}
             folder.write_state(state)
-            models.save_result(model, tokenizer, target, dtype=_final_dtype(model, settings) if last else torch.float32)
+            models.save_result(model, tokenizer, target, dtype=dtype)
             shutil.rmtree(folder.work / stage, ignore_errors=True)
             console.print(stages.summary(stage, result), highlight=False, markup=False, soft_wrap=True)
+            if changed < _FEW_CHANGED:
+                few = f"{stage}: once saved in {dtype}, {100 * changed:.2g} % of the trained weights have changed"
+                remedy = (
+                    f"Most of what was learned is rounded away. Raise {stage}_learning_rate, or give a float32 model."
+                )
+                console.print(f"{few}. {remedy}", highlight=False, markup=False, soft_wrap=True)
         source = str(target)
+
+
+def _rounded(model: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The trained weights as they would be saved, copied to the CPU."""
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return {name: parameter.detach().to("cpu", dtype, copy=True) for name, parameter in trained}
+
+
+def _share_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
+    """Of all values, those that differ."""
+    changed = sum(int((after[name] != value).sum()) for name, value in before.items())
+    return changed / sum(value.numel() for value in before.values())
 
 
 def _final_dtype(model: Any, settings: AlignSettings) -> torch.dtype:

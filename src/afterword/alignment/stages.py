@@ -58,6 +58,7 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
     own, parts = settings.stage(stage), settings.gradient_accumulation_steps
     # A batch that is not full still has to be cut into as many parts.
     batch = min(own["batch_size"], -(-samples // parts) * parts)
+    steps, warmup = -(-samples // batch) * own["epochs"], settings.warmup_steps
     return {
         "output_dir": str(folder),
         "learning_rate": own["learning_rate"],
@@ -67,7 +68,8 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
         # Said also where it is off: trl's own default is on.
         "gradient_checkpointing": settings.gradient_checkpointing,
         "lr_scheduler_type": "linear",
-        "warmup_steps": settings.warmup_steps,
+        # A share is rounded down: transformers rounds up, and the only step of a short stage would be of rate 0.
+        "warmup_steps": warmup if warmup >= 1 else int(warmup * steps),
         "max_length": None,
         "bf16": resolved_precision(settings) == "bf16_mixed",
         "use_cpu": not torch.cuda.is_available(),

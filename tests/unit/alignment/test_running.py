@@ -278,3 +278,17 @@ def test_python_takes_the_settings_of_the_command_line(place: Path) -> None:
     assert (result.selected, result.already_complete) == ({"instructions": 3}, False)
     assert json.loads((place / "python/align.json").read_text())["command"] == "afterword.align(…)"
     assert align("model", instructions="i.jsonl", output_dir=place / "python", **more).already_complete
+
+
+def test_a_stage_whose_steps_are_rounded_away_says_so(place: Path, capsys: Any) -> None:
+    load_model("model", dtype=torch.bfloat16).save_pretrained(place / "half")
+    load_tokenizer("model").save_pretrained(place / "half")
+    more = {"chat_template": "plain", "preference_count": 4, "preferences": "p.jsonl", "dpo_batch_size": 1}
+    align("half", output_dir=place / "gentle", **more, dpo_learning_rate=1e-9)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "once saved in torch.bfloat16, 0 % of the trained weights have changed" in said
+    assert "Raise dpo_learning_rate" in said
+    align("half", output_dir=place / "rough", **more, dpo_learning_rate=1e-2)
+    assert "rounded away" not in capsys.readouterr().err
+    state = json.loads((place / "rough/align.json").read_text())
+    assert state["stages"]["dpo"]["changed_weights_frac"] > 0.5

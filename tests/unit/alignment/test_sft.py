@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from afterword.alignment.sft import build_sft_trainer, train_sft
-from afterword.alignment.stages import refuse_machine, summary
+from afterword.alignment.stages import refuse_machine, stage_arguments, summary
 from afterword.alignment.templates import chat_tokens
 from afterword.errors import ConfigError, TrainingError
 
@@ -106,3 +106,9 @@ def test_without_trl_or_with_several_processes_it_is_said_what_to_do(monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes"):
         refuse_machine()
+
+
+@pytest.mark.parametrize(("samples", "warmup", "steps"), [(4, 0.03, 0), (1000, 0.03, 1), (3200, 0.03, 6), (4, 2, 2)])
+def test_a_share_of_warm_up_is_rounded_down(settings_of: Any, samples: int, warmup: float, steps: int) -> None:
+    arguments = stage_arguments(settings_of(warmup_steps=warmup), "sft", samples, Path("out"))
+    assert arguments["warmup_steps"] == steps
