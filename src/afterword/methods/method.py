@@ -27,7 +27,8 @@ class Replay:
     weight: float = 1.0
     """Factor beside the loss of the documents. Each of the two is divided by its own count."""
     documents: float = 0.0
-    """Factor of the same objective on the documents, read whole; 0: not on them."""
+    """Factor of the same objective on the documents, read whole; 0: not on them. Windows that the method's own view
+    cannot train are skipped for both."""
 
 
 @dataclass(frozen=True, kw_only=True)
