@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "training": _ALL - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "__main__"},
     "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
     "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
-    "comparison": {"config", "corpus", "errors", "evaluation", "models", "training", "types", "views"},
+    "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "training", "types", "views"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from afterword.alignment.settings import AlignSettings
+from afterword.alignment.settings import AlignSettings, following
 from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
 from afterword.embedded import MODELS
@@ -97,7 +97,7 @@ def adapt(
     raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
     raw.update({name: value for name, value in given.items() if value})
     settings = read_settings(raw)
-    following = _following(settings)
+    second = following(settings)
     from afterword import training
 
     training.quiet_libraries()
@@ -107,8 +107,8 @@ def adapt(
     result = training.run_adaptation(settings, command=_command(), console=err)
     if training.is_main_process():
         _after_adapt(settings, result)
-        if following:
-            _align(following)
+        if second:
+            _align(second)
 
 
 def evaluate(
@@ -258,20 +258,6 @@ def _command() -> str:
 
 def _say(text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def _following(settings: AdaptSettings) -> AlignSettings | None:
-    """The settings of the alignment that follows a run, into `aligned/` of its folder. Checked before anything runs."""
-    if not settings.then:
-        return None
-    named = {name.replace("-", "_"): value for name, value in settings.align.items()}
-    if taken := [name for name in ("model_name_or_path", "output_dir") if name in named]:
-        raise ConfigError(f"align.{name}: decided by output_dir of the run. Leave it out here." for name in taken)
-    places = {"model_name_or_path": settings.output_dir, "output_dir": str(Path(settings.output_dir) / "aligned")}
-    try:
-        return read_settings({**named, **places}, AlignSettings)
-    except ConfigError as error:
-        raise ConfigError(f"align.{problem}" for problem in error.problems) from error
 
 
 def _align(settings: AlignSettings) -> None:

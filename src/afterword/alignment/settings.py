@@ -1,10 +1,12 @@
 """Settings of `afterword align`, checked before anything runs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
-from afterword.config import Settings, _setting
+from afterword.config import AdaptSettings, Settings, _setting, read_settings
 from afterword.corpus import Kind
+from afterword.errors import ConfigError
 
 Rule = Literal["perplexity", "format_score", "random"]
 Stage = Literal["sft", "dpo"]
@@ -79,3 +81,20 @@ class AlignSettings(Settings):
     def stage(self, stage: Stage) -> dict[str, Any]:
         """A stage's own settings, by their names without the stage."""
         return {name: getattr(self, f"{stage}_{name}") for name in ("learning_rate", "epochs", "batch_size")}
+
+
+def following(settings: AdaptSettings) -> AlignSettings | None:
+    """The alignment that follows a run where `then: align` asks for it, into `aligned/` of the run folder.
+
+    ConfigError with the run's own names of what is wrong, so that it can be said before anything is trained.
+    """
+    if not settings.then:
+        return None
+    named = {"seed": settings.seed} | {name.replace("-", "_"): value for name, value in settings.align.items()}
+    if taken := [name for name in ("model_name_or_path", "output_dir") if name in named]:
+        raise ConfigError(f"align.{name}: decided by output_dir of the run. Leave it out here." for name in taken)
+    places = {"model_name_or_path": settings.output_dir, "output_dir": str(Path(settings.output_dir) / "aligned")}
+    try:
+        return read_settings({**named, **places}, AlignSettings)
+    except ConfigError as error:
+        raise ConfigError(f"align.{problem}" for problem in error.problems) from error

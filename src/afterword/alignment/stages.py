@@ -31,6 +31,8 @@ class StageResult:
 
     samples: int
     steps: int
+    tokens: int
+    """Read in training, prompts and responses, over all passes; of pairs both sides."""
     seconds: float
     """Of the call that finished it."""
     resumed_from: int | None
@@ -121,8 +123,9 @@ def train_stage(trainer: Any, stage: Stage, samples: Sequence[Any], console: Con
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     losses = {int(row["step"]): float(row["loss"]) for row in trainer.state.log_history if "loss" in row}
-    resumed_from = _step(checkpoint) if checkpoint else None
-    return StageResult(len(samples), trainer.state.global_step, time.monotonic() - began, resumed_from, losses)
+    tokens = max((int(row["num_tokens"]) for row in trainer.state.log_history if "num_tokens" in row), default=0)
+    seconds, resumed_from = time.monotonic() - began, _step(checkpoint) if checkpoint else None
+    return StageResult(len(samples), trainer.state.global_step, tokens, seconds, resumed_from, losses)
 
 
 def summary(stage: Stage, result: StageResult) -> str:

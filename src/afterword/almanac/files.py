@@ -1,5 +1,6 @@
 """The world as files that `afterword adapt`, `evaluate` and `compare` read, and where the embedded models are."""
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.almanac.after import ARRIVALS, CHOOSING, Part, build_part, held_out_documents, write_documents
+from afterword.almanac.posttraining import conversations, draw_general, preferences
 from afterword.almanac.suite import build_suite, general_texts
 from afterword.almanac.world import Size, build_world
 from afterword.errors import ConfigError
@@ -15,12 +17,17 @@ from afterword.types import Document
 
 PER_ENTITY = 12
 """Documents about every new or changed entity."""
+_INSTRUCTIONS, _PREFERENCES = 4000, 1000
+"""Rows of general data."""
 
 
 def write_files(
     folder: Path, number: int = CHOOSING, *, per_entity: int = PER_ENTITY, arrivals: Size = ARRIVALS, changes: int = 4
 ) -> Mapping[str, int]:
-    """A part's documents, held-out wordings, facts and suite, and general text; how many lines each file has."""
+    """A part's documents, held-out wordings, facts and suite; general text, instructions and preferences.
+
+    Returns how many lines each file has. General data are the same for every part, and name nothing of the world.
+    """
     world = build_world()
     part = build_part(world, number, arrivals, changes)
     suite = build_suite(world, part)
@@ -29,6 +36,8 @@ def write_files(
         "held_out": [_row(document) for document in held_out_documents(part)],
         "facts": [asdict(fact) for fact in part.facts] + [asdict(change) for change in part.changes],
         "general": [{"text": text} for text in general_texts(world)],
+        "instructions": list(itertools.islice(conversations(world, "general", draw_general), _INSTRUCTIONS)),
+        "preferences": list(itertools.islice(preferences(world, "general", draw_general), _PREFERENCES)),
     }
     files = {f"{name}.jsonl": _lines(lines) for name, lines in rows.items()} | {"suite.jsonl": suite_lines(suite)}
     if folder.exists() and not folder.is_dir():

@@ -4,7 +4,8 @@ The one rule: only responses are trained, and everything is drawn from the train
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from afterword.almanac import closed_book, instructions
@@ -45,13 +46,45 @@ TRAINED_IN_CHAT: Mapping[str, tuple[Draw, float]] = {
 GREETINGS = (("Hello.", "Hello. What would you like to know?"), ("Thank you.", "You are welcome."))
 
 
-def conversations(world: World, seed: int) -> Iterator[dict[str, Any]]:
+GENERAL = ("reading", "instructions", "unknown", "arithmetic", "lists")
+"""Skills that can be shown without a fact of the world."""
+
+
+def draw_trained(world: World, rng: random.Random) -> Exercise:
+    """A random exercise of the training split."""
+    return _drawn(world, rng, tuple(TRAINED_IN_CHAT))
+
+
+def draw_general(world: World, rng: random.Random) -> Exercise:
+    """A random exercise of the training split in which nobody and nothing of the world is named.
+
+    It shows what the model can do and repeats none of the facts that it is later asked for.
+    """
+    while True:
+        exercise = _drawn(world, rng, GENERAL)
+        if not _names_any(world, exercise.prompt) and not _names_any(world, exercise.response):
+            return replace(exercise, wrong=tuple(text for text in exercise.wrong if not _names_any(world, text)))
+
+
+def _drawn(world: World, rng: random.Random, skills: tuple[str, ...]) -> Exercise:
+    draws, weights = zip(*(TRAINED_IN_CHAT[skill] for skill in skills), strict=True)
+    return draw_exercise(rng.choices(draws, weights)[0], world, rng, "train")
+
+
+def _names_any(world: World, text: str) -> bool:
+    folded = text.lower()
+    return any(name.lower() in folded for names in world.names.values() for name in names)
+
+
+def conversations(
+    world: World, seed: int | str, draw: Callable[[World, random.Random], Exercise] = draw_trained
+) -> Iterator[dict[str, Any]]:
     """Rows with `messages`, one exercise each, without end. One in eight has a second turn."""
     rng = random.Random(f"conversations {seed}")
     while True:
-        turns = [draw_trained(world, rng)]
+        turns = [draw(world, rng)]
         if rng.random() < 0.125:
-            turns.append(draw_trained(world, rng))
+            turns.append(draw(world, rng))
         pairs = [(turn.prompt, turn.response) for turn in turns]
         if rng.random() < 0.02:
             pairs.insert(0, rng.choice(GREETINGS))
@@ -59,21 +92,17 @@ def conversations(world: World, seed: int) -> Iterator[dict[str, Any]]:
         yield {"messages": roles}
 
 
-def preferences(world: World, seed: int) -> Iterator[dict[str, Any]]:
+def preferences(
+    world: World, seed: int | str, draw: Callable[[World, random.Random], Exercise] = draw_trained
+) -> Iterator[dict[str, Any]]:
     """Rows with `prompt`, `chosen` and `rejected`: a right response before one that is wrong or ignores the form."""
     rng = random.Random(f"preferences {seed}")
     while True:
-        exercise = draw_trained(world, rng)
+        exercise = draw(world, rng)
         if exercise.wrong:
             sides = {"chosen": exercise.response, "rejected": rng.choice(exercise.wrong)}
             answers = {side: [{"role": "assistant", "content": text}] for side, text in sides.items()}
             yield {"prompt": [{"role": "user", "content": exercise.prompt}], **answers}
-
-
-def draw_trained(world: World, rng: random.Random) -> Exercise:
-    """A random exercise of the training split."""
-    draws, weights = zip(*TRAINED_IN_CHAT.values(), strict=True)
-    return draw_exercise(rng.choices(draws, weights)[0], world, rng, "train")
 
 
 _ROLES = ("user", "assistant")

@@ -60,21 +60,49 @@ def training_flops(
 
 
 def cost_of(run: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
-    """The costs of a finished run: epochs (passes), steps, documents, tokens, FLOPs, seconds of its steps."""
+    """The costs of a finished run: epochs (passes), steps, documents, tokens, FLOPs, seconds of its steps.
+
+    Where an alignment followed, `align` holds its tokens, FLOPs and seconds; both are in the run's totals of FLOPs
+    and seconds.
+    """
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row for row in rows if "train/loss_nats" in row]
     tokens = {name: _total(steps, f"data/{name}") for name in ("student_tokens", "teacher_tokens")}
     positions = {name: _total(steps, f"data/{name}") for name in ("trained_positions", "teacher_positions")}
     peaks = [row["memory/peak_gib"] for row in steps if "memory/peak_gib" in row]
+    second = _alignment_cost(run / "aligned" / "align.json", size, frozen=frozen)
     return {
         "epochs": steps[-1]["epoch"],
         "steps": len(steps),
         "documents": _total(steps, "data/documents"),
         **tokens,
-        "flops": training_flops(size, **tokens, **positions, frozen=frozen),
-        "train_seconds": sum(map(_seconds, steps)),
+        "flops": training_flops(size, **tokens, **positions, frozen=frozen) + second.get("flops", 0.0),
+        "train_seconds": sum(map(_seconds, steps)) + second.get("seconds", 0.0),
         "peak_gib": max(peaks, default=None),
+        **({"align": second} if second else {}),
     }
+
+
+def _alignment_cost(state: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
+    """Of the alignment with this align.json, nothing without one. Its heads are at every position that it reads."""
+    if not state.is_file():
+        return {}
+    stages = json.loads(state.read_text(encoding="utf-8"))["stages"]
+    tokens = {name: stage["tokens"] for name, stage in stages.items()}
+    # DPO's reference reads what its policy reads.
+    read = {name: count if name == "dpo" else 0 for name, count in tokens.items()}
+    flops = sum(
+        training_flops(
+            size,
+            student_tokens=count,
+            teacher_tokens=read[name],
+            trained_positions=count,
+            teacher_positions=read[name],
+            frozen=frozen,
+        )
+        for name, count in tokens.items()
+    )
+    return {"tokens": tokens, "flops": flops, "seconds": sum(stage["seconds"] for stage in stages.values())}
 
 
 def _total(rows: Sequence[Mapping[str, Any]], name: str) -> int:

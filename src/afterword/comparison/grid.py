@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from afterword.alignment.settings import AlignSettings, following
 from afterword.comparison.settings import CompareSettings, GridAxes, arm_folder
 from afterword.config import AdaptSettings, read_settings
 
@@ -82,12 +83,27 @@ def cells_of(settings: CompareSettings) -> list[Cell]:
 
 def training_fingerprint(cell: Cell, model: str, documents: str) -> str:
     """SHA-256 of what the cell's weights follow from: settings with the method's own filled in, model, documents."""
-    return sha256({"settings": weights_settings(cell.settings), "model": model, "documents": documents})
+    return sha256({"settings": settings_of(cell), "model": model, "documents": documents})
 
 
 def fingerprint(training: str, contents: Contents) -> str:
     """SHA-256 of what the cell's scores follow from: its weights, the suite and how it is evaluated."""
     return sha256({"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)})
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """The settings that can change what is measured: those of the run, and those of an alignment that follows it."""
+    second = following(cell.settings)
+    return weights_settings(cell.settings) | ({"align": _aligning(second)} if second else {})
+
+
+def _aligning(settings: AlignSettings) -> dict[str, Any]:
+    """Settings of an alignment that can change its weights, samples and template by their content."""
+    fields: Any = AlignSettings.model_fields
+    content = ("instructions", "preferences", "chat_template", "skip_bad_rows")
+    names = [name for name, field in fields.items() if field.json_schema_extra["weights"] or name in content]
+    dumped = settings.model_dump(mode="json")
+    return by_content({name: dumped[name] for name in names})
 
 
 def weights_settings(settings: AdaptSettings) -> dict[str, Any]:

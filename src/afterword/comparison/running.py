@@ -20,6 +20,9 @@ import torch
 from rich.console import Console
 
 from afterword import evaluation, models
+from afterword.alignment.running import run_alignment
+from afterword.alignment.settings import following
+from afterword.alignment.stages import refuse_machine
 from afterword.comparison import costs, grid
 from afterword.comparison.claims import claimed, lock_of
 from afterword.comparison.grid import Cell, Contents
@@ -58,6 +61,8 @@ def compare(
     if process_count() > 1:
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
+    if any(following(cell.settings) for cell in grid.cells_of(settings)):
+        refuse_machine()
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
         size, planned = _plan(settings, Path(scratch))
         _write_grid(settings, planned, command)
@@ -126,13 +131,17 @@ def _ended(
     """The row of a cell that was run, complete or failed."""
     cell = plan.cell
     about = {"arm": cell.arm, "learning_rate": cell.learning_rate, "seed": cell.seed, "fingerprint": plan.fingerprint}
-    about |= {"settings": grid.weights_settings(cell.settings)}
+    about |= {"settings": grid.settings_of(cell)}
     try:
         _make_way(cell.folder, plan.training)
         run_adaptation(cell.settings, command=command, console=console)
         free_memory()
+        adapted = cell.folder
+        if second := following(cell.settings):
+            adapted = run_alignment(second, console=console, command=command).path
+            free_memory()
         started = time.perf_counter()
-        measured = measure(cell.folder, settings, command)
+        measured = measure(adapted, settings, command)
         seconds = time.perf_counter() - started
     except Interrupted:
         raise
@@ -174,7 +183,9 @@ def _make_way(folder: Path, training: str) -> None:
 
 def drop_weights(run: Path) -> None:
     """Delete the weights and checkpoints of a run folder; its settings, metrics and scores stay."""
-    for path in (path for pattern in _WEIGHTS for path in run.glob(pattern)):
+    # An alignment that followed is in a folder of the run, and its first stage in one of that.
+    folders = (run, run / "aligned", run / "aligned" / "sft")
+    for path in (path for folder in folders for pattern in _WEIGHTS for path in folder.glob(pattern)):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

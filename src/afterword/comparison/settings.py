@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, field_validator
 
+from afterword.alignment.settings import following
 from afterword.config import AdaptSettings, EvaluateSettings, Settings, _key_values, _setting, read_settings
 from afterword.errors import ConfigError
 
@@ -147,8 +148,8 @@ def _arm_problems(settings: CompareSettings) -> Iterator[str]:
             yield f"learning_rates: missing, and the arm {name!r} has none of its own. Give --learning-rates 1e-5,3e-5."
         yield from _decided_by_the_grid(place, arm)
         # The grid's own are checked once, elsewhere.
-        raw = settings.cell_settings(arm, model_name_or_path="given", learning_rate=1e-5, seed=0)
-        for problem in _problems_of({key: raw[key] for key in raw if key != "documents"}, AdaptSettings):
+        raw = settings.cell_settings(arm, model_name_or_path="given", output_dir="given", learning_rate=1e-5, seed=0)
+        for problem in _problems_of_cell({key: raw[key] for key in raw if key != "documents"}):
             shared = problem.split(":")[0].split(".")[0] in set(underscored(settings.adapt)) - set(arm)
             yield f"{'adapt' if shared else place}.{problem}"
 
@@ -171,6 +172,14 @@ def _decided_by_the_grid(place: str, given: Mapping[str, Any]) -> Iterator[str]:
 def _problems_of(raw: Mapping[str, Any], kind: type[Settings]) -> tuple[str, ...]:
     try:
         read_settings(underscored(raw), kind)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _problems_of_cell(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        following(read_settings(underscored(raw)))
     except ConfigError as error:
         return error.problems
     return ()

@@ -224,3 +224,53 @@ def test_estimates_of_scores_are_written_as_numbers(place, monkeypatch):
     found = running.measure(place, settings(), "")["scores"][0]
     assert found["after"] == {"value": 0.5, "interval_95": (0.1, 0.9)}
     assert "details" not in found
+
+
+@pytest.fixture
+def general(place):
+    """Rows of instructions that an alignment of the tiny model can use."""
+    rows = [{"instruction": f"Where is {n}?", "output": f"In town {n}."} for n in range(6)]
+    (place / "general.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return place / "general.jsonl"
+
+
+def aligned(**more):
+    """Settings of a grid whose cells are aligned after they were adapted."""
+    second = {"instructions": "general.jsonl", "chat_template": "plain", "sft_batch_size": 3, **more}
+    adapt = {**GIVEN["adapt"], "then": "align", "align": second}
+    return settings(learning_rates="1e-4", seeds=3, adapt=adapt)
+
+
+def test_an_aligned_cell_is_measured_and_counted_with_both_stages(place, general, measured):
+    running.compare(settings(learning_rates="1e-4", seeds=3))
+    running.compare(aligned())
+    assert measured == ["disc-lr0.0001-seed3", "aligned"]
+    alone, both = rows()
+    cost = both["cost"]
+    state = json.loads((place / "out/cells/disc-lr0.0001-seed3/aligned/align.json").read_text(encoding="utf-8"))
+    assert state["settings"]["seed"] == 3
+    assert (both["settings"]["align"]["sft_batch_size"], "align" in alone["settings"]) == (3, False)
+    assert cost["align"]["tokens"]["sft"] == state["stages"]["sft"]["tokens"] > 6 * 8
+    assert cost["flops"] == pytest.approx(alone["cost"]["flops"] + cost["align"]["flops"])
+    assert cost["align"]["flops"] > 6 * cost["align"]["tokens"]["sft"] * 1000
+    assert not list((place / "out/cells").rglob("*.safetensors"))
+
+
+def test_an_alignment_is_part_of_what_a_cell_is(place, general, measured):
+    running.compare(aligned())
+    running.compare(aligned())
+    assert len(rows()) == 1
+    running.compare(aligned(sft_epochs=2))
+    assert len(rows()) == 2
+    # The same rows under another name are the same; other rows are not.
+    general.rename(place / "moved.jsonl")
+    running.compare(aligned(sft_epochs=2, instructions="moved.jsonl"))
+    assert len(rows()) == 2
+    (place / "moved.jsonl").write_text((place / "moved.jsonl").read_text().replace("town 1", "town 9"))
+    running.compare(aligned(sft_epochs=2, instructions="moved.jsonl"))
+    assert len(rows()) == 3
+
+
+def test_a_wrong_alignment_is_told_before_anything_is_trained():
+    with pytest.raises(ConfigError, match=r"adapt\.align\.sft_learning_rate"):
+        aligned(sft_learning_rate=-1)
