@@ -1,7 +1,8 @@
-"""Losses: pure functions of tensors. The dense form is the definition; the chunked one agrees with it."""
+"""Losses: pure functions of tensors. The dense form is the definition; the fused one agrees with it."""
 
-from afterword.objectives.chunked import Head, hidden_losses, hidden_parts, rows_per_chunk
 from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl, swapped_kl
+from afterword.objectives.fused import hidden_losses, hidden_parts, rows_per_chunk, weighted_sum
+from afterword.objectives.head import Head
 from afterword.objectives.objective import (
     AdaptivePrediction,
     Distillation,

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from afterword.objectives.dense import cross_entropy, forward_kl, reverse_kl, swapped_kl
+from afterword.objectives.closed_forms import Form
+from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl, swapped_kl
 
 
 class Objective(Protocol):
@@ -27,6 +28,11 @@ class Objective(Protocol):
     @property
     def coefficients(self) -> Mapping[str, float]:
         """Parts by name, with unit, and the factor of each in the loss. A part of factor 0 is only reported."""
+        ...
+
+    @property
+    def form(self) -> Form | None:
+        """The same as a closed form, its parts in the order of `coefficients`. None: autograd goes through `parts`."""
         ...
 
     def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
@@ -53,6 +59,12 @@ class Distillation:
         """The divergence alone."""
         return {f"{self.divergence.__name__}_nats": 1.0}
 
+    @property
+    def form(self) -> Form | None:
+        """Known for the divergences of dense.py."""
+        known = _DIVERGENCES.get(self.divergence)
+        return known and Form(("divergence",), divergence=known, factor=1.0, temperature=self.temperature)
+
     def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """The divergence at the temperature, times τ²."""
         assert teacher_NV is not None
@@ -69,6 +81,11 @@ class Prediction:
     def coefficients(self) -> Mapping[str, float]:
         """Next-token prediction alone."""
         return {"prediction_nats": 1.0}
+
+    @property
+    def form(self) -> Form:
+        """Cross-entropy."""
+        return Form(("prediction",), 1.0)
 
     def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """−log of the student's probability of the gold token."""
@@ -92,6 +109,11 @@ class AdaptivePrediction:
         """The weighted prediction, and the plain one beside it."""
         return {"weighted_prediction_nats": 1.0, "prediction_nats": 0.0}
 
+    @property
+    def form(self) -> Form:
+        """Cross-entropy with weights."""
+        return Form(("weighted_prediction", "prediction"), 1.0, token_weights=self._token_weights)
+
     def for_step(self, mean_losses: Sequence[float]) -> "AdaptivePrediction":
         """The objective of a step whose sequences have these mean losses in nats."""
         return replace(self, step_temperature=max(median(mean_losses), 1e-6))
@@ -99,12 +121,14 @@ class AdaptivePrediction:
     def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """−w · log p, and −log p."""
         prediction = cross_entropy(student_NV, target_ids_N)
+        return torch.stack([self._token_weights(prediction.detach()) * prediction, prediction], dim=-1)
+
+    def _token_weights(self, prediction_N: Tensor) -> Tensor:
         if self.step_temperature is None:
-            return torch.stack([prediction, prediction], dim=-1)
+            return torch.ones_like(prediction_N)
         # p ≥ 1e-6, so −log p ≤ −log 1e-6.
-        surprise = prediction.detach().clamp(max=-math.log(1e-6))
-        weights = torch.exp(-surprise / self.step_temperature).clamp(min=self.floor)
-        return torch.stack([weights * prediction, prediction], dim=-1)
+        surprise_N = prediction_N.clamp(max=-math.log(1e-6))
+        return torch.exp(-surprise_N / self.step_temperature).clamp(min=self.floor)
 
 
 @dataclass(frozen=True)
@@ -119,6 +143,11 @@ class PredictionNear:
     def coefficients(self) -> Mapping[str, float]:
         """Prediction whole, and β of the divergence."""
         return {"prediction_nats": 1.0, "forward_kl_nats": self.beta}
+
+    @property
+    def form(self) -> Form:
+        """Cross-entropy and forward KL."""
+        return Form(("prediction", "divergence"), 1.0, "forward", self.beta, self.temperature)
 
     def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """−log of the gold token's probability, and the KL at the temperature, times τ²."""
@@ -154,6 +183,14 @@ class SelfDistillation:
         factors = {"prediction_nats": self.alpha, "distillation_nats": 1.0 - self.alpha}
         return {**factors, "teacher_top1_frac": 0.0, "teacher_gold_probability": 0.0}
 
+    @property
+    def form(self) -> Form:
+        """Cross-entropy and a divergence, with the swap or without."""
+        if not self.needs_teacher:
+            return Form(("prediction",), 1.0)
+        parts = ("prediction", "divergence", "teacher_first", "teacher_gold")
+        return Form(parts, self.alpha, self.direction, 1.0 - self.alpha, self.temperature, self.swap)
+
     def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
         """[N, 4], or [N, 1] at α = 1, in the order of `coefficients`."""
         prediction = cross_entropy(student_NV, target_ids_N)
@@ -170,3 +207,10 @@ class SelfDistillation:
             how = {"temperature": self.temperature, "reverse": reverse}
             return swapped_kl(student_NV, teacher_NV, target_ids_N, **how)
         return (reverse_kl if reverse else forward_kl)(student_NV, teacher_NV, temperature=self.temperature)
+
+
+_DIVERGENCES: Mapping[Callable[..., Tensor], Literal["forward", "reverse", "jsd"]] = {
+    forward_kl: "forward",
+    reverse_kl: "reverse",
+    jsd: "jsd",
+}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from afterword.config import AdaptSettings
-from afterword.objectives.chunked import LOGITS_WORKSPACE_MIB
+from afterword.objectives.fused import LOGITS_WORKSPACE_MIB
 from afterword.training.adapting import load_trainer
 from afterword.training.trainer import AdaptationTrainer
 

@@ -25,7 +25,7 @@ from afterword import models
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.errors import CheckpointError, ConfigError, TrainingError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
-from afterword.objectives import AdaptivePrediction, Objective, Prediction, hidden_losses, hidden_parts, total
+from afterword.objectives import AdaptivePrediction, Objective, Prediction, hidden_losses, total, weighted_sum
 from afterword.training import steps
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
@@ -207,8 +207,8 @@ class AdaptationTrainer(Trainer):
         """
         batch = to_device(inputs, self.args.device)
         objective = self.objectives[batch.term]
-        parts = self._parts(model, batch, objective)
-        losses, factor = total(objective, parts), self.terms[batch.term].weight
+        weighted, parts = self._weighted_sum(model, batch, objective)
+        factor = self.terms[batch.term].weight
         divisor: Any = batch.total_weight
         if num_items_in_batch is not None:
             assert isinstance(num_items_in_batch, Tensor), "counted in _get_num_items_in_batch"
@@ -216,17 +216,19 @@ class AdaptationTrainer(Trainer):
             # has examples of no weight, and no other has any of the term.
             factor, divisor = factor * self.args.world_size, num_items_in_batch[batch.term].clamp(min=_TINY)
             self.source_sums.add(batch, parts)
-        loss = ((batch.weights * losses).sum() * factor / divisor).float()
-        return (loss, {"losses": losses}) if return_outputs else loss
+        loss = (weighted * factor / divisor).float()
+        return (loss, {"losses": total(objective, parts)}) if return_outputs else loss
 
-    def _parts(self, model: Any, batch: Batch, objective: Objective) -> Tensor:
+    def _weighted_sum(self, model: Any, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
+        """Σ weight · loss of a micro-batch, and the parts of its losses."""
         with self.accelerator.autocast():
             states, teacher = models.trained_states_through(model, self.model, batch.student), None
             if objective.needs_teacher:
                 assert self.teacher, "a method that needs a teacher has one"
                 assert batch.teacher, "and its view gives the teacher something to read"
                 teacher = (self.teacher.trained_states(batch.teacher), self.teacher.head())
-        return hidden_parts(objective, (states, models.head_of(self.model)), teacher, batch.target_ids)
+        student = (states, models.head_of(self.model))
+        return weighted_sum(objective, student, teacher, batch.target_ids, batch.weights)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
@@ -285,8 +287,8 @@ class AdaptationTrainer(Trainer):
         for batch in self._eval_batches(examples):
             batch = to_device(batch, self.args.device)
             for i, objective in enumerate(objectives):
-                parts = self._parts(self.model, batch, objective)
-                sums[i] += (batch.weights * total(objective, parts)).sum()
+                weighted, parts = self._weighted_sum(self.model, batch, objective)
+                sums[i] += weighted
                 if i == 0:
                     by_source.add(batch, parts)
             sums[2] += batch.total_weight

@@ -1,4 +1,4 @@
-"""The chunked losses are the dense ones, for every divergence, head and chunk size, in value and gradient."""
+"""The fused losses are the dense ones, for every divergence, head and chunk size, in value and gradient."""
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from afterword.objectives import (
     reverse_kl,
     rows_per_chunk,
     total,
+    weighted_sum,
 )
 
 POSITIONS, VOCABULARY = 13, 17
@@ -64,7 +65,7 @@ TARGETS = torch.randint(VOCABULARY, (POSITIONS,), generator=torch.Generator().ma
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_chunked_is_dense_in_value_and_gradient(name, kind, with_bias, rows):
+def test_fused_is_dense_in_value_and_gradient(name, kind, with_bias, rows):
     objective, extra = OBJECTIVES[name], HEADS[kind]
     # Student and teacher of different hidden sizes.
     student, teacher = draw(POSITIONS, 6, seed=1).requires_grad_(), draw(POSITIONS, 9, seed=2)
@@ -74,21 +75,23 @@ def test_chunked_is_dense_in_value_and_gradient(name, kind, with_bias, rows):
     factors = draw(POSITIONS, seed=6)
     leaves = [student, weight, *([bias] if with_bias else [])]
 
-    ours = hidden_losses(
+    ours, parts = weighted_sum(
         objective,
         (student, Head(weight, bias, **extra)),
         (teacher, Head(teacher_weight, **extra)),
         TARGETS,
+        factors,
         workspace_mib=workspace(rows),
     )
-    dense = dense_losses(
-        objective, dense_logits(student, weight, bias, **extra), dense_logits(teacher, teacher_weight, **extra), TARGETS
+    dense = objective.parts(
+        dense_logits(student, weight, bias, **extra), dense_logits(teacher, teacher_weight, **extra), TARGETS
     )
-    torch.testing.assert_close(ours, dense)
+    whole = (factors * total(objective, dense)).sum()
+    torch.testing.assert_close(parts, dense)
+    torch.testing.assert_close(ours, whole)
+    # Not of the sum alone: whatever it is multiplied with later counts.
     for mine, exact in zip(
-        torch.autograd.grad((factors * ours).sum(), leaves),
-        torch.autograd.grad((factors * dense).sum(), leaves),
-        strict=True,
+        torch.autograd.grad(0.7 * ours, leaves), torch.autograd.grad(0.7 * whole, leaves), strict=True
     ):
         torch.testing.assert_close(mine, exact)
 
@@ -100,11 +103,10 @@ def test_tied_weights_get_the_gradient_of_both_their_uses(name):
     teacher_weight = draw(VOCABULARY, 6, seed=3)
     hidden = torch.tanh(embedding[ids] @ mixing)
     teacher = torch.tanh(teacher_weight[ids] @ mixing)
-    ours = hidden_losses(
-        objective, (hidden, Head(embedding)), (teacher, Head(teacher_weight)), TARGETS, workspace_mib=workspace(5)
-    )
+    sides = (hidden, Head(embedding)), (teacher, Head(teacher_weight))
+    ours, _ = weighted_sum(objective, *sides, TARGETS, torch.ones(POSITIONS), workspace_mib=workspace(5))
     dense = dense_losses(objective, hidden @ embedding.T, teacher @ teacher_weight.T, TARGETS)
-    (mine,) = torch.autograd.grad(ours.sum(), embedding, retain_graph=True)
+    (mine,) = torch.autograd.grad(ours, embedding, retain_graph=True)
     (exact,) = torch.autograd.grad(dense.sum(), embedding)
     torch.testing.assert_close(mine, exact)
 
@@ -130,22 +132,28 @@ def test_a_bfloat16_teacher_beside_a_float32_student_is_computed_in_float32(name
 def test_the_teacher_gets_no_gradient():
     student, weight = draw(POSITIONS, 6, seed=1).requires_grad_(), draw(VOCABULARY, 6, seed=2).requires_grad_()
     teacher, teacher_weight = draw(POSITIONS, 6, seed=3).requires_grad_(), draw(VOCABULARY, 6, seed=4).requires_grad_()
-    losses = hidden_losses(OBJECTIVES["forward_kl"], (student, Head(weight)), (teacher, Head(teacher_weight)), TARGETS)
-    losses.sum().backward()
+    sides = (student, Head(weight)), (teacher, Head(teacher_weight))
+    weighted_sum(OBJECTIVES["forward_kl"], *sides, TARGETS, torch.ones(POSITIONS))[0].backward()
     assert teacher.grad is None
     assert teacher_weight.grad is None
     assert student.grad.norm() > 0
     assert weight.grad.norm() > 0
 
 
-def test_without_gradients_the_losses_are_the_same():
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_without_gradients_the_losses_are_the_same(name):
+    objective = OBJECTIVES[name]
     student, head = draw(POSITIONS, 6, seed=1).requires_grad_(), Head(draw(VOCABULARY, 6, seed=2))
-    arguments = (OBJECTIVES["cross_entropy"], (student, head), None, TARGETS)
-    with_gradient = hidden_losses(*arguments, workspace_mib=workspace(2))
+    teacher, weights = (draw(POSITIONS, 6, seed=3), head), draw(POSITIONS, seed=4)
+    with_gradient, parts = weighted_sum(objective, (student, head), teacher, TARGETS, weights)
     with torch.no_grad():
-        without = hidden_losses(*arguments, workspace_mib=workspace(2))
+        without, same_parts = weighted_sum(objective, (student, head), teacher, TARGETS, weights)
+    losses = hidden_losses(objective, (student, head), teacher, TARGETS, workspace_mib=workspace(2))
     assert not without.requires_grad
+    assert not losses.requires_grad
     torch.testing.assert_close(without, with_gradient.detach())
+    torch.testing.assert_close(same_parts, parts)
+    torch.testing.assert_close((weights * losses).sum(), without)
 
 
 def test_rows_of_a_chunk_fill_the_workspace_and_are_never_none():
@@ -183,15 +191,63 @@ def test_the_logits_of_a_whole_batch_never_exist(name):
 
     with LargestTensor() as watch:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            losses = hidden_losses(
+            loss, _ = weighted_sum(
                 OBJECTIVES[name],
                 (student, Head(weight)),
-                (teacher, Head(weight.detach() * 2)),
+                (teacher, Head(weight.detach() * 1.1)),
                 targets,
+                torch.ones(positions),
                 workspace_mib=rows * 4 * vocabulary / 2**20,
             )
-        losses.sum().backward()
+        loss.backward()
     # The weight itself is the largest thing there is; all logits would be 64 times as much.
     assert watch.elements == vocabulary * hidden
     # And nothing of a chunk's logits waits for the backward pass.
     assert sum(kept) < positions * vocabulary / 10
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rows_that_are_very_far_apart_are_right_too(name):
+    """The student is sure of a token that has no probability in float32 for the teacher, in two rows of four."""
+    student, teacher = torch.zeros(4, VOCABULARY), draw(4, VOCABULARY, seed=1, dtype=torch.float32)
+    student[1, 3], student[2, 5], teacher[1, 3], teacher[2, 5], teacher[2, 1] = 90.0, 30.0, -40.0, -150.0, 40.0
+    student.requires_grad_()
+    eye, ids, weights = torch.eye(VOCABULARY), TARGETS[:4], torch.tensor([0.5, 2.0, 1.0, 1.0])
+    sides = (student, Head(eye)), (teacher, Head(eye))
+    ours, parts = weighted_sum(OBJECTIVES[name], *sides, ids, weights)
+    (mine,) = torch.autograd.grad(ours, student)
+    exact_student = student.detach().double().requires_grad_()
+    dense = OBJECTIVES[name].parts(exact_student, teacher.double(), ids)
+    (exact,) = torch.autograd.grad((weights * total(OBJECTIVES[name], dense)).sum(), exact_student)
+    torch.testing.assert_close(parts.double(), dense, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mine.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+def near(dtype, kl, *, positions=64, vocabulary=2000, hidden=128):
+    """Hidden states and a head of a precision, the teacher's so near the student's that their KL is about `kl` nats."""
+    head = (draw(vocabulary, hidden, seed=1) * 4 / hidden**0.5).to(dtype)
+    student = draw(positions, hidden, seed=2).to(dtype)
+    moved = student + draw(positions, hidden, seed=3).to(dtype) * (kl**0.5 / 2.5)
+    return student, moved.to(dtype), head
+
+
+@pytest.mark.parametrize("trained_head", [False, True])
+@pytest.mark.parametrize("kl", [5e-1, 5e-2, 5e-3, 5e-4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "swap", "swap_reverse", "no_swap"])
+def test_near_the_teacher_nothing_is_rounded_away(name, dtype, kl, trained_head):
+    objective, (student, teacher, weight) = OBJECTIVES[name], near(dtype, kl)
+    ids = torch.arange(64) * 31
+    student.requires_grad_()
+    weight.requires_grad_(trained_head)
+    sides = (student, Head(weight)), (teacher, Head(weight.detach()))
+    ours, parts = weighted_sum(objective, *sides, ids, torch.ones(64))
+    leaves = [student, weight] if trained_head else [student]
+    mine = torch.autograd.grad(ours, leaves)
+    exact_leaves = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    exact_weight = exact_leaves[1] if trained_head else weight.double()
+    dense = objective.parts(exact_leaves[0] @ exact_weight.T, teacher.double() @ weight.detach().double().T, ids)
+    exact = torch.autograd.grad(total(objective, dense).sum(), exact_leaves)
+    torch.testing.assert_close(parts.double(), dense, rtol=1e-3, atol=1e-9 if dtype == torch.float32 else 1e-8)
+    for got, wanted in zip(mine, exact, strict=True):
+        assert (got.double() - wanted).norm() < 5e-3 * wanted.norm()

@@ -1,0 +1,191 @@
+"""Losses from hidden states: head and divergence in one, the gradient made in the forward pass.
+
+Rows are taken a chunk at a time. A chunk's logits are made once, become the gradient in their own memory, and are
+multiplied back at once; what waits for the backward pass is the gradient on hidden states, [N, H], and on the head,
+where it is trained. This is the one door between hidden states and losses, in training and in evaluation.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from afterword.objectives import closed_forms
+from afterword.objectives.head import Head
+from afterword.objectives.objective import Objective, total
+from afterword.objectives.products import raised
+
+LOGITS_WORKSPACE_MIB = 64
+"""Bytes of one [chunk, V] float32 tensor. Up to five of them live at the same time."""
+Side = tuple[Tensor, Head]
+"""Hidden states [N, H] and the head that reads them."""
+
+
+def hidden_losses(
+    objective: Objective,
+    student: Side,
+    teacher: Side | None,
+    target_ids_N: Tensor,
+    *,
+    workspace_mib: float = LOGITS_WORKSPACE_MIB,
+) -> Tensor:
+    """Losses in nats, [N] float32, from hidden states [N, H] and heads of student and teacher. Without gradient."""
+    return total(objective, hidden_parts(objective, student, teacher, target_ids_N, workspace_mib=workspace_mib))
+
+
+def hidden_parts(
+    objective: Objective,
+    student: Side,
+    teacher: Side | None,
+    target_ids_N: Tensor,
+    *,
+    workspace_mib: float = LOGITS_WORKSPACE_MIB,
+) -> Tensor:
+    """The parts of the losses, [N, P] float32. Without gradient; equal to the objective on dense logits.
+
+    Student and teacher may differ in hidden size and precision.
+    """
+    work = _Work(objective, student[1], teacher, target_ids_N, workspace_mib)
+    return work.parts(student[0].detach())
+
+
+def weighted_sum(
+    objective: Objective,
+    student: Side,
+    teacher: Side | None,
+    target_ids_N: Tensor,
+    weights_N: Tensor,
+    *,
+    workspace_mib: float = LOGITS_WORKSPACE_MIB,
+) -> tuple[Tensor, Tensor]:
+    """Σ weight · loss [] with its gradient on the student, and the parts [N, P] without.
+
+    Nothing is divided. The gradient may be taken once; a head that needs none costs no product for it.
+    """
+    states_NH, head = student
+    work = _Work(objective, head, teacher, target_ids_N, workspace_mib)
+    if not torch.is_grad_enabled():
+        parts_NP = work.parts(states_NH)
+        return (weights_N * total(objective, parts_NP)).sum(), parts_NP
+    return _WeightedSum.apply(states_NH, head.weight, head.bias, weights_N, work)
+
+
+def rows_per_chunk(vocabulary: int, workspace_mib: float = LOGITS_WORKSPACE_MIB) -> int:
+    """How many rows of float32 logits fit the workspace; at least one."""
+    return max(1, int(workspace_mib * 2**20) // (4 * vocabulary))
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """All that a loss follows from, but the student's hidden states."""
+
+    objective: Objective
+    head: Head
+    teacher: Side | None
+    target_ids: Tensor
+    workspace_mib: float
+
+    def slices(self) -> list[slice]:
+        """The chunks."""
+        rows, whole = rows_per_chunk(len(self.head.weight), self.workspace_mib), len(self.target_ids)
+        return [slice(start, min(start + rows, whole)) for start in range(0, whole, rows)]
+
+    @torch.no_grad()
+    def parts(self, states_NH: Tensor) -> Tensor:
+        """[N, P]."""
+        found = [self.chunk(states_NH, rows, gradient=False)[0] for rows in self.slices()]
+        return torch.cat(found) if found else raised(states_NH).new_zeros(0, len(self.objective.coefficients))
+
+    def chunk(self, states_NH: Tensor, rows: slice, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """Parts of some rows, [n, P], and the gradient of their losses on h Wᵀ + b, [n, V]."""
+        form, states_NH, ids_N = self.objective.form, states_NH[rows], self.target_ids[rows]
+        student_NV, teacher_NV = self.head.logits(states_NH), self._teacher_logits(rows)
+        kept_NV = student_NV.clone() if gradient and self.head.softcap is not None else None
+        if form is None:
+            _warn_of(self.objective)
+            parts_NP, on_logits = self._dense(student_NV, teacher_NV, ids_N, gradient)
+        else:
+            found = closed_forms.evaluate(form, student_NV, teacher_NV, ids_N, gradient=gradient)
+            parts_NP = torch.stack([found.parts[part] for part in form.reported], dim=-1)
+            on_logits = found.gradient
+            if found.far is not None:
+                far = found.far
+                logits = self.head.logits(states_NH[far]), self._teacher_logits(rows, far)
+                parts_NP[far], dense = self._dense(*logits, ids_N[far], gradient)
+                if on_logits is not None and dense is not None:
+                    on_logits[far] = dense
+        return parts_NP, None if on_logits is None else self.head.before_cap(on_logits, kept_NV)
+
+    def _teacher_logits(self, rows: slice, of_them: Tensor | slice = slice(None)) -> Tensor | None:
+        if self.teacher is None or not self.objective.needs_teacher:
+            return None
+        states_NH, head = self.teacher
+        return head.logits(states_NH[rows][of_them])
+
+    def _dense(
+        self, student_NV: Tensor, teacher_NV: Tensor | None, ids_N: Tensor, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The definition, with autograd through dense logits of a few rows."""
+        with torch.set_grad_enabled(gradient):
+            student_NV.requires_grad_(gradient)
+            parts_NP = self.objective.parts(student_NV, teacher_NV, ids_N)
+            if not gradient:
+                return parts_NP, None
+            (on_logits,) = torch.autograd.grad(total(self.objective, parts_NP).sum(), student_NV)
+        return parts_NP.detach(), on_logits
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Forward makes the gradients of Σ weight · loss; backward hands them over."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, states_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, weights_N: Tensor, work: _Work
+    ) -> tuple[Tensor, Tensor]:
+        """Σ weight · loss, and the parts."""
+        for_states, for_weight, for_bias = ctx.needs_input_grad[:3]
+        on_states = torch.empty_like(states_NH) if for_states else None
+        on_weight = torch.zeros_like(raised(weight_VH)) if for_weight else None
+        on_bias = torch.zeros_like(raised(bias_V)) if bias_V is not None and for_bias else None
+        found: list[Tensor] = []
+        with torch.autocast(states_NH.device.type, enabled=False):
+            for rows in work.slices():
+                parts_NP, on_logits = work.chunk(states_NH, rows, gradient=any(ctx.needs_input_grad[:3]))
+                found.append(parts_NP)
+                if on_logits is None:
+                    continue
+                factors = weights_N[rows, None].to(on_logits.dtype)
+                if on_states is not None:
+                    on_states[rows] = work.head.back(on_logits).mul_(factors)
+                if on_weight is not None:
+                    on_weight.addmm_(on_logits.T, raised(states_NH[rows]) * factors)
+                if on_bias is not None:
+                    on_bias += (on_logits * factors).sum(0)
+        parts_NP = torch.cat(found) if found else work.parts(states_NH)
+        ctx.gradients = (on_states, on_weight, on_bias)
+        ctx.dtypes = (states_NH.dtype, weight_VH.dtype, None if bias_V is None else bias_V.dtype)
+        ctx.mark_non_differentiable(parts_NP)
+        return (weights_N * total(work.objective, parts_NP)).sum(), parts_NP
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, on_sum: Tensor, _: Tensor) -> tuple[Any, ...]:  # pyright: ignore
+        """The gradients, times that on the sum."""
+        gradients, ctx.gradients = ctx.gradients, None
+        assert gradients is not None, "made in the forward pass, and handed over once"
+        scaled = (
+            None if gradient is None else gradient.mul_(on_sum.to(gradient.dtype)).to(dtype)
+            for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
+        )
+        return (*scaled, None, None)
+
+
+def _warn_of(objective: Objective) -> None:
+    name = type(objective).__name__
+    warnings.warn(
+        f"{name} has no closed form (its `form` is None): its gradient is taken by autograd through dense logits.",
+        stacklevel=2,
+    )

@@ -1,0 +1,47 @@
+"""A language model's head as tensors: from hidden states to logits, and from gradients on logits back."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afterword.objectives.products import product, product_back
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """logits = softcap · tanh((scale · (h Wᵀ + b)) / softcap), the last two only where the model has them."""
+
+    weight: Tensor  # [V, H]
+    bias: Tensor | None = None  # [V]
+    scale: float = 1.0
+    """Multiplies the logits (Cohere's `logit_scale`; Granite's `logits_scaling` is its inverse)."""
+    softcap: float | None = None
+    """Gemma's `final_logit_softcapping`."""
+
+    def logits(self, hidden_NH: Tensor) -> Tensor:
+        """[N, H] → [N, V] in float32 (float64 for float64 hidden states), a tensor that may be overwritten.
+
+        Autocast is switched off: student and teacher start equal, and logits rounded to bfloat16 lose the
+        gradient of a small KL (80 % error at 5e-4 nats).
+        """
+        with torch.no_grad(), torch.autocast(hidden_NH.device.type, enabled=False):
+            logits_NV = product(hidden_NH, self.weight)
+            if self.bias is not None:
+                logits_NV += self.bias.to(logits_NV.dtype)
+            if self.scale != 1.0:
+                logits_NV *= self.scale
+            if self.softcap is not None:
+                logits_NV.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits_NV
+
+    def before_cap(self, gradient_NV: Tensor, logits_NV: Tensor | None) -> Tensor:
+        """The gradient on h Wᵀ + b, from that on the logits; overwrites it. Logits are read where there is a cap."""
+        if self.softcap is not None:
+            assert logits_NV is not None, "the slope of the cap follows from the logits"
+            gradient_NV *= 1 - (logits_NV / self.softcap).square_()
+        return gradient_NV.mul_(self.scale) if self.scale != 1.0 else gradient_NV
+
+    def back(self, gradient_NV: Tensor) -> Tensor:
+        """[N, V], on h Wᵀ + b → [N, H] on the hidden states."""
+        return product_back(gradient_NV, self.weight)

@@ -1,0 +1,75 @@
+"""Matrix products of a head whose results are float32, whatever its precision is.
+
+Student and teacher start equal: logits rounded to bfloat16 lose the gradient of a small KL. Half-precision factors
+are multiplied exactly and summed in float32; where a device offers that only for part of the types, factors are
+raised to float32 a block at a time. The one rule: nothing here rounds a logit.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BLOCK_ELEMENTS = 8 * 2**20
+"""Of a half-precision weight that are float32 at a time."""
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def product(hidden_NH: Tensor, weight_VH: Tensor) -> Tensor:
+    """[N, H] · [V, H]ᵀ → [N, V], float32 (float64 for float64 hidden states)."""
+    if hidden_NH.is_cuda and hidden_NH.dtype == weight_VH.dtype and weight_VH.dtype in _HALF:
+        return torch.mm(hidden_NH, weight_VH.T, out_dtype=torch.float32)
+    raised_NH = raised(hidden_NH)
+    if weight_VH.dtype == raised_NH.dtype:
+        return raised_NH @ weight_VH.T
+    out_NV = raised_NH.new_empty(len(hidden_NH), len(weight_VH))
+    with _exact_bfloat16(hidden_NH, weight_VH):
+        for block in _blocks(weight_VH):
+            torch.mm(raised_NH, weight_VH[block].to(raised_NH.dtype).T, out=out_NV[:, block])
+    return out_NV
+
+
+def product_back(gradient_NV: Tensor, weight_VH: Tensor) -> Tensor:
+    """[N, V] · [V, H] → [N, H]: the gradient on hidden states, float32.
+
+    Beside a bfloat16 weight the gradient is rounded to bfloat16 first where that is faster: 0.1 % of its norm.
+    """
+    if gradient_NV.is_cuda and weight_VH.dtype in _HALF:
+        return torch.mm(gradient_NV.to(weight_VH.dtype), weight_VH, out_dtype=torch.float32)
+    if weight_VH.dtype == gradient_NV.dtype:
+        return gradient_NV @ weight_VH
+    out_NH = gradient_NV.new_zeros(len(gradient_NV), weight_VH.shape[1])
+    with _exact_bfloat16(weight_VH, weight_VH):
+        for block in _blocks(weight_VH):
+            out_NH.addmm_(gradient_NV[:, block], weight_VH[block].to(gradient_NV.dtype))
+    return out_NH
+
+
+def raised(values: Tensor) -> Tensor:
+    """Float32; float64 stays what it is."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _blocks(weight_VH: Tensor) -> Iterator[slice]:
+    rows = max(1, _BLOCK_ELEMENTS // weight_VH.shape[1])
+    return (slice(start, start + rows) for start in range(0, len(weight_VH), rows))
+
+
+@contextlib.contextmanager
+def _exact_bfloat16(*factors: Tensor) -> Iterator[None]:
+    """Products of float32 tensors in bfloat16 units, summed in float32: exact where the factors were bfloat16 before.
+
+    Only on processors that have such units; elsewhere nothing changes.
+    """
+    usable = all(factor.dtype == torch.bfloat16 and factor.device.type == "cpu" for factor in factors)
+    if not usable or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        yield
+        return
+    settings: Any = torch.backends.mkldnn.matmul  # pyright: ignore  # made on demand by torch
+    before, settings.fp32_precision = settings.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
