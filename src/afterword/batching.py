@@ -64,7 +64,20 @@ def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch
         term=examples[0].term,
         total_weight=float(weights.sum(dtype=np.float64)),
         documents=tuple(dict.fromkeys(example.document for example in examples)),
+        teacher_rows=_teacher_rows(segments),
     )
+
+
+def reading_groups(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
+    """Texts of these lengths, by number, in groups that are read together; the longest first, to pad little."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    budget, layout = packing.micro_batch_tokens, packing.layout
+    return list(_grouped(order, lambda group: _size([lengths[i] for i in group], layout) <= budget))
+
+
+def reading_view(rows: Sequence[np.ndarray], layout: Layout = "packed") -> View:
+    """Texts to be read only: every position of every one counts as trained, in their order."""
+    return _view(rows, [np.arange(len(row)) for row in rows], layout)
 
 
 def without_weight(example: Example) -> Example:
@@ -91,6 +104,12 @@ def _teacher_view(examples: Sequence[Example], layout: Layout) -> View | None:
         return None
     positions = [np.concatenate([s.teacher_positions for s in e.segments]) for e in examples]
     return _view(ids, positions, layout)
+
+
+def _teacher_rows(segments: Sequence[Segment]) -> Tensor | None:
+    rows = [segment.teacher_rows for segment in segments if segment.teacher_rows is not None]
+    assert len(rows) in (0, len(segments)), "all segments of a batch come with the teacher's rows, or none does"
+    return torch.cat(rows) if rows else None
 
 
 def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: Layout) -> View:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -34,6 +35,9 @@ out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=T
 
 def main() -> None:
     """Entry point: one clear message and an exit code for everything that a person can cause."""
+    # transformers imports torchao where it is installed, and that tells of kernels for other machines.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app()
     except AfterwordError as error:
@@ -211,13 +215,12 @@ def demo(
 
 
 @app.command(context_settings=_NAMES)
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write report.html (self-contained), report.md and the model card of a run."""
-    from afterword.report import write_model_card, write_report
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run, an alignment or a comparison.")]) -> None:
+    """Write the pages of a folder; of a run: report.html (self-contained), report.md and the model card."""
+    from afterword.report import write_pages
 
-    html, markdown = write_report(run)
-    card = write_model_card(run)
-    _say(f"Wrote {html}, {markdown.name} and {card.name}.")
+    first, *others = write_pages(run)
+    _say(f"Wrote {', '.join([str(first), *(page.name for page in others)])}.")
 
 
 @app.command(context_settings=_NAMES)
@@ -262,7 +265,7 @@ def _say(text: str) -> None:
 
 def _align(settings: AlignSettings) -> None:
     from afterword.alignment import running
-    from afterword.report.alignment import write_alignment
+    from afterword.report import write_alignment
 
     result = running.run_alignment(settings, command=_command(), console=err)
     page = write_alignment(result.path)

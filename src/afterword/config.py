@@ -34,9 +34,13 @@ def _setting(default: Any, panel: str, text: str, *, weights: bool = True, **rul
     return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
 
 
-def _later(panel: str, text: str, **rules: Any) -> Any:
-    """A setting that came after results were recorded: where it is not given, they still count."""
-    return Field(None, description=text, json_schema_extra={"panel": panel, "weights": True, "later": True}, **rules)
+def _later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -> Any:
+    """A setting that came after results were recorded: where it is not given, they still count.
+
+    `exact`: values that lead to the same weights as none.
+    """
+    about: dict[str, Any] = {"panel": panel, "weights": True, "later": True, "exact": exact}
+    return Field(None, description=text, json_schema_extra=about, **rules)
 
 
 class Settings(BaseModel):
@@ -98,7 +102,14 @@ class AdaptSettings(Settings):
     precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = _setting(
         "auto", "Model", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
     )
-    teacher_precision: Literal["auto", "float32", "bf16"] = _setting("auto", "Model", "auto: bf16 on GPU.")
+    teacher_precision: Literal["auto", "float32", "bf16", "int8", "int4"] = _setting(
+        "auto", "Model", "auto: bf16 on GPU. int8, int4: its linear layers; the error in nats is measured and said."
+    )
+    teacher: Literal["copy", "adapter_off", "offload", "cached", "top_k"] | None = _later(
+        "Model", "Where it is kept while the student trains.", exact=("copy", "adapter_off", "offload", "cached")
+    )
+    teacher_cache: str | None = _setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
+    teacher_top_k: int | None = _later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
     attn_implementation: str | None = _setting(None, "Model", "sdpa, eager, flash_attention_2, flex_attention.")
 
     documents: tuple[str, ...] = _setting((), "Documents", "Files, folders, globs, data-set ids.", weights=False)
@@ -161,6 +172,9 @@ class AdaptSettings(Settings):
         "Optimizer", "Share kept of a running average of the weights; 0.92 is usual.", ge=0, lt=1
     )
     ema_steps: int | None = _later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
+    optimizer_states: Literal["float32", "8bit"] | None = _later(
+        "Optimizer", "AdamW's moments; where given, bf16 weights are rounded stochastically. As the weights."
+    )
 
     use_peft: bool = _setting(False, "LoRA", "LoRA instead of all weights.")
     lora_r: int = _setting(16, "LoRA", "Rank.", ge=1)
@@ -219,7 +233,7 @@ class AdaptSettings(Settings):
     def training_settings(self) -> dict[str, Any]:
         """What was set of TrainingArguments, by their names there."""
         # A switch that is off is not said: gradient_checkpointing has another name in newer versions.
-        ours = ("l2sp", "ema", "ema_steps")
+        ours = ("l2sp", "ema", "ema_steps", "optimizer_states")
         given = {
             n: v for n, v in self._panel("Optimizer").items() if v is not None and v is not False and n not in ours
         }
@@ -333,16 +347,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def to_yaml(settings: Settings) -> str:
     """The settings as a file that gives them back."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def differences(saved: Mapping[str, Any], now: AdaptSettings) -> list[str]:
-    """Settings that affect the weights and differ between a saved run and this one, one line each."""
-    values = now.model_dump(mode="json")
-    defaults = AdaptSettings().model_dump(mode="json")
-    every: Any = AdaptSettings.model_fields.items()
-    affecting = [name for name, field in every if field.json_schema_extra["weights"]]
-    pairs = [(name, saved.get(name, defaults[name]), values[name]) for name in affecting]
-    return [f"{name}: {before!r} in the run, {value!r} now." for name, before, value in pairs if before != value]
 
 
 def _key_values(pairs: Sequence[str]) -> dict[str, Any]:

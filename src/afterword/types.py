@@ -87,6 +87,7 @@ class Segment:
     teacher_positions: np.ndarray  # [n] int64; the teacher's position that predicts the same token
     target_ids: np.ndarray  # [n] int64, the gold next tokens
     weights: np.ndarray  # [n] float32, the averaging rule; see Batch.weights
+    teacher_rows: Tensor | None = None  # [n, ·], where what the teacher says comes from a cache; see Batch.teacher_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +130,8 @@ class Batch:
     total_weight: float
     """Sum of `weights`, counted on the CPU."""
     documents: tuple[str, ...]
+    teacher_rows: Tensor | None = None
+    """[N, ·], what a cache holds of the teacher at these positions: then `teacher` is None."""
 
 
 @dataclass(frozen=True, slots=True)

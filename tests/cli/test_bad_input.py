@@ -619,14 +619,14 @@ def test_an_unknown_flag_is_refused_with_the_nearest(place: Path, afterword: Cal
 
 def test_fewer_documents_in_a_step_than_processes() -> None:
     from afterword import ConfigError
-    from afterword.training.trainer import _check_step
+    from afterword.training.checking import check_step
 
     four: Any = SimpleNamespace(world_size=4, gradient_accumulation_steps=1)
     with pytest.raises(
         ConfigError, match=r"documents_per_step: 3 is fewer than the 4 parts.*4 processes.*Use at least 4"
     ):
-        _check_step(four, 3, None)
-    _check_step(four, 4, None)
+        check_step(four, 3, None)
+    check_step(four, 4, None)
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
-from afterword.config import AdaptSettings, EvaluateSettings, differences, load_yaml, read_settings, sources_of, to_yaml
+from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings, sources_of, to_yaml
 from afterword.errors import ConfigError
+from afterword.training.run_folder import differences
 from afterword.views import STRATEGIES
 
 FIELDS = AdaptSettings.model_fields
@@ -214,6 +215,7 @@ OTHER = {
     "dataloader_num_workers": 2,
     "then": "align",
     "align": {"instructions": "chats.jsonl"},
+    "teacher_cache": "elsewhere",
 }
 
 

@@ -114,6 +114,7 @@ def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     where it was recorded.
     """
     from afterword.training.adapting import method_of
+    from afterword.training.run_folder import without_effect
 
     fields: Any = AdaptSettings.model_fields
     dumped = settings.model_dump(mode="json")
@@ -121,6 +122,7 @@ def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     method = method_of(settings)
     declared = {**method.defaults, **method.settings()}
     filled = {name: declared.get(name) if value is None else value for name, value in affecting.items()}
+    filled = {name: without_effect(name, value) for name, value in filled.items()}
     later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
     known = {name: value for name, value in filled.items() if value is not None or name not in later}
     return {**known, "mixture": by_content(known["mixture"])} if "mixture" in known else known

@@ -34,6 +34,7 @@ from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.suites import find_suite
 from afterword.training import Interrupted, run_adaptation
 from afterword.training.processes import process_count
+from afterword.training.teaching import CACHED, refuse_teacher
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "checkpoint-*", "merged", "result.partial", models.MANIFEST)
 """What is removed of a cell that was measured. Its settings, metrics and scores stay."""
@@ -95,6 +96,8 @@ def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, c
 def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
     """Every cell with its fingerprint. The model is loaded once, documents are read once for each way of reading."""
     cells = grid.cells_of(settings)
+    for cell in cells:
+        refuse_teacher(cell.settings)
     name = settings.model_name_or_path
     base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
     contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), evaluating(settings))
@@ -134,7 +137,7 @@ def _ended(
     about |= {"settings": grid.settings_of(cell)}
     try:
         _make_way(cell.folder, plan.training)
-        run_adaptation(cell.settings, command=command, console=console)
+        run_adaptation(cell.settings, command=command, console=console, teacher_caches=_teacher_caches(cell, settings))
         free_memory()
         adapted = cell.folder
         if second := following(cell.settings):
@@ -153,6 +156,13 @@ def _ended(
     environment = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
     return {"format": 1, "status": "complete", **about, **measured, **ended}
+
+
+def _teacher_caches(cell: Cell, settings: CompareSettings) -> Path | None:
+    """Where the cells of a grid keep what their teachers say; None where theirs are not cached."""
+    if cell.settings.teacher not in CACHED:
+        return None
+    return Path(cell.settings.teacher_cache or Path(settings.output_dir) / "teacher").expanduser()
 
 
 def measure(run: Path, settings: CompareSettings | BlendSettings, command: str) -> dict[str, Any]:

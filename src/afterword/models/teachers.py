@@ -1,9 +1,13 @@
 """Teachers: the model as it was given, frozen. Hidden states in eval mode and without gradient."""
 
+import contextlib
 import copy
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from afterword.models.backbone import head_of, only_reading, trained_states
@@ -13,7 +17,7 @@ from afterword.types import View
 
 @dataclass(frozen=True)
 class FrozenCopy:
-    """A second copy of the weights."""
+    """A second copy of the weights. (Before a first step, the model itself serves as well.)"""
 
     model: Any
 
@@ -25,6 +29,11 @@ class FrozenCopy:
         """Hidden states [N, H] of the copy."""
         with only_reading(self.model):
             return trained_states(self.model, view)
+
+    def placed(self, device: torch.device) -> "FrozenCopy":
+        """The same where the student trains."""
+        self.model.to(device)
+        return self
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,63 @@ class AdapterOff:
         with only_reading(self.model), self.model.disable_adapter():
             return trained_states(self.model, view)
 
+    def placed(self, device: torch.device) -> "AdapterOff":
+        """Where the student is, it is already."""
+        self.model.to(device)
+        return self
 
-Teacher = FrozenCopy | AdapterOff
-"""What a training step asks for a head and hidden states; `model` can be moved to where the student trains."""
+
+@dataclass(frozen=True)
+class Offloaded:
+    """A second copy whose weights are in the machine's memory, and on the device only while it reads."""
+
+    model: Any
+    kept: Head
+    """Its head, which the loss reads after the weights are gone: a copy, on the device."""
+
+    def head(self) -> Head:
+        """The head, where the student is."""
+        return self.kept
+
+    def trained_states(self, view: View) -> Tensor:
+        """Hidden states [N, H] of the copy."""
+        with only_reading(self.model), self._on(view.input_ids.device):
+            return trained_states(self.model, view)
+
+    def placed(self, device: torch.device) -> "Offloaded":
+        """The same with its head on the device."""
+        return replace(self, kept=_moved(self.kept, device))
+
+    @contextlib.contextmanager
+    def _on(self, device: torch.device) -> Iterator[None]:
+        """All weights on a device. They are frozen, so nothing has to be carried back."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        home = [tensor.data for tensor in tensors]
+        try:
+            for tensor in tensors:
+                tensor.data = tensor.data.to(device, non_blocking=True)
+            yield
+        finally:
+            for tensor, data in zip(tensors, home, strict=True):
+                tensor.data = data
+
+
+@dataclass(frozen=True)
+class HeadOnly:
+    """What is left in memory of a teacher whose hidden states are cached."""
+
+    kept: Head
+    model: None = None
+    """It is no longer there."""
+
+    def head(self) -> Head:
+        """The head as the model was given."""
+        return self.kept
+
+
+ReadingTeacher = FrozenCopy | AdapterOff | Offloaded
+"""What a training step asks for a head and hidden states."""
+Teacher = ReadingTeacher | HeadOnly
 
 
 def freeze(model: Any) -> FrozenCopy:
@@ -57,6 +120,37 @@ def frozen_copy(model: Any) -> FrozenCopy:
     return freeze(copy.deepcopy(model))
 
 
-def teacher_for(model: Any) -> Teacher:
+def teacher_for(model: Any) -> ReadingTeacher:
     """The teacher that a model starts from: itself with the adapter off under peft, else a frozen copy."""
     return AdapterOff(model) if hasattr(model, "disable_adapter") else frozen_copy(model)
+
+
+def untrained(model: Any) -> ReadingTeacher:
+    """The teacher that a model is until its first step: itself, with an adapter off if it has one."""
+    return AdapterOff(model) if hasattr(model, "disable_adapter") else FrozenCopy(model)
+
+
+def offloaded(model: Any) -> FrozenCopy | Offloaded:
+    """A model that serves as teacher from the machine's memory; without a GPU that is where it would be anyway."""
+    teacher = freeze(model.to("cpu"))
+    if torch.cuda.is_available():
+        return Offloaded(teacher.model, teacher.head())
+    problem = "teacher: offload spares the memory of a GPU, and this machine has none"
+    warnings.warn(f"{problem}, so the teacher is a copy as it is without.", stacklevel=2)
+    return teacher
+
+
+def head_only(teacher: Teacher) -> HeadOnly:
+    """What is left of a teacher that need not read any more. A head that is going to be trained is copied."""
+    head = teacher.head()
+    weight, bias = (
+        tensor.detach().clone() if tensor is not None and tensor.requires_grad else tensor
+        for tensor in (head.weight, head.bias)
+    )
+    assert weight is not None, "a head has a weight"
+    return HeadOnly(replace(head, weight=weight, bias=bias))
+
+
+def _moved(head: Head, device: torch.device) -> Head:
+    bias = None if head.bias is None else head.bias.to(device)
+    return replace(head, weight=head.weight.to(device), bias=bias)

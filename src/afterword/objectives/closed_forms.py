@@ -125,9 +125,12 @@ def _divergence(form: Form, student_NV: Tensor, teacher_NV: Tensor, target_ids_N
     d_NV -= scratch_NV.sum(-1, keepdim=True)
     far_N = d_NV.amax(-1) > FAR
     e_NV = torch.expm1(d_NV, out=scratch_NV)
-    k_N1 = (e_NV - d_NV).mul_(p_NV).sum(-1, keepdim=True)
+    gold_d_N = _at(d_NV, target_ids_N)
+    # The forward KL has no use for d after K.
+    difference_NV = d_NV.sub_(e_NV) if form.divergence == "forward" else d_NV - e_NV
+    k_N1 = difference_NV.mul_(p_NV).sum(-1, keepdim=True).neg_()
     parts: dict[Part, Tensor] = {
-        "prediction": k_N1.log1p().squeeze(-1) - _at(d_NV, target_ids_N) - log_gold_N,
+        "prediction": k_N1.log1p().squeeze(-1) - gold_d_N - log_gold_N,
         "teacher_first": (first_N == target_ids_N).to(log_gold_N.dtype),
         "teacher_gold": log_gold_N.exp(),
     }

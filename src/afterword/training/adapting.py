@@ -25,11 +25,14 @@ from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
 from afterword.training.checkpoints import checkpoint_step, explained
 from afterword.training.mixture import Share
+from afterword.training.optimizing import optimizer_of
 from afterword.training.parts import GeneralText, as_windows
-from afterword.training.processes import main_process_first
+from afterword.training.processes import is_main_process, main_process_first
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.staying import Staying
 from afterword.training.steps import WORK_FOLDER
+from afterword.training.teacher_error import in_words, teacher_error
+from afterword.training.teaching import caching_of, refuse_teacher, teacher_of
 from afterword.training.trainer import AdaptationTrainer, checked_layout
 from afterword.views import Reading
 
@@ -62,9 +65,16 @@ def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **
 
 
 def run_adaptation(
-    settings: AdaptSettings, documents: Any = None, *, command: str = "", console: Console | None = None
+    settings: AdaptSettings,
+    documents: Any = None,
+    *,
+    command: str = "",
+    console: Console | None = None,
+    teacher_caches: Path | None = None,
 ) -> RunResult:
     """Adapt a model as the settings say. `documents` replaces `settings.documents` when given from Python.
+
+    A teacher that is cached is so in `teacher_caches`, where it is given, for all runs that are given the same.
 
     An existing folder of the same run is resumed from its last whole checkpoint; a finished one is left as it is.
     """
@@ -76,7 +86,7 @@ def run_adaptation(
     began_here = not folder.path.exists()
     with explained(folder.path):
         try:
-            trainer, data = load_trainer(settings, documents, folder.path)
+            trainer, data = load_trainer(settings, documents, folder.path, teacher_caches)
             identity = Identity(models.weights_fingerprint(trainer.model), trainer.content_sha256)
             folder.refuse_other_content(identity)
             finished = folder.is_finished()
@@ -87,11 +97,24 @@ def run_adaptation(
         if finished:
             folder.tidy(began_here=False)
             return RunResult(folder.path, folder.state()["steps"], already_complete=True)
+        console = console or Console(stderr=True)
+        _cache_teacher(trainer, folder, console, began_here=began_here)
         known = (settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
-        result = _train(trainer, folder, checkpoint, console or Console(stderr=True))
+        if "teacher" in data and is_main_process():
+            console.print(in_words(data["teacher"]), highlight=False)
+        result = _train(trainer, folder, checkpoint, console)
         _finish(trainer, folder, settings, identity, result)
     return result
+
+
+def _cache_teacher(trainer: AdaptationTrainer, folder: RunFolder, console: Console, *, began_here: bool) -> None:
+    try:
+        trainer.cache_teacher(console)
+    except AfterwordError:
+        # Not from an interrupt: what was read by then is continued by the same command.
+        folder.tidy(began_here=began_here)
+        raise
 
 
 def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, console: Console) -> RunResult:
@@ -124,9 +147,14 @@ def _finish(
         trainer.push_to_hub()
 
 
-def load_trainer(settings: AdaptSettings, documents: Any, run: Path) -> tuple[AdaptationTrainer, dict[str, Any]]:
+def load_trainer(
+    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None
+) -> tuple[AdaptationTrainer, dict[str, Any]]:
     """Load and check everything that a run needs, cheap checks first; and what data.json will say of it."""
     method, name, attention = method_of(settings), settings.model_name_or_path, settings.attn_implementation
+    models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
+    refuse_teacher(settings)
+    caching = caching_of(settings, run, teacher_caches)
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, how = run / WORK_FOLDER, (method.view, tokenizer, _reading(settings, config))
     corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
@@ -137,24 +165,25 @@ def load_trainer(settings: AdaptSettings, documents: Any, run: Path) -> tuple[Ad
     # Under LoRA the base is frozen, so half precision loses nothing; peft keeps the adapters in float32.
     half = precision == "bf16" or (precision == "bf16_mixed" and settings.use_peft)
     dtype = torch.bfloat16 if half else torch.float32
-    model, teacher = models.load_model(name, dtype=dtype, attn_implementation=attention), None
+    model = models.load_model(name, dtype=dtype, attn_implementation=attention)
     models.refuse_foreign_tokenizer(tokenizer, model, name)
     layout = "padded" if settings.packing == "off" else checked_layout(model)
     packing = Packing(max(settings.micro_batch_tokens, how[-1].max_length), layout)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
-    elif method.needs_teacher(general=bool(settings.mixture)):
-        twin = models.load_model(name, dtype=_teacher_dtype(settings, dtype), attn_implementation=attention)
-        teacher = models.freeze(twin)
+    teacher = teacher_of(settings, method, dtype)
     general = _general_text(settings, work)
     data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
     step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}
     step |= {"staying": Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1)}
     args = arguments_of(settings, method, run)
+    step |= optimizer_of(settings, model, args)
     with _refused_by_trainer(settings):
-        trainer = AdaptationTrainer(model, args, method=method, teacher=teacher, **data, **step)
+        trainer = AdaptationTrainer(model, args, method=method, teacher=teacher, caching=caching, **data, **step)
     mixture = {"mixture": trainer.mixture_report()} if general else {}
     about = {"steps": trainer.total_steps, "remark": method.remark}
+    if teacher and settings.teacher_precision in models.BITS:
+        about["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, {**corpus.to_json(), **windows.to_json(), **mixture, **about}
 
 
@@ -216,11 +245,6 @@ def resolved_precision(settings: AdaptSettings) -> str:
 def _reading(settings: AdaptSettings, config: Any) -> Reading:
     length = models.context_length(config, settings.max_length)
     return Reading(max_length=length, window_overlap=settings.window_overlap, language=settings.language)
-
-
-def _teacher_dtype(settings: AdaptSettings, student: torch.dtype) -> torch.dtype:
-    automatic = torch.bfloat16 if torch.cuda.is_available() else student
-    return {"auto": automatic, "float32": torch.float32, "bf16": torch.bfloat16}[settings.teacher_precision]
 
 
 def _lora(settings: AdaptSettings) -> models.LoraSettings:

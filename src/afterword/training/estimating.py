@@ -9,17 +9,20 @@ from typing import Any
 
 import torch
 
+from afterword import models
 from afterword.config import AdaptSettings
-from afterword.objectives.fused import LOGITS_WORKSPACE_MIB
 from afterword.training.adapting import load_trainer
+from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
+from afterword.training.savings import Saving, available_bytes, savings
 from afterword.training.trainer import AdaptationTrainer
+from afterword.types import Batch
 
 _TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """Counts are exact for the first epoch; time and memory are extrapolated from three measured steps."""
+    """Counts are exact for the first epoch; time is extrapolated from three steps, memory measured on the largest."""
 
     data: dict[str, Any]
     """As data.json would have it."""
@@ -29,73 +32,114 @@ class DryRun:
     parameters: int
     trained_parameters: int
     seconds: float
-    weights_gib: float
-    """Student, teacher, gradients and AdamW's two moments."""
-    activations_gib: float
-    """Of the largest micro-batch among the measured steps, and the workspace of the logits."""
+    memory: Memory
+    """At the fullest moment of a step."""
+    available: int
+    """Bytes that this machine has for it: the GPU's memory, or what is free of the machine's."""
+    savings: tuple[Saving, ...]
+    """What would make it less, the most first; only where it does not fit."""
+    cache: int | None = None
+    """Bytes that what the teacher says takes on the disk; None where it is not cached."""
 
 
 def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
+    available = available_bytes()
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
         trainer, data = load_trainer(settings, documents, Path(scratch))
-        totals, steps = _totals(trainer), trainer.total_steps
-        seconds_per_token, activations = _measured(trainer)
-        read = (totals["student_tokens"] + totals["teacher_tokens"]) * steps / trainer.plan.steps_per_epoch
+        totals, largest = _totals(trainer)
+        memory = memory_of(trainer, settings.optimizer_states, largest)
+        cached = _cached(trainer)
+        passes, once = trainer.total_steps / trainer.plan.steps_per_epoch, cached[0] if cached else 0
+        read = once + passes * (totals["student_tokens"] + (0 if cached else totals["teacher_tokens"]))
+        seconds = _seconds_per_token(trainer) * read
         parameters = list(trainer.model.parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
-        teacher = trainer.teacher.model if trainer.teacher else trainer.model
-        twin = teacher.parameters() if teacher is not trainer.model else ()
-        weights = sum(p.numel() * p.element_size() for p in (*parameters, *twin))
-        # Gradient and two moments, in float32.
-        held_gib = (weights + 12 * trained) / 2**30
-        passing_gib = activations / 2**30 + 6 * LOGITS_WORKSPACE_MIB / 1024
-        counts = (steps, sum(p.numel() for p in parameters), trained)
-        return DryRun(data, totals, *counts, seconds_per_token * read, held_gib, passing_gib)
+        counts = (trainer.total_steps, sum(p.numel() for p in parameters), trained)
+        tokens = max(batch.student.tokens for batch in largest)
+        less = savings(trainer.model, settings, memory, tokens) if memory.total > available else ()
+        return DryRun(data, totals, *counts, seconds, memory, available, less, cached[1] if cached else None)
 
 
-def _totals(trainer: AdaptationTrainer) -> dict[str, int]:
+def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch]) -> Memory:
+    """What training holds at most; `states` as `optimizer_states` says, `step` the micro-batches to measure on."""
+    model = trainer.model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    trained_bytes = bytes_of(trained)
+    peak, left = _passing_bytes(trainer, step)
+    return Memory(
+        weights=bytes_of([*model.parameters(), *model.buffers()]),
+        teacher=bytes_of(_of_teacher(trainer)),
+        gradients=trained_bytes,
+        moments=sum(moment_bytes(p, states) for p in trained),
+        kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average)),
+        passing=max(0, peak - trained_bytes),
+        updating=max(0, left - trained_bytes) + updating_bytes(trained, states),
+    )
+
+
+def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
+    """The teacher's own tensors: none where it is the student's weights."""
+    teacher = trainer.teacher
+    if teacher is None or isinstance(teacher, models.AdapterOff):
+        return []
+    if trainer.caching or isinstance(teacher, models.HeadOnly | models.Offloaded):
+        head = teacher.head()
+        return [tensor for tensor in (head.weight, head.bias) if tensor is not None]
+    return [*teacher.model.parameters(), *teacher.model.buffers()]
+
+
+def _cached(trainer: AdaptationTrainer) -> tuple[int, int] | None:
+    """Tokens that a cached teacher reads once, and the bytes that are kept of them; None where it is not cached."""
+    if trainer.caching is None or trainer.teacher is None:
+        return None
+    with trainer.accelerator.autocast():
+        return trainer.caching_teacher().size(trainer.parts, trainer.plan.windows(trainer.total_steps))
+
+
+def _totals(trainer: AdaptationTrainer) -> tuple[dict[str, int], list[Batch]]:
+    """Counts of the first epoch, and the micro-batches of its largest step."""
     totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
+    loader, largest = trainer.get_train_dataloader(), (-1, [])
     examples: Any = trainer.train_dataset
-    sampler: Any = trainer.get_train_dataloader().batch_sampler
-    for example in (examples[draw] for draws in sampler for draw in draws):
-        totals["targets"] += len(example.segments)
-        totals["trained_positions"] += sum(len(s.target_ids) for s in example.segments)
-        totals["student_tokens"] += sum(len(s.student_ids) for s in example.segments)
-        totals["teacher_tokens"] += len(example.teacher_ids) if example.teacher_ids is not None else 0
-    return totals
+    sampler: Any = loader.batch_sampler
+    for step in ([examples[draw] for draw in draws] for draws in sampler):
+        student = sum(len(s.student_ids) for example in step for s in example.segments)
+        teacher = sum(len(example.teacher_ids) for example in step if example.teacher_ids is not None)
+        totals["targets"] += sum(len(example.segments) for example in step)
+        totals["trained_positions"] += sum(len(s.target_ids) for example in step for s in example.segments)
+        totals["student_tokens"] += student
+        totals["teacher_tokens"] += teacher
+        largest = max(largest, (student + teacher, step), key=lambda found: found[0])
+    collate: Any = loader.collate_fn
+    return totals, collate(largest[1])
 
 
-def _measured(trainer: AdaptationTrainer) -> tuple[float, int]:
-    """Seconds per token that is read, and the most bytes of activations that a step keeps for its backward."""
+def _seconds_per_token(trainer: AdaptationTrainer) -> float:
+    """Of forward and backward, per token that is read; the processor is warm by now."""
     steps = list(itertools.islice(trainer.get_train_dataloader(), _TIMED_STEPS))
-    # Also the warm-up of what is timed next.
-    activations = max(_saved_bytes(trainer, batches) for batches in steps)
+    trainer.step_counts.clear()
     started = time.perf_counter()
     for batches in steps:
-        count = trainer._get_num_items_in_batch([batches], trainer.args.device)
-        trainer.training_step(trainer.model, batches, count)
-        trainer.model.zero_grad()
+        _forward_and_backward(trainer, batches)
     if trainer.args.device.type == "cuda":
         torch.cuda.synchronize()
     tokens = trainer.step_counts["student_tokens"] + trainer.step_counts["teacher_tokens"]
-    return (time.perf_counter() - started) / tokens, activations
+    return (time.perf_counter() - started) / tokens
 
 
-def _saved_bytes(trainer: AdaptationTrainer, batches: Any) -> int:
-    """Bytes that autograd keeps of the largest micro-batch; weights are not counted again."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
-    saved: dict[int, int] = {}
+def _passing_bytes(trainer: AdaptationTrainer, step: list[Batch]) -> tuple[int, int]:
+    """The most that forward and backward of a step add to what is held, and what is left of it: gradients included."""
+    args, inner = trainer.args, models.causal_lm(trainer.model)
+    # Newer versions of transformers speak of activations. The Trainer does it when it begins to train.
+    if getattr(args, "activation_checkpointing", args.gradient_checkpointing):
+        getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
+    found = peak_bytes(trainer.args.device, lambda: _forward_and_backward(trainer, step))
+    trainer.model.zero_grad()
+    return found
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        """Note the storage; views of one count once."""
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # Held until it is counted: a freed storage's address would be given out again.
-        loss = trainer.compute_loss(trainer.model, max(batches, key=lambda batch: batch.student.tokens))
-    total = sum(size for place, size in saved.items() if place not in weights)
-    del loss
-    return total
+def _forward_and_backward(trainer: AdaptationTrainer, step: list[Batch]) -> None:
+    trainer.model.zero_grad()
+    count = trainer._get_num_items_in_batch([step], trainer.args.device)
+    trainer.training_step(trainer.model, step, count)

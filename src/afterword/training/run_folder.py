@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from afterword.config import AdaptSettings, differences, to_yaml
+from afterword.config import AdaptSettings, to_yaml
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
 from afterword.training.callbacks import trim_metrics
@@ -115,6 +116,23 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
+
+
+def differences(saved: Mapping[str, Any], now: AdaptSettings) -> list[str]:
+    """Settings that affect the weights and differ between a saved run and this one, one line each."""
+    values = now.model_dump(mode="json")
+    defaults = AdaptSettings().model_dump(mode="json")
+    every: Any = AdaptSettings.model_fields.items()
+    affecting = [name for name, field in every if field.json_schema_extra["weights"]]
+    pairs = [(name, saved.get(name, defaults[name]), values[name]) for name in affecting]
+    pairs = [(name, without_effect(name, before), without_effect(name, value)) for name, before, value in pairs]
+    return [f"{name}: {before!r} in the run, {value!r} now." for name, before, value in pairs if before != value]
+
+
+def without_effect(name: str, value: Any) -> Any:
+    """None for a value of a setting that leads to the same weights as none given; any other value as it is."""
+    fields: Any = AdaptSettings.model_fields
+    return None if value in fields[name].json_schema_extra.get("exact", ()) else value
 
 
 def environment() -> dict[str, Any]:

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from afterword.batching import Packing, micro_batches, without_weight
 from afterword.methods import Term
+from afterword.models import TeacherCache
+from afterword.training.caching import from_cache
 from afterword.training.mixture import Stream, interleaved
 from afterword.training.parts import Part
 from afterword.types import Example
@@ -75,13 +77,20 @@ class StepPlan:
         spare = np.maximum.accumulate(borders - before)
         return np.minimum(spare, len(lengths) - len(before)) + before
 
+    def windows(self, steps: int) -> np.ndarray:
+        """The windows that so many steps read, each once, in their order."""
+        return np.unique(self._read(steps))
+
+    def _read(self, steps: int) -> np.ndarray:
+        epochs = range(-(-steps // self.steps_per_epoch))
+        read = [step for epoch in epochs for step in self.steps(epoch)][:steps]
+        return np.concatenate(read) if read else np.zeros(0, np.int64)
+
     def realised(self, steps: int) -> list[dict[str, float]]:
         """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both."""
         lengths = np.concatenate([self.lengths, *(stream.lengths for stream in self.streams)])
         firsts = [0, *(stream.first for stream in self.streams)]
-        epochs = range(-(-steps // self.steps_per_epoch))
-        read = [step for epoch in epochs for step in self.steps(epoch)][:steps]
-        window = np.concatenate(read) if read else np.zeros(0, np.int64)
+        window = self._read(steps)
         source = np.searchsorted(firsts, window, side="right") - 1
         samples = np.bincount(source, minlength=len(firsts))
         tokens = np.bincount(source, weights=lengths[window], minlength=len(firsts))
@@ -137,6 +146,8 @@ class Examples(Dataset[Example]):
     parts: tuple[Part, ...]
     terms: tuple[Term, ...]
     seed: int
+    caches: tuple[TeacherCache | None, ...] = ()
+    """Of every part, what the teacher says of it; none where the teacher is there to read."""
 
     def __len__(self) -> int:
         return sum(len(part.windows) for part in self.parts)
@@ -147,20 +158,24 @@ class Examples(Dataset[Example]):
         return (*self.parts[0].windows.sources, *(part.name for part in self.parts[1:]))
 
     def __getitem__(self, draw: Draw) -> Example:
-        part, index, source = self._located(draw.window)
+        number, index, source = self._located(draw.window)
+        part, cache = self.parts[number], self.caches[number] if self.caches else None
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
         term = self.terms[draw.term]
-        example = term.view.build(part.windows[index], part.special, rng)
-        teacher_ids = example.teacher_ids if term.objective.needs_teacher else None
-        source = example.source if source is None else source
-        example = replace(example, teacher_ids=teacher_ids, source=source, term=draw.term)
+        window = part.windows[index]
+        example = term.view.build(window, part.special, rng)
+        if not term.objective.needs_teacher:
+            example = replace(example, teacher_ids=None)
+        elif cache:
+            example = from_cache(example, window, part.special, cache)
+        example = replace(example, source=example.source if source is None else source, term=draw.term)
         return example if draw.weighted else without_weight(example)
 
-    def _located(self, window: int) -> tuple[Part, int, int | None]:
-        """The part of a window, its index there, and its source where it is general text."""
+    def _located(self, window: int) -> tuple[int, int, int | None]:
+        """The number of a window's part, its index there, and its source where it is general text."""
         for number, part in enumerate(self.parts):
             if window < len(part.windows):
-                return part, window, None if number == 0 else len(self.parts[0].windows.sources) + number - 1
+                return number, window, None if number == 0 else len(self.parts[0].windows.sources) + number - 1
             window -= len(part.windows)
         raise AssertionError("the plan draws windows that there are")
 

@@ -9,40 +9,52 @@ import contextlib
 import hashlib
 import math
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import rotate_checkpoints
+from transformers import PrinterCallback, TrainingArguments
 
 from afterword import models
 from afterword.batching import Packing, micro_batches, to_device
-from afterword.errors import CheckpointError, ConfigError, TrainingError
+from afterword.errors import ConfigError, TrainingError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
-from afterword.objectives import AdaptivePrediction, Objective, Prediction, hidden_losses, total, weighted_sum
+from afterword.objectives import (
+    AdaptivePrediction,
+    Objective,
+    Prediction,
+    TopK,
+    hidden_losses,
+    top_k_weighted_sum,
+    total,
+    weighted_sum,
+)
 from afterword.training import steps
 from afterword.training.arguments import declared_arguments, training_arguments
-from afterword.training.checkpoints import last_complete_checkpoint, require_complete
+from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
+from afterword.training.checking import check_step, checked_layout, special_tokens_for
 from afterword.training.mixture import streams
+from afterword.training.optimizing import warn_of_lost_updates
 from afterword.training.parts import GeneralText, Part, as_windows, general_parts
 from afterword.training.processes import gathered
 from afterword.training.source_sums import SourceSums
 from afterword.training.staying import Staying, WeightAverage, add_pull_to_start, trained_weights
+from afterword.training.whole_checkpoints import WholeCheckpoints
 from afterword.types import Batch
-from afterword.views import Prepared, Reading, SpecialTokens, content_hash, special_tokens
+from afterword.views import Prepared, Reading, content_hash
 
 _EVAL_WINDOWS = 128
 """Most windows that one evaluation during training reads. `afterword evaluate` is the real measurement."""
 _TINY = 1e-12
 
 
-class AdaptationTrainer(Trainer):
+class AdaptationTrainer(WholeCheckpoints):
     """Teaches documents to a model by any registered method. Otherwise a Trainer like any other.
 
     `train_dataset` and `eval_dataset` are documents (a data set or list with a `text` column, or `Prepared`
@@ -52,6 +64,8 @@ class AdaptationTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
     model: Any  # never None here
+    kept: TopK | None = None
+    eval_caches: tuple[models.TeacherCache | None, ...] = ()
 
     def __init__(
         self,
@@ -69,6 +83,7 @@ class AdaptationTrainer(Trainer):
         step_tokens: int | None = None,
         packing: Packing | None = None,
         staying: Staying | None = None,
+        caching: Caching | None = None,
         **trainer_arguments: Any,
     ):
         self.method = get_method(method) if isinstance(method, str) else method
@@ -76,13 +91,13 @@ class AdaptationTrainer(Trainer):
             raise ConfigError(problem)
         self.terms = self.method.terms(general=bool(mixture))
         args = declared_arguments(self.method, args or training_arguments(self.method, output_dir="runs/trainer"))
-        _check_step(args, documents_per_step, step_tokens)
-        _warn_of_lost_updates(model, args.learning_rate)
+        check_step(args, documents_per_step, step_tokens)
+        warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
         reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
         how = (self.method.view, processing_class, reading)
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        special = _special_tokens(processing_class, self.method)
+        special = special_tokens_for(processing_class, self.method)
         self.windows = as_windows(train_dataset, work / "train", *how)
         self.parts = (Part("documents", self.windows, special), *general_parts(mixture or {}, work, *how))
         held_out = None if eval_dataset is None else as_windows(eval_dataset, work / "eval", *how)
@@ -90,9 +105,7 @@ class AdaptationTrainer(Trainer):
         general = streams(self.windows.lengths, shares, args.seed)
         self.plan = steps.StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed, general)
         self.packing = packing or Packing(micro_batch_tokens=4096, layout=checked_layout(model))
-        needs_teacher = self.method.needs_teacher(general=bool(mixture))
-        # Before the Trainer loads a checkpoint into the student: the teacher is the model as it was given.
-        self.teacher = teacher or (models.teacher_for(model) if needs_teacher else None)
+        self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
@@ -106,8 +119,16 @@ class AdaptationTrainer(Trainer):
         self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         if self.average:
             self.add_callback(self.average)
-        if self.teacher:
-            self.teacher.model.to(self.args.device)
+        if isinstance(self.teacher, models.ReadingTeacher):
+            self.teacher = self.teacher.placed(self.args.device)
+
+    def _teacher_of(self, model: Any, given: models.Teacher | None, caching: Caching | None) -> models.Teacher | None:
+        """What was given, or the model before the Trainer loads a checkpoint into it."""
+        if caching and caching.top_k and (problem := top_k_problem(self.terms, self.method.name)):
+            raise ConfigError(problem)
+        if given or not any(term.objective.needs_teacher for term in self.terms):
+            return given
+        return models.untrained(model) if caching else models.teacher_for(model)
 
     @property
     def total_steps(self) -> int:
@@ -138,6 +159,33 @@ class AdaptationTrainer(Trainer):
         options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
         examples: Any = self.train_dataset
         return steps.build_loader(examples, sampler, self.packing, **options)
+
+    def cache_teacher(self, console: Console | None = None) -> None:
+        """Have what the teacher says of all that it reads in this run on the disk; then only its head stays in memory.
+
+        `train` does it first; until then the teacher may be the student itself. Without `caching`, and a second time,
+        nothing is done.
+        """
+        if self.caching is None or not isinstance(self.teacher, models.ReadingTeacher):
+            return
+        reader, data = self.caching_teacher(), self.train_dataset
+        assert isinstance(data, steps.Examples), "made here"
+        with self.accelerator.autocast():
+            windows = self.plan.windows(self.total_steps)
+            self.train_dataset = replace(data, caches=reader.caches(self.parts, windows, "train", console))
+            if self.eval_dataset is not None:
+                assert isinstance(self.eval_dataset, Prepared), "made here"
+                part, windows = self._evaluated_part(self.eval_dataset), _evaluated(len(self.eval_dataset))
+                self.eval_caches = reader.caches([part], windows, "eval", console)
+        self.kept, self.teacher = reader.kept, models.head_only(self.teacher)
+        free_memory()
+
+    def caching_teacher(self) -> CachingTeacher:
+        """The teacher as it is cached, until it is."""
+        assert self.caching, "asked for"
+        assert isinstance(self.teacher, models.ReadingTeacher), "not cached yet"
+        how = (self.packing, self.args.device, self.caching, self.terms)
+        return CachingTeacher(self.teacher, self.processing_class, *how)
 
     def _terms_of(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Which terms read a window of the documents, and which one of general text."""
@@ -223,12 +271,17 @@ class AdaptationTrainer(Trainer):
         """Σ weight · loss of a micro-batch, and the parts of its losses."""
         with self.accelerator.autocast():
             states, teacher = models.trained_states_through(model, self.model, batch.student), None
-            if objective.needs_teacher:
-                assert self.teacher, "a method that needs a teacher has one"
+            if objective.needs_teacher and batch.teacher_rows is None:
+                assert isinstance(self.teacher, models.ReadingTeacher), "a method that needs a teacher has one"
                 assert batch.teacher, "and its view gives the teacher something to read"
                 teacher = (self.teacher.trained_states(batch.teacher), self.teacher.head())
-        student = (states, models.head_of(self.model))
-        return weighted_sum(objective, student, teacher, batch.target_ids, batch.weights)
+        student, where = (states, models.head_of(self.model)), (batch.target_ids, batch.weights)
+        if objective.needs_teacher and batch.teacher_rows is not None:
+            if self.kept:
+                return top_k_weighted_sum(objective, student, (batch.teacher_rows, self.kept), *where)
+            assert self.teacher, "its head is left of it"
+            teacher = (batch.teacher_rows, self.teacher.head())
+        return weighted_sum(objective, student, teacher, *where)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
@@ -280,7 +333,9 @@ class AdaptationTrainer(Trainer):
         assert isinstance(windows, Prepared), "evaluation documents are prepared with the trainer"
         started = time.perf_counter()
         self.model.eval()
-        examples = steps.Examples((Part("documents", windows, self.parts[0].special),), self.terms[:1], self.args.seed)
+        if any(self.eval_caches) and windows is not self.eval_dataset:
+            raise ConfigError("eval_dataset: the teacher is cached for that of the trainer alone. Give none here.")
+        examples = steps.Examples((self._evaluated_part(windows),), self.terms[:1], self.args.seed, self.eval_caches)
         objectives: tuple[Objective, ...] = (self.terms[0].objective, Prediction())
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         by_source = SourceSums(examples.sources, self.terms[:1])
@@ -302,96 +357,30 @@ class AdaptationTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _evaluated_part(self, windows: Prepared) -> Part:
+        return Part("held-out documents", windows, self.parts[0].special)
+
     def _eval_batches(self, examples: steps.Examples) -> Iterator[Batch]:
         """Of this process; of a large set, _EVAL_WINDOWS windows at even distances."""
-        stride = -(-len(examples) // _EVAL_WINDOWS)
-        for i in range(self.args.process_index * stride, len(examples), self.args.world_size * stride):
+        for i in _evaluated(len(examples))[self.args.process_index :: self.args.world_size].tolist():
             yield from micro_batches([examples[steps.Draw(i, 0)]], self.packing)
-
-    # ---- saving and resuming
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As the Trainer's; only whole checkpoints are resumed from. True: the newest whole one, or the start."""
+        # Before a checkpoint is loaded: the teacher may be the student as it was given.
+        self.cache_teacher()
         self.step_started = time.perf_counter()
-        resume: Any = resume_from_checkpoint or None
-        if resume is True:
-            resume = last_complete_checkpoint(Path(str(self.args.output_dir)))
-        elif resume:
-            resume = require_complete(Path(resume))
-        if self.average:
-            self.average.resumed_from = resume or None
-        return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The Trainer's checkpoint, written beside its place and renamed to it when it is whole."""
-        self.store_flos()
-        run = Path(self._get_output_dir(trial=trial))
-        target = run / f"checkpoint-{self.state.global_step}"
-        staging = target.with_name(target.name + models.STAGING_SUFFIX)
-        if self.args.should_save:
-            models.staging_folder(target)
-        self.accelerator.wait_for_everyone()
-        self.save_model(str(staging), _internal_call=True)
-        if not self.args.save_only_model:
-            for save in (self._save_optimizer_and_scheduler, self._save_scaler, self._save_rng_state):
-                save(str(staging))
-        best = run / f"checkpoint-{self.state.best_global_step}"
-        if best == target or best.is_dir():
-            self.state.best_model_checkpoint = str(best)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self._save_state(staging)
-            if self.average:
-                self.average.save(staging, self.state.global_step)
-            models.publish(staging, target)
-            if self.args.push_to_hub:
-                self._push_from_checkpoint(str(target))
-            kept = {"best_model_checkpoint": self.state.best_model_checkpoint, "use_mtime": True}
-            rotate_checkpoints(str(run), self.args.save_total_limit, **kept)
-        self.accelerator.wait_for_everyone()
-
-    def _save_state(self, folder: Path) -> None:
-        parts = (*self.callback_handler.callbacks, self.control)
-        states = {type(part).__name__: part.state() for part in parts if isinstance(part, ExportableState)}
-        self.state.stateful_callbacks.update(states)  # pyright: ignore
-        self.state.save_to_json(str(folder / "trainer_state.json"))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
 
-def checked_layout(model: Any) -> str:
-    """`packed` where this model keeps packed texts apart; otherwise `padded`, said aloud."""
-    if models.packs_cleanly(model):
-        return "packed"
-    problem = f"{type(model).__name__} reads across the border of packed texts"
-    warnings.warn(f"{problem}, so every sequence gets a row of its own (slower, same result).", stacklevel=3)
-    return "padded"
-
-
-def _special_tokens(tokenizer: Any, method: Method) -> SpecialTokens:
-    special = special_tokens(tokenizer, method.view.bos, method.view.join)
-    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=True)):
-        problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
-        raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
-    return special
+def _evaluated(windows: int) -> np.ndarray:
+    return np.arange(0, windows, -(-windows // _EVAL_WINDOWS))
 
 
 def _counts(batch: Batch) -> dict[str, int]:
     """What was read and trained in a micro-batch."""
     positions, teacher = len(batch.target_ids), batch.teacher
+    taught = teacher is not None or batch.teacher_rows is not None
     read = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher.tokens if teacher else 0}
-    trained = {"trained_positions": positions, "teacher_positions": positions if teacher else 0}
+    trained = {"trained_positions": positions, "teacher_positions": positions if taught else 0}
     return {**read, **trained, "documents": len(batch.documents)}
-
-
-def _check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
-    parts = args.world_size * args.gradient_accumulation_steps
-    if step_tokens is None and documents_per_step < parts:
-        why = f"{args.world_size} processes × gradient_accumulation_steps {args.gradient_accumulation_steps}"
-        problem = f"documents_per_step: {documents_per_step} is fewer than the {parts} parts of a step ({why})"
-        raise ConfigError(f"{problem}, so some would train on nothing. Use at least {parts}, or fewer parts.")
-
-
-def _warn_of_lost_updates(model: Any, learning_rate: float) -> None:
-    half = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
-    for dtype in half:
-        problem = f"Trained weights are in {dtype}: at learning rate {learning_rate:g} most updates are rounded away."
-        warnings.warn(f"{problem} Load the model in float32 and train with precision=bf16_mixed.", stacklevel=3)

@@ -112,3 +112,11 @@ def test_both_stages_in_one_run_that_resumes(place: Path, afterword: Any):
     assert "run is complete (2 steps); nothing was trained" in again.out
     assert "run/aligned holds the aligned model" in again.out
     assert "run/aligned was complete" in afterword(*words).out
+
+
+def test_report_knows_what_a_folder_holds(tmp_path: Path, afterword: Any):
+    state = {"settings": {"model_name_or_path": "m", "selection": "perplexity"}, "chat_template": "plain"}
+    (tmp_path / "align.json").write_text(json.dumps({**state, "stages": {}, "command": ""}), encoding="utf-8")
+    (tmp_path / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+    assert f"Wrote {tmp_path / 'align.html'}." in afterword("report", str(tmp_path)).out.replace("\n", "")
+    assert (tmp_path / "align.html").is_file()

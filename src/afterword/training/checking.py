@@ -1,0 +1,38 @@
+"""What a trainer checks before its first step: its tokenizer, the size of a step, and how texts may lie in a row."""
+
+import warnings
+from typing import Any
+
+from transformers import TrainingArguments
+
+from afterword import models
+from afterword.errors import CheckpointError, ConfigError
+from afterword.methods import Method
+from afterword.views import SpecialTokens, special_tokens
+
+
+def checked_layout(model: Any) -> str:
+    """`packed` where this model keeps packed texts apart; otherwise `padded`, said aloud."""
+    if models.packs_cleanly(model):
+        return "packed"
+    problem = f"{type(model).__name__} reads across the border of packed texts"
+    warnings.warn(f"{problem}, so every sequence gets a row of its own (slower, same result).", stacklevel=3)
+    return "padded"
+
+
+def special_tokens_for(tokenizer: Any, method: Method) -> SpecialTokens:
+    """What stands around the documents of a method. CheckpointError where it needs an EOS that is not there."""
+    special = special_tokens(tokenizer, method.view.bos, method.view.join)
+    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=True)):
+        problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
+        raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
+    return special
+
+
+def check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
+    """ConfigError where a step of documents has fewer than it has parts."""
+    parts = args.world_size * args.gradient_accumulation_steps
+    if step_tokens is None and documents_per_step < parts:
+        why = f"{args.world_size} processes × gradient_accumulation_steps {args.gradient_accumulation_steps}"
+        problem = f"documents_per_step: {documents_per_step} is fewer than the {parts} parts of a step ({why})"
+        raise ConfigError(f"{problem}, so some would train on nothing. Use at least {parts}, or fewer parts.")

@@ -1,0 +1,187 @@
+"""A cached teacher teaches as the live one does: the same gradient, for every method that reads a teacher."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from afterword.batching import Packing
+from afterword.errors import ConfigError
+from afterword.methods import METHODS
+from afterword.models import HeadOnly, LoraSettings, frozen_copy, with_lora
+from afterword.training import AdaptationTrainer, training_arguments
+from afterword.training.caching import Caching
+from afterword.views import Reading
+
+TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=True)]
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+Gradients = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def trainer_of(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[..., AdaptationTrainer]:
+    """A trainer of all documents in one step; with `cache`, its teacher is cached there."""
+
+    def build(model: Any, teacher: Any, documents: Any, method: Any, *, cache: str = "", **options: Any) -> Any:
+        caching = Caching(folder=tmp_path / cache, top_k=options.pop("top_k", None)) if cache else None
+        arguments = {"seed": 3, "num_train_epochs": 2, **options.pop("arguments", {})}
+        return AdaptationTrainer(
+            model,
+            training_arguments(method, output_dir=str(tmp_path / (cache or "live")), **arguments),
+            train_dataset=documents,
+            processing_class=tokenizer,
+            method=method,
+            teacher=teacher,
+            reading=Reading(max_length=options.pop("max_length", 256)),
+            documents_per_step=options.pop("documents_per_step", 30),
+            mixture=mixture_of(method),
+            packing=Packing(options.pop("micro_batch_tokens", 600), options.pop("layout", "packed")),
+            caching=caching,
+            **options,
+        )
+
+    return build
+
+
+def gradient(trainer: AdaptationTrainer, epoch: int = 0) -> Gradients:
+    """Of an epoch's one step."""
+    trainer.model.zero_grad()
+    loader = trainer.get_train_dataloader()
+    loader.set_epoch(epoch)
+    parts, count = trainer.get_batch_samples(iter(loader), 1, trainer.args.device)
+    for batches in parts:
+        trainer.training_step(trainer.model, batches, count)
+    return {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def both(trainer_of: Any, *given: Any, dtype: torch.dtype = torch.float64, **options: Any) -> tuple[Any, Any]:
+    """The trainer with a live teacher, and one whose teacher is cached; everything in a precision from then on."""
+    cached = trainer_of(*given, cache="cache", **options)
+    live = trainer_of(*given, **{name: value for name, value in options.items() if name != "top_k"})
+    for trainer in (live, cached):
+        trainer.model.to(dtype)
+        trainer.teacher.model.to(dtype)
+    cached.cache_teacher()
+    assert isinstance(cached.teacher, HeadOnly)
+    return live, cached
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("name", TAUGHT)
+def test_gradients_are_those_of_the_live_teacher(
+    name: str, layout: str, dtype: torch.dtype, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
+) -> None:
+    student, reference = pair()
+    given = (trainer_of, student, frozen_copy(reference), documents, METHODS[name])
+    live, cached = both(*given, layout=layout, dtype=dtype)
+    # Draws of the second epoch are other ones; what was cached is enough for them.
+    for epoch in (0, 1):
+        expected = gradient(live, epoch)
+        assert_close(gradient(cached, epoch), expected, TOLERANCE[dtype])
+    assert dtype == torch.float32 or max(g.norm() for g in expected.values()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "granite", "phi"])
+def test_heads_of_other_kinds(kind: str, pair: Any, documents: Any, trainer_of: Any, assert_close: Any) -> None:
+    student, reference = pair(kind)
+    live, cached = both(trainer_of, student, frozen_copy(reference), documents, METHODS["mixcpt"], layout="padded")
+    assert_close(gradient(cached), gradient(live), 1e-9)
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_documents_longer_than_the_context(
+    name: str, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
+) -> None:
+    student, reference = pair()
+    long = [{"id": "long", "text": " ".join(row["text"] for row in documents)}, *documents[:3]]
+    live, cached = both(trainer_of, student, frozen_copy(reference), long, METHODS[name], max_length=96)
+    assert len(cached.windows) > len(long)
+    assert_close(gradient(cached), gradient(live), 1e-9)
+
+
+@pytest.mark.parametrize("settings", [{"join": "authors"}, {"bos": "never"}, {"strategy": "anchor"}], ids=str)
+def test_other_readings(settings: Any, pair: Any, documents: Any, trainer_of: Any, assert_close: Any) -> None:
+    student, reference = pair()
+    method = METHODS["disc"].configured(**settings)
+    live, cached = both(trainer_of, student, frozen_copy(reference), documents, method)
+    assert_close(gradient(cached), gradient(live), 1e-9)
+
+
+@pytest.mark.parametrize("head", [(), ("lm_head",)], ids=["plain", "own head"])
+@pytest.mark.parametrize("name", TAUGHT)
+def test_an_adapter_learns_from_its_own_base(
+    name: str, head: Any, build_model: Any, perturb: Any, documents: Any, trainer_of: Any, assert_close: Any
+) -> None:
+    lora = LoraSettings(r=4, alpha=8, dropout=0.0, modules_to_save=head)
+    adapted = perturb(with_lora(build_model("llama"), lora, seed=0))
+    live, cached = both(trainer_of, adapted, None, documents, METHODS[name])
+    assert_close(gradient(cached), gradient(live), 1e-9)
+
+
+def test_a_model_is_its_own_teacher_before_its_first_step(
+    build_model: Any, perturb: Any, documents: Any, trainer_of: Any, assert_close: Any
+) -> None:
+    model = build_model("llama")
+    live, cached = both(trainer_of, model, None, documents, METHODS["disc"])
+    # What the student becomes, its head too, is nothing to either teacher.
+    perturb(model)
+    assert_close(gradient(cached), gradient(live), 1e-9)
+
+
+def test_an_evaluation_is_the_same(pair: Any, documents: Any, trainer_of: Any) -> None:
+    student, reference = pair()
+    given = (student, frozen_copy(reference), documents[:5], METHODS["disc"])
+    live, cached = both(trainer_of, *given, dtype=torch.float32, eval_dataset=documents[5:])
+    expected, found = live.evaluate(), cached.evaluate()
+    assert expected["eval_loss"] > 0.05
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
+    assert found["eval_nll_nats"] == pytest.approx(expected["eval_nll_nats"], rel=1e-5)
+
+
+def test_workers_look_up_the_same(pair: Any, documents: Any, trainer_of: Any) -> None:
+    student, reference = pair()
+    given = (trainer_of, student, frozen_copy(reference), documents, METHODS["disc"])
+    _, here = both(*given, dtype=torch.float32)
+    _, there = both(*given, dtype=torch.float32, arguments={"dataloader_num_workers": 2})
+    expected, found = gradient(here), gradient(there)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_what_is_trained_is_the_same(pair: Any, documents: Any, trainer_of: Any) -> None:
+    student, reference = pair()
+    options = {"documents_per_step": 3, "arguments": {"learning_rate": 1e-3, "num_train_epochs": 2}}
+    trained = []
+    for cache in ("", "cache"):
+        given = (copy.deepcopy(student), frozen_copy(reference), documents, METHODS["disc_mixcpt"])
+        trainer = trainer_of(*given, cache=cache, **copy.deepcopy(options))
+        trainer.train()
+        trained.append([row["loss"] for row in trainer.state.log_history if "loss" in row])
+    assert len(trained[0]) == 8
+    np.testing.assert_allclose(trained[1], trained[0], rtol=1e-4)
+
+
+UNSERVED = ("mol",)
+"""Methods that move by another divergence than the forward KL."""
+
+
+@pytest.mark.parametrize("name", UNSERVED)
+def test_the_likeliest_tokens_do_not_serve_every_method(name: str, pair: Any, documents: Any, trainer_of: Any) -> None:
+    student, reference = pair()
+    with pytest.raises(ConfigError, match=f"teacher: 'top_k' serves the forward KL alone, and the method {name} moves"):
+        trainer_of(student, frozen_copy(reference), documents, METHODS[name], cache="cache", top_k=8)
+
+
+@pytest.mark.parametrize("name", [name for name in TAUGHT if name not in UNSERVED])
+def test_every_likeliest_token_is_the_whole_teacher(
+    name: str, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
+) -> None:
+    student, reference = pair()
+    live, kept = both(trainer_of, student, frozen_copy(reference), documents, METHODS[name], top_k=1000)
+    assert_close(gradient(kept), gradient(live), 1e-9)

@@ -1,0 +1,168 @@
+"""A cache says what it is of, and nothing that is not whole and of the same is believed."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from afterword.errors import CheckpointError
+from afterword.models import LoraSettings, given_fingerprint, teacher_cache, with_lora
+from afterword.models.teacher_cache import INDEX, Origin, open_cache
+
+ORIGIN = Origin(
+    model="m", precision="torch.float32", tokenizer="t", bos_ids=(0,), texts="documents", rows="hidden states"
+)
+LENGTHS = np.array([5, 3, 9, 4])
+
+
+def rows_of(texts):
+    return [torch.arange(LENGTHS[text] * 6, dtype=torch.float64).view(-1, 6) + 100 * text for text in texts]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Texts 2 and 0 in a shard, 3 in another; 1 is not there."""
+    place = tmp_path / "cache"
+    open_cache(place, ORIGIN, LENGTHS).with_shard([2, 0], rows_of([2, 0])).with_shard([3], rows_of([3]))
+    return place
+
+
+def test_rows_are_found_by_text_and_position(folder):
+    cache = open_cache(folder, ORIGIN, LENGTHS)
+    for text in (0, 2, 3):
+        positions = np.array([2, 0, LENGTHS[text] - 1])
+        assert torch.equal(cache.rows(text, positions), rows_of([text])[0][positions])
+    assert cache.missing(np.array([0, 1, 3])).tolist() == [1]
+    with pytest.raises(AssertionError, match="everything that is read was cached"):
+        cache.rows(1, np.array([0]))
+    with pytest.raises(AssertionError, match="of the text's full reading"):
+        cache.rows(3, np.array([4]))
+
+
+def test_types_are_kept_bit_by_bit(tmp_path):
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        rows = torch.randn(5, 6).to(dtype)
+        cache = open_cache(tmp_path / str(dtype), ORIGIN, LENGTHS).with_shard([0], [rows])
+        found = cache.rows(0, np.arange(5))
+        assert found.dtype == dtype
+        assert torch.equal(found, rows)
+
+
+def test_a_cache_travels_to_workers(folder):
+    cache = pickle.loads(pickle.dumps(open_cache(folder, ORIGIN, LENGTHS)))
+    assert torch.equal(cache.rows(3, np.arange(4)), rows_of([3])[0])
+
+
+def test_the_index_says_what_the_rows_are(folder):
+    index = json.loads((folder / INDEX).read_text())
+    assert index["origin"] == {**vars(ORIGIN), "bos_ids": [0]}
+    assert index["rows"] == "float64, 6 wide"
+    assert [shard["texts"] for shard in index["shards"]] == [[2, 0], [3]]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("model", "other", "another model"),
+        ("precision", "torch.bfloat16", "another precision"),
+        ("tokenizer", "other", "another tokenizer"),
+        ("bos_ids", (), "another BOS"),
+        ("texts", "other", "other documents"),
+        ("rows", "TopK", "another kind of rows"),
+    ],
+)
+def test_a_cache_of_something_else_is_refused_by_name(folder, field, value, said):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(CheckpointError, match=f"teacher_cache: .* by or of {said}") as caught:
+        open_cache(folder, replace(ORIGIN, **{field: value}), LENGTHS)
+    assert "Give another folder, or delete this one" in str(caught.value)
+    assert " and " not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_everything_that_differs_is_named(folder):
+    with pytest.raises(CheckpointError, match="another model and other documents"):
+        open_cache(folder, replace(ORIGIN, model="other", texts="other"), LENGTHS)
+
+
+def shorten(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [shorten, flip, lambda path: path.unlink()], ids=["truncated", "flipped", "gone"])
+def test_a_damaged_shard_is_refused(folder, damage):
+    damage(folder / "00000.safetensors")
+    with pytest.raises(CheckpointError, match=r"is damaged: 00000\.safetensors .* Delete the folder"):
+        open_cache(folder, ORIGIN, LENGTHS)
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1', "[]", '{"origin": {}, "shards": []}'])
+def test_a_damaged_index_is_refused(folder, text):
+    (folder / INDEX).write_text(text)
+    with pytest.raises(CheckpointError, match=r"is damaged: index\.json cannot be read"):
+        open_cache(folder, ORIGIN, LENGTHS)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["_flush", "os.replace", "replace_file"], ids=["written", "renamed", "listed"])
+def test_what_a_killed_process_was_writing_is_written_again(folder, monkeypatch, moment):
+    real = teacher_cache.os.replace
+
+    def die(*paths):
+        # Only of a shard: the index is renamed to its place as well.
+        if moment == "os.replace" and str(paths[1]).endswith(INDEX):
+            return real(*paths)
+        raise Killed
+
+    cache = open_cache(folder, ORIGIN, LENGTHS)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"afterword.models.teacher_cache.{moment}", die)
+        with pytest.raises(Killed):
+            cache.with_shard([1], rows_of([1]))
+    again = open_cache(folder, ORIGIN, LENGTHS)
+    assert again.missing(np.arange(4)).tolist() == [1]
+    # Whatever it left is overwritten, by other rows if need be.
+    other = [rows_of([1])[0] + 7]
+    assert torch.equal(again.with_shard([1], other).rows(1, np.arange(3)), other[0])
+    assert torch.equal(open_cache(folder, ORIGIN, LENGTHS).rows(1, np.arange(3)), other[0])
+
+
+def test_a_cache_made_anew_in_the_same_place_is_read_anew(folder):
+    before = open_cache(folder, ORIGIN, LENGTHS).rows(3, np.arange(4))
+    for path in folder.iterdir():
+        path.unlink()
+    cache = open_cache(folder, ORIGIN, LENGTHS).with_shard([0], rows_of([0])).with_shard([3], [rows_of([3])[0] + 1])
+    assert torch.equal(cache.rows(3, np.arange(4)), before + 1)
+
+
+def test_rows_are_mapped_and_not_read(folder):
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not say what is mapped")
+    cache = open_cache(folder, ORIGIN, LENGTHS)
+    assert str(folder) not in maps.read_text()
+    cache.rows(3, np.arange(4))
+    assert str(folder / "00001.safetensors") in maps.read_text()
+
+
+def test_a_model_is_told_by_its_weights_whatever_adapter_is_on_it(build_model, perturb):
+    model = build_model("llama")
+    plain = given_fingerprint(model)
+    assert given_fingerprint(build_model("llama")) == plain
+    assert given_fingerprint(build_model("llama", seed=1)) != plain
+    for settings in ({}, {"modules_to_save": ("lm_head", "embed_tokens")}, {"use_dora": True}):
+        adapted = with_lora(build_model("llama"), LoraSettings(r=4, **settings), seed=0)
+        assert given_fingerprint(perturb(adapted)) == plain
