@@ -64,6 +64,10 @@ def quantised(model: Any, precision: str) -> Any:
         raise ConfigError(f"{problem} (rows must be multiples of {GROUP_SIZE} values). Use int8 or bf16.")
     chosen = {id(layer) for layer in layers}
     quantize_(backbone, how, filter_fn=lambda module, _: id(module) in chosen)
+    for parameter in model.parameters():
+        if type(parameter.data) is Tensor:
+            # On the CPU it is a part of the mapped file, which would stay in memory whole.
+            parameter.data = parameter.data.clone()
     return model
 
 
