@@ -1,6 +1,6 @@
 """What the dry run says a training would hold at most, beside what it does hold. Random weights, Linux.
 
-    python benchmarks/peak_memory.py                    # every case, two fresh processes each: about ten minutes
+    python benchmarks/peak_memory.py                    # every case, two fresh processes each: about half an hour
     python benchmarks/peak_memory.py 30m-152k-disc 100m-32k-lora
 
 Each case is estimated, and trains three steps. Measured is the most that the process had in memory (VmHWM, reset right
