@@ -32,24 +32,12 @@ def hidden_losses(
     *,
     workspace_mib: float = LOGITS_WORKSPACE_MIB,
 ) -> Tensor:
-    """Losses in nats, [N] float32, from hidden states [N, H] and heads of student and teacher. Without gradient."""
-    return total(objective, hidden_parts(objective, student, teacher, target_ids_N, workspace_mib=workspace_mib))
+    """Losses in nats, [N] float32, from hidden states [N, H] and heads of student and teacher. Without gradient.
 
-
-def hidden_parts(
-    objective: Objective,
-    student: Side,
-    teacher: Side | None,
-    target_ids_N: Tensor,
-    *,
-    workspace_mib: float = LOGITS_WORKSPACE_MIB,
-) -> Tensor:
-    """The parts of the losses, [N, P] float32. Without gradient; equal to the objective on dense logits.
-
-    Student and teacher may differ in hidden size and precision.
+    Equal to the objective on dense logits. Student and teacher may differ in hidden size and precision.
     """
     work = _Work(objective, student[1], teacher, target_ids_N, workspace_mib)
-    return work.parts(student[0].detach())
+    return total(objective, work.parts(student[0].detach()))
 
 
 def weighted_sum(
