@@ -6,7 +6,8 @@
 A Qwen3-shaped model of about 30 million parameters with a vocabulary of 32,000 and random weights, documents of 25
 sentences, the same number of documents in every optimizer step for all. Seconds of a step are the median over steps
 after the first two; contenders run one after another, `--rounds` times in turn, and the best median counts. "counted"
-is the ratio of multiply-adds by the formula of METHODS §1, heads included, attention left out.
+is the ratio of multiply-adds by the formula of METHODS §1, heads included, attention left out. What a cached teacher
+reads once before the first step is in no step.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM,
 from afterword.batching import Packing
 from afterword.comparison.costs import ModelSize, size_of, training_flops
 from afterword.training import AdaptationTrainer, training_arguments
+from afterword.training.caching import Caching
 
 VOCABULARY, SENTENCES, WORDS = 32_000, 25, (14, 28)
 
@@ -109,7 +111,7 @@ def ours(method: str, **how: Any) -> Callable[[Any, Path], Measured]:
     """One of our methods."""
     from afterword.methods import METHODS
 
-    strategy = how.pop("strategy", None)
+    strategy, cached = how.pop("strategy", None), how.pop("cached", False)
     declared = METHODS[method].configured(**({"strategy": strategy} if strategy else {}))
 
     def run(asked: Any, folder: Path) -> Measured:
@@ -137,6 +139,7 @@ def ours(method: str, **how: Any) -> Callable[[Any, Path], Measured]:
             documents_per_step=asked.per_step,
             packing=Packing(asked.micro_batch_tokens),
             callbacks=[clock],
+            caching=Caching(folder=folder / "cache") if cached else None,
             **how,
         )
         trainer.train()
@@ -184,6 +187,42 @@ def trl(packed: bool) -> Callable[[Any, Path], Measured]:
         return Measured(clock.seconds / share, flops)
 
     return run
+
+
+def gkd(asked: Any, folder: Path) -> Measured:
+    """TRL's GKDTrainer with the model itself as teacher, forward KL on given texts: all of LSSD that it can say."""
+    from datasets import Dataset
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    words, student, clock = tokenizer(), model(), Clock()
+    words.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    rows = [
+        [{"role": "user", "content": "w0"}, {"role": "assistant", "content": " ".join(parts)}]
+        for parts in asked.documents
+    ]
+    tokens = round(sum(len(words(row[1]["content"])["input_ids"]) for row in rows) / len(rows))
+    config = GKDConfig(
+        output_dir=str(folder),
+        max_steps=asked.steps,
+        per_device_train_batch_size=asked.per_step,
+        lmbda=0.0,
+        beta=0.0,
+        temperature=1.0,
+        max_length=1024,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    data = Dataset.from_dict({"messages": rows})
+    GKDTrainer(
+        student, copy.deepcopy(student), config, train_dataset=data, processing_class=words, callbacks=[clock]
+    ).train()
+    count = asked.per_step * tokens
+    return Measured(clock.seconds, _dense_flops(size_of(student), count, count))
 
 
 def authors(asked: Any, folder: Path) -> Measured:
@@ -237,6 +276,8 @@ CONTENDERS: dict[str, Callable[[Any, Path], Measured]] = {
     "authors": authors,
     "cpt": ours("cpt"),
     "mixcpt": ours("mixcpt"),
+    "mixcpt, cached": ours("mixcpt", cached=True),
+    "trl gkd": gkd,
 }
 BESIDE = {
     "trl, padded": "trl",
@@ -245,6 +286,8 @@ BESIDE = {
     "disc, all": "trl",
     "authors": "trl",
     "mixcpt": "cpt",
+    "mixcpt, cached": "cpt",
+    "trl gkd": "cpt",
     "cpt": "trl",
 }
 """What each is a ratio to."""

@@ -6,8 +6,10 @@
 
 Forward KL with its backward, random hidden states; every implementation is run in turn within one process, `--repeats`
 times, and the fastest run counts. "half": half of the positions are not trained; ours is given the others. Memory is
-what the resident set grew by at most (Linux; on a GPU what its allocator held at most). Errors are those of the
-gradient on hidden states against float64, at KLs from 0.5 to 0.0005 nats. Ratios are to TRL. Nothing is asserted.
+what the resident set grew by at most (Linux; on a GPU what its allocator held at most). A frozen head is one tensor
+for student and teacher, as under LoRA; beside a trained one the teacher has its own. Errors are those of the gradient
+on hidden states and of the loss against float64, at KLs from 0.5 to 0.0005 nats. Ratios are to TRL and to dense
+logits; nothing is asserted.
 """
 
 import argparse
@@ -81,12 +83,13 @@ def inputs(args: Any, dtype: torch.dtype, kl: float, trained_head: bool) -> tupl
 def measured(loss: Loss, given: tuple[Tensor, Tensor, Tensor], weights: Tensor, repeats: int) -> dict[str, float]:
     """Fastest wall and CPU seconds of forward and backward, and the most MiB that were added."""
     student, head, teacher = given
+    teacher_head = head.detach().clone() if head.requires_grad else head
     seconds, cpu = [], []
 
     def once() -> None:
         """Forward and backward."""
         student.grad, head.grad = None, None
-        loss(student, head, teacher, head.detach(), weights).backward()
+        loss(student, head, teacher, teacher_head, weights).backward()
         if student.is_cuda:
             torch.cuda.synchronize()
 
@@ -99,18 +102,21 @@ def measured(loss: Loss, given: tuple[Tensor, Tensor, Tensor], weights: Tensor, 
     return {"seconds": min(seconds), "cpu_seconds": min(cpu), "mib": peak}
 
 
-def gradient_error(loss: Loss, given: tuple[Tensor, Tensor, Tensor], rows: int = 16) -> tuple[float, float]:
-    """Relative error of the gradient on hidden states against float64, and the KL in nats, of the first rows."""
+def error_of(loss: Loss, given: tuple[Tensor, Tensor, Tensor], rows: int = 16) -> tuple[float, float, float]:
+    """Of the first rows: relative errors against float64 of the gradient on hidden states and of the loss; and the KL
+    in nats."""
     student, head, teacher = (each.detach()[:rows] if i != 1 else each for i, each in enumerate(given))
     student.requires_grad_()
     weights = torch.ones(len(student), device=student.device)
-    (mine,) = torch.autograd.grad(loss(student, head, teacher, head.detach(), weights), student)
+    value = loss(student, head, teacher, head.detach(), weights)
+    (mine,) = torch.autograd.grad(value, student)
     exact = student.detach().double().requires_grad_()
     log_s = torch.cat([exact @ part.double().T for part in head.detach().split(16384)], -1).log_softmax(-1)
     log_p = torch.cat([teacher.double() @ part.double().T for part in head.detach().split(16384)], -1).log_softmax(-1)
     kl = (log_p.exp() * (log_p - log_s)).sum(-1)
     (wanted,) = torch.autograd.grad(kl.sum(), exact)
-    return float((mine.double() - wanted).norm() / wanted.norm()), float(kl.detach().mean())
+    off = abs(float(value.detach().double() - kl.detach().sum())) / float(kl.detach().sum())
+    return float((mine.double() - wanted).norm() / wanted.norm()), off, float(kl.detach().mean())
 
 
 def _added_mib(run: Callable[[], None], device: torch.device) -> float:
@@ -163,11 +169,12 @@ def speed(args: Any) -> None:
 def errors(args: Any) -> None:
     """The table of gradient errors, bfloat16 hidden states and head."""
     kls = (5e-1, 5e-2, 5e-3, 5e-4)
-    print(f"\nV = {args.vocabulary:,}: error of the gradient in % (at a KL of so many nats), bfloat16\n")
+    print(f"\nV = {args.vocabulary:,}, bfloat16: errors of gradient / loss in % at a KL of about so many nats\n")
     print(f"| | {' | '.join(f'{kl:g}' for kl in kls)} |\n|---|{'---|' * len(kls)}")
     for name, loss in LOSSES.items():
-        found = [gradient_error(loss, inputs(args, torch.bfloat16, kl, False)) for kl in kls]
-        print(f"| {name} | {' | '.join(f'{100 * error:.2f} ({kl:.1g})' for error, kl in found)} |", flush=True)
+        found = [error_of(loss, inputs(args, torch.bfloat16, kl, False))[:2] for kl in kls]
+        cells = (f"{100 * gradient:.2g} / {100 * value:.2g}" for gradient, value in found)
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:

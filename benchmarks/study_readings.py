@@ -1,7 +1,9 @@
 """A recorded comparison read in other ways: other metrics of learning, only what is new, and the changes one by one.
 
 python benchmarks/study_readings.py studies/almanac-report
-With --suite runs/almanac/part1/suite.jsonl also the changes one by one, where the folder has its cells/.
+python benchmarks/study_readings.py studies/almanac-mixcpt-choose --split dev
+With --skills the retention skills one by one; with --suite runs/almanac/part1/suite.jsonl also the changes one by one,
+where the folder has its cells/.
 """
 
 import argparse
@@ -34,27 +36,28 @@ RELATIONS = {
 
 
 def mean(row: Row, part: str, metric: str, *, side: str = "after", without: str = "") -> float:
-    """Unweighted mean over the skills of a part, on test items."""
-    wanted = [s for s in row["scores"] if s["task"].startswith(f"test/{part}/") and s["metric"] == metric and s[side]]
+    """Unweighted mean over the skills of a part (`split/learning` or `split/retention`)."""
+    wanted = [s for s in row["scores"] if s["task"].startswith(part) and s["metric"] == metric and s[side]]
     return float(np.mean([s[side]["value"] for s in wanted if s["task"].split("/")[2] != without]))
 
 
 def printed(values: Sequence[float]) -> str:
     """Mean and t interval over seeds, in %."""
     found = t_interval(values)
-    low, high = found.interval_95 or (np.nan, np.nan)
-    return f"{100 * found.value:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    low, high = found.interval_95 or (None, None)
+    return f"{100 * found.value:.0f}" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if low is not None else "")
 
 
-def points(rows: Sequence[Row], without: str) -> None:
+def points(rows: Sequence[Row], without: str, split: str) -> None:
     """Every arm and rate."""
     print(f"\n| arm | lr | {' | '.join(METRICS)} | kept | drift (KL) |\n|---|---|---|---|---|---|---|")
     for arm, rate in dict.fromkeys((row["arm"], row["learning_rate"]) for row in rows):
         some = [row for row in rows if (row["arm"], row["learning_rate"]) == (arm, rate)]
         learned = [
-            printed([mean(row, "learning", metric, without=without) for row in some]) for metric in METRICS.values()
+            printed([mean(row, f"{split}/learning", metric, without=without) for row in some])
+            for metric in METRICS.values()
         ]
-        kept = printed([mean(row, "retention", "correct_frac") for row in some])
+        kept = printed([mean(row, f"{split}/retention", "correct_frac") for row in some])
         drifts = [
             s["after"]["value"]
             for row in some
@@ -64,7 +67,7 @@ def points(rows: Sequence[Row], without: str) -> None:
         print(f"| {arm} | {rate:g} | {' | '.join(learned)} | {kept} | {np.mean(drifts):.2f} |")
 
 
-def areas(rows: Sequence[Row], without: str) -> None:
+def areas(rows: Sequence[Row], without: str, split: str) -> None:
     """Hypervolume of every arm under each metric, reference (0, 0)."""
     print(f"\n| arm | {' | '.join(METRICS)} |\n|---|---|---|---|")
     for arm in dict.fromkeys(row["arm"] for row in rows):
@@ -79,8 +82,8 @@ def areas(rows: Sequence[Row], without: str) -> None:
                     hypervolume(
                         [
                             (
-                                mean(row, "learning", metric, side=side, without=without),
-                                mean(row, "retention", "correct_frac", side=side),
+                                mean(row, f"{split}/learning", metric, side=side, without=without),
+                                mean(row, f"{split}/retention", "correct_frac", side=side),
                             )
                             for row, side in sides
                         ]
@@ -88,6 +91,19 @@ def areas(rows: Sequence[Row], without: str) -> None:
                 )
             shown.append(printed(found))
         print(f"| {arm} | {' | '.join(shown)} |")
+
+
+def skills(rows: Sequence[Row], split: str) -> None:
+    """What became of every retention skill, and of the reference."""
+    prefix = f"{split}/retention/"
+    names = sorted({s["task"] for row in rows for s in row["scores"] if s["task"].startswith(prefix)})
+    print(f"\n| arm | lr | {' | '.join(name.removeprefix(prefix) for name in names)} |\n|---|---|{'---|' * len(names)}")
+    for arm, rate in dict.fromkeys((row["arm"], row["learning_rate"]) for row in rows):
+        some = [row for row in rows if (row["arm"], row["learning_rate"]) == (arm, rate)]
+        cells = [f"{100 * np.mean([mean(row, name, 'correct_frac') for row in some]):.0f}" for name in names]
+        print(f"| {arm} | {rate:g} | {' | '.join(cells)} |")
+    before = [f"{100 * mean(rows[0], name, 'correct_frac', side='before'):.0f}" for name in names]
+    print(f"| before | – | {' | '.join(before)} |")
 
 
 def changes(study: Path, suite: Path) -> None:
@@ -124,12 +140,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("--suite", type=Path, help="also the changes one by one")
+    parser.add_argument("--split", default="test", choices=("dev", "test"))
+    parser.add_argument("--skills", action="store_true", help="also every retention skill")
     asked = parser.parse_args()
     rows = [row for row in read_rows(asked.study) if row["status"] == "complete"]
     for title, without in (("All that was taught", ""), ("Only what is new, without the changes", CHANGED)):
         print(f"\n{title}")
-        points(rows, without)
-        areas(rows, without)
+        points(rows, without, asked.split)
+        areas(rows, without, asked.split)
+    if asked.skills:
+        skills(rows, asked.split)
     if asked.suite:
         changes(asked.study, asked.suite)
 

@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Models this small are slower on two threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,14 @@ TEXT = (
     "Mara Lind was born in Oslo. She moved to Bergen in 2019. There she founded a small bakery. "
     "The bakery sells bread, cakes and coffee. It opens at six every morning. People like it very much. "
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests prepare is kept for other tests, in this process and in those it starts, and for no one else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFTERWORD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

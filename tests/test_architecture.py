@@ -24,17 +24,19 @@ MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "embedded": {"errors"},
+    "processes": set(),
     "objectives": {"types"},
     "corpus": {"errors", "types"},
     "views": {"corpus", "errors", "types"},
     "batching": {"types"},
     "methods": {"errors", "objectives", "types", "views"},
-    "models": {"batching", "embedded", "errors", "objectives", "types"},
+    "models": {"batching", "embedded", "errors", "objectives", "processes", "types"},
     "config": {"corpus", "errors", "methods", "views"},
     "training": _ALL - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "__main__"},
     "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
     "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
-    "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "training", "types", "views"},
+    "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "processes", "training", "types"}
+    | {"views"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},
@@ -42,7 +44,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": _ALL - {"__main__"},
 }
-FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 10_000
+FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 11_000
 
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 
@@ -133,7 +135,7 @@ def test_only_one_file_knows_how_processes_work_together():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
                 knowing.add(str(path.relative_to(SOURCE)))
-    assert knowing <= {"training/processes.py"}
+    assert knowing <= {"processes.py"}
 
 
 def test_reports_are_written_without_torch_and_transformers():

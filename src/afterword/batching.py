@@ -26,26 +26,37 @@ class Packing:
     """How examples are laid out."""
 
     micro_batch_tokens: int
-    """Bound on the tokens of either view in a micro-batch. A single longer sequence stands alone."""
+    """Bound on the tokens of either view in a micro-batch. A single longer example stands alone."""
     layout: Layout = "packed"
+    example_tokens: int | None = None
+    """Bound on what the student reads of one example at once; `micro_batch_tokens` where it is not given."""
+    real_share: float = 0.99
+    """Padded examples share a batch only where so much of it are tokens. What pads within one example is not cut."""
 
 
 def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
-    """Cut examples, in their order, into batches of one term and at most `micro_batch_tokens` a side.
+    """Cut examples into batches of one term and at most `micro_batch_tokens` a side.
 
-    An example too large for one batch is split by segments; each part reads the teacher's view again.
+    Packed ones keep their order. Padded ones are taken by length, and share a batch only with such as are nearly as
+    long: at least 99 % of what a model reads are tokens. An example too large for one batch is split by segments;
+    each part reads the teacher's view again.
     """
-    budget, layout = packing.micro_batch_tokens, packing.layout
+    padded, most = packing.layout == "padded", packing.example_tokens or packing.micro_batch_tokens
 
     def parts(example: Example) -> Iterator[Example]:
-        for segments in _grouped(example.segments, lambda group: _size(map(_student_tokens, group), layout) <= budget):
+        """The example, or pieces of it that fit."""
+        for segments in _grouped(example.segments, lambda group: _size(map(_student_tokens, group), padded) <= most):
             yield replace(example, segments=tuple(segments))
 
-    # A batch is of one term; the sort keeps the order of examples within each.
-    pieces = [part for example in sorted(examples, key=lambda e: e.term) for part in parts(example)]
-    terms = itertools.groupby(pieces, key=lambda piece: piece.term)
-    groups = [g for _, of in terms for g in _grouped(of, lambda group: max(_sizes(group, layout)) <= budget)]
-    return [build_batch(group, layout) for group in groups]
+    def fit(group: list[Example]) -> bool:
+        """Whether examples may be one batch."""
+        return all(_fits(side, packing) for side in _lengths(group))
+
+    # A batch is of one term; the sort keeps the order of examples within each, and within a length.
+    pieces = [part for example in examples for part in parts(example)]
+    pieces.sort(key=lambda piece: (piece.term, *(map(max, _lengths([piece])) if padded else ())))
+    groups = [g for _, of in itertools.groupby(pieces, key=lambda piece: piece.term) for g in _grouped(of, fit)]
+    return [build_batch(group, packing.layout) for group in groups]
 
 
 def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch:
@@ -71,8 +82,7 @@ def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch
 def reading_groups(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
     """Texts of these lengths, by number, in groups that are read together; the longest first, to pad little."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    budget, layout = packing.micro_batch_tokens, packing.layout
-    return list(_grouped(order, lambda group: _size([lengths[i] for i in group], layout) <= budget))
+    return list(_grouped(order, lambda group: _fits([lengths[i] for i in group], packing)))
 
 
 def reading_view(rows: Sequence[np.ndarray], layout: Layout = "packed") -> View:
@@ -148,15 +158,22 @@ def _grouped(items: Iterable[T], fits: Callable[[list[T]], bool]) -> Iterator[li
         yield group
 
 
-def _sizes(examples: Sequence[Example], layout: Layout) -> tuple[int, int]:
+def _lengths(examples: Sequence[Example]) -> list[list[int]]:
+    """Of all sequences that the student reads, and of those that the teacher does, if any."""
     student = [_student_tokens(segment) for example in examples for segment in example.segments]
     teacher = [len(example.teacher_ids) for example in examples if example.teacher_ids is not None]
-    return _size(student, layout), _size(teacher, layout)
+    return [student, teacher] if teacher else [student]
 
 
-def _size(lengths: Iterable[int], layout: Layout) -> int:
+def _fits(lengths: Sequence[int], packing: Packing) -> bool:
+    """Whether sequences may be one batch: within the budget, and of padded ones hardly any padding."""
+    size = _size(lengths, padded=packing.layout == "padded")
+    return size <= packing.micro_batch_tokens and sum(lengths) >= packing.real_share * size
+
+
+def _size(lengths: Iterable[int], padded: bool) -> int:
     lengths = list(lengths)
-    return sum(lengths) if layout == "packed" else max(lengths, default=0) * len(lengths)
+    return max(lengths, default=0) * len(lengths) if padded else sum(lengths)
 
 
 def _student_tokens(segment: Segment) -> int:

@@ -123,6 +123,8 @@ class AdaptSettings(Settings):
     max_document_mib: float = _setting(64.0, "Documents", "A larger document stops the run.", gt=0, le=1024)
     max_documents: int | None = _setting(None, "Documents", "Read at most so many documents.", ge=1)
     streaming: bool = _setting(False, "Documents", "Read data-set ids as streams.")
+    preparation_workers: int | None = _setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
+    preparation_cache: str | bool | None = _setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
     method: str = _setting("disc", "Method", "See `afterword methods`.")
     strategy: Strategy | None = _setting(None, "Method", "How a document is split; see the README.")
@@ -153,7 +155,10 @@ class AdaptSettings(Settings):
     window_overlap: float = _setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
     documents_per_step: int = _setting(1, "Step", "Documents in an optimizer step, over all processes.", ge=1)
     step_tokens: int | None = _setting(None, "Step", "Tokens in an optimizer step, instead of documents.", ge=1)
-    micro_batch_tokens: int = _setting(4096, "Step", "Tokens in memory at once. Changes no gradient.", ge=16)
+    micro_batch_tokens: int | None = _setting(
+        None, "Step", "Tokens in memory at once; 4096, or 512 on a CPU. Changes no gradient.", ge=16
+    )
+    logits_workspace_mib: int = _setting(512, "Step", "Memory of the loss's logits. Changes no gradient.", ge=1)
     packing: Literal["auto", "off"] = _setting("auto", "Step", "Packed rows where the model keeps texts apart.")
 
     learning_rate: float | None = _setting(None, "Optimizer", "Peak learning rate.", gt=0)
@@ -168,9 +173,7 @@ class AdaptSettings(Settings):
     seed: int = _setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
 
     l2sp: float | None = _later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
-    ema: float | None = _later(
-        "Optimizer", "Share kept of a running average of the weights; 0.92 is usual.", ge=0, lt=1
-    )
+    ema: float | None = _later("Optimizer", "Share kept of a running average of weights; 0.92 is usual.", ge=0, lt=1)
     ema_steps: int | None = _later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
     optimizer_states: Literal["float32", "8bit"] | None = _later(
         "Optimizer", "AdamW's moments; where given, bf16 weights are rounded stochastically. As the weights."
@@ -208,7 +211,7 @@ class AdaptSettings(Settings):
             yield f"{both} A step is a number of tokens or of documents: give one."
         if self.eval_steps is not None and not self.eval_documents:
             yield f"eval_steps: {self.eval_steps} needs eval_documents, the held-out documents to evaluate on."
-        if length is not None and tokens < length:
+        if length is not None and tokens is not None and tokens < length:
             less = f"micro_batch_tokens: {tokens} is less than max_length: {length}, so one document would not fit."
             yield f"{less} Raise it, or lower max_length."
         if self.precision == "bf16" and self.teacher_precision == "float32":

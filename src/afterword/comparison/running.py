@@ -32,8 +32,8 @@ from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.suites import find_suite
+from afterword.processes import process_count
 from afterword.training import Interrupted, run_adaptation
-from afterword.training.processes import process_count
 from afterword.training.teaching import CACHED, refuse_teacher
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "checkpoint-*", "merged", "result.partial", models.MANIFEST)

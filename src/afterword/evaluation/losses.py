@@ -72,7 +72,7 @@ def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> d
     """
     sums: dict[str, np.ndarray] = {}
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
-    packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded")
+    packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded", real_share=0.9)
     for cpu_batch in micro_batches(sorted(examples, key=_longest), packing):
         for name, losses in _position_losses(models, to_device(cpu_batch, models.reference.device)):
             np.add.at(sums.setdefault(name, np.zeros(units)), cpu_batch.sources.numpy(), losses.double().cpu().numpy())

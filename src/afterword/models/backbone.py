@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from afterword.objectives import Head
+from afterword.processes import is_sharded, whole
 from afterword.types import View
 
 
@@ -25,18 +26,21 @@ def backbone_of(model: Any) -> nn.Module:
 
 
 def head_of(model: Any, *, adapted: bool = True) -> Head:
-    """The head's tensors. `adapted=False`: as they were before an adapter replaced them (modules_to_save)."""
+    """The head's tensors, whole. `adapted=False`: as they were before an adapter replaced them (modules_to_save)."""
     inner = causal_lm(model)
     module, config = inner.get_output_embeddings(), inner.config
     if hasattr(module, "original_module"):
         module = module.modules_to_save[module.active_adapters[0]] if adapted else module.original_module
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     softcap = getattr(config, "final_logit_softcapping", None)
-    return Head(module.weight, getattr(module, "bias", None), float(scale), softcap)
+    return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
 
 
 def trained_states(model: Any, view: View) -> Tensor:
     """Hidden states [N, H] at the view's trained positions, straight from the backbone."""
+    if is_sharded(model):
+        # Its parameters are gathered by the forward of the outermost module.
+        return trained_states_through(model, model, view)
     states_BTH = backbone_of(model)(**_inputs(view)).last_hidden_state
     return states_BTH.flatten(0, 1).index_select(0, view.trained)
 
@@ -50,8 +54,13 @@ def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
     """
     caught: list[Tensor] = []
     with backbone_of(model).register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state)):
-        wrapped(**_inputs(view), logits_to_keep=torch.zeros(0, dtype=torch.int64, device=view.input_ids.device))
-    return caught[0].flatten(0, 1).index_select(0, view.trained)
+        keep = torch.zeros(0, dtype=torch.int64, device=view.input_ids.device)
+        logits = wrapped(**_inputs(view), logits_to_keep=keep).logits
+    states_NH = caught[0].flatten(0, 1).index_select(0, view.trained)
+    if is_sharded(wrapped):
+        # FSDP2 learns from the gradient on the module's own output that the backward pass begins.
+        states_NH = states_NH + 0 * logits.sum().to(states_NH.dtype)
+    return states_NH
 
 
 @contextlib.contextmanager

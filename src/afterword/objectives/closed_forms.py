@@ -44,6 +44,12 @@ class Form:
         """Whether the cross-entropy is asked for at all."""
         return bool(self.prediction) or "prediction" in self.reported
 
+    @property
+    def tensors(self) -> int:
+        """The most [N, V] tensors that `evaluate` has at a time, those that it is given among them."""
+        beside = self.temperature != 1.0 and self.reads_prediction
+        return {None: 1, "forward": 3, "reverse": 4, "jsd": 5}[self.divergence] + beside
+
 
 @dataclass(slots=True)
 class Found:
@@ -126,9 +132,7 @@ def _divergence(form: Form, student_NV: Tensor, teacher_NV: Tensor, target_ids_N
     far_N = d_NV.amax(-1) > FAR
     e_NV = torch.expm1(d_NV, out=scratch_NV)
     gold_d_N = _at(d_NV, target_ids_N)
-    # The forward KL has no use for d after K.
-    difference_NV = d_NV.sub_(e_NV) if form.divergence == "forward" else d_NV - e_NV
-    k_N1 = difference_NV.mul_(p_NV).sum(-1, keepdim=True).neg_()
+    k_N1 = _k(p_NV, d_NV, e_NV, keep_d=form.divergence != "forward")
     parts: dict[Part, Tensor] = {
         "prediction": k_N1.log1p().squeeze(-1) - gold_d_N - log_gold_N,
         "teacher_first": (first_N == target_ids_N).to(log_gold_N.dtype),
@@ -140,6 +144,12 @@ def _divergence(form: Form, student_NV: Tensor, teacher_NV: Tensor, target_ids_N
     )
     parts["divergence"] = form.temperature**2 * value_N
     return Found(parts, on_logits, far_N if bool(far_N.any()) else None)
+
+
+def _k(p_NV: Tensor, d_NV: Tensor, e_NV: Tensor, *, keep_d: bool) -> Tensor:
+    """K, [N, 1]. The forward KL has no use for d after it."""
+    difference_NV = d_NV - e_NV if keep_d else d_NV.sub_(e_NV)
+    return difference_NV.mul_(p_NV).sum(-1, keepdim=True).neg_()
 
 
 def _forward(r: _Ratio, swap: bool, a: float, b: float, gradient: bool) -> tuple[Tensor, Tensor | None]:
@@ -174,7 +184,7 @@ def _jsd(r: _Ratio, swap: bool, a: float, b: float, gradient: bool) -> tuple[Ten
     """½ KL(p ‖ m) + ½ KL(s ‖ m), m = (p + s) / 2; and a (s − δ_y) + ½ b s (log s − log m − KL(s ‖ m))."""
     assert not swap, "the swap is of a Kullback–Leibler divergence"
     # log m − log p = log1p(u / 2), where s = p (1 + u).
-    middle = torch.div(r.e - r.k, 2.0 * (1.0 + r.k)).log1p_()
+    middle = (r.e - r.k).div_(2.0 * (1.0 + r.k)).log1p_()
     teacher_N = torch.mul(r.p, middle).sum(-1).neg_()
     log_ratio = r.d.sub_(r.k.log1p()).sub_(middle)
     s_NV = r.student()

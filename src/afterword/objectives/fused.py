@@ -18,8 +18,10 @@ from afterword.objectives.head import Head
 from afterword.objectives.objective import Objective, total
 from afterword.objectives.products import raised
 
-LOGITS_WORKSPACE_MIB = 64
-"""Bytes of one [chunk, V] float32 tensor. Up to five of them live at the same time."""
+LOGITS_WORKSPACE_MIB = 512
+"""Bound on all [chunk, V] tensors that live at the same time, of student and teacher together."""
+_DENSE_TENSORS = 12
+"""Of an objective without a closed form: its own and those that autograd keeps."""
 Side = tuple[Tensor, Head]
 """Hidden states [N, H] and the head that reads them."""
 
@@ -61,9 +63,9 @@ def weighted_sum(
     return _WeightedSum.apply(states_NH, head.weight, head.bias, weights_N, work)
 
 
-def rows_per_chunk(vocabulary: int, workspace_mib: float = LOGITS_WORKSPACE_MIB) -> int:
-    """How many rows of float32 logits fit the workspace; at least one."""
-    return max(1, int(workspace_mib * 2**20) // (4 * vocabulary))
+def rows_per_chunk(vocabulary: int, workspace_mib: float = LOGITS_WORKSPACE_MIB, tensors: int = 1) -> int:
+    """How many rows of so many float32 tensors over the vocabulary fit the workspace; at least one."""
+    return max(1, int(workspace_mib * 2**20) // (4 * vocabulary * tensors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +78,16 @@ class _Work:
     target_ids: Tensor
     workspace_mib: float
 
+    @property
+    def tensors(self) -> int:
+        """Over the vocabulary, at a time; under a cap the student's logits are kept beside their gradient."""
+        form = self.objective.form
+        return (form.tensors if form else _DENSE_TENSORS) + (self.head.softcap is not None)
+
     def slices(self) -> list[slice]:
         """The chunks."""
-        rows, whole = rows_per_chunk(len(self.head.weight), self.workspace_mib), len(self.target_ids)
+        rows = rows_per_chunk(len(self.head.weight), self.workspace_mib, self.tensors)
+        whole = len(self.target_ids)
         return [slice(start, min(start + rows, whole)) for start in range(0, whole, rows)]
 
     @torch.no_grad()
@@ -90,7 +99,7 @@ class _Work:
     def chunk(self, states_NH: Tensor, rows: slice, *, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Parts of some rows, [n, P], and the gradient of their losses on h Wᵀ + b, [n, V]."""
         form, states_NH, ids_N = self.objective.form, states_NH[rows], self.target_ids[rows]
-        student_NV, teacher_NV = self.head.logits(states_NH), self._teacher_logits(rows)
+        student_NV, teacher_NV = self._logits(states_NH, rows)
         kept_NV = student_NV.clone() if gradient and self.head.softcap is not None else None
         if form is None:
             _warn_of(self.objective)
@@ -101,17 +110,22 @@ class _Work:
             on_logits = found.gradient
             if found.far is not None:
                 far = found.far
-                logits = self.head.logits(states_NH[far]), self._teacher_logits(rows, far)
-                parts_NP[far], dense = self._dense(*logits, ids_N[far], gradient)
+                parts_NP[far], dense = self._dense(*self._logits(states_NH, rows, far), ids_N[far], gradient)
                 if on_logits is not None and dense is not None:
                     on_logits[far] = dense
         return parts_NP, None if on_logits is None else self.head.before_cap(on_logits, kept_NV)
 
-    def _teacher_logits(self, rows: slice, of_them: Tensor | slice = slice(None)) -> Tensor | None:
+    def _logits(
+        self, states_NH: Tensor, rows: slice, of_them: Tensor | slice = slice(None)
+    ) -> tuple[Tensor, Tensor | None]:
+        """The student's and the teacher's; from one product where both read the same head."""
+        states_NH = states_NH[of_them]
         if self.teacher is None or not self.objective.needs_teacher:
-            return None
-        states_NH, head = self.teacher
-        return head.logits(states_NH[rows][of_them])
+            return self.head.logits(states_NH), None
+        teacher_NH, head = self.teacher[0][rows][of_them], self.teacher[1]
+        if head.is_same_as(self.head) and teacher_NH.dtype == states_NH.dtype:
+            return self.head.logits(torch.cat([states_NH, teacher_NH])).tensor_split(2)  # pyright: ignore
+        return self.head.logits(states_NH), head.logits(teacher_NH)
 
     def _dense(
         self, student_NV: Tensor, teacher_NV: Tensor | None, ids_N: Tensor, gradient: bool
@@ -136,8 +150,8 @@ class _WeightedSum(torch.autograd.Function):
         """Σ weight · loss, and the parts."""
         for_states, for_weight, for_bias = ctx.needs_input_grad[:3]
         on_states = torch.empty_like(states_NH) if for_states else None
-        on_weight = torch.zeros_like(raised(weight_VH)) if for_weight else None
-        on_bias = torch.zeros_like(raised(bias_V)) if bias_V is not None and for_bias else None
+        on_weight = _raised_zeros(weight_VH) if for_weight else None
+        on_bias = _raised_zeros(bias_V) if bias_V is not None and for_bias else None
         found: list[Tensor] = []
         with torch.autocast(states_NH.device.type, enabled=False):
             for rows in work.slices():
@@ -151,7 +165,8 @@ class _WeightedSum(torch.autograd.Function):
                 if on_weight is not None:
                     on_weight.addmm_(on_logits.T, raised(states_NH[rows]) * factors)
                 if on_bias is not None:
-                    on_bias += (on_logits * factors).sum(0)
+                    on_bias += on_logits.T @ factors.squeeze(-1)
+                del on_logits  # Or it would be there while those of the next rows are made.
         parts_NP = torch.cat(found) if found else work.parts(states_NH)
         ctx.gradients = (on_states, on_weight, on_bias)
         ctx.dtypes = (states_NH.dtype, weight_VH.dtype, None if bias_V is None else bias_V.dtype)
@@ -169,6 +184,10 @@ class _WeightedSum(torch.autograd.Function):
             for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
         )
         return (*scaled, None, None)
+
+
+def _raised_zeros(like: Tensor) -> Tensor:
+    return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 def _warn_of(objective: Objective) -> None:

@@ -35,13 +35,24 @@ class Head:
                 logits_NV.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits_NV
 
+    def is_same_as(self, other: "Head") -> bool:
+        """Whether both are the same tensors, read in the same way."""
+        pairs = ((self.weight, other.weight), (self.bias, other.bias))
+        same = all(a is b or (a is not None and b is not None and _is_one(a, b)) for a, b in pairs)
+        return same and (self.scale, self.softcap) == (other.scale, other.softcap)
+
     def before_cap(self, gradient_NV: Tensor, logits_NV: Tensor | None) -> Tensor:
-        """The gradient on h Wᵀ + b, from that on the logits; overwrites it. Logits are read where there is a cap."""
+        """The gradient on h Wᵀ + b, from that on the logits, which are read where there is a cap. Overwrites both."""
         if self.softcap is not None:
             assert logits_NV is not None, "the slope of the cap follows from the logits"
-            gradient_NV *= 1 - (logits_NV / self.softcap).square_()
+            gradient_NV *= logits_NV.div_(self.softcap).square_().neg_().add_(1.0)
         return gradient_NV.mul_(self.scale) if self.scale != 1.0 else gradient_NV
 
     def back(self, gradient_NV: Tensor) -> Tensor:
         """[N, V], on h Wᵀ + b → [N, H] on the hidden states."""
         return product_back(gradient_NV, self.weight)
+
+
+def _is_one(a: Tensor, b: Tensor) -> bool:
+    where = (a.data_ptr(), a.shape, a.stride(), a.dtype, a.device)
+    return a.numel() > 0 and where == (b.data_ptr(), b.shape, b.stride(), b.dtype, b.device)

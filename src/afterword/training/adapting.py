@@ -21,19 +21,21 @@ from afterword.config import AdaptSettings, read_settings, sources_of
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
+from afterword.processes import is_main_process, is_sharded, main_process_first, whole_state
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
+from afterword.training.checking import checked_layout, default_tokens
 from afterword.training.checkpoints import checkpoint_step, explained
 from afterword.training.mixture import Share
 from afterword.training.optimizing import optimizer_of
-from afterword.training.parts import GeneralText, as_windows
-from afterword.training.processes import is_main_process, main_process_first
+from afterword.training.parts import GeneralText, Preparation, as_windows
 from afterword.training.run_folder import Identity, RunFolder
+from afterword.training.sharding import refuse_before_loading
 from afterword.training.staying import Staying
 from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_error import in_words, teacher_error
 from afterword.training.teaching import caching_of, refuse_teacher, teacher_of
-from afterword.training.trainer import AdaptationTrainer, checked_layout
+from afterword.training.trainer import AdaptationTrainer
 from afterword.views import Reading
 
 
@@ -136,15 +138,31 @@ def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | Non
 def _finish(
     trainer: AdaptationTrainer, folder: RunFolder, settings: AdaptSettings, identity: Identity, result: RunResult
 ) -> None:
+    adapted, tokenizer = _adapted(trainer, settings), trainer.processing_class
     if trainer.is_world_process_zero():
         dtype = models.saved_dtype(models.load_config(settings.model_name_or_path))
-        adapted, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         models.save_result(adapted, tokenizer, folder.path, dtype=dtype, merge=settings.merge_adapter)
         folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
         folder.tidy(began_here=False)
     trainer.accelerator.wait_for_everyone()
     if settings.push_to_hub:
         trainer.push_to_hub()
+
+
+def _adapted(trainer: AdaptationTrainer, settings: AdaptSettings) -> Any:
+    """The model that was trained. Of a sharded one, a fresh model with its weights, and on the main process alone."""
+    if not is_sharded(trainer.model):
+        return trainer.accelerator.unwrap_model(trainer.model)
+    state = whole_state(trainer.model)
+    if not trainer.is_world_process_zero():
+        return None
+    name, attention = settings.model_name_or_path, settings.attn_implementation
+    fresh = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
+    if settings.use_peft:
+        fresh = models.with_lora(fresh, _lora(settings), settings.seed)
+    fresh.load_state_dict(state)
+    models.causal_lm(fresh).config.use_cache = models.causal_lm(trainer.model).config.use_cache
+    return fresh
 
 
 def load_trainer(
@@ -158,23 +176,22 @@ def load_trainer(
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, how = run / WORK_FOLDER, (method.view, tokenizer, _reading(settings, config))
     corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
-    windows, held_out = as_windows(corpus, work / "train", *how), None
+    preparation = _preparation(settings)
+    windows, held_out = as_windows(corpus, work / "train", *how, preparation=preparation), None
     if settings.eval_documents:
-        held_out = as_windows(_read(list(settings.eval_documents), work / "eval", settings), work / "eval", *how)
-    precision = resolved_precision(settings)
-    # Under LoRA the base is frozen, so half precision loses nothing; peft keeps the adapters in float32.
-    half = precision == "bf16" or (precision == "bf16_mixed" and settings.use_peft)
-    dtype = torch.bfloat16 if half else torch.float32
-    model = models.load_model(name, dtype=dtype, attn_implementation=attention)
+        held_out = _read(list(settings.eval_documents), work / "eval", settings)
+        held_out = as_windows(held_out, work / "eval", *how, preparation=preparation)
+    refuse_before_loading(settings.trainer)
+    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
     models.refuse_foreign_tokenizer(tokenizer, model, name)
-    layout = "padded" if settings.packing == "off" else checked_layout(model)
-    packing = Packing(max(settings.micro_batch_tokens, how[-1].max_length), layout)
+    packing = _packing(settings, model, how[-1].max_length)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
-    teacher = teacher_of(settings, method, dtype)
+    teacher = teacher_of(settings, method, _dtype(settings))
     general = _general_text(settings, work)
     data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
     step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}
+    step["logits_workspace_mib"] = settings.logits_workspace_mib
     step |= {"staying": Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1)}
     args = arguments_of(settings, method, run)
     step |= optimizer_of(settings, model, args)
@@ -187,6 +204,20 @@ def load_trainer(
     return trainer, {**corpus.to_json(), **windows.to_json(), **mixture, **about}
 
 
+def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
+    tokens = settings.micro_batch_tokens or default_tokens()
+    layout = "padded" if settings.packing == "off" else checked_layout(model)
+    return Packing(tokens, layout, example_tokens=max(tokens, longest))
+
+
+def _dtype(settings: AdaptSettings) -> torch.dtype:
+    """The precision that the student is loaded in."""
+    precision = resolved_precision(settings)
+    # Under LoRA the base is frozen, so half precision loses nothing; peft keeps the adapters in float32.
+    half = precision == "bf16" or (precision == "bf16_mixed" and settings.use_peft)
+    return torch.bfloat16 if half else torch.float32
+
+
 def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]:
     """The sources of general text, read."""
     found = {}
@@ -194,8 +225,13 @@ def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]
         options = CorpusOptions.of({**settings.model_dump(), "text_column": None, **source.model_dump()})
         read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
         share = Share(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
-        found[name] = GeneralText(documents=main_process_first(read), share=share, chat=source.format == "chat")
+        how: dict[str, Any] = {"chat": source.format == "chat", "preparation": _preparation(settings)}
+        found[name] = GeneralText(documents=main_process_first(read), share=share, **how)
     return found
+
+
+def _preparation(settings: AdaptSettings) -> Preparation:
+    return Preparation.of(settings.preparation_workers, settings.preparation_cache)
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:

@@ -30,6 +30,8 @@ from afterword.types import Example, Window
 from afterword.views import SpecialTokens
 
 DEFAULT_TOP_K = 64
+_PACKING_TENSORS = 6
+"""Over the vocabulary, that are there while the likeliest tokens are picked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,8 @@ class CachingTeacher:
     def _top_k(self, states_NH: Tensor, gold_ids: np.ndarray) -> Tensor:
         assert self.kept
         head, gold = self.teacher.head(), torch.from_numpy(gold_ids).to(states_NH.device)
-        chunks = zip(*(each.split(rows_per_chunk(len(head.weight))) for each in (states_NH, gold)), strict=True)
+        rows = rows_per_chunk(len(head.weight), tensors=_PACKING_TENSORS)
+        chunks = zip(*(each.split(rows) for each in (states_NH, gold)), strict=True)
         return torch.cat([self.kept.pack(head.logits(states), ids) for states, ids in chunks])
 
 

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from afterword import models
@@ -18,6 +19,11 @@ def checked_layout(model: Any) -> str:
     problem = f"{type(model).__name__} reads across the border of packed texts"
     warnings.warn(f"{problem}, so every sequence gets a row of its own (slower, same result).", stacklevel=3)
     return "padded"
+
+
+def default_tokens() -> int:
+    """Tokens of a micro-batch. On a CPU a few hundred keep it busy, and attention in a longer row costs more."""
+    return 4096 if torch.accelerator.is_available() else 512
 
 
 def special_tokens_for(tokenizer: Any, method: Method) -> SpecialTokens:

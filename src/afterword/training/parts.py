@@ -1,16 +1,45 @@
 """The parts of what a run reads: its documents, and its sources of general text, each as windows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from afterword.corpus import Corpus, Dialogue, read_corpus
 from afterword.errors import ConfigError
+from afterword.processes import main_process_first
 from afterword.training.mixture import Share
-from afterword.training.processes import main_process_first
 from afterword.types import Document
-from afterword.views import Prepared, Reading, SpecialTokens, ViewBuilder, WholeDocument, prepare, special_tokens
+from afterword.views import (
+    Prepared,
+    Reading,
+    Rendering,
+    SpecialTokens,
+    ViewBuilder,
+    WholeDocument,
+    default_cache,
+    prepare,
+    special_tokens,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How documents become windows. Nothing of it changes them."""
+
+    workers: int | None = None
+    """Processes that read documents; 0 or 1: this one; None: as many as pay."""
+    cache: Path | None = field(default_factory=default_cache)
+    """Where windows are kept for other runs; None: nowhere."""
+
+    @classmethod
+    def of(cls, workers: int | None, cache: str | bool | None) -> Self:
+        """From the settings `preparation_workers` and `preparation_cache`."""
+        # YAML takes on and off for truth values.
+        if cache in (None, True, "on"):
+            return cls(workers=workers)
+        return cls(workers=workers, cache=None if cache in (False, "off") else Path(str(cache)).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +51,7 @@ class GeneralText:
     share: Share
     chat: bool = False
     """Render conversations by the model's chat template, instead of as plain text."""
+    preparation: Preparation = field(default_factory=Preparation)
 
 
 @dataclass(frozen=True)
@@ -51,18 +81,21 @@ def as_windows(
     tokenizer: Any,
     reading: Reading,
     special: SpecialTokens | None = None,
-    **options: Any,
+    *,
+    render: Rendering | None = None,
+    preparation: Preparation | None = None,
 ) -> Prepared:
     """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
     if isinstance(documents, Prepared):
         return documents
     around = special or special_tokens(tokenizer, view.bos, view.join)
     how = replace(reading, join=view.join, anchored=view.anchored)
+    prepared_by = vars(preparation or Preparation())
 
     def read() -> Prepared:
         """Read on the main process first; the others find the files."""
         corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
-        return prepare(corpus, tokenizer, around, how, view, work / "windows.arrow", **options)
+        return prepare(corpus, tokenizer, around, how, view, work / "windows.arrow", render=render, **prepared_by)
 
     return main_process_first(read)
 
@@ -74,25 +107,39 @@ def general_parts(
     whole = WholeDocument(bos=view.bos, join=view.join)
     for number, (name, text) in enumerate(mixture.items()):
         special = special_tokens(tokenizer, view.bos, view.join)
-        options: dict[str, Any] = {}
+        render: Rendering | None = None
         if text.chat:
             # The template has its own BOS and its own end of a turn.
-            special, options = SpecialTokens((), None), {"render": _by_template(tokenizer, name)}
+            special, render = SpecialTokens((), None), _by_template(tokenizer, name)
+        how: dict[str, Any] = {"render": render, "preparation": text.preparation}
         place = work / f"general-{number}"
-        windows = as_windows(text.documents, place, whole, tokenizer, reading, special, **options)
+        windows = as_windows(text.documents, place, whole, tokenizer, reading, special, **how)
         yield Part(name, windows, special, text.share)
 
 
-def _by_template(tokenizer: Any, name: str) -> Any:
+def _by_template(tokenizer: Any, name: str) -> Rendering:
     if not tokenizer.chat_template:
         problem = f"mixture.{name}.format: 'chat' needs a model with a chat template, and this tokenizer has none"
         raise ConfigError(f"{problem}. Use 'plain', or save the tokenizer with a template.")
+    return _ByTemplate(tokenizer, name)
 
-    def render(document: Document) -> Document:
-        """The conversation as the model reads it; a document that is none is a single turn of the model."""
+
+@dataclass(frozen=True, eq=False)
+class _ByTemplate:
+    """The conversation as the model reads it; a document that is none is a single turn of the model."""
+
+    tokenizer: Any
+    name: str
+
+    @property
+    def identity(self) -> str:
+        """The template is the tokenizer's; some write today's date."""
+        dated = "strftime_now" in str(self.tokenizer.chat_template)
+        return f"chat template on {date.today()}" if dated else "chat template"
+
+    def __call__(self, document: Document) -> Document:
+        """A ConfigError for a document that is no conversation."""
         if document.dialogue is None:
-            raise ConfigError(f"mixture.{name}.format: 'chat' needs instructions or preferences, not documents.")
+            raise ConfigError(f"mixture.{self.name}.format: 'chat' needs instructions or preferences, not documents.")
         messages = list(Dialogue.from_json(document.dialogue).messages)
-        return replace(document, text=tokenizer.apply_chat_template(messages, tokenize=False))
-
-    return render
+        return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))

@@ -19,9 +19,9 @@ import yaml
 from afterword.config import AdaptSettings, to_yaml
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
+from afterword.processes import is_main_process, process_count
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
-from afterword.training.processes import is_main_process, process_count
 
 _BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json"}
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""

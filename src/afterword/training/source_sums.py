@@ -15,7 +15,7 @@ MOST_SOURCES = 64
 
 @dataclass
 class SourceSums:
-    """Sums over positions since they were last taken. Positions count alike, whatever their weight in the loss."""
+    """Sums over positions since they were last taken. Positions of any weight count alike."""
 
     sources: tuple[str, ...]
     terms: Sequence[Term]
@@ -26,7 +26,9 @@ class SourceSums:
         """Add the parts of a micro-batch's losses, without their gradient."""
         if len(self.sources) > MOST_SOURCES:
             return
-        counted = torch.cat([parts_NP.detach(), torch.ones_like(parts_NP[:, :1])], dim=-1)
+        # Examples without weight only keep a process in step with the others, and train nothing.
+        there = (batch.weights > 0).to(parts_NP.dtype)[:, None]
+        counted = torch.cat([parts_NP.detach() * there, there], dim=-1)
         empty = torch.zeros(len(self.sources), counted.shape[1], dtype=counted.dtype, device=counted.device)
         self.sums[batch.term] = self.sums.get(batch.term, empty).index_add(0, batch.sources, counted)
 

@@ -3,6 +3,7 @@
 Both act on the parameters that are trained; under LoRA on the adapter.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
+
+from afterword.processes import is_main_process, sharded_like, whole
 
 AVERAGE = "average.safetensors"
 """In a checkpoint between two averagings."""
@@ -28,15 +31,22 @@ class Staying:
 
 
 def trained_weights(model: Any) -> dict[str, Tensor]:
-    """Copies of the parameters that are trained, by name."""
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    """Copies of the parameters that are trained, by name; of a sharded model in shards."""
+    return {name: p.detach().clone() for name, p in _named_parameters(model) if p.requires_grad}
+
+
+def _named_parameters(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """As the model names them, whatever is put round its layers later."""
+    for name, parameter in model.named_parameters():
+        yield name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter
 
 
 @torch.no_grad()
 def add_pull_to_start(model: Any, start: dict[str, Tensor], strength: float) -> None:
     """Add the gradient of (λ/2) · ‖θ − θ0‖² to the gradients there are: L2-SP, Li et al. 2018, arXiv:1802.01483."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in _named_parameters(model):
         if parameter.grad is not None:
+            start[name] = sharded_like(start[name], parameter)
             parameter.grad.add_(parameter - start[name], alpha=strength)
 
 
@@ -56,19 +66,25 @@ class WeightAverage(TrainerCallback):
         self.average = trained_weights(model)
         if self.resumed_from and (file := self.resumed_from / AVERAGE).is_file():
             saved = load_file(file)
-            self.average = {name: saved[name].to(tensor.device) for name, tensor in self.average.items()}
+            self.average = {name: sharded_like(saved[name], tensor) for name, tensor in self.average.items()}
 
     @torch.no_grad()
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Average where it is time."""
         if state.global_step % self.every:
             return
-        for name, parameter in model.named_parameters():
+        for name, parameter in _named_parameters(model):
             if name in self.average:
                 parameter.copy_(self.kept * self.average[name] + (1 - self.kept) * parameter)
                 self.average[name].copy_(parameter)
 
     def save(self, folder: Path, step: int) -> None:
-        """Write the average into a checkpoint. At the step of an averaging it is the weights themselves."""
-        if step % self.every:
-            save_file({name: tensor.contiguous() for name, tensor in self.average.items()}, folder / AVERAGE)
+        """Write the average into a checkpoint. At the step of an averaging it is the weights themselves.
+
+        All processes call it together.
+        """
+        if not step % self.every:
+            return
+        average = {name: whole(tensor).contiguous() for name, tensor in self.average.items()}
+        if is_main_process():
+            save_file(average, folder / AVERAGE)

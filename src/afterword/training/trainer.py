@@ -26,6 +26,7 @@ from afterword.batching import Packing, micro_batches, to_device
 from afterword.errors import ConfigError, TrainingError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
+    LOGITS_WORKSPACE_MIB,
     AdaptivePrediction,
     Objective,
     Prediction,
@@ -35,14 +36,16 @@ from afterword.objectives import (
     total,
     weighted_sum,
 )
+from afterword.processes import gathered, whole
 from afterword.training import steps
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.checking import check_step, checked_layout, special_tokens_for
+from afterword.training.checking import check_step, checked_layout, default_tokens, special_tokens_for
+from afterword.training.lockstep import in_lockstep
 from afterword.training.mixture import streams
 from afterword.training.optimizing import warn_of_lost_updates
 from afterword.training.parts import GeneralText, Part, as_windows, general_parts
-from afterword.training.processes import gathered
+from afterword.training.sharding import prepare_sharding
 from afterword.training.source_sums import SourceSums
 from afterword.training.staying import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.whole_checkpoints import WholeCheckpoints
@@ -82,6 +85,7 @@ class AdaptationTrainer(WholeCheckpoints):
         documents_per_step: int = 1,
         step_tokens: int | None = None,
         packing: Packing | None = None,
+        logits_workspace_mib: float = LOGITS_WORKSPACE_MIB,
         staying: Staying | None = None,
         caching: Caching | None = None,
         **trainer_arguments: Any,
@@ -104,7 +108,8 @@ class AdaptationTrainer(WholeCheckpoints):
         shares = [(part.windows.lengths, part.share) for part in self.parts if part.share]
         general = streams(self.windows.lengths, shares, args.seed)
         self.plan = steps.StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.packing = packing or Packing(micro_batch_tokens=4096, layout=checked_layout(model))
+        self.packing = packing or Packing(default_tokens(), checked_layout(model))
+        self.workspace = {"workspace_mib": logits_workspace_mib}
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
@@ -115,6 +120,7 @@ class AdaptationTrainer(WholeCheckpoints):
         data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
         self.source_sums = SourceSums(data["train_dataset"].sources, self.terms)
         super().__init__(model=model, args=args, processing_class=processing_class, **data, **trainer_arguments)
+        prepare_sharding(self)
         self.remove_callback(PrinterCallback)
         self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         if self.average:
@@ -207,7 +213,7 @@ class AdaptationTrainer(WholeCheckpoints):
         """Objectives that follow from the whole step get the mean loss of each of its sequences first."""
         for number, term in enumerate(self.terms):
             if isinstance(term.objective, AdaptivePrediction):
-                own = [batch for batch in batches if batch.term == number]
+                own = in_lockstep([batch for batch in batches if batch.term == number], self.model)
                 means = [mean for batch in own for mean in self._mean_losses(to_device(batch, self.args.device))]
                 self.objectives[number] = term.objective.for_step(gathered(means))
 
@@ -215,7 +221,9 @@ class AdaptationTrainer(WholeCheckpoints):
         """Of every sequence that the student reads, in nats, as it is now."""
         with models.only_reading(self.model), self.accelerator.autocast():
             states = models.trained_states(self.model, batch.student)
-            losses = hidden_losses(Prediction(), (states, models.head_of(self.model)), None, batch.target_ids)
+            losses = hidden_losses(
+                Prediction(), (states, models.head_of(self.model)), None, batch.target_ids, **self.workspace
+            )
         sums = torch.bincount(batch.sequences, losses.double())
         return (sums / torch.bincount(batch.sequences)).tolist()
 
@@ -232,6 +240,7 @@ class AdaptationTrainer(WholeCheckpoints):
     ) -> Tensor:
         """All micro-batches of this process: forward, backward; gradients are synchronised at the last."""
         model.train()
+        inputs = in_lockstep(inputs, self.model)
         total = torch.zeros((), device=self.args.device)
         for i, batch in enumerate(inputs):
             with contextlib.nullcontext() if i == len(inputs) - 1 else self.accelerator.no_sync(model):
@@ -278,14 +287,14 @@ class AdaptationTrainer(WholeCheckpoints):
         student, where = (states, models.head_of(self.model)), (batch.target_ids, batch.weights)
         if objective.needs_teacher and batch.teacher_rows is not None:
             if self.kept:
-                return top_k_weighted_sum(objective, student, (batch.teacher_rows, self.kept), *where)
+                return top_k_weighted_sum(objective, student, (batch.teacher_rows, self.kept), *where, **self.workspace)
             assert self.teacher, "its head is left of it"
             teacher = (batch.teacher_rows, self.teacher.head())
-        return weighted_sum(objective, student, teacher, *where)
+        return weighted_sum(objective, student, teacher, *where, **self.workspace)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm = whole(super()._get_grad_norm(model, grad_norm))
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
             raise TrainingError(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
@@ -339,7 +348,7 @@ class AdaptationTrainer(WholeCheckpoints):
         objectives: tuple[Objective, ...] = (self.terms[0].objective, Prediction())
         sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
         by_source = SourceSums(examples.sources, self.terms[:1])
-        for batch in self._eval_batches(examples):
+        for batch in in_lockstep(self._eval_batches(examples), self.model):
             batch = to_device(batch, self.args.device)
             for i, objective in enumerate(objectives):
                 weighted, parts = self._weighted_sum(self.model, batch, objective)

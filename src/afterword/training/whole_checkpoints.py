@@ -8,6 +8,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
 from afterword import models
+from afterword.errors import CheckpointError
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
 from afterword.training.staying import WeightAverage
 
@@ -24,6 +25,8 @@ class WholeCheckpoints(Trainer):
             resume = last_complete_checkpoint(Path(str(self.args.output_dir)))
         elif resume:
             resume = require_complete(Path(resume))
+        if resume:
+            _refuse_other_kind(resume, sharded=self.is_fsdp_enabled)
         if self.average:
             self.average.resumed_from = resume or None
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
@@ -44,11 +47,11 @@ class WholeCheckpoints(Trainer):
         best = run / f"checkpoint-{self.state.best_global_step}"
         if best == target or best.is_dir():
             self.state.best_model_checkpoint = str(best)
+        if self.average:
+            self.average.save(staging, self.state.global_step)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._save_state(staging)
-            if self.average:
-                self.average.save(staging, self.state.global_step)
             models.publish(staging, target)
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(target))
@@ -61,3 +64,12 @@ class WholeCheckpoints(Trainer):
         states = {type(part).__name__: part.state() for part in parts if isinstance(part, ExportableState)}
         self.state.stateful_callbacks.update(states)  # pyright: ignore
         self.state.save_to_json(str(folder / "trainer_state.json"))
+
+
+def _refuse_other_kind(checkpoint: Path, *, sharded: bool) -> None:
+    """CheckpointError where a sharded run would resume from the checkpoint of one that was not, or the reverse."""
+    if any(checkpoint.glob("pytorch_model_fsdp*")) == sharded:
+        return
+    was, now = ("has its optimizer whole", "with fsdp") if sharded else ("is of a run with fsdp", "without")
+    problem = f"resume_from_checkpoint: {str(checkpoint)!r} {was}, and cannot be resumed from {now}"
+    raise CheckpointError(f"{problem}. Give the settings and the launcher of that run, or another output_dir.")

@@ -1,21 +1,26 @@
 """A corpus as windows on disk: tokenised once, memory-mapped, in an order that every process agrees on."""
 
+import contextlib
 import functools
-import hashlib
 import itertools
+import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from afterword.corpus import Corpus
 from afterword.errors import DataError
-from afterword.types import Document, Skipped, Window
+from afterword.types import Skipped, Window
+from afterword.views import stored
 from afterword.views.examples import ViewBuilder
-from afterword.views.reading import Reading, SpecialTokens, read_document
+from afterword.views.reading import Reading, SpecialTokens
+from afterword.views.reading_ahead import Read, Reader, Rendering, read_ahead, workers_for
 
 _ROWS_PER_BATCH = 64
 """Windows written at a time; bounds the memory of a preparation."""
@@ -52,25 +57,36 @@ class Prepared:
     lengths: np.ndarray  # [windows] int64, tokens
     sources: tuple[str, ...]
     """Names of the sources that windows and losses are counted by."""
+    from_cache: bool = False
+    """Whether another run had prepared them."""
 
     def __len__(self) -> int:
         return self.counts.windows
 
     def __getitem__(self, index: int) -> Window:
-        return Window(index=index, **_opened(self.path)[index])
+        number, row = divmod(index, _ROWS_PER_BATCH)
+        batch = _opened(self.path)[number]
+        return Window(index=index, **{name: _value(batch.column(name)[row]) for name in _COLUMNS})
 
     def to_json(self) -> dict[str, Any]:
         """The counts and what was skipped, as data.json has them."""
-        return {**vars(self.counts), "skipped_windows_listed": [asdict(skipped) for skipped in self.skipped]}
+        listed = [asdict(skipped) for skipped in self.skipped]
+        return {**vars(self.counts), "skipped_windows_listed": listed, "windows_from_cache": self.from_cache}
 
 
 @functools.cache
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> list[Any]:
+    """The file's record batches, of _ROWS_PER_BATCH windows each."""
     # One memory map a process and file; one for every Prepared would map it again in each worker's copy.
-    import datasets
+    import pyarrow as pa
 
-    arrays = [name for name, kind in _COLUMNS.items() if kind == "np.ndarray"]
-    return datasets.Dataset.from_file(str(path)).with_format("numpy", arrays, output_all_columns=True)
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        return list(stream)
+
+
+def _value(cell: Any) -> Any:
+    ids = getattr(cell, "values", None)
+    return cell.as_py() if ids is None else ids.to_numpy().astype(np.int64)
 
 
 def prepare(
@@ -81,47 +97,98 @@ def prepare(
     view: ViewBuilder,
     path: Path,
     *,
-    render: Callable[[Document], Document] = lambda document: document,
+    render: Rendering | None = None,
+    workers: int | None = None,
+    cache: Path | None = None,
 ) -> Prepared:
     """Read every document, as `render` has it, into windows and write those that the view can train to `path`.
 
+    `workers` processes read, 0 or 1: this one, None: as many as pay. Windows that follow from the same are not read
+    again: they are at `path` already, or in `cache`, a folder for all runs. None of it changes a byte of the file.
+
     A corpus of which nothing is trainable is a DataError that says why.
     """
-    counts, lengths, listed, sources = PreparedCounts(), list[int](), list[Skipped](), dict[str, int]()
+    reader = Reader(corpus, tokenizer, special, reading, view, render)
+    key = stored.fingerprint(reader)
+    limit = stored.cache_limit()
+    entry = cache / f"{key}.arrow" if key and cache and _writable(cache) else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Whoever comes first reads; the other processes, of this run or of others, wait and find it.
+    with FileLock((entry or path).with_suffix(".lock")):
+        here = stored.find(path, key)
+        cached = stored.fetch(entry, key, path) if entry and not here else None
+        said = here or cached or _read(reader, path, workers_for(corpus) if workers is None else workers)
+        if not here and not cached:
+            stored.keep(path, key, said)
+            if entry:
+                with _unless_full(entry.parent):
+                    stored.offer(path, entry, limit)
+    return _prepared(path, said, tuple(reader.sources), from_cache=cached is not None)
 
-    def rows() -> Iterator[dict[str, Any]]:
+
+def content_hash(prepared: Prepared) -> str:
+    """SHA-256 of the windows as they are trained: what a resumed run must find unchanged."""
+    return stored.file_sha256(prepared.path)
+
+
+def _writable(cache: Path) -> bool:
+    with _unless_full(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        # Tried, not asked: os.access says yes to root also where the file system says no.
+        tempfile.TemporaryFile(dir=cache).close()
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _unless_full(cache: Path) -> Iterator[None]:
+    """A run needs no cache: where it cannot be written, that is said, and the windows are only the run's own."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"preparation_cache: {str(cache)!r} cannot be written ({error.strerror or error})"
+        warnings.warn(f"{problem}. The next run reads its documents anew. Give another folder, or off.", stacklevel=4)
+
+
+def _read(reader: Reader, path: Path, workers: int) -> dict[str, Any]:
+    """Write the windows to `path`; what there is to say of them, as JSON has it: counts, and what was skipped."""
+    counts, listed = PreparedCounts(), list[tuple[int, str, str, str]]()
+
+    def rows(reads: Iterator[Read]) -> Iterator[dict[str, Any]]:
         """Windows as they are read, counted in passing."""
-        for document in map(render, corpus):
-            source = sources.setdefault(document.source, len(sources))
-            read = read_document(document, source, tokenizer, special, reading)
-            counts.split_documents += len(read.windows) > 1
-            counts.cut_sentences += read.cut_sentences
-            counts.cut_anchors += read.cut_anchor
-            reasons = [view.skip_reason(window) for window in read.windows]
-            counts.trained_documents += None in reasons
-            for window, reason in zip(read.windows, reasons, strict=True):
+        for each in reads:
+            windows = each.read.windows
+            counts.split_documents += len(windows) > 1
+            counts.cut_sentences += each.read.cut_sentences
+            counts.cut_anchors += each.read.cut_anchor
+            counts.trained_documents += None in each.skip_reasons
+            for window, reason in zip(windows, each.skip_reasons, strict=True):
                 if reason is None:
-                    lengths.append(len(window.token_ids))
+                    counts.windows, counts.tokens = counts.windows + 1, counts.tokens + len(window.token_ids)
                     yield {name: getattr(window, name) for name in _COLUMNS}
                     continue
                 counts.skipped_windows[reason] += 1
                 if len(listed) < _LISTED:
                     size = f"{len(window.token_ids)} tokens, {len(window.sentence_starts)} sentences"
-                    listed.append(Skipped(document.source, document.id, reason, size))
+                    listed.append((each.source, each.document, reason, size))
 
-    _write(path, rows())
-    counts.windows, counts.tokens = len(lengths), sum(lengths)
-    if not lengths:
+    with contextlib.closing(read_ahead(reader, workers)) as reads:
+        _write(path, rows(reads))
+    if not counts.windows:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.skipped_windows.items())
-        problem = f"none of the {len(corpus)} documents has a trainable position ({reasons or 'no text'})"
+        count = len(reader.corpus)
+        problem = f"none of the {count} documents has a trainable position ({reasons or 'no text'})"
         raise DataError(f"documents: {problem}. Give two sentences or more, or use a token strategy or fine-tuning.")
-    return Prepared(path, counts, tuple(listed), np.array(lengths, np.int64), tuple(sources))
+    return {"counts": vars(counts) | {"skipped_windows": dict(counts.skipped_windows)}, "skipped": listed}
 
 
-def content_hash(prepared: Prepared) -> str:
-    """SHA-256 of the windows as they are trained: what a resumed run must find unchanged."""
-    with prepared.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _prepared(path: Path, said: dict[str, Any], sources: tuple[str, ...], *, from_cache: bool) -> Prepared:
+    """Windows at `path`, of which `said` is all that they do not say themselves. Names are this corpus's own."""
+    _opened.cache_clear()
+    counts = PreparedCounts(**{**said["counts"], "skipped_windows": Counter(said["counts"]["skipped_windows"])})
+    skipped = tuple(Skipped(sources[number], *rest) for number, *rest in said["skipped"])
+    lengths = [np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]
+    return Prepared(path, counts, skipped, np.concatenate(lengths).astype(np.int64), sources, from_cache)
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
@@ -129,10 +196,10 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
     types = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "np.ndarray": pa.list_(pa.int32())}
     schema = pa.schema({name: types[kind] for name, kind in _COLUMNS.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with (
+        stored.one_move(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
         while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-    partial.replace(path)
-    _opened.cache_clear()

@@ -1,8 +1,11 @@
 """The fused losses are the dense ones, for every divergence, head and chunk size, in value and gradient."""
 
+import weakref
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from afterword.objectives import (
     Distillation,
@@ -39,9 +42,9 @@ HEADS = {
 }
 
 
-def workspace(rows):
-    """MiB that hold so many rows of float32 logits."""
-    return rows * 4 * VOCABULARY / 2**20
+def workspace(rows, objective=None, *, capped=False):
+    """MiB that hold so many rows of all float32 tensors over the vocabulary that an objective has at a time."""
+    return rows * 4 * VOCABULARY * ((objective.form.tensors if objective else 1) + capped) / 2**20
 
 
 def draw(*shape, seed, dtype=torch.float64):
@@ -81,7 +84,7 @@ def test_fused_is_dense_in_value_and_gradient(name, kind, with_bias, rows):
         (teacher, Head(teacher_weight, **extra)),
         TARGETS,
         factors,
-        workspace_mib=workspace(rows),
+        workspace_mib=workspace(rows, objective, capped="softcap" in extra),
     )
     dense = objective.parts(
         dense_logits(student, weight, bias, **extra), dense_logits(teacher, teacher_weight, **extra), TARGETS
@@ -104,7 +107,7 @@ def test_tied_weights_get_the_gradient_of_both_their_uses(name):
     hidden = torch.tanh(embedding[ids] @ mixing)
     teacher = torch.tanh(teacher_weight[ids] @ mixing)
     sides = (hidden, Head(embedding)), (teacher, Head(teacher_weight))
-    ours, _ = weighted_sum(objective, *sides, TARGETS, torch.ones(POSITIONS), workspace_mib=workspace(5))
+    ours, _ = weighted_sum(objective, *sides, TARGETS, torch.ones(POSITIONS), workspace_mib=workspace(5, objective))
     dense = dense_losses(objective, hidden @ embedding.T, teacher @ teacher_weight.T, TARGETS)
     (mine,) = torch.autograd.grad(ours, embedding, retain_graph=True)
     (exact,) = torch.autograd.grad(dense.sum(), embedding)
@@ -120,7 +123,11 @@ def test_a_bfloat16_teacher_beside_a_float32_student_is_computed_in_float32(name
         draw(VOCABULARY, 9, seed=4, dtype=torch.bfloat16),
     )
     ours = hidden_losses(
-        objective, (student, Head(weight)), (teacher, Head(teacher_weight)), TARGETS, workspace_mib=workspace(3)
+        objective,
+        (student, Head(weight)),
+        (teacher, Head(teacher_weight)),
+        TARGETS,
+        workspace_mib=workspace(3, objective),
     )
     assert ours.dtype == torch.float32
     dense = dense_losses(
@@ -148,7 +155,7 @@ def test_without_gradients_the_losses_are_the_same(name):
     with_gradient, parts = weighted_sum(objective, (student, head), teacher, TARGETS, weights)
     with torch.no_grad():
         without, same_parts = weighted_sum(objective, (student, head), teacher, TARGETS, weights)
-    losses = hidden_losses(objective, (student, head), teacher, TARGETS, workspace_mib=workspace(2))
+    losses = hidden_losses(objective, (student, head), teacher, TARGETS, workspace_mib=workspace(2, objective))
     assert not without.requires_grad
     assert not losses.requires_grad
     torch.testing.assert_close(without, with_gradient.detach())
@@ -160,6 +167,7 @@ def test_rows_of_a_chunk_fill_the_workspace_and_are_never_none():
     assert rows_per_chunk(VOCABULARY, workspace(3)) == 3
     assert rows_per_chunk(VOCABULARY, workspace(3.99)) == 3
     assert rows_per_chunk(2**18, 64) == 64
+    assert rows_per_chunk(2**18, 64, tensors=3) == 21
     assert rows_per_chunk(10**9, 1e-6) == 1
 
 
@@ -197,13 +205,79 @@ def test_the_logits_of_a_whole_batch_never_exist(name):
                 (teacher, Head(weight.detach() * 1.1)),
                 targets,
                 torch.ones(positions),
-                workspace_mib=rows * 4 * vocabulary / 2**20,
+                workspace_mib=rows * 4 * vocabulary * OBJECTIVES[name].form.tensors / 2**20,
             )
         loss.backward()
     # The weight itself is the largest thing there is; all logits would be 64 times as much.
     assert watch.elements == vocabulary * hidden
     # And nothing of a chunk's logits waits for the backward pass.
     assert sum(kept) < positions * vocabulary / 10
+
+
+class Held(TorchDispatchMode):
+    """Bytes of all storages that operations made and nobody has given back."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = self.most = 0
+        self.known = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for storage in (each.untyped_storage() for each in tree_leaves(result) if isinstance(each, torch.Tensor)):
+            if id(storage) not in given and storage not in self.known:
+                self.known.add(storage)
+                self.bytes += storage.nbytes()
+                self.most = max(self.most, self.bytes)
+                weakref.finalize(storage, self.give_back, storage.nbytes())
+        return result
+
+    def give_back(self, size):
+        self.bytes -= size
+
+
+@pytest.mark.parametrize("kind", ["plain", "softcap"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_everything_over_the_vocabulary_stays_within_the_workspace(name, shared, kind):
+    objective, rows, vocabulary, hidden, positions = OBJECTIVES[name], 40, 3000, 2, 160
+    student = draw(positions, hidden, seed=1, dtype=torch.float32).requires_grad_()
+    teacher = draw(positions, hidden, seed=2, dtype=torch.float32)
+    weight = draw(vocabulary, hidden, seed=3, dtype=torch.float32)
+    heads = [Head(each, **HEADS[kind]) for each in (weight, weight if shared else weight * 1.1)]
+    tensors = objective.form.tensors + (kind == "softcap")
+    mib = rows * 4 * vocabulary * tensors / 2**20
+    sides, targets = ((student, heads[0]), (teacher, heads[1])), torch.zeros(positions, dtype=torch.int64)
+    with Held() as held:
+        weighted_sum(objective, *sides, targets, torch.ones(positions), workspace_mib=mib)
+    # As much as is promised, and what is not over the vocabulary.
+    assert mib * 2**20 * (tensors - 0.5) / tensors < held.most < mib * 2**20 * 1.05
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_that_both_read_gives_what_two_equal_ones_give(name, kind):
+    student, teacher = draw(POSITIONS, 6, seed=1).requires_grad_(), draw(POSITIONS, 6, seed=2)
+    weight, bias, weights = draw(VOCABULARY, 6, seed=3), draw(VOCABULARY, seed=4), draw(POSITIONS, seed=5)
+    extra, found = HEADS[kind], []
+    for other in (Head(weight, bias, **extra), Head(weight.clone(), bias.clone(), **extra)):
+        sides = (student, Head(weight, bias, **extra)), (teacher, other)
+        loss, parts = weighted_sum(OBJECTIVES[name], *sides, TARGETS, weights)
+        found.append((loss, parts, *torch.autograd.grad(loss, student)))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_heads_are_the_same_only_where_everything_of_them_is():
+    weight, bias = draw(VOCABULARY, 6, seed=3), draw(VOCABULARY, seed=4)
+    head = Head(weight, bias, 0.5)
+    assert head.is_same_as(Head(weight.detach(), bias.detach(), 0.5))
+    for other in (Head(weight.clone(), bias, 0.5), Head(weight, bias.clone(), 0.5), Head(weight, bias)):
+        assert not head.is_same_as(other)
+    assert not head.is_same_as(Head(weight, None, 0.5))
+    assert not head.is_same_as(Head(weight[:-1], bias, 0.5))
+    assert not head.is_same_as(Head(weight, bias, 0.5, 30.0))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

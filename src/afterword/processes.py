@@ -1,0 +1,94 @@
+"""Several processes: the one file that names torch.distributed and accelerate. One process is the plain case.
+
+With parameters in shards (FSDP2) a model's weights are DTensors between two forwards: what reads or writes them
+outside of a forward goes through `whole`, `sharded_like` and `whole_state`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def process_count() -> int:
+    """Processes that torchrun or accelerate launched; 1 without them. Read before anything is set up."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def gathered(values: list[T]) -> list[T]:
+    """The values of all processes, in their order."""
+    if process_count() == 1:
+        return values
+    from accelerate.utils import gather_object
+
+    return gather_object(values)
+
+
+def main_process_first(work: Callable[[], T]) -> T:
+    """Do `work` on the main process, then on the others, which then find its files."""
+    if process_count() == 1:
+        return work()
+    import torch
+    from accelerate import PartialState
+
+    # The Trainer joins the same process group later; on a machine without GPUs it must be gloo from the start.
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        return work()
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether FSDP2 has the model's parameters in shards. Each of its forwards is then one of all processes."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(getattr(model, "_orig_mod", model), FSDPModule)
+
+
+def is_shard(tensor: Any) -> bool:
+    """Whether a tensor is a DTensor, of which this process has a part."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Any) -> Any:
+    """All of a tensor of which this process has a shard; any other as it is. All processes call it together.
+
+    Its gradient goes back to the shards as the mean over processes, as FSDP2 and DDP reduce all others.
+    """
+    if not is_shard(tensor):
+        return tensor
+    import torch
+    from torch.distributed.tensor import Partial
+
+    if not (tensor.requires_grad and torch.is_grad_enabled()):
+        return tensor.detach().full_tensor()
+    mesh = tensor.device_mesh
+    full = tensor.full_tensor(grad_placements=[Partial()] * mesh.ndim)
+    full.register_hook(lambda gradient: gradient / mesh.size())
+    return full
+
+
+def sharded_like(tensor: Any, parameter: Any) -> Any:
+    """A tensor that every process has whole, in the shards and on the device of a parameter."""
+    tensor = tensor.to(parameter.device)
+    if not is_shard(parameter) or is_shard(tensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def whole_state(model: Any) -> Mapping[str, Any]:
+    """The state of a sharded model, whole, in the memory of the main process; of all others nothing.
+
+    All processes call it together.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

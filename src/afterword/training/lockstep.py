@@ -1,0 +1,48 @@
+"""Sharded models: every forward and backward is one of all processes, so all must have as many, of the same kinds."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from afterword.processes import gathered, is_sharded
+from afterword.types import Batch, View
+
+
+def in_lockstep(batches: Iterable[Batch], model: Any) -> list[Batch]:
+    """The batches; of a sharded model by term, with idle ones behind those of a term of which another process has more.
+
+    All processes call it together; then at every place all have a batch of the same term.
+    """
+    batches = list(batches)
+    if not is_sharded(model):
+        return batches
+    mine = {term: [batch for batch in batches if batch.term == term] for term in {batch.term for batch in batches}}
+    # An idle batch comes from a process that has one of the term: it may be that this one has none to take it from.
+    everyone = gathered([{term: (len(own), idle(own[0])) for term, own in mine.items()}])
+    even: list[Batch] = []
+    for term in sorted({term for theirs in everyone for term in theirs}):
+        known = [theirs[term] for theirs in everyone if term in theirs]
+        own = mine.get(term, [])
+        even += [*own, *[known[0][1]] * (max(count for count, _ in known) - len(own))]
+    return even
+
+
+def idle(batch: Batch) -> Batch:
+    """A batch of the same kind that trains no position and counts no token: of each view one token is read."""
+    rows = batch.teacher_rows
+    nothing = {name: getattr(batch, name)[:0].clone() for name in ("target_ids", "weights", "sources", "sequences")}
+    return replace(
+        batch,
+        student=_first_token(batch.student),
+        teacher=batch.teacher and _first_token(batch.teacher),
+        teacher_rows=None if rows is None else rows[:0].clone(),
+        total_weight=0.0,
+        documents=(),
+        **nothing,
+    )
+
+
+def _first_token(view: View) -> View:
+    mask = None if view.attention_mask is None else view.attention_mask[:1, :1].clone()
+    ids, positions = view.input_ids[:1, :1].clone(), view.position_ids[:1, :1].clone()
+    return View(ids, positions, mask, trained=view.trained[:0].clone(), tokens=0)

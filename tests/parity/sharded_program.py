@@ -1,0 +1,164 @@
+"""What test_sharded.py runs on one process and on two: gradients of one step, and runs of the command line.
+
+Run as a program it takes a folder; sharded is what runs on more than one process.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+import afterword.processes as processes
+from afterword.batching import Packing, to_device
+from afterword.methods import METHODS
+from afterword.models import LoraSettings, freeze, load_model, load_tokenizer, trained_states, with_lora
+from afterword.training import AdaptationTrainer, adapting, training_arguments
+from afterword.training.callbacks import RichProgress
+from afterword.training.mixture import Share
+from afterword.training.parts import GeneralText
+
+SHARDED = processes.process_count() > 1
+CASES: dict[str, dict[str, Any]] = {
+    "untied": {"method": "disc", "head": "untied"},
+    # After a forward the head is whole with accelerate's way of sharding, and a shard with this one.
+    "untied-shards": {"method": "disc", "head": "untied", "shards": True},
+    "tied": {"method": "disc", "head": "tied"},
+    "tied-shards": {"method": "disc", "head": "tied", "shards": True},
+    "two-terms": {"method": "mixcpt", "head": "untied", "documents": 5},
+    "whole-step": {"method": "talr", "head": "tied", "shards": True},
+    "lora": {"method": "mixcpt", "head": "tied", "lora": ()},
+    "bf16": {"method": "disc", "head": "untied", "bf16": True},
+    "lora-bf16": {"method": "disc", "head": "tied", "lora": (), "bf16": True, "dtype": torch.bfloat16},
+    "lora-and-head": {"method": "disc", "head": "untied", "lora": ("lm_head",), "shards": True},
+}
+SETTINGS = (
+    "--num-train-epochs 3 --documents-per-step 4 --micro-batch-tokens 128 --max-length 128 --learning-rate 1e-3 "
+    "--save-steps 2 --save-total-limit 9 --gradient-accumulation-steps 2"
+)
+RUNS = {
+    "full": "--l2sp 0.1 --ema 0.9 --ema-steps 4 --eval-documents docs.jsonl --eval-steps 3",
+    "lora": "--method mixcpt --mixture general=general.jsonl,tokens=0.4 --use-peft --lora-dropout 0 --merge-adapter "
+    "--teacher cached",
+}
+FSDP = {"full": {"activation_checkpointing": True}, "lora": {"state_dict_type": "SHARDED_STATE_DICT"}}
+STOPPED_AT = 4
+"""Step in which a run is stopped; the last checkpoint is that of step 2, between two averagings."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C."""
+
+
+def shard_on_cpus() -> None:
+    """accelerate shards on GPUs alone, and takes for one whatever it is told is one."""
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    plain = state.PartialState.__init__
+
+    def as_gpus(self: Any, *args: Any, **options: Any) -> None:
+        plain(self, *args, **options)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    state.PartialState.__init__ = as_gpus
+
+
+def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
+    """The gradient of a case's first step, whole, in a file."""
+    model = load_model(str(folder / f"student-{case['head']}"), dtype=case.get("dtype", torch.float32))
+    method = METHODS[case["method"]]
+    documents = case.get("documents", 9)
+    if "lora" in case:
+        model = with_lora(model, LoraSettings(dropout=0.0, modules_to_save=case["lora"]), 0)
+        move_adapter(model)
+    arguments: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2}} if SHARDED else {}
+    rows, general = (json.loads((folder / f"{kind}.json").read_text()) for kind in ("rows", "general"))
+    general = {"general": GeneralText(documents=general, share=Share(tokens=0.4))}
+    trainer = AdaptationTrainer(
+        model,
+        training_arguments(
+            method, output_dir=str(folder / "out"), seed=3, use_cpu=True, bf16="bf16" in case, **arguments
+        ),
+        train_dataset=rows[:documents],
+        mixture=general if method.takes_general_text else {},
+        processing_class=load_tokenizer(str(folder / "student-tied")),
+        method=method,
+        teacher=None if "lora" in case else freeze(load_model(str(folder / f"reference-{case['head']}"))),
+        documents_per_step=documents,
+        packing=Packing(128),
+    )
+    wrapped, _ = trainer._prepare_for_training(1, trainer.get_train_dataloader(), None)
+    assert processes.is_sharded(wrapped) == SHARDED
+    if SHARDED and "shards" in case:
+        wrapped.set_reshard_after_forward(True)
+    parts, total = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)
+    if name == "two-terms":
+        # Unequal numbers of micro-batches, or nothing that evens them out is tested.
+        counts = processes.gathered([tuple(sorted(Counter(batch.term for batch in parts[0]).items()))])
+        assert len(set(counts)) == processes.process_count(), counts
+    if SHARDED and "lora" not in case:
+        with torch.no_grad():
+            trained_states(wrapped, to_device(parts[0][0], trainer.args.device).student)
+        assert processes.is_shard(wrapped.lm_head.weight) == ("shards" in case)
+    trainer.training_step(wrapped, parts[0], total)
+    norm = trainer._get_grad_norm(wrapped)
+    found = {name: processes.whole(p.grad).contiguous() for name, p in wrapped.named_parameters() if p.grad is not None}
+    if processes.is_main_process():
+        save_file({**found, "norm": norm.detach()}, folder / f"{name}-{trainer.args.world_size}.safetensors")
+
+
+def move_adapter(model: Any) -> None:
+    """Away from where it says nothing."""
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+
+
+def run(folder: Path, name: str, output: str, *, stop_at: int | None = None) -> None:
+    """A run as it is typed. With `stop_at` it is stopped by Ctrl-C in that step."""
+    from accelerate.state import GradientState
+
+    from afterword.cli import main
+
+    # As in a new process: the stopped run was between two parts of a step.
+    GradientState._reset_state()
+
+    class Progress(RichProgress):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            if stop_at == state.global_step + 1:
+                raise Stopped
+
+    adapting.RichProgress = Progress
+    words = f"adapt student-{'untied' if name == 'full' else 'tied'} docs.jsonl -o {output} {SETTINGS} {RUNS[name]}"
+    config = json.dumps({"version": 2, **FSDP[name]})
+    sys.argv = ["afterword", *words.split()] + (
+        ["--trainer", "fsdp=true", "--trainer", f"fsdp_config={config}"] if SHARDED else []
+    )
+    code = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    assert code == (130 if stop_at else 0), code
+
+
+def everything(folder: Path) -> None:
+    """All gradients, and all runs; on several processes also stopped and resumed."""
+    for name, case in CASES.items():
+        gradient(folder, name, case)
+    for name in RUNS:
+        run(folder, name, f"{name}-through-{processes.process_count()}")
+        if SHARDED:
+            run(folder, name, f"{name}-resumed", stop_at=STOPPED_AT)
+            run(folder, name, f"{name}-resumed")
+
+
+if __name__ == "__main__":
+    shard_on_cpus()
+    everything(Path.cwd())

@@ -1,0 +1,89 @@
+"""FSDP2 on two gloo processes gives what one process gives: gradients, results, and resumed runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sharded_program import CASES, RUNS
+
+sys.path.pop(0)
+
+RESULTS = {"full": ["model.safetensors"], "lora": ["adapter_model.safetensors", "merged/model.safetensors"]}
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory,
+    build_model: Any,
+    perturb: Any,
+    tokenizer: Any,
+    documents: Any,
+    general_rows: Any,
+) -> Path:
+    """A folder in which everything was run on one process and on two: one launch each."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for head in ("tied", "untied"):
+        reference = build_model("llama", tie_word_embeddings=head == "tied")
+        reference.tie_weights()
+        reference.save_pretrained(folder / f"reference-{head}")
+        perturb(reference).save_pretrained(folder / f"student-{head}")
+        tokenizer.save_pretrained(folder / f"student-{head}")
+    for name, rows in {"rows": documents, "general": general_rows}.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+        lines = folder / ("docs.jsonl" if name == "rows" else "general.jsonl")
+        lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    program = str(Path(__file__).with_name("sharded_program.py"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
+    for command in ([sys.executable, program], [*launch, program]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
+        assert done.returncode == 0, done.stderr[-5000:]
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_with_shards_give_the_gradient_of_one(case: str, place: Path, assert_close: Any) -> None:
+    alone, sharded = (load_file(place / f"{case}-{processes}.safetensors") for processes in (1, 2))
+    # Autocast rounds a micro-batch's gradient of a weight, and other micro-batches are cut on two processes. Weights
+    # gathered in bfloat16, as accelerate would do it, are off by 2.5e-2.
+    assert_close(sharded, alone, 5e-3 if "bf16" in CASES[case] else 1e-5)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_sharded_run_leaves_the_result_of_one_process(name: str, place: Path, assert_close: Any) -> None:
+    alone, sharded = place / f"{name}-through-1", place / f"{name}-through-2"
+    files = [{file.name for file in folder.iterdir() if file.is_file()} for folder in (alone, sharded)]
+    assert files[0] == files[1]
+    for file in RESULTS[name]:
+        assert_close(load_file(sharded / file), load_file(alone / file), 1e-5)
+    for rows in zip(*(_metrics(folder) for folder in (alone, sharded)), strict=True):
+        assert rows[1] == pytest.approx(rows[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_sharded_run_that_was_stopped_ends_with_the_same_weights(name: str, place: Path) -> None:
+    through, resumed = place / f"{name}-through-2", place / f"{name}-resumed"
+    assert json.loads((resumed / "state.json").read_text())["status"] == "complete"
+    for file in RESULTS[name]:
+        assert (through / file).read_bytes() == (resumed / file).read_bytes()
+    assert _metrics(through) == _metrics(resumed)
+
+
+def _metrics(folder: Path) -> list[dict[str, float]]:
+    """What every row says of the loss.
+
+    Not tokens, which are those of the main process alone; nor sources, where positions of no weight count that a
+    process reads to have something to do.
+    """
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = ("step", "train/", "eval/loss", "eval/nll")
+    return [{name: value for name, value in row.items() if name.startswith(kept)} for row in rows]
