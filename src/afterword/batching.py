@@ -5,6 +5,7 @@ weights over the whole step divides once, in the trainer.
 """
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ class Packing:
     """How examples are laid out."""
 
     micro_batch_tokens: int
-    """Bound on the tokens of either view in a micro-batch. A single longer example stands alone."""
+    """Bound on what the student reads in a micro-batch, and a teacher at a time. A longer example stands alone."""
     layout: Layout = "packed"
     example_tokens: int | None = None
     """Bound on what the student reads of one example at once; `micro_batch_tokens` where it is not given."""
@@ -35,7 +36,7 @@ class Packing:
 
 
 def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
-    """Cut examples into batches of one term and at most `micro_batch_tokens` a side.
+    """Cut examples into batches of one term and of what fits on the student's side; the teacher's is cut by itself.
 
     Packed ones keep their order. Padded ones are taken by length, and share a batch only with such as are nearly as
     long: at least 99 % of what a model reads are tokens. An example too large for one batch is split by segments;
@@ -50,24 +51,24 @@ def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
 
     def fit(group: list[Example]) -> bool:
         """Whether examples may be one batch."""
-        return all(_fits(side, packing) for side in _lengths(group))
+        return _fits([_student_tokens(segment) for each in group for segment in each.segments], packing)
 
     # A batch is of one term; the sort keeps the order of examples within each, and within a length.
     pieces = [part for example in examples for part in parts(example)]
-    pieces.sort(key=lambda piece: (piece.term, *(map(max, _lengths([piece])) if padded else ())))
+    pieces.sort(key=lambda piece: (piece.term, *(_longest(piece) if padded else ())))
     groups = [g for _, of in itertools.groupby(pieces, key=lambda piece: piece.term) for g in _grouped(of, fit)]
-    return [build_batch(group, packing.layout) for group in groups]
+    return [build_batch(group, packing) for group in groups]
 
 
-def build_batch(examples: Sequence[Example], layout: Layout = "packed") -> Batch:
+def build_batch(examples: Sequence[Example], packing: Packing = Packing(sys.maxsize)) -> Batch:
     """One micro-batch of examples of one term, which all have a teacher view, or all have none."""
     segments = [segment for example in examples for segment in example.segments]
     weights = np.concatenate([segment.weights for segment in segments])
     sources = [np.full(len(s.target_ids), e.source, np.int64) for e in examples for s in e.segments]
     assert len({example.term for example in examples}) == 1, "terms are kept apart"
     return Batch(
-        student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], layout),
-        teacher=_teacher_view(examples, layout),
+        student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], packing.layout),
+        teacher=_teacher_views(examples, packing),
         target_ids=torch.from_numpy(np.concatenate([segment.target_ids for segment in segments])),
         weights=torch.from_numpy(weights),
         sources=torch.from_numpy(np.concatenate(sources)),
@@ -99,19 +100,25 @@ def to_device(item: Moved, device: torch.device) -> Moved:
     """The batch, or the view, with all its tensors on a device."""
 
     def moved(value: Any) -> Any:
-        """A tensor or a view on the device; anything else as it is."""
+        """A tensor, a view or views on the device; anything else as it is."""
         if isinstance(value, View):
             return to_device(value, device)
+        if isinstance(value, tuple):
+            return tuple(map(moved, value))
         return value.to(device) if isinstance(value, Tensor) else value
 
     return replace(item, **{each.name: moved(getattr(item, each.name)) for each in fields(item)})
 
 
-def _teacher_view(examples: Sequence[Example], layout: Layout) -> View | None:
+def _teacher_views(examples: Sequence[Example], packing: Packing) -> tuple[View, ...]:
+    read = [example for example in examples if example.teacher_ids is not None]
+    assert len(read) in (0, len(examples)), "all examples of a batch have a teacher view, or none has"
+    groups = _grouped(read, lambda group: _fits([_teacher_tokens(example) for example in group], packing))
+    return tuple(_teacher_view(group, packing.layout) for group in groups)
+
+
+def _teacher_view(examples: Sequence[Example], layout: Layout) -> View:
     ids = [example.teacher_ids for example in examples if example.teacher_ids is not None]
-    assert len(ids) in (0, len(examples)), "all examples of a batch have a teacher view, or none has"
-    if not ids:
-        return None
     positions = [np.concatenate([s.teacher_positions for s in e.segments]) for e in examples]
     return _view(ids, positions, layout)
 
@@ -158,13 +165,6 @@ def _grouped(items: Iterable[T], fits: Callable[[list[T]], bool]) -> Iterator[li
         yield group
 
 
-def _lengths(examples: Sequence[Example]) -> list[list[int]]:
-    """Of all sequences that the student reads, and of those that the teacher does, if any."""
-    student = [_student_tokens(segment) for example in examples for segment in example.segments]
-    teacher = [len(example.teacher_ids) for example in examples if example.teacher_ids is not None]
-    return [student, teacher] if teacher else [student]
-
-
 def _fits(lengths: Sequence[int], packing: Packing) -> bool:
     """Whether sequences may be one batch: within the budget, and of padded ones hardly any padding."""
     size = _size(lengths, padded=packing.layout == "padded")
@@ -176,5 +176,13 @@ def _size(lengths: Iterable[int], padded: bool) -> int:
     return max(lengths, default=0) * len(lengths) if padded else sum(lengths)
 
 
+def _longest(example: Example) -> tuple[int, int]:
+    return max(map(_student_tokens, example.segments)), _teacher_tokens(example)
+
+
 def _student_tokens(segment: Segment) -> int:
     return len(segment.student_ids)
+
+
+def _teacher_tokens(example: Example) -> int:
+    return 0 if example.teacher_ids is None else len(example.teacher_ids)

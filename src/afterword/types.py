@@ -119,7 +119,8 @@ class Batch:
     """One micro-batch: student and teacher views, aligned position by position."""
 
     student: View
-    teacher: View | None
+    teacher: tuple[View, ...]
+    """What a teacher reads, one view after the other: their trained positions together are the student's, in order."""
     target_ids: Tensor  # [N] int64
     weights: Tensor  # [N] float32
     """Carry every averaging rule. Their sum over the whole optimizer step divides the loss, once."""
@@ -131,7 +132,7 @@ class Batch:
     """Sum of `weights`, counted on the CPU."""
     documents: tuple[str, ...]
     teacher_rows: Tensor | None = None
-    """[N, ·], what a cache holds of the teacher at these positions: then `teacher` is None."""
+    """[N, ·], what a cache holds of the teacher at these positions: then `teacher` is empty."""
 
 
 @dataclass(frozen=True, slots=True)

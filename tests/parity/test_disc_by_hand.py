@@ -51,9 +51,9 @@ def test_one_teacher_pass_serves_all_targets(pair: Any, documents: Any, tokenize
     ).windows
     example = view.build(window, special, np.random.default_rng(0))
     batch = build_batch([example])
-    assert batch.teacher is not None
+    assert batch.teacher
     with torch.no_grad():
-        together = trained_states(reference, batch.teacher)
+        together = trained_states(reference, *batch.teacher)
         row = 0
         for segment in example.segments:
             end = int(segment.teacher_positions[-1]) + 2

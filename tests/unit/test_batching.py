@@ -12,6 +12,11 @@ from afterword.types import Example, Segment
 LAYOUTS = ("packed", "padded")
 
 
+def laid_out(layout):
+    """Everything in one view, however much of it is padding."""
+    return Packing(100_000, layout, real_share=0.0)
+
+
 def segment(rng, length, *, at):
     """A student sequence whose tokens are read by the teacher from position `at`; some positions are trained."""
     ids = rng.integers(5, 300, length)
@@ -48,16 +53,16 @@ def real_tokens(view):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_both_views_predict_the_targets_at_their_trained_positions(layout):
-    batch = build_batch(examples(), layout)
+    batch = build_batch(examples(), laid_out(layout))
     assert trained_tokens(batch.student) == batch.target_ids.tolist()
-    assert trained_tokens(batch.teacher) == batch.target_ids.tolist()
+    assert trained_tokens(batch.teacher[0]) == batch.target_ids.tolist()
     assert batch.target_ids.tolist() == [t for e in examples() for s in e.segments for t in s.target_ids.tolist()]
 
 
 def test_both_layouts_hold_the_same_tokens_targets_weights_and_positions():
-    packed, padded = (build_batch(examples(), layout) for layout in LAYOUTS)
+    packed, padded = (build_batch(examples(), laid_out(layout)) for layout in LAYOUTS)
     for side in ("student", "teacher"):
-        one_row, rows = getattr(packed, side), getattr(padded, side)
+        one_row, rows = ((b.student if side == "student" else b.teacher[0]) for b in (packed, padded))
         assert real_tokens(one_row) == real_tokens(rows)
         assert one_row.tokens == rows.tokens == len(real_tokens(one_row)) == int(rows.attention_mask.sum())
         assert one_row.position_ids.flatten().tolist() == rows.position_ids[rows.attention_mask.bool()].tolist()
@@ -70,15 +75,15 @@ def test_a_packed_row_restarts_its_positions_and_has_no_mask():
     batch = build_batch([example(rng, "a", [3, 2]), example(rng, "b", [4])])
     assert batch.student.input_ids.shape == (1, 9)
     assert batch.student.position_ids.tolist() == [[0, 1, 2, 0, 1, 0, 1, 2, 3]]
-    assert batch.teacher.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
+    assert batch.teacher[0].position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
     assert batch.student.attention_mask is None
 
 
 def test_a_padded_batch_has_a_row_for_every_sequence_with_padding_on_the_right():
     rng = np.random.default_rng(0)
-    batch = build_batch([example(rng, "a", [3, 2]), example(rng, "b", [4])], "padded")
+    batch = build_batch([example(rng, "a", [3, 2]), example(rng, "b", [4])], laid_out("padded"))
     assert batch.student.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
-    assert batch.teacher.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.teacher[0].attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
 
 
 @pytest.mark.parametrize("teacher", [True, False])
@@ -87,14 +92,16 @@ def test_a_padded_batch_has_a_row_for_every_sequence_with_padding_on_the_right()
 def test_a_micro_batch_keeps_its_budget_or_is_a_single_sequence(layout, budget, teacher):
     for batch in micro_batches(examples(teacher=teacher), Packing(budget, layout)):
         assert batch.student.input_ids.numel() <= budget
-        alone = len(batch.documents) == 1
-        assert batch.teacher is None or batch.teacher.input_ids.numel() <= budget or alone
+        # A view of the teacher is of one example where it is larger; here no example is read in parts.
+        whole = [e for e in examples(teacher=teacher) if e.document in batch.documents]
+        longest = max((len(e.teacher_ids) for e in whole), default=0) if teacher else 0
+        assert all(view.input_ids.numel() <= max(budget, longest) for view in batch.teacher)
 
 
 @pytest.mark.parametrize("budget", [16, 33, 10_000])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cutting_a_step_changes_neither_targets_nor_weights(layout, budget):
-    whole = build_batch(examples(), layout)
+    whole = build_batch(examples(), laid_out(layout))
     parts = micro_batches(examples(), Packing(budget, layout))
 
     def trained(batches):
@@ -124,12 +131,23 @@ def test_padded_examples_share_a_batch_only_with_such_as_are_nearly_as_long():
     assert len(batches) < 80
 
 
-def test_padding_counts_on_the_teachers_side_too():
+def test_the_teachers_side_is_cut_by_itself():
     rng = np.random.default_rng(0)
-    pairs = [example(rng, "a", [20]), example(rng, "b", [20])]
-    assert len(micro_batches(pairs, Packing(1000, "padded"))) == 1
-    longer = replace(pairs[1], teacher_ids=np.concatenate([pairs[1].teacher_ids, pairs[1].teacher_ids]))
-    assert len(micro_batches([pairs[0], longer], Packing(1000, "padded"))) == 2
+    pairs = [example(rng, f"{i}", [5]) for i in range(7)]
+    read = [replace(e, teacher_ids=np.concatenate([e.teacher_ids, rng.integers(5, 300, 15)])) for e in pairs]
+    (batch,) = micro_batches(read, Packing(45))
+    assert batch.student.tokens == 35
+    assert [view.tokens for view in batch.teacher] == [40, 40, 40, 20]
+    assert [token for view in batch.teacher for token in trained_tokens(view)] == batch.target_ids.tolist()
+
+
+def test_the_teachers_padding_is_bounded_too():
+    rng = np.random.default_rng(0)
+    pairs = [example(rng, name, [20]) for name in ("a", "b", "c")]
+    read = [replace(e, teacher_ids=np.tile(e.teacher_ids, times)) for e, times in zip(pairs, (1, 2, 1), strict=True)]
+    (batch,) = micro_batches(read, Packing(1000, "padded"))
+    assert [tuple(view.input_ids.shape) for view in batch.teacher] == [(2, 20), (1, 40)]
+    assert [token for view in batch.teacher for token in trained_tokens(view)] == batch.target_ids.tolist()
 
 
 def test_an_example_may_be_longer_than_a_micro_batch_where_that_is_asked_for():
@@ -144,8 +162,8 @@ def test_an_example_too_large_is_split_by_segments_and_each_part_reads_the_teach
     parts = micro_batches([whole], Packing(25))
     assert [part.student.tokens for part in parts] == [20, 20]
     for part in parts:
-        assert part.teacher.input_ids[0].tolist() == whole.teacher_ids.tolist()
-        assert trained_tokens(part.teacher) == part.target_ids.tolist()
+        assert part.teacher[0].input_ids[0].tolist() == whole.teacher_ids.tolist()
+        assert trained_tokens(part.teacher[0]) == part.target_ids.tolist()
         assert part.documents == ("a",)
 
 
@@ -181,7 +199,7 @@ def test_documents_are_named_once_and_in_order():
 
 
 def test_without_a_teacher_there_is_no_teachers_view():
-    assert build_batch(examples(teacher=False)).teacher is None
+    assert build_batch(examples(teacher=False)).teacher == ()
 
 
 def test_examples_with_and_without_a_teacher_do_not_mix():
@@ -191,10 +209,10 @@ def test_examples_with_and_without_a_teacher_do_not_mix():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_batch_moves_whole(layout):
-    batch = build_batch(examples(), layout)
+    batch = build_batch(examples(), laid_out(layout))
     moved = to_device(batch, torch.device("meta"))
     tensors = [moved.target_ids, moved.weights, moved.sources]
-    for view in (moved.student, moved.teacher):
+    for view in (moved.student, *moved.teacher):
         tensors += [view.input_ids, view.position_ids, view.trained]
         tensors += [] if view.attention_mask is None else [view.attention_mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

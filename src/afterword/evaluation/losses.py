@@ -89,8 +89,8 @@ def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, torch.
     source = before = (trained_states(models.reference, batch.student), head_of(models.reference))
     yield "positions", torch.ones_like(batch.weights)
     yield "nll_before", hidden_losses(nll, before, None, ids)
-    if batch.teacher is not None:
-        source = (trained_states(models.reference, batch.teacher), head_of(models.reference))
+    if batch.teacher:
+        source = (trained_states(models.reference, *batch.teacher), head_of(models.reference))
         yield "nll_with_context", hidden_losses(nll, source, None, ids)
         yield "kl_before", hidden_losses(kl, before, source, ids)
     if models.adapted is not None:

@@ -36,8 +36,13 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
     return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
 
 
-def trained_states(model: Any, view: View) -> Tensor:
-    """Hidden states [N, H] at the view's trained positions, straight from the backbone."""
+def trained_states(model: Any, *views: View) -> Tensor:
+    """Hidden states [N, H] at the trained positions of one view after the other, straight from the backbone."""
+    states = [_trained_states(model, view) for view in views]
+    return states[0] if len(states) == 1 else torch.cat(states)
+
+
+def _trained_states(model: Any, view: View) -> Tensor:
     if is_sharded(model):
         # Its parameters are gathered by the forward of the outermost module.
         return trained_states_through(model, model, view)

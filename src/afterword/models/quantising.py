@@ -83,7 +83,7 @@ def quantisation_error_nats(exact: Any, quantised: Any, batches: Iterable[Batch]
         sides: list[tuple[Tensor, Any]] = []
         for model in (quantised, exact):
             with only_reading(model):
-                sides.append((trained_states(model, batch.teacher), head_of(model)))
+                sides.append((trained_states(model, *batch.teacher), head_of(model)))
         losses = hidden_losses(Distillation(forward_kl), sides[0], sides[1], batch.target_ids)
         total, positions = total + float(losses.double().sum()), positions + len(losses)
     return total / max(1, positions), positions

@@ -25,10 +25,10 @@ class FrozenCopy:
         """The copy's own head."""
         return head_of(self.model)
 
-    def trained_states(self, view: View) -> Tensor:
-        """Hidden states [N, H] of the copy."""
+    def trained_states(self, *views: View) -> Tensor:
+        """Hidden states [N, H] of the copy at the views' trained positions."""
         with only_reading(self.model):
-            return trained_states(self.model, view)
+            return trained_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "FrozenCopy":
         """The same where the student trains."""
@@ -46,10 +46,10 @@ class AdapterOff:
         """The head before `modules_to_save` replaced it."""
         return head_of(self.model, adapted=False)
 
-    def trained_states(self, view: View) -> Tensor:
+    def trained_states(self, *views: View) -> Tensor:
         """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
         with only_reading(self.model), self.model.disable_adapter():
-            return trained_states(self.model, view)
+            return trained_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "AdapterOff":
         """Where the student is, it is already."""
@@ -69,10 +69,10 @@ class Offloaded:
         """The head, where the student is."""
         return self.kept
 
-    def trained_states(self, view: View) -> Tensor:
-        """Hidden states [N, H] of the copy."""
-        with only_reading(self.model), self._on(view.input_ids.device):
-            return trained_states(self.model, view)
+    def trained_states(self, *views: View) -> Tensor:
+        """Hidden states [N, H] of the copy, whose weights come once for all views."""
+        with only_reading(self.model), self._on(views[0].input_ids.device):
+            return trained_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "Offloaded":
         """The same with its head on the device."""

@@ -24,7 +24,18 @@ def in_lockstep(batches: Iterable[Batch], model: Any) -> list[Batch]:
         known = [theirs[term] for theirs in everyone if term in theirs]
         own = mine.get(term, [])
         even += [*own, *[known[0][1]] * (max(count for count, _ in known) - len(own))]
-    return even
+    return _as_many_views(even)
+
+
+def _as_many_views(batches: list[Batch]) -> list[Batch]:
+    """The batches, with idle views for the teacher behind their own where another process has more at that place."""
+    mine = [len(batch.teacher) for batch in batches]
+    counts = gathered(mine)
+    most = [max(counts[place :: len(mine)]) for place in range(len(mine))]
+    return [
+        replace(batch, teacher=(*batch.teacher, *map(_first_token, batch.teacher[:1] * (views - len(batch.teacher)))))
+        for batch, views in zip(batches, most, strict=True)
+    ]
 
 
 def idle(batch: Batch) -> Batch:
@@ -34,7 +45,7 @@ def idle(batch: Batch) -> Batch:
     return replace(
         batch,
         student=_first_token(batch.student),
-        teacher=batch.teacher and _first_token(batch.teacher),
+        teacher=tuple(map(_first_token, batch.teacher[:1])),
         teacher_rows=None if rows is None else rows[:0].clone(),
         total_weight=0.0,
         documents=(),

@@ -282,8 +282,8 @@ class AdaptationTrainer(WholeCheckpoints):
             states, teacher = models.trained_states_through(model, self.model, batch.student), None
             if objective.needs_teacher and batch.teacher_rows is None:
                 assert isinstance(self.teacher, models.ReadingTeacher), "a method that needs a teacher has one"
-                assert batch.teacher, "and its view gives the teacher something to read"
-                teacher = (self.teacher.trained_states(batch.teacher), self.teacher.head())
+                assert batch.teacher, "and its views give the teacher something to read"
+                teacher = (self.teacher.trained_states(*batch.teacher), self.teacher.head())
         student, where = (states, models.head_of(self.model)), (batch.target_ids, batch.weights)
         if objective.needs_teacher and batch.teacher_rows is not None:
             if self.kept:
@@ -314,7 +314,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 · parameters · tokens for the student and 2 for the teacher, heads and attention left out."""
-        weighted = sum(6 * b.student.tokens + 2 * (b.teacher.tokens if b.teacher else 0) for b in inputs)
+        weighted = sum(6 * b.student.tokens + 2 * sum(view.tokens for view in b.teacher) for b in inputs)
         return self.model.num_parameters(exclude_embeddings=True) * weighted
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -388,8 +388,8 @@ def _evaluated(windows: int) -> np.ndarray:
 
 def _counts(batch: Batch) -> dict[str, int]:
     """What was read and trained in a micro-batch."""
-    positions, teacher = len(batch.target_ids), batch.teacher
-    taught = teacher is not None or batch.teacher_rows is not None
-    read = {"student_tokens": batch.student.tokens, "teacher_tokens": teacher.tokens if teacher else 0}
+    positions = len(batch.target_ids)
+    taught = bool(batch.teacher) or batch.teacher_rows is not None
+    read = {"student_tokens": batch.student.tokens, "teacher_tokens": sum(view.tokens for view in batch.teacher)}
     trained = {"trained_positions": positions, "teacher_positions": positions if taught else 0}
     return {**read, **trained, "documents": len(batch.documents)}

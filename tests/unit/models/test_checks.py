@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from afterword.batching import build_batch
+from afterword.batching import Packing, build_batch
 from afterword.errors import CheckpointError
 from afterword.models import (
     LoraSettings,
@@ -37,7 +37,7 @@ def view_of(*lengths, layout="packed"):
         ids, positions = rng.integers(5, 300, length), np.arange(1, length - 1)
         weights = np.ones(length - 2, np.float32)
         examples.append(Example("d", 0, None, (Segment(ids, positions, positions, ids[2:], weights),)))
-    return build_batch(examples, layout).student
+    return build_batch(examples, Packing(100_000, layout, real_share=0.0)).student
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)

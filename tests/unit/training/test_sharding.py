@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,8 +93,6 @@ def test_one_process_has_everything_whole(build_model: Any) -> None:
 @pytest.fixture
 def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     """Micro-batches of two terms, three of each."""
-    from dataclasses import replace
-
     from afterword.methods import METHODS
     from afterword.training.checking import special_tokens_for
     from afterword.training.parts import Part, as_windows
@@ -111,14 +110,23 @@ def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
 def test_every_process_gets_as_many_batches_of_every_term(two_terms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = [batch for batch in two_terms if batch.term == 0][:1]
     others = [batch for batch in two_terms if batch.term == 0][:3] + [b for b in two_terms if b.term == 1][:2]
-    seen: list[Any] = []
+    others[0] = replace(others[0], teacher=others[0].teacher * 2)
+    seen: dict[type, list[Any]] = {dict: [], int: []}
+
+    def gathered(said: list[Any]) -> list[Any]:
+        # What each process says is kept, and the second one hears both.
+        seen[type(said[0])] += said
+        return seen[type(said[0])]
+
     monkeypatch.setattr(lockstep, "is_sharded", lambda model: True)
-    # What each process says is kept, and the second call hears both.
-    monkeypatch.setattr(lockstep, "gathered", lambda said: seen.extend(said) or [*seen])
+    monkeypatch.setattr(lockstep, "gathered", gathered)
     lockstep.in_lockstep(others, None)
     even = lockstep.in_lockstep(mine, None)
     assert [batch.term for batch in even] == [0, 0, 0, 1, 1]
-    assert even[0] is mine[0]
+    assert even[0].student is mine[0].student
+    # The teacher is asked as often as that of the other process, and what it is asked for nothing comes last.
+    assert [view.tokens for view in even[0].teacher] == [mine[0].teacher[0].tokens, 0]
+    assert len(torch.cat([view.trained for view in even[0].teacher])) == len(mine[0].target_ids)
     assert all(batch.total_weight == 0 and not batch.documents for batch in even[1:])
 
 
@@ -128,7 +136,7 @@ def test_an_idle_batch_is_read_and_trains_nothing(two_terms: Any, build_model: A
 
     idle, model = lockstep.idle(two_terms[0]), build_model()
     assert idle.teacher
-    assert idle.student.tokens == idle.teacher.tokens == 0
+    assert idle.student.tokens == idle.teacher[0].tokens == 0
     states = trained_states(model, idle.student)
     loss, parts = weighted_sum(Prediction(), (states, head_of(model)), None, idle.target_ids, idle.weights)
     loss.backward()
