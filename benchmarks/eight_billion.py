@@ -91,7 +91,7 @@ def counted(settings: dict[str, Any], tokens: int, layer: tuple[float, float]) -
     whole = layer[0] * tokens + layer[1]
     activations = layers * entering + whole if checkpointing else layers * whole
     # Chunks of logits, gradients on hidden states before and after the last norm, and that on a head that is trained.
-    logits = 5 * LOGITS_WORKSPACE_MIB * 2**20 + 2 * entering + (0 if adapter else 4 * head.numel())
+    logits = LOGITS_WORKSPACE_MIB * 2**20 + 2 * entering + (0 if adapter else 4 * head.numel())
     return Memory(
         weights=bytes_of(model.parameters()),
         teacher=0 if adapter else teacher_bytes(model, head, settings.get("teacher") == "cached"),

@@ -185,10 +185,10 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
 def _read_by(config: Any, batches: list[Any]) -> dict[str, float]:
     """What a step reads and trains, and the FLOPs of its attention: 2 t² a channel, thrice with backward."""
     width = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    squares = [(_squares(batch.student), _squares(batch.teacher)) for batch in batches]
+    squares = [(_squares(batch.student), sum(map(_squares, batch.teacher))) for batch in batches]
     return {
         "student_tokens": sum(batch.student.tokens for batch in batches),
-        "teacher_tokens": sum(batch.teacher.tokens for batch in batches if batch.teacher),
+        "teacher_tokens": sum(view.tokens for batch in batches for view in batch.teacher),
         "trained_positions": sum(len(batch.target_ids) for batch in batches),
         "teacher_positions": sum(len(batch.target_ids) for batch in batches if batch.teacher),
         "attention_flops": width * sum(3.0 * student + teacher for student, teacher in squares),
@@ -197,8 +197,6 @@ def _read_by(config: Any, batches: list[Any]) -> dict[str, float]:
 
 def _squares(view: Any) -> float:
     """Σ t² over the sequences of a view; packed or not, positions begin anew with each."""
-    if view is None:
-        return 0.0
     positions = view.position_ids.flatten()
     starts = (positions == 0).nonzero().flatten().tolist()
     return float(sum((end - start) ** 2 for start, end in zip(starts, [*starts[1:], len(positions)], strict=True)))

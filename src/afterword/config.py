@@ -158,7 +158,7 @@ class AdaptSettings(Settings):
     micro_batch_tokens: int | None = _setting(
         None, "Step", "Tokens in memory at once; 4096, or 512 on a CPU. Changes no gradient.", ge=16
     )
-    logits_workspace_mib: int = _setting(512, "Step", "Memory of the loss's logits. Changes no gradient.", ge=1)
+    logits_workspace_mib: int | None = _later("Step", "MiB for logits at a time, 512. Changes no gradient.", ge=1)
     packing: Literal["auto", "off"] = _setting("auto", "Step", "Packed rows where the model keeps texts apart.")
 
     learning_rate: float | None = _setting(None, "Optimizer", "Peak learning rate.", gt=0)

@@ -113,6 +113,11 @@ class View:
     tokens: int
     """Real tokens in `input_ids`, counted on the CPU so that reading it costs no synchronisation."""
 
+    @property
+    def padding(self) -> int:
+        """The rest of `input_ids`."""
+        return self.input_ids.numel() - self.tokens
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:

@@ -84,6 +84,7 @@ def test_a_padded_batch_has_a_row_for_every_sequence_with_padding_on_the_right()
     batch = build_batch([example(rng, "a", [3, 2]), example(rng, "b", [4])], laid_out("padded"))
     assert batch.student.attention_mask.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
     assert batch.teacher[0].attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert (batch.student.padding, batch.teacher[0].padding) == (3, 1)
 
 
 @pytest.mark.parametrize("teacher", [True, False])

@@ -21,6 +21,7 @@ from afterword.config import AdaptSettings, read_settings, sources_of
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import DEFAULT_METHOD, Method, get_method
+from afterword.objectives import LOGITS_WORKSPACE_MIB
 from afterword.processes import is_main_process, is_sharded, main_process_first, whole_state
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
@@ -191,7 +192,7 @@ def load_trainer(
     general = _general_text(settings, work)
     data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
     step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}
-    step["logits_workspace_mib"] = settings.logits_workspace_mib
+    step["logits_workspace_mib"] = settings.logits_workspace_mib or LOGITS_WORKSPACE_MIB
     step |= {"staying": Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1)}
     args = arguments_of(settings, method, run)
     step |= optimizer_of(settings, model, args)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from afterword.models import replace_file
 
-_COUNTS = ("documents", "student_tokens", "teacher_tokens", "trained_positions", "teacher_positions")
+_COUNTS = ("documents", "student_tokens", "teacher_tokens", "padding_tokens", "trained_positions", "teacher_positions")
 _GROUPS = {
     "train": {"loss": "loss_nats", "grad_norm": "grad_norm", "learning_rate": "learning_rate"},
     "speed": {"tokens_per_second": "tokens_per_second"},

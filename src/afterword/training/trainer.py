@@ -391,5 +391,6 @@ def _counts(batch: Batch) -> dict[str, int]:
     positions = len(batch.target_ids)
     taught = bool(batch.teacher) or batch.teacher_rows is not None
     read = {"student_tokens": batch.student.tokens, "teacher_tokens": sum(view.tokens for view in batch.teacher)}
+    read["padding_tokens"] = sum(view.padding for view in (batch.student, *batch.teacher))
     trained = {"trained_positions": positions, "teacher_positions": positions if taught else 0}
     return {**read, **trained, "documents": len(batch.documents)}

@@ -27,7 +27,7 @@ def a_batch(length: int = 12, vocabulary: int = 300) -> Batch:
     view = View(ids, torch.arange(length)[None], None, torch.arange(length - 1), length)
     nothing = torch.zeros(length - 1, dtype=torch.int64)
     weights = torch.ones(length - 1)
-    return Batch(view, view, ids[0, 1:], weights, nothing, nothing, 0, float(length - 1), ("a",))
+    return Batch(view, (view,), ids[0, 1:], weights, nothing, nothing, 0, float(length - 1), ("a",))
 
 
 def test_linear_layers_of_the_backbone_are_int8_and_nothing_else(build_model: Any) -> None:

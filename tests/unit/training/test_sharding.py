@@ -104,7 +104,8 @@ def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     parts = (Part("documents", windows, special_tokens_for(tokenizer, method)),)
     examples = Examples(parts, method.terms(general=False), 0)
     drawn = [examples[Draw(number, 0)] for number in range(3)]
-    return micro_batches([*drawn, *(replace(example, term=1) for example in drawn)], Packing(96))
+    both = [*drawn, *(replace(example, term=1) for example in drawn)]
+    return [batch for example in both for batch in micro_batches([example], Packing(512))]
 
 
 def test_every_process_gets_as_many_batches_of_every_term(two_terms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
