@@ -118,9 +118,15 @@ def _pool(reader: Reader, workers: int) -> Iterator[ProcessPoolExecutor]:
     # Forked where that is usual: a worker is there at once, shares torch and tokenizer, which it has no need to load,
     # and does not run the person's script again, as a spawned one would.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reader,))
     try:
         yield pool
+    except BaseException:
+        # Whatever they still read is of no use, and is not waited for.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -153,8 +159,8 @@ _reader: Reader | None = None
 def _begin(reader: Reader) -> None:
     global _reader
     _reader = reader
-    # Ctrl-C goes to all processes, and one of them says so.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Ctrl-C goes to all processes. One says so and ends the others: a worker that ended itself looks as if killed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
