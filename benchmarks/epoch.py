@@ -150,6 +150,12 @@ def ours(method: str, **how: Any) -> Callable[[Any, Path], Measured]:
     return run
 
 
+def _plain() -> dict[str, Any]:
+    """What both of TRL's trainers are told."""
+    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False}
+    return {"gradient_checkpointing": False, "bf16": False, "use_cpu": not torch.cuda.is_available(), **quiet}
+
+
 def trl(packed: bool) -> Callable[[Any, Path], Measured]:
     """TRL's SFTTrainer on the same texts: packed into full rows, or padded."""
 
@@ -168,13 +174,7 @@ def trl(packed: bool) -> Callable[[Any, Path], Measured]:
             per_device_train_batch_size=rows,
             packing=packed,
             max_length=1024,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **_plain(),
         )
         data = Dataset.from_dict({"text": texts})
         SFTTrainer(student, config, train_dataset=data, processing_class=words, callbacks=[clock]).train()
@@ -209,13 +209,7 @@ def gkd(asked: Any, folder: Path) -> Measured:
         beta=0.0,
         temperature=1.0,
         max_length=1024,
-        gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
+        **_plain(),
     )
     data = Dataset.from_dict({"messages": rows})
     GKDTrainer(

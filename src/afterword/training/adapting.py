@@ -83,6 +83,7 @@ def run_adaptation(
     """
     if not settings.output_dir:
         raise ConfigError("output_dir: missing, and it has no default. Give the run folder with -o.")
+    refuse_before_loading(settings.trainer)
     folder = RunFolder(Path(settings.output_dir))
     arguments_of(settings, method_of(settings), folder.path)
     folder.refuse_other_settings(settings)

@@ -154,3 +154,13 @@ def test_checkpoints_with_and_without_shards_are_not_resumed_as_each_other(tmp_p
     _refuse_other_kind(tmp_path, sharded=True)
     with pytest.raises(CheckpointError, match="is of a run with fsdp"):
         _refuse_other_kind(tmp_path, sharded=False)
+
+
+def test_deepspeed_is_refused_for_what_it_does_and_not_because_it_is_not_installed(
+    model_folder: Path, documents: Any, tmp_path: Path
+) -> None:
+    from afterword import adapt
+
+    with pytest.raises(ConfigError, match=r"deepspeed: its engine .* Use trainer\.fsdp"):
+        adapt(str(model_folder), documents, output_dir=tmp_path / "run", trainer={"deepspeed": "ds.json"})
+    assert not (tmp_path / "run").exists()
