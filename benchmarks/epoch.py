@@ -250,6 +250,58 @@ def authors(asked: Any, folder: Path) -> Measured:
     return Measured(median(times[2:]), _dense_flops(size, counts["student"] / steps, counts["teacher"] / steps))
 
 
+def sdft(asked: Any, folder: Path) -> Measured:
+    """DiSC as TRL's SDFTTrainer can be brought to it: nothing generated; the teacher's prompt is what stands before."""
+    from datasets import Dataset
+    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+    words, clock, rng, counts = tokenizer(), Clock(), np.random.default_rng(0), {"teacher": 0, "student": 0}
+    model().save_pretrained(folder / "model")
+
+    class Given(SDFTTrainer):
+        def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+            """What would be generated is the target's text, after its first token."""
+            targets = [torch.tensor(words(row["prompt"])["input_ids"]) for row in inputs]
+            before = [torch.tensor(words(row["privileged_context"])["input_ids"]) for row in inputs]
+            counts["student"] += sum(map(len, targets))
+            counts["teacher"] += sum(map(len, targets)) + sum(map(len, before))
+            said, shown = _padded([ids[1:] for ids in targets], "right")
+            asks, asked_for = _padded([ids[:1] for ids in targets], "left")
+            reads, read = _padded([torch.cat([a, b[:1]]) for a, b in zip(before, targets, strict=True)], "left")
+            student = {"prompt_ids": asks, "prompt_mask": asked_for, "completion_ids": said, "completion_mask": shown}
+            teacher = {"teacher_input_ids": (reads, said), "teacher_attention_mask": (read, shown)}
+            return student | {name: torch.cat(parts, 1) for name, parts in teacher.items()}
+
+    rows = []
+    for parts in asked.documents:
+        last = len(parts) - 1
+        for target in (last, *rng.choice(np.arange(1, last), 4, replace=False)):
+            rows.append({"prompt": parts[target], "privileged_context": " ".join(parts[:target])})
+    how: dict[str, Any] = {"distillation_mode": "full_logits", "distillation_alpha": 0.0, "distillation_is_clip": None}
+    config = SDFTConfig(
+        output_dir=str(folder),
+        max_steps=asked.steps,
+        per_device_train_batch_size=5 * asked.per_step,
+        num_generations=1,
+        temperature=2.0,
+        **how,
+        **_plain(),
+    )
+    data = Dataset.from_list(rows)
+    trainer = Given(str(folder / "model"), config, train_dataset=data, processing_class=words, callbacks=[clock])  # pyright: ignore
+    trainer.train()
+    size, student, teacher = size_of(trainer.model), *(round(counts[n] / asked.steps) for n in ("student", "teacher"))
+    read = {"student_tokens": student, "teacher_tokens": teacher}
+    return Measured(clock.seconds, training_flops(size, **read, trained_positions=student, teacher_positions=student))
+
+
+def _padded(rows: list[torch.Tensor], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and their mask, of one length."""
+    from trl.trainer.utils import pad
+
+    return pad(rows, VOCABULARY - 1, side), pad([torch.ones_like(row) for row in rows], 0, side)
+
+
 def _dense_flops(size: ModelSize, student: float, teacher: float) -> float:
     """A head at every position that is read."""
     read = {"student_tokens": round(student), "teacher_tokens": round(teacher)}
@@ -268,6 +320,7 @@ CONTENDERS: dict[str, Callable[[Any, Path], Measured]] = {
     "disc": ours("disc"),
     "disc, all": ours("disc", strategy="all"),
     "authors": authors,
+    "trl sdft": sdft,
     "cpt": ours("cpt"),
     "mixcpt": ours("mixcpt"),
     "mixcpt, cached": ours("mixcpt", cached=True),
@@ -279,6 +332,7 @@ BESIDE = {
     "disc": "trl",
     "disc, all": "trl",
     "authors": "trl",
+    "trl sdft": "disc",
     "mixcpt": "cpt",
     "mixcpt, cached": "cpt",
     "trl gkd": "cpt",

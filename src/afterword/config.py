@@ -52,10 +52,10 @@ class Settings(BaseModel):
     @classmethod
     def _from_text(cls, value: Any, info: Any) -> Any:
         annotation = str(cls.model_fields[info.field_name].annotation)
-        if "tuple" in annotation and isinstance(value, str):
-            return (value,)
+        if value is False and "'off'" in annotation:
+            return "off"  # A bare off is false in YAML.
         if "dict" not in annotation:
-            return value
+            return (value,) if "tuple" in annotation and isinstance(value, str) else value
         pairs = _key_values(value) if isinstance(value, list | tuple) else value
         if not isinstance(pairs, dict):
             return pairs

@@ -177,6 +177,13 @@ def test_dashes_in_a_files_names_are_underscores(tmp_path):
     assert read_settings(load_yaml(path)).learning_rate == 1e-6
 
 
+def test_a_bare_off_in_yaml_is_the_choice_off(tmp_path):
+    path = written(tmp_path, "model_name_or_path: m\ndocuments: d\npacking: off\n")
+    assert read_settings(load_yaml(path)).packing == "off"
+    with pytest.raises(ConfigError, match="packing"):
+        read_settings({**load_yaml(path), "packing": True})
+
+
 def test_an_empty_file_sets_nothing(tmp_path):
     assert load_yaml(written(tmp_path, "# nothing yet\n")) == {}
 
