@@ -86,6 +86,11 @@ def training_fingerprint(cell: Cell, model: str, documents: str) -> str:
     return sha256({"settings": settings_of(cell), "model": model, "documents": documents})
 
 
+def stage_fingerprint(cell: Cell, model: str, documents: str) -> str:
+    """SHA-256 of what the weights before an alignment follow from."""
+    return sha256({"settings": weights_settings(cell.settings), "model": model, "documents": documents})
+
+
 def fingerprint(training: str, contents: Contents) -> str:
     """SHA-256 of what the cell's scores follow from: its weights, the suite and how it is evaluated."""
     return sha256({"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)})

@@ -25,6 +25,7 @@ from afterword.alignment.settings import following
 from afterword.alignment.stages import refuse_machine
 from afterword.comparison import costs, grid
 from afterword.comparison.claims import claimed, lock_of
+from afterword.comparison.first_stages import drop_stages, keep_stage, shared_stages, take_stage
 from afterword.comparison.grid import Cell, Contents
 from afterword.comparison.settings import BlendSettings, CompareSettings, underscored
 from afterword.comparison.summarising import read_rows, summarise
@@ -49,6 +50,8 @@ class Planned:
     """Fingerprint of its weights."""
     fingerprint: str
     """Fingerprint of its scores."""
+    stage: Path | None
+    """Where the run before its alignment is kept; None where no other cell has the same."""
 
 
 def compare(
@@ -78,6 +81,7 @@ def compare(
                         _run_cell(plan, settings, size, command, console)
                     if mine and not settings.keep_models:
                         drop_weights(plan.cell.folder)
+        drop_stages(output)
     return summarise(output)
 
 
@@ -104,14 +108,21 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
     size, corpora = costs.size_of(base), dict[CorpusOptions, Corpus]()
     del base
 
-    def planned(cell: Cell) -> Planned:
-        """The cell with the fingerprint of everything that its scores follow from."""
+    def read(cell: Cell) -> str:
+        """The content of the documents, as the cell reads them."""
         options = CorpusOptions.of(cell.settings)
         if options not in corpora:
             work = scratch / str(len(corpora))
             corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
-        training = grid.training_fingerprint(cell, contents.model, corpora[options].content_sha256)
-        return Planned(cell, training, grid.fingerprint(training, contents))
+        return corpora[options].content_sha256
+
+    stages = {cell.folder: grid.stage_fingerprint(cell, contents.model, read(cell)) for cell in cells}
+    shared = shared_stages(cells, stages, Path(settings.output_dir))
+
+    def planned(cell: Cell) -> Planned:
+        """The cell with the fingerprint of everything that its scores follow from."""
+        training = grid.training_fingerprint(cell, contents.model, read(cell))
+        return Planned(cell, training, grid.fingerprint(training, contents), shared.get(cell.folder))
 
     return size, [planned(cell) for cell in cells]
 
@@ -137,7 +148,10 @@ def _ended(
     about |= {"settings": grid.settings_of(cell)}
     try:
         _make_way(cell.folder, plan.training)
+        if take_stage(plan.stage, cell):
+            console.print("stage 1: as another cell trained it", highlight=False)
         run_adaptation(cell.settings, command=command, console=console, teacher_caches=_teacher_caches(cell, settings))
+        keep_stage(cell.folder, plan.stage)
         free_memory()
         adapted = cell.folder
         if second := following(cell.settings):

@@ -121,6 +121,9 @@ def _pool(reader: Reader, workers: int) -> Iterator[ProcessPoolExecutor]:
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(reader,))
     try:
+        with _interrupted_after():
+            # Forked workers all start with the first that is submitted.
+            pool.submit(os.getpid)
         yield pool
     except BaseException:
         # Whatever they still read is of no use, and is not waited for.
@@ -129,6 +132,22 @@ def _pool(reader: Reader, workers: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Ctrl-C counts at the end of the block: Python can lose one that comes while a process forks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = list[int]()
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -269,6 +270,35 @@ def test_an_alignment_is_part_of_what_a_cell_is(place, general, measured):
     (place / "moved.jsonl").write_text((place / "moved.jsonl").read_text().replace("town 1", "town 9"))
     running.compare(aligned(sft_epochs=2, instructions="moved.jsonl"))
     assert len(rows()) == 3
+
+
+def test_what_cells_share_before_their_alignment_is_trained_once(place, general, measured, monkeypatch):
+    finished, real = [], running.run_adaptation
+
+    def run(cell, **how):
+        result = real(cell, **how)
+        finished.append((Path(cell.output_dir).name, result.already_complete))
+        return result
+
+    monkeypatch.setattr(running, "run_adaptation", run)
+    second = {"instructions": "general.jsonl", "chat_template": "plain", "sft_batch_size": 3}
+    arm = {"method": "disc", "then": "align"}
+    arms = {"once": {**arm, "align": second}, "twice": {**arm, "align": {**second, "sft_epochs": 2}}}
+    arms |= {"other": {**arm, "align": second, "temperature": 1.0}}
+    together = settings(methods=(), arms=arms, learning_rates="1e-4", seeds=3, keep_models=True)
+    running.compare(together)
+    assert finished == [("once-lr0.0001-seed3", False), ("twice-lr0.0001-seed3", True), ("other-lr0.0001-seed3", False)]
+    assert not (place / "out/stage1").exists()
+    config = (place / "out/cells/twice-lr0.0001-seed3/config.yaml").read_text(encoding="utf-8")
+    assert "cells/twice-lr0.0001-seed3" in config
+    assert "sft_epochs: 2" in config
+    alone = {**together.model_dump(), "arms": {"twice": arms["twice"]}, "output_dir": "alone"}
+    running.compare(read_settings(alone, CompareSettings))
+    assert finished[-1] == ("twice-lr0.0001-seed3", False)
+    weights = "cells/twice-lr0.0001-seed3/aligned/model.safetensors"
+    assert (place / "out" / weights).read_bytes() == (place / "alone" / weights).read_bytes()
+    first, *_, last = (row for row in rows() if row["arm"] in ("once", "twice"))
+    assert last["cost"]["flops"] > first["cost"]["flops"] > 0
 
 
 def test_a_wrong_alignment_is_told_before_anything_is_trained():

@@ -155,6 +155,16 @@ def test_no_worker_outlives_a_reading_that_is_stopped(by, to_all, tmp_path):
     assert to_all == ("KeyboardInterrupt" in said)
 
 
+def test_an_interrupt_while_workers_are_forked_is_not_lost(tmp_path):
+    # Python swallows what is raised in such a callback, and other packages register some.
+    forking = "import os, signal\nos.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", forking + SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.stdout == "begun\n"
+    assert ended.stderr.count("KeyboardInterrupt") == 1
+
+
 def waited(done):
     """Whether it comes true within ten seconds."""
     end = time.monotonic() + 10
