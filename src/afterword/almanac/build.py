@@ -32,6 +32,8 @@ CHATS_PER_STEP, SFT_STEPS, PAIRS_PER_STEP, DPO_STEPS = 32, 2000, 16, 300
 
 _COMMON: dict[str, Any] = {
     "seed": SEED,
+    # Compiled for two threads, the embedding's gradient would be summed in whatever order they come.
+    "full_determinism": True,
     "bf16": True,
     "use_cpu": not torch.cuda.is_available(),
     "max_grad_norm": 1.0,

@@ -63,7 +63,8 @@ def cost_of(run: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
     """The costs of a finished run: epochs (passes), steps, documents, tokens, FLOPs, seconds of its steps.
 
     Where an alignment followed, `align` holds its tokens, FLOPs and seconds; both are in the run's totals of FLOPs
-    and seconds.
+    and seconds. `teacher_read_once`: what a cached teacher read before the first step, which is not in the totals, as
+    all runs that read the same share it.
     """
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row for row in rows if "train/loss_nats" in row]
@@ -80,7 +81,17 @@ def cost_of(run: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
         "train_seconds": sum(map(_seconds, steps)) + second.get("seconds", 0.0),
         "peak_gib": max(peaks, default=None),
         **({"align": second} if second else {}),
+        **_read_once(run / "data.json", size),
     }
+
+
+def _read_once(data: Path, size: ModelSize) -> dict[str, Any]:
+    once = json.loads(data.read_text(encoding="utf-8")).get("teacher_read_once") if data.is_file() else None
+    if not once:
+        return {}
+    read = {"teacher_tokens": once["tokens"], "teacher_positions": once["positions"]}
+    flops = training_flops(size, student_tokens=0, trained_positions=0, **read)
+    return {"teacher_read_once": {"tokens": once["tokens"], "flops": flops}}
 
 
 def _alignment_cost(state: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def run_adaptation(
             folder.tidy(began_here=False)
             return RunResult(folder.path, folder.state()["steps"], already_complete=True)
         console = console or Console(stderr=True)
-        _cache_teacher(trainer, folder, console, began_here=began_here)
+        if once := _cache_teacher(trainer, folder, console, began_here=began_here):
+            data = {**data, "teacher_read_once": once}
         known = (settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
         if "teacher" in data and is_main_process():
@@ -112,13 +113,21 @@ def run_adaptation(
     return result
 
 
-def _cache_teacher(trainer: AdaptationTrainer, folder: RunFolder, console: Console, *, began_here: bool) -> None:
+def _cache_teacher(
+    trainer: AdaptationTrainer, folder: RunFolder, console: Console, *, began_here: bool
+) -> dict[str, int]:
+    """What a teacher that is cached reads for this run before its first step; nothing where none is cached."""
+    once: dict[str, int] = {}
     try:
+        if trainer.caching and isinstance(trainer.teacher, models.ReadingTeacher):
+            tokens = trainer.caching_teacher().tokens(trainer.parts, trainer.plan.windows(trainer.total_steps))
+            once = {"tokens": tokens, "positions": tokens if trainer.caching.top_k else 0}
         trainer.cache_teacher(console)
     except AfterwordError:
         # Not from an interrupt: what was read by then is continued by the same command.
         folder.tidy(began_here=began_here)
         raise
+    return once
 
 
 def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, console: Console) -> RunResult:

@@ -86,6 +86,13 @@ class CachingTeacher:
             None if own is None else self._cache(part, own, f"{name}-{number}", say) for number, (part, own) in numbered
         )
 
+    def tokens(self, parts: Sequence[Part], windows: np.ndarray) -> int:
+        """What is read of these windows, once."""
+        own = self._own(parts, windows)
+        return sum(
+            int(read_lengths(part)[each].sum()) for part, each in zip(parts, own, strict=True) if each is not None
+        )
+
     def size(self, parts: Sequence[Part], windows: np.ndarray) -> tuple[int, int]:
         """Rows of these windows, and the bytes that they would take; nothing is written."""
         own = [(part, own) for part, own in zip(parts, self._own(parts, windows), strict=True) if own is not None]

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from afterword.comparison import running
+from afterword.comparison.costs import size_of
 from afterword.comparison.grid import cells_of, training_fingerprint, weights_settings
 from afterword.comparison.settings import CompareSettings
 from afterword.config import read_settings
 from afterword.errors import ConfigError
-from afterword.models import AdapterOff, FrozenCopy
+from afterword.models import AdapterOff, FrozenCopy, load_model
 
 GIVEN = {"model_name_or_path": "model", "documents": ["docs.jsonl"], "suite": "suite.jsonl", "output_dir": "out"}
 GIVEN |= {"methods": "disc", "learning_rates": "1e-4,3e-4", "evaluate": {"samples": 0}}
@@ -49,6 +50,13 @@ def test_arms_that_read_alike_read_once(place, read):
     assert [row["status"] for row in rows] == ["complete"] * 12
     assert len(caches(place)) == 1
     assert sum(read) == 10
+    size = size_of(load_model("model"))
+    once = {row["arm"]: row["cost"].get("teacher_read_once") for row in rows}
+    assert once.pop("finetune") is None
+    for counted in once.values():
+        # All ten documents, each with its BOS; hidden states need no head.
+        assert counted == {"tokens": counted["tokens"], "flops": 2 * size.backbone * counted["tokens"]}
+        assert counted["tokens"] == once["disc"]["tokens"] > 100
 
 
 def test_arms_that_read_otherwise_have_a_cache_of_their_own(place, read):
