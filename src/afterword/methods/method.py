@@ -27,8 +27,15 @@ class Replay:
     weight: float = 1.0
     """Factor beside the loss of the documents. Each of the two is divided by its own count."""
     documents: float = 0.0
-    """Factor of the same objective on the documents, read whole; 0: not on them. Windows that the method's own view
-    cannot train are skipped for both."""
+    """Factor of an objective on the documents, read whole; 0: none. Windows that the method's own view cannot train
+    are skipped for both."""
+    on_documents: Objective | None = None
+    """That objective; None: the same as for general text."""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Of the documents, where it is another, and of general text, whose settings come last and count."""
+        return (self.objective,) if self.on_documents is None else (self.on_documents, self.objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +106,10 @@ class Method:
         if self.replay is None:
             return
         whole = WholeDocument(join=self.view.join, bos=self.view.bos, averaging="token")
-        summand = Term(of="general", view=whole, objective=self.replay.objective, weight=self.replay.weight)
-        yield from (
-            term for term in (summand, replace(summand, of="documents", weight=self.replay.documents)) if term.weight
-        )
+        general, documents = self.replay.objectives[-1], self.replay.objectives[0]
+        summand = Term(of="general", view=whole, objective=general, weight=self.replay.weight)
+        whole_too = replace(summand, of="documents", objective=documents, weight=self.replay.documents)
+        yield from (term for term in (summand, whole_too) if term.weight)
 
     def settings(self) -> dict[str, Any]:
         """The settings of this method and their defaults: the fields of its view, its objective and its replay."""
@@ -112,20 +119,23 @@ class Method:
     def _replay_settings(self) -> dict[str, Any]:
         if self.replay is None:
             return {}
-        own = {name: getattr(self.replay.objective, name) for name in _settable(self.replay.objective)}
+        own = {name: getattr(part, name) for part in self.replay.objectives for name in _settable(part)}
         own |= {"weight": self.replay.weight, "documents": self.replay.documents}
         return {f"replay_{name}": value for name, value in own.items()}
 
     def configured(self, *, replay: str | None = None, **settings: Any) -> Method:
         """This method with some of its settings changed. A setting that it does not have is a ConfigError.
 
-        `replay` names what is done with general text: one of REPLAYS.
+        `replay` names what is done with general text: one of REPLAYS. A method with an objective of its own for that
+        keeps it for `replay_documents`, so that the combination with it can be asked for, too.
         """
         if replay is not None and replay not in REPLAYS:
             raise ConfigError(
                 f"replay: {replay!r} is not known. {nearest(replay, REPLAYS)}Known: {', '.join(REPLAYS)}."
             )
-        chosen = self if replay is None else replace(self, replay=Replay(objective=REPLAYS[replay]))
+        declared = self.replay.objective if self.replay else None
+        given = None if replay is None else Replay(objective=REPLAYS[replay], on_documents=declared)
+        chosen = self if given is None else replace(self, replay=given)
         known = sorted(chosen.settings())
         if unknown := [name for name in settings if name not in known]:
             raise ConfigError(
@@ -139,7 +149,8 @@ class Method:
         replay, ours = self.replay, {n[7:]: value for n, value in settings.items() if n.startswith("replay_")}
         if replay is not None:
             factors = {name: ours[name] for name in ("weight", "documents") if name in ours}
-            replay = replace(replay, objective=_changed(replay.objective, ours), **factors)
+            own = replay.on_documents and _changed(replay.on_documents, ours)
+            replay = replace(replay, objective=_changed(replay.objective, ours), on_documents=own, **factors)
         view, objective = _changed(self.view, settings), _changed(self.objective, settings)
         return replace(self, view=view, objective=objective, replay=replay)
 
