@@ -145,7 +145,7 @@ class AdaptSettings(Settings):
     )
     replay: str | None = _later("General text", "What to do with it: prediction, kl, reverse_kl, swap.")
     replay_weight: float | None = _later("General text", "Factor beside the loss of the documents.", ge=0)
-    replay_documents: float | None = _later("General text", "Factor of the method's own on the documents, read whole.", ge=0)
+    replay_documents: float | None = _later("General text", "Factor of its own objective on the documents.", ge=0)
     replay_temperature: float | None = _later("General text", "Temperature τ of the replay.", gt=0)
     replay_alpha: float | None = _later("General text", "Share of prediction in a replay by swap.", ge=0, le=1)
     replay_direction: Literal["forward", "reverse"] | None = _later("General text", "Of a replay by swap.")
