@@ -2,8 +2,8 @@
 
 python benchmarks/study_readings.py studies/almanac-report
 python benchmarks/study_readings.py studies/almanac-mixcpt-choose --split dev
-With --skills the retention skills one by one; with --suite runs/almanac/part1/suite.jsonl also the changes one by one,
-where the folder has its cells/.
+With --against CPT also differences from an arm, paired by seed; with --skills the retention skills one by one; with
+--suite runs/almanac/part1/suite.jsonl the changes one by one, where the folder has its cells/.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def mean(row: Row, part: str, metric: str, *, side: str = "after", without: str 
     return float(np.mean([s[side]["value"] for s in wanted if s["task"].split("/")[2] != without]))
 
 
-def printed(values: Sequence[float]) -> str:
-    """Mean and t interval over seeds, in %."""
-    found = t_interval(values)
+def printed(values: Sequence[float], low: float = 0.0) -> str:
+    """Mean and t interval over seeds, in %, cut at `low`."""
+    found = t_interval(values, low=low)
     low, high = found.interval_95 or (None, None)
     return f"{100 * found.value:.0f}" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if low is not None else "")
 
@@ -91,6 +91,26 @@ def areas(rows: Sequence[Row], without: str, split: str) -> None:
                 )
             shown.append(printed(found))
         print(f"| {arm} | {' | '.join(shown)} |")
+
+
+def differences(rows: Sequence[Row], against: str, without: str, split: str) -> None:
+    """Every arm less another one at the same rate, paired by seed."""
+    other = {(row["learning_rate"], row["seed"]): row for row in rows if row["arm"] == against}
+    print(f"\n| less {against} | lr | {' | '.join(METRICS)} | kept | seeds |\n|---|---|---|---|---|---|---|")
+    read = [(f"{split}/learning", metric, without) for metric in METRICS.values()]
+    read.append((f"{split}/retention", "correct_frac", ""))
+    for arm, rate in dict.fromkeys((row["arm"], row["learning_rate"]) for row in rows):
+        some = [row for row in rows if (row["arm"], row["learning_rate"]) == (arm, rate)]
+        pairs = [(row, other[rate, row["seed"]]) for row in some if (rate, row["seed"]) in other]
+        if arm == against or not pairs:
+            continue
+        shown = [
+            printed(
+                [mean(a, part, metric, without=left) - mean(b, part, metric, without=left) for a, b in pairs], low=-1.0
+            )
+            for part, metric, left in read
+        ]
+        print(f"| {arm} | {rate:g} | {' | '.join(shown)} | {len(pairs)} |")
 
 
 def skills(rows: Sequence[Row], split: str) -> None:
@@ -142,12 +162,15 @@ def main() -> None:
     parser.add_argument("--suite", type=Path, help="also the changes one by one")
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--skills", action="store_true", help="also every retention skill")
+    parser.add_argument("--against", metavar="ARM", help="also every arm less this one, paired by seed")
     asked = parser.parse_args()
     rows = [row for row in read_rows(asked.study) if row["status"] == "complete"]
     for title, without in (("All that was taught", ""), ("Only what is new, without the changes", CHANGED)):
         print(f"\n{title}")
         points(rows, without, asked.split)
         areas(rows, without, asked.split)
+        if asked.against:
+            differences(rows, asked.against, without, asked.split)
     if asked.skills:
         skills(rows, asked.split)
     if asked.suite:
