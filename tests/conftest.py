@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -68,6 +69,19 @@ def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
             code = stop.code if isinstance(stop.code, int) else 0
         said = capsys.readouterr()
         return Said(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def afterword_process() -> Callable[..., Any]:
+    """As `afterword`, in a process of its own."""
+    environment = {**os.environ, "COLUMNS": "200"}
+
+    def run(*words: str) -> Any:
+        command = [sys.executable, "-m", "afterword", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        return Said(done.returncode, done.stdout, done.stderr)
 
     return run
 

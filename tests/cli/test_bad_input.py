@@ -556,21 +556,7 @@ CASES = [
 IN_A_PROCESS = [MODEL[0], DOCUMENTS[9], SETTINGS[14]]
 
 
-@dataclass(frozen=True)
-class Said:
-    """What one command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def all(self) -> str:
-        """Both streams."""
-        return self.out + self.err
-
-
-def explain(case: Case, said: Said) -> list[str]:
+def explain(case: Case, said: Any) -> list[str]:
     """What is wrong with a message, in words; nothing if it is a good one."""
     lines = [line for line in said.err.splitlines() if line.strip()]
     wrong = [f"exit code {said.code}, not {case.code}"] if said.code != case.code else []
@@ -598,13 +584,13 @@ def test_one_clear_message_and_nothing_lost(
 
 
 @pytest.mark.parametrize("case", IN_A_PROCESS, ids=lambda case: case.name)
-def test_the_same_in_a_process_of_its_own(case: Case, place: Path, tree: Callable[[Path], dict[str, str]]) -> None:
+def test_the_same_in_a_process_of_its_own(
+    case: Case, place: Path, afterword_process: Callable[..., Any], tree: Callable[[Path], dict[str, str]]
+) -> None:
     if case.spoil:
         case.spoil(place)
     before = tree(place)
-    words = [sys.executable, "-m", "afterword", *case.command.split()]
-    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=300, env=plain_environment())
-    said = Said(done.returncode, done.stdout, done.stderr)
+    said = afterword_process(*case.command.split())
     assert explain(case, said) == [], said.all
     assert tree(place) == before
 
