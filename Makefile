@@ -2,6 +2,8 @@
 PYTHON3 ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Apart from the rest, and only for the tests that shard by it: accelerate imports it wherever it finds it.
+DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 
 .PHONY: install test demo check golden kills almanac clean
 
@@ -11,6 +13,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON3) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target .venv/deepspeed $(DEEPSPEED)
 	touch $(INSTALLED)
 
 test: $(INSTALLED)
@@ -32,9 +35,9 @@ golden: $(INSTALLED)
 kills: $(INSTALLED)
 	$(BIN)/python benchmarks/kills.py --kills 20
 
-# Build the embedded models again from their seed, stage by stage.
+# Build the embedded models again from their seed, stage by stage, over those that are shipped.
 almanac: $(INSTALLED)
-	$(BIN)/python -m afterword.almanac.build
+	$(BIN)/python -m afterword.almanac.build --output src/afterword/almanac/weights
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache

@@ -1,47 +1,53 @@
 """Qwen3-8B on one card of 80 GB, counted before anyone pays for one: the tables of docs/EIGHT_BILLION.md.
 
     python benchmarks/eight_billion.py                  # needs 4 GB of memory and no GPU: about a minute
+    python benchmarks/eight_billion.py --measure        # on such a card also trains, in every way that fits: minutes
 
 Weights, gradients, moments and teacher are counted on a model without data (the meta device), with the functions that
 the dry run counts with. Activations are what autograd keeps of one layer of the true shape, reading 256 tokens here,
 times tokens and layers. Not counted: what the GPU's libraries take for themselves, and fragmentation: 2 to 4 GiB.
+Measured (`--measure`): three steps of DiSC at all split points, random weights, one document a step that fills the
+micro-batch on both sides; the most that torch's allocator held in them, and the seconds of the third.
 """
 
 import argparse
+import gc
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from counting import Meter
+from machine import described, versions
+from shapes import SHAPES, random_model
+from texts import documents_of, rows_of, tokenizer
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from afterword import models
+from afterword.batching import Packing
+from afterword.config import read_settings
 from afterword.objectives.fused import LOGITS_WORKSPACE_MIB
+from afterword.training import AdaptationTrainer, quiet_libraries
+from afterword.training.adapting import arguments_of, method_of
 from afterword.training.memory import Memory, bytes_of, moment_bytes
+from afterword.training.optimizing import optimizer_of
+from afterword.training.teaching import caching_of
 
-SHAPE: dict[str, Any] = {
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151_936,
-    "tie_word_embeddings": False,
-}
+SHAPE = "8b"
 GIB, READ = 2**30, 256
+STEPS, SENTENCE_TOKENS = 3, 22
+"""That are trained, and that a sentence of benchmarks/texts.py has at most on average."""
 CARD_GIB, RESERVE_GIB = 80.0, 4.0
 """What an "80 GB" H100 or A100 has, and what is left for the GPU's libraries and for fragmentation."""
 
 
-def shaped(dtype: torch.dtype, *, adapter: bool, layers: int, device: str) -> Any:
-    """The model of so many layers, with its adapter or without. With one layer, its vocabulary does not matter."""
-    small = {"vocab_size": 128} if layers == 1 else {}
-    config = Qwen3Config(**{**SHAPE, "num_hidden_layers": layers, **small})
+def shaped(dtype: torch.dtype, *, adapter: bool, device: str, shape: str = SHAPE, **settings: Any) -> Any:
+    """The model, with its adapter or without."""
+    model = random_model(shape, dtype=dtype, device=device, **settings)
     with torch.device(device):
-        model: Any = Qwen3ForCausalLM(config)
-        model = model.to(dtype)
         return models.with_lora(model, models.LoraSettings(), seed=0) if adapter else model
 
 
@@ -63,11 +69,12 @@ def counting(weights: list[Tensor]) -> Iterator[dict[int, int]]:
 
 def layer_bytes(dtype: torch.dtype, *, adapter: bool, autocast: bool) -> tuple[float, float]:
     """What one layer keeps for the backward pass: of every token, and whatever it reads (weights that were cast)."""
-    model = shaped(dtype, adapter=adapter, layers=1, device="cpu").train()
+    # What the layer keeps does not depend on the vocabulary.
+    model = shaped(dtype, adapter=adapter, device="cpu", num_hidden_layers=1, vocab_size=128).train()
     backbone: Any = models.backbone_of(model)
     found: list[int] = []
     for tokens in (READ, 2 * READ):
-        states = torch.randn(1, tokens, SHAPE["hidden_size"], dtype=dtype, requires_grad=True)
+        states = torch.randn(1, tokens, SHAPES[SHAPE]["hidden_size"], dtype=dtype, requires_grad=True)
         positions = backbone.rotary_emb(states, torch.arange(tokens)[None])
         half = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
         with counting(list(model.parameters())) as kept, half:
@@ -81,11 +88,11 @@ def layer_bytes(dtype: torch.dtype, *, adapter: bool, autocast: bool) -> tuple[f
 
 def counted(settings: dict[str, Any], tokens: int, layer: tuple[float, float]) -> Memory:
     """The fullest moment of a step whose micro-batch has so many tokens; `layer`: as layer_bytes counts."""
-    adapter, layers = bool(settings.get("use_peft")), SHAPE["num_hidden_layers"]
-    dtype = torch.bfloat16 if adapter or settings["precision"] == "bf16" else torch.float32
-    model = shaped(dtype, adapter=adapter, layers=layers, device="meta")
+    adapter, layers = bool(settings.get("use_peft")), SHAPES[SHAPE]["num_hidden_layers"]
+    dtype = weights_dtype(settings)
+    model = shaped(dtype, adapter=adapter, device="meta")
     trained, head = [p for p in model.parameters() if p.requires_grad], models.head_of(model).weight
-    states, entering = settings.get("optimizer_states"), tokens * SHAPE["hidden_size"] * dtype.itemsize
+    states, entering = settings.get("optimizer_states"), tokens * SHAPES[SHAPE]["hidden_size"] * dtype.itemsize
     moments = sum(moment_bytes(p, states) for p in trained)
     checkpointing = settings["gradient_checkpointing"]
     whole = layer[0] * tokens + layer[1]
@@ -102,6 +109,11 @@ def counted(settings: dict[str, Any], tokens: int, layer: tuple[float, float]) -
         # torch's AdamW takes roots of all second moments at once; torchao's is one kernel for a weight.
         updating=moments // 2 if states is None else 0,
     )
+
+
+def weights_dtype(settings: dict[str, Any]) -> torch.dtype:
+    """Of the model; an adapter's own weights are float32."""
+    return torch.bfloat16 if settings.get("use_peft") or settings["precision"] == "bf16" else torch.float32
 
 
 def teacher_bytes(model: Any, head: Tensor, cached: bool) -> int:
@@ -122,23 +134,86 @@ WAYS: dict[str, dict[str, Any]] = {
 PARTS = ("weights", "teacher", "gradients", "moments", "passing", "updating")
 
 
+class Peak(Meter):
+    """Also the most that the GPU's allocator held in the steps, without what a teacher read before them."""
+
+    def tick(self) -> None:
+        """From the first step on."""
+        super().tick()
+        if len(self.ends) == 1:
+            torch.cuda.reset_peak_memory_stats()
+
+    @property
+    def gib(self) -> float:
+        """At most."""
+        return torch.cuda.max_memory_allocated() / GIB
+
+
+def measured(settings: dict[str, Any], tokens: int, *, shape: str = SHAPE, device: str = "cuda") -> tuple[float, float]:
+    """GiB at most in some steps of a way, and seconds of the last."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, given = Path(scratch), {"method": "disc", "strategy": "all", "max_steps": STEPS}
+        given |= {"model_name_or_path": shape, "documents": ["random"], "output_dir": scratch, "learning_rate": 1e-6}
+        given["trainer"] = {"save_strategy": "no"}
+        asked = read_settings({**given, **settings})
+        model = shaped(weights_dtype(settings), adapter=asked.use_peft, device=device, shape=shape)
+        vocabulary, method, meter = models.causal_lm(model).config.vocab_size, method_of(asked), Peak(device)
+        args = arguments_of(asked, method, folder)
+        trainer = AdaptationTrainer(
+            model,
+            args,
+            train_dataset=rows_of(documents_of(STEPS, vocabulary, tokens // SENTENCE_TOKENS)),
+            processing_class=tokenizer(vocabulary),
+            method=method,
+            packing=Packing(tokens),
+            caching=caching_of(asked, folder),
+            callbacks=[meter],
+            **optimizer_of(asked, model, args),
+        )
+        trainer.train()
+    return meter.gib, meter.seconds
+
+
+def measured_cells(settings: dict[str, Any], tokens: int, fits: bool) -> list[str]:
+    """For the table: GiB and seconds; dashes where it would not fit, and words where it did not."""
+    if not fits:
+        return ["–", "–"]
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        gib, seconds = measured(settings, tokens)
+    except torch.OutOfMemoryError:
+        return ["out of memory", "–"]
+    return [f"{gib:.1f}", f"{seconds:.2f}"]
+
+
 def main() -> None:
     """Print a row for every way, with gradient checkpointing and without."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=8192, help="of a micro-batch")
+    parser.add_argument("--measure", action="store_true", help="also train, on a GPU of 80 GB")
     asked = parser.parse_args()
+    if asked.measure and not torch.cuda.is_available():
+        problem = f"trains on a GPU, and torch {torch.__version__} sees none here"
+        parser.error(f"--measure: {problem}. Leave it out: the counted table needs none.")
+    quiet_libraries()
+    warnings.filterwarnings("ignore")
+    columns = [*PARTS, "at most", "fits", *(["measured", "seconds a step"] if asked.measure else [])]
+    if asked.measure:
+        print(f"{described('cuda', 0)}; {versions('torch', 'transformers', 'torchao', 'peft')}")
     print(f"Qwen3-8B, {asked.tokens:,} tokens in a micro-batch, GiB; the card has {CARD_GIB:.1f}\n")
-    print(f"| | {' | '.join(PARTS)} | at most | fits |\n|---|{'---|' * (len(PARTS) + 2)}")
+    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, settings in WAYS.items():
         adapter, mixed = bool(settings.get("use_peft")), settings["precision"] == "bf16_mixed"
-        dtype = torch.bfloat16 if adapter or not mixed else torch.float32
-        layer = layer_bytes(dtype, adapter=adapter, autocast=mixed)
+        layer = layer_bytes(weights_dtype(settings), adapter=adapter, autocast=mixed)
         for checkpointing in (False, True):
-            memory = counted({**settings, "gradient_checkpointing": checkpointing}, asked.tokens, layer)
+            way = {**settings, "gradient_checkpointing": checkpointing}
+            memory = counted(way, asked.tokens, layer)
+            fits = memory.total / GIB < CARD_GIB - RESERVE_GIB
             cells = [f"{getattr(memory, part) / GIB:.1f}" for part in PARTS]
-            fits = "yes" if memory.total / GIB < CARD_GIB - RESERVE_GIB else "no"
-            label = f"{name}{', checkpointing' if checkpointing else ''}"
-            print(f"| {label} | {' | '.join(cells)} | {memory.total / GIB:.1f} | {fits} |", flush=True)
+            cells += [f"{memory.total / GIB:.1f}", "yes" if fits else "no"]
+            cells += measured_cells(way, asked.tokens, fits) if asked.measure else []
+            print(f"| {name}{', checkpointing' if checkpointing else ''} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,348 +1,222 @@
-"""Training on the same documents, side by side: TRL's SFTTrainer, our methods, the authors' loop of DiSC.
+"""An epoch of the same documents, side by side: TRL's trainers at their best settings, our methods, the authors' loop.
 
-    python benchmarks/epoch.py --threads 2                 # about fifteen minutes
-    python benchmarks/epoch.py --only "trl;finetune" --steps 6
+    pip install trl==1.16.0
+    python benchmarks/epoch.py --threads 2                             # CPU, the 30m shape: about 40 minutes
+    python benchmarks/epoch.py --only "trl;finetune;disc" --rounds 1   # "trl" stands for all of TRL's SFT
+    python benchmarks/epoch.py --device cuda --shape 0.6b --precision mixed --per-step 32 --micro-batch-tokens 8192 \
+        --peak-tflops 989
+    python benchmarks/epoch.py --device cuda --shape 8b --precision bfloat16 --gradient-checkpointing \
+        --micro-batch-tokens 8192 --peak-tflops 989
 
-A Qwen3-shaped model of about 30 million parameters with a vocabulary of 32,000 and random weights, documents of 25
-sentences, the same number of documents in every optimizer step for all. Seconds of a step are the median over steps
-after the first two; contenders run one after another, `--rounds` times in turn, and the best median counts. "counted"
-is the ratio of multiply-adds by the formula of METHODS §1, heads included, attention left out. What a cached teacher
-reads once before the first step is in no step.
+Random weights in Qwen3's shapes (benchmarks/shapes.py); documents of 25 sentences, every one read once, the same
+number in every optimizer step for all. Tokens are counted from the batches that reach each model, without padding;
+documents of more or fewer tokens than the others' (2 %) stop the run. Seconds are the median over steps after the first
+two; contenders run one after another, `--rounds` times in turn, and the best median counts. "counted" is the ratio of
+multiply-adds by METHODS §1, heads included, attention left out. "limit" is what the counted multiply-adds, attention's
+own included, take at the speed of one large product of this machine, and AdamW's reading and writing at the speed of
+a copy, both measured in the same run. Where TRL has several ways of the same (how rows are packed, how many are read
+at a time), the fastest of the run counts, though `wrapped` lets documents in a row read each other. What a cached
+teacher reads once before the first step is in no step.
 """
 
 import argparse
-import copy
+import gc
 import shutil
+import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
+from counting import Meter
+from machine import chosen_device, copied_bytes, described, product_flops, versions
+from peers import authors, gkd, sdft, sft
+from race import PRECISIONS, Contender, Measured, Race, fastest, measured
+from shapes import SHAPES, config_of
+from texts import documents_of, rows_of
 
+from afterword import models
 from afterword.batching import Packing
-from afterword.comparison.costs import ModelSize, size_of, training_flops
-from afterword.training import AdaptationTrainer, training_arguments
+from afterword.methods import METHODS
+from afterword.training import AdaptationTrainer, quiet_libraries, training_arguments
 from afterword.training.caching import Caching
 
-VOCABULARY, SENTENCES, WORDS = 32_000, 25, (14, 28)
+TOLERANCE = 0.02
+"""By which the tokens of two contenders' documents may differ."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A contender's speed."""
-
-    seconds: float
-    """Of a step."""
-    flops: float
-    """Counted, of a step."""
-
-
-class Clock(TrainerCallback):
-    """Seconds of every step."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.began = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start."""
-        self.began = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop; the optimizer's step is inside."""
-        self.times.append(time.perf_counter() - self.began)
-
-    @property
-    def seconds(self) -> float:
-        """The median, without the first two steps."""
-        return median(self.times[2:])
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word for every id."""
-    words = {f"w{i}": i for i in range(VOCABULARY - 4)}
-    words |= {".": VOCABULARY - 4, "<unk>": VOCABULARY - 3, "<s>": VOCABULARY - 2, "</s>": VOCABULARY - 1}
-    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])  # pyright: ignore
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-
-
-def sentences_of(count: int) -> list[list[str]]:
-    """Documents as sentences of random words."""
-    rng = np.random.default_rng(0)
-
-    def sentence() -> str:
-        """Capital first, full stop last, so that it is found."""
-        words = [f"w{i}" for i in rng.integers(0, VOCABULARY - 4, rng.integers(*WORDS))]
-        return " ".join(words).replace("w", "W", 1) + "."
-
-    return [[sentence() for _ in range(SENTENCES)] for _ in range(count)]
-
-
-def model() -> Qwen3ForCausalLM:
-    """About 30 million parameters, two thirds of them not in the embeddings."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1152,
-        num_hidden_layers=10,
-        num_attention_heads=6,
-        num_key_value_heads=3,
-        head_dim=64,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-    )
-    return Qwen3ForCausalLM(config)
-
-
-def ours(method: str, **how: Any) -> Callable[[Any, Path], Measured]:
+def ours(method: str, *, cached: bool = False, **settings: Any) -> Contender:
     """One of our methods."""
-    from afterword.methods import METHODS
+    declared = METHODS[method].configured(**settings)
 
-    strategy, cached = how.pop("strategy", None), how.pop("cached", False)
-    declared = METHODS[method].configured(**({"strategy": strategy} if strategy else {}))
+    def run(race: Race, folder: Path) -> Measured:
+        """Some steps of it."""
+        student, meter, heads = race.student(), Meter(race.device), list[tuple[int, int]]()
 
-    def run(asked: Any, folder: Path) -> Measured:
-        """Train some steps; what is read is counted by the trainer itself."""
-        rows = [{"id": str(i), "text": " ".join(parts)} for i, parts in enumerate(asked.documents)]
-        arguments = training_arguments(
-            declared, output_dir=str(folder), max_steps=asked.steps, save_strategy="no", learning_rate=1e-5
-        )
-        clock, student = Clock(), model()
-        counts: list[dict[str, Any]] = []
-
-        class Counted(AdaptationTrainer):
+        class Noting(AdaptationTrainer):
             def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-                """Keep what was read."""
+                """Keep at how many positions there were heads."""
                 if "loss" in logs:
-                    counts.append(dict(self.step_counts))
+                    heads.append((self.step_counts["trained_positions"], self.step_counts["teacher_positions"]))
                 super().log(logs, start_time)
 
-        trainer = Counted(
+        tokens = race.micro_batch_tokens
+        # A teacher of another precision is another model; otherwise the trainer makes its own.
+        other = race.precision == "mixed" and declared.needs_teacher(general=())
+        trainer = Noting(
             student,
-            arguments,
-            train_dataset=rows,
-            processing_class=tokenizer(),
+            training_arguments(declared, output_dir=str(folder), **race.arguments()),
+            train_dataset=rows_of(race.documents),
+            processing_class=race.words,
             method=declared,
-            documents_per_step=asked.per_step,
-            packing=Packing(asked.micro_batch_tokens),
-            callbacks=[clock],
+            teacher=models.freeze(race.twin(student)) if other else None,
+            documents_per_step=race.per_step,
+            packing=Packing(tokens, example_tokens=max(tokens, *race.lengths)),
+            callbacks=[meter],
             caching=Caching(folder=folder / "cache") if cached else None,
-            **how,
         )
+        meter.listen(student=student)
+        # Until it is cached, the teacher is the student itself, unless another was given.
+        if (taught := getattr(trainer.teacher, "model", student)) is not student:
+            meter.listen(teacher=taught)
         trainer.train()
-        names = ("student_tokens", "teacher_tokens", "trained_positions", "teacher_positions")
-        means = {name: round(float(np.mean([row.get(name, 0) for row in counts]))) for name in names}
-        return Measured(clock.seconds, training_flops(size_of(student), **means))
+        positions = [sum(side) / race.steps for side in zip(*heads, strict=True)]
+        return measured(meter, student, (positions[0], positions[1]))
 
     return run
 
 
-def _plain() -> dict[str, Any]:
-    """What both of TRL's trainers are told."""
-    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False}
-    return {"gradient_checkpointing": False, "bf16": False, "use_cpu": not torch.cuda.is_available(), **quiet}
-
-
-def trl(packed: bool) -> Callable[[Any, Path], Measured]:
-    """TRL's SFTTrainer on the same texts: packed into full rows, or padded."""
-
-    def run(asked: Any, folder: Path) -> Measured:
-        """As many documents in a step."""
-        from datasets import Dataset
-        from trl import SFTConfig, SFTTrainer  # pyright: ignore
-
-        texts = [" ".join(parts) for parts in asked.documents]
-        words, student, clock = tokenizer(), model(), Clock()
-        tokens = sum(len(words(text)["input_ids"]) + 1 for text in texts) / len(texts)
-        rows = max(1, round(asked.per_step * tokens / 1024)) if packed else asked.per_step
-        config = SFTConfig(
-            output_dir=str(folder),
-            max_steps=asked.steps,
-            per_device_train_batch_size=rows,
-            packing=packed,
-            max_length=1024,
-            **_plain(),
-        )
-        data = Dataset.from_dict({"text": texts})
-        SFTTrainer(student, config, train_dataset=data, processing_class=words, callbacks=[clock]).train()
-        # Packed rows are full, so a step of them reads a little more or less than the documents would be.
-        share = rows * 1024 / (asked.per_step * tokens) if packed else 1.0
-        count = round(asked.per_step * tokens)
-        flops = training_flops(
-            size_of(student), student_tokens=count, teacher_tokens=0, trained_positions=count, teacher_positions=0
-        )
-        return Measured(clock.seconds / share, flops)
-
-    return run
-
-
-def gkd(asked: Any, folder: Path) -> Measured:
-    """TRL's GKDTrainer with the model itself as teacher, forward KL on given texts: all of LSSD that it can say."""
-    from datasets import Dataset
-    from trl.experimental.gkd import GKDConfig, GKDTrainer
-
-    words, student, clock = tokenizer(), model(), Clock()
-    words.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
-    rows = [
-        [{"role": "user", "content": "w0"}, {"role": "assistant", "content": " ".join(parts)}]
-        for parts in asked.documents
-    ]
-    tokens = round(sum(len(words(row[1]["content"])["input_ids"]) for row in rows) / len(rows))
-    config = GKDConfig(
-        output_dir=str(folder),
-        max_steps=asked.steps,
-        per_device_train_batch_size=asked.per_step,
-        lmbda=0.0,
-        beta=0.0,
-        temperature=1.0,
-        max_length=1024,
-        **_plain(),
-    )
-    data = Dataset.from_dict({"messages": rows})
-    GKDTrainer(
-        student, copy.deepcopy(student), config, train_dataset=data, processing_class=words, callbacks=[clock]
-    ).train()
-    count = asked.per_step * tokens
-    return Measured(clock.seconds, _dense_flops(size_of(student), count, count))
-
-
-def authors(asked: Any, folder: Path) -> Measured:
-    """DiSC as METHODS §1 describes the authors' loop: a teacher forward for every target, dense logits."""
-    words, student, rng = tokenizer(), model(), np.random.default_rng(0)
-    teacher = copy.deepcopy(student).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5)
-    counts, documents, times = {"teacher": 0, "student": 0}, _endless(asked.documents), list[float]()
-    student.train()
-    for _ in range(asked.steps):
-        began = time.perf_counter()
-        for parts in (next(documents) for _ in range(asked.per_step)):
-            ids = [torch.tensor(words(part)["input_ids"]) for part in parts]
-            last = len(ids) - 1
-            targets = [last, *rng.choice(np.arange(1, last + 1), 4, replace=False)]
-            losses = []
-            for target in targets:
-                whole, own = torch.cat(ids[: target + 1])[None], ids[target][None]
-                with torch.no_grad():
-                    taught = teacher(whole).logits[0, -len(ids[target]) : -1].float()
-                said = student(own).logits[0, :-1].float()
-                log_p, log_s = (functional.log_softmax(logits / 2.0, -1) for logits in (taught, said))
-                losses.append(4.0 * (log_p.exp() * (log_p - log_s)).sum(-1).mean())
-                counts["teacher"] += whole.shape[1]
-                counts["student"] += own.shape[1]
-            (torch.stack(losses).mean() / asked.per_step).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(time.perf_counter() - began)
-    size, steps = size_of(student), asked.steps
-    return Measured(median(times[2:]), _dense_flops(size, counts["student"] / steps, counts["teacher"] / steps))
-
-
-def sdft(asked: Any, folder: Path) -> Measured:
-    """DiSC as TRL's SDFTTrainer can be brought to it: nothing generated; the teacher's prompt is what stands before."""
-    from datasets import Dataset
-    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
-
-    words, clock, rng, counts = tokenizer(), Clock(), np.random.default_rng(0), {"teacher": 0, "student": 0}
-    model().save_pretrained(folder / "model")
-
-    class Given(SDFTTrainer):
-        def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-            """What would be generated is the target's text, after its first token."""
-            targets = [torch.tensor(words(row["prompt"])["input_ids"]) for row in inputs]
-            before = [torch.tensor(words(row["privileged_context"])["input_ids"]) for row in inputs]
-            counts["student"] += sum(map(len, targets))
-            counts["teacher"] += sum(map(len, targets)) + sum(map(len, before))
-            said, shown = _padded([ids[1:] for ids in targets], "right")
-            asks, asked_for = _padded([ids[:1] for ids in targets], "left")
-            reads, read = _padded([torch.cat([a, b[:1]]) for a, b in zip(before, targets, strict=True)], "left")
-            student = {"prompt_ids": asks, "prompt_mask": asked_for, "completion_ids": said, "completion_mask": shown}
-            teacher = {"teacher_input_ids": (reads, said), "teacher_attention_mask": (read, shown)}
-            return student | {name: torch.cat(parts, 1) for name, parts in teacher.items()}
-
-    rows = []
-    for parts in asked.documents:
-        last = len(parts) - 1
-        for target in (last, *rng.choice(np.arange(1, last), 4, replace=False)):
-            rows.append({"prompt": parts[target], "privileged_context": " ".join(parts[:target])})
-    how: dict[str, Any] = {"distillation_mode": "full_logits", "distillation_alpha": 0.0, "distillation_is_clip": None}
-    config = SDFTConfig(
-        output_dir=str(folder),
-        max_steps=asked.steps,
-        per_device_train_batch_size=5 * asked.per_step,
-        num_generations=1,
-        temperature=2.0,
-        **how,
-        **_plain(),
-    )
-    data = Dataset.from_list(rows)
-    trainer = Given(str(folder / "model"), config, train_dataset=data, processing_class=words, callbacks=[clock])  # pyright: ignore
-    trainer.train()
-    size, student, teacher = size_of(trainer.model), *(round(counts[n] / asked.steps) for n in ("student", "teacher"))
-    read = {"student_tokens": student, "teacher_tokens": teacher}
-    return Measured(clock.seconds, training_flops(size, **read, trained_positions=student, teacher_positions=student))
-
-
-def _padded(rows: list[torch.Tensor], side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and their mask, of one length."""
-    from trl.trainer.utils import pad
-
-    return pad(rows, VOCABULARY - 1, side), pad([torch.ones_like(row) for row in rows], 0, side)
-
-
-def _dense_flops(size: ModelSize, student: float, teacher: float) -> float:
-    """A head at every position that is read."""
-    read = {"student_tokens": round(student), "teacher_tokens": round(teacher)}
-    return training_flops(size, **read, trained_positions=round(student), teacher_positions=round(teacher))
-
-
-def _endless(documents: Sequence[list[str]]) -> Iterator[list[str]]:
-    while True:
-        yield from documents
-
-
-CONTENDERS: dict[str, Callable[[Any, Path], Measured]] = {
-    "trl": trl(packed=True),
-    "trl, padded": trl(packed=False),
+SFT: dict[str, Contender] = {
+    "trl, padded": sft("padded", "step"),
+    "trl, bfd": sft("bfd", "micro"),
+    "trl, bfd, one by one": sft("bfd", "one"),
+    "trl, bfd, whole step": sft("bfd", "step"),
+    "trl, wrapped": sft("wrapped", "micro"),
+    "trl, wrapped, whole step": sft("wrapped", "step"),
+}
+ON_GPU: dict[str, Contender] = {"trl, bfd, liger": sft("bfd", "micro", use_liger_kernel=True)}
+"""Where Liger is installed: its kernels are Triton's."""
+SDFT: dict[str, Contender] = {"trl sdft": sdft("micro"), "trl sdft, whole step": sdft("step")}
+GKD: dict[str, Contender] = {"trl gkd": gkd("micro"), "trl gkd, whole step": gkd("step")}
+CONTENDERS: dict[str, Contender] = {
+    **SFT,
     "finetune": ours("finetune"),
     "disc": ours("disc"),
+    "disc, cached": ours("disc", cached=True),
     "disc, all": ours("disc", strategy="all"),
     "authors": authors,
-    "trl sdft": sdft,
+    **SDFT,
     "cpt": ours("cpt"),
     "mixcpt": ours("mixcpt"),
     "mixcpt, cached": ours("mixcpt", cached=True),
-    "trl gkd": gkd,
+    **GKD,
 }
-BESIDE = {
-    "trl, padded": "trl",
-    "finetune": "trl",
-    "disc": "trl",
-    "disc, all": "trl",
-    "authors": "trl",
-    "trl sdft": "disc",
-    "mixcpt": "cpt",
-    "mixcpt, cached": "cpt",
-    "trl gkd": "cpt",
-    "cpt": "trl",
-}
-"""What each is a ratio to."""
+FASTEST = {"TRL SFT": [*SFT, *ON_GPU], "TRL SDFT": [*SDFT], "TRL GKD": [*GKD]}
+"""Several ways of the same: the fastest of a run counts."""
+PAIRS = (
+    ("finetune", "TRL SFT"),
+    ("cpt", "TRL SFT"),
+    ("disc", "TRL SFT"),
+    ("disc", "authors"),
+    ("disc", "TRL SDFT"),
+    ("disc, cached", "TRL SFT"),
+    ("disc, all", "TRL SFT"),
+    ("mixcpt", "cpt"),
+    ("mixcpt, cached", "cpt"),
+    ("mixcpt", "TRL GKD"),
+)
+"""Whose step is held against whose."""
+
+
+def named(only: str, there: Sequence[str]) -> list[str]:
+    """The contenders that were asked for; all if none was. Ends with a sentence where there is none of a name."""
+    asked = [name.strip() for name in only.split(";") if name.strip()]
+    if unknown := [name for name in asked if name not in (*there, "trl")]:
+        raise SystemExit(f"--only: {unknown[0]!r} is none of: trl; {'; '.join(there)}.")
+    return [name for name in there if name in asked or not asked or ("trl" in asked and name.startswith("trl, "))]
+
+
+def race_once(name: str, contender: Contender, race: Race) -> Measured | None:
+    """What a contender took; None where the device's memory is not enough."""
+    folder = Path(tempfile.mkdtemp(prefix="afterword-epoch-"))
+    try:
+        found = contender(race, folder)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        shutil.rmtree(folder)
+        gc.collect()
+        if race.device.type == "cuda":
+            torch.cuda.empty_cache()
+    off = found.document_tokens / race.step_tokens - 1
+    assert abs(off) < TOLERANCE, f"{name}: {found.document_tokens:.0f} tokens of documents, not {race.step_tokens:.0f}"
+    return found
+
+
+def show(found: dict[str, Measured], speeds: tuple[float, float], peak_tflops: float | None) -> None:
+    """The table of steps."""
+    columns = ["seconds a step", "limit, s", "measured / limit", "student tokens", "teacher tokens", "TFLOP counted"]
+    columns += ["MFU"] if peak_tflops else []
+    print(f"\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for name, each in found.items():
+        limit = each.limit_seconds(*speeds)
+        cells = [f"{value:.2f}" for value in (each.seconds, limit, each.seconds / limit)]
+        cells += [f"{side.tokens:,.0f}" for side in (each.student, each.teacher)] + [f"{each.flops / 1e12:.3g}"]
+        if peak_tflops:
+            cells.append(f"{100 * (each.flops + each.attention_flops) / each.seconds / (peak_tflops * 1e12):.1f} %")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def show_ratios(found: dict[str, Measured]) -> None:
+    """The table of ratios, of those that were measured."""
+    print("\n| a step of | beside | time | counted | time / counted |\n|---|---|---|---|---|")
+    for name, other in PAIRS:
+        beside = fastest(found, FASTEST.get(other, [other]))
+        if name in found and beside:
+            ratio, counted = found[name].seconds / found[beside].seconds, found[name].flops / found[beside].flops
+            print(f"| {name} | {beside} | {ratio:.2f} | {counted:.2f} | {ratio / counted:.2f} |")
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
+    asked = arguments()
+    torch.set_num_threads(asked.threads)
+    quiet_libraries()
+    warnings.filterwarnings("ignore")
+    documents = documents_of(asked.per_step * asked.steps, config_of(asked.shape).vocab_size)
+    settings = ("steps", "per_step", "micro_batch_tokens", "shape", "precision", "attention", "gradient_checkpointing")
+    race = Race(documents, device=chosen_device(asked.device), **{name: getattr(asked, name) for name in settings})
+    liger = race.device.type == "cuda" and find_spec("liger_kernel")
+    there = CONTENDERS | (ON_GPU if liger else {})
+    names, best, speeds = named(asked.only, list(there)), dict[str, Measured](), (0.0, 0.0)
+    short = set[str]()
+    for _ in range(asked.rounds):
+        now = product_flops(race.device, race.product_dtype), copied_bytes(race.device)
+        speeds = max(speeds[0], now[0]), max(speeds[1], now[1])
+        for name in names:
+            found = race_once(name, there[name], race)
+            print(f"{name}: {f'{found.seconds:.2f} s a step' if found else 'not enough memory'}", file=sys.stderr)
+            if found is None:
+                short.add(name)
+            elif name not in best or found.seconds < best[name].seconds:
+                best[name] = found
+    print(f"\n{described(race.device, asked.threads)}; {versions('torch', 'transformers', 'trl', 'liger-kernel')}")
+    print(
+        f"{asked.shape}, {asked.precision}; {asked.per_step} documents of {race.step_tokens:,.0f} tokens in all a step,"
+    )
+    print(f"{asked.steps} steps, about {asked.micro_batch_tokens:,} tokens at a time, best of {asked.rounds} rounds")
+    print(f"one large product: {speeds[0] / 1e9:,.0f} GFLOP/s; a copy: {speeds[1] / 1e9:.1f} GB/s")
+    show(best, speeds, asked.peak_tflops)
+    show_ratios(best)
+    if short:
+        print(f"\nNot enough memory: {'; '.join(sorted(short))}.")
+
+
+def arguments() -> argparse.Namespace:
+    """From the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--per-step", type=int, default=8, help="documents in an optimizer step")
@@ -350,29 +224,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", default="", help="names, between semicolons; all if none is given")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    warnings.filterwarnings("ignore")
-    asked.documents = sentences_of(asked.per_step * asked.steps)
-    names = [name for name in CONTENDERS if name in asked.only.split(";")] or list(CONTENDERS)
-    best: dict[str, Measured] = {}
-    for _ in range(asked.rounds):
-        for name in names:
-            folder = Path(tempfile.mkdtemp(prefix="afterword-epoch-"))
-            found = CONTENDERS[name](asked, folder)
-            shutil.rmtree(folder)
-            if name not in best or found.seconds < best[name].seconds:
-                best[name] = found
-    print(f"\n{asked.threads} threads, {asked.per_step} documents a step, {asked.steps} steps, {asked.rounds} rounds\n")
-    print("| | seconds a step | TFLOP counted | beside | ratio | counted | measured / counted |")
-    print("|---|---|---|---|---|---|---|")
-    for name, found in best.items():
-        other = best.get(BESIDE.get(name, ""))
-        ratio, counted = (found.seconds / other.seconds, found.flops / other.flops) if other else (1.0, 1.0)
-        beside = BESIDE.get(name, "–") if other else "–"
-        tera = found.flops / 1e12
-        cells = [f"{value:.2f}" for value in (ratio, counted, ratio / counted)]
-        print(f"| {name} | {found.seconds:.2f} | {tera:.2f} | {beside} | {' | '.join(cells)} |")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, if not given")
+    parser.add_argument("--shape", choices=SHAPES, default="30m")
+    parser.add_argument("--precision", "--dtype", choices=PRECISIONS, default=PRECISIONS[0])
+    parser.add_argument("--attention", help="attn_implementation of every model, as transformers names it")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU (attention's products included)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""The loss alone: dense logits, TRL's chunked divergence, Liger's fused JSD, ours. Time, memory, gradient error.
+"""The loss alone: dense logits, TRL's chunked divergence, Liger's fused JSD, ours. Accuracy, time, memory, limit.
 
-    pip install liger-kernel==0.8.5 --no-deps
-    python benchmarks/loss.py --threads 2                       # the whole table: about ten minutes
-    python benchmarks/loss.py --vocabulary 32000 --positions 256
+    pip install trl==1.16.0; pip install liger-kernel==0.8.5 --no-deps
+    python benchmarks/loss.py --threads 2                       # all tables: about an hour on two cores
+    python benchmarks/loss.py --vocabulary 32000 --positions 256 --tables speed
+    python benchmarks/loss.py --device cuda --positions 256 2048 16384
 
-Forward KL with its backward, random hidden states; every implementation is run in turn within one process, `--repeats`
-times, and the fastest run counts. "half": half of the positions are not trained; ours is given the others. Memory is
-what the resident set grew by at most (Linux; on a GPU what its allocator held at most). A frozen head is one tensor
-for student and teacher, as under LoRA; beside a trained one the teacher has its own. Errors are those of the gradient
-on hidden states and of the loss against float64, at KLs from 0.5 to 0.0005 nats. Ratios are to TRL and to dense
-logits; nothing is asserted.
+speed: forward KL with its backward, random hidden states; every implementation is run in turn within one process,
+`--repeats` times, and the fastest run counts. "half": half of the positions are not trained; ours is given the others.
+Memory is what the resident set grew by at most (Linux; on a GPU what its allocator held at most). A frozen head is one
+tensor for student and teacher, as under LoRA; beside a trained one the teacher has its own. GFLOP counts the logits of
+both sides and the gradients on states and on a trained head, of trained positions; MB every input read once and every
+gradient written once, with logits that never leave the processor. "limit" is the longer of both, at the speed of one
+large product in that precision and of a large copy, measured in the same run.
+errors: of the gradients on hidden states and on the head, and of the loss, against float64, at KLs from 0.5 to 0.0005
+nats. divergences: the same of every objective of ours. Nothing is asserted.
 """
 
 import argparse
@@ -18,17 +22,36 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import chosen_device, copied_bytes, described, product_flops, status_mib, versions, wait_for
 from torch import Tensor
 from torch.nn import functional
 
-from afterword.objectives import Distillation, Head, weighted_sum
+from afterword.objectives import (
+    Distillation,
+    Head,
+    Objective,
+    Prediction,
+    PredictionNear,
+    SelfDistillation,
+    jsd,
+    reverse_kl,
+    total,
+    weighted_sum,
+)
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Student states, student head, teacher states, teacher head, weights → Σ weight · KL(teacher ‖ student)."""
+"""Student states, student head, teacher states, teacher head, weights → Σ weight · loss."""
+Sides = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The same, without the weights."""
+KLS = (5e-1, 5e-2, 5e-3, 5e-4)
+"""Nats between student and teacher, about."""
+BLOCK = 16_384
+"""Of the vocabulary that is float64 at a time."""
 
 
 def dense(student: Tensor, head: Tensor, teacher: Tensor, teacher_head: Tensor, weights: Tensor) -> Tensor:
@@ -56,42 +79,74 @@ def liger(student: Tensor, head: Tensor, teacher: Tensor, teacher_head: Tensor, 
     return loss(student, head, teacher, teacher_head, labels) * (weights > 0).sum()
 
 
-def ours(student: Tensor, head: Tensor, teacher: Tensor, teacher_head: Tensor, weights: Tensor) -> Tensor:
+def ours(objective: Objective) -> Loss:
     """objectives/fused.py, of the positions that are trained."""
-    rows = weights.nonzero().squeeze(-1)
-    sides = (student[rows], Head(head)), (teacher[rows], Head(teacher_head))
-    ids = torch.zeros(len(rows), dtype=torch.int64, device=student.device)
-    return weighted_sum(Distillation(), *sides, ids, weights[rows])[0]
+
+    def loss(student: Tensor, head: Tensor, teacher: Tensor, teacher_head: Tensor, weights: Tensor) -> Tensor:
+        """As it is called in training."""
+        rows = weights.nonzero().squeeze(-1)
+        sides = (student[rows], Head(head)), (teacher[rows], Head(teacher_head))
+        ids = torch.zeros(len(rows), dtype=torch.int64, device=student.device)
+        return weighted_sum(objective, *sides, ids, weights[rows])[0]
+
+    return loss
 
 
-LOSSES: dict[str, Loss] = {"dense": dense, "liger": liger, "trl": trl, "ours": ours}
+LOSSES: dict[str, Loss] = {"dense": dense, "liger": liger, "trl": trl, "ours": ours(Distillation())}
+DIVERGENCES: dict[str, Objective] = {
+    "forward KL": Distillation(),
+    "forward KL, τ = 2": Distillation(temperature=2.0),
+    "reverse KL": Distillation(reverse_kl),
+    "JSD": Distillation(jsd),
+    "cross-entropy": Prediction(),
+    "cross-entropy + 0.1 KL": PredictionNear(),
+    "half cross-entropy, half KL": SelfDistillation(swap=False),
+    "half cross-entropy, half logit swap": SelfDistillation(),
+    "logit swap": SelfDistillation(alpha=0.0),
+}
+"""What the methods move by; the gold token is the first of the vocabulary."""
 
 
-def inputs(args: Any, dtype: torch.dtype, kl: float, trained_head: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Student states, head, teacher states, apart by about `kl` nats."""
+@dataclass(frozen=True)
+class Given:
+    """Random states of student and teacher and a head of theirs."""
+
+    student: Tensor  # [N, H]
+    head: Tensor  # [V, H]
+    teacher: Tensor  # [N, H]
+
+    def sides(self, trained: bool) -> Sides:
+        """What a loss is given. Beside a trained head the teacher has its own, which is equal."""
+        head = self.head.detach().requires_grad_(trained)
+        return self.student.detach().requires_grad_(), head, self.teacher, self.head.clone() if trained else head
+
+
+def inputs(args: Any, dtype: torch.dtype, kl: float) -> Given:
+    """States that are apart by about `kl` nats."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(args.device)
 
-    head = (draw(args.vocabulary, args.hidden) * (2.5 / args.hidden**0.5)).to(dtype).requires_grad_(trained_head)
+    head = (draw(args.vocabulary, args.hidden) * (2.5 / args.hidden**0.5)).to(dtype)
     student = draw(args.positions, args.hidden)
     teacher = (student + draw(args.positions, args.hidden) * (kl**0.5 / 1.7)).to(dtype)
-    return student.to(dtype).requires_grad_(), head, teacher
+    return Given(student.to(dtype), head, teacher)
 
 
-def measured(loss: Loss, given: tuple[Tensor, Tensor, Tensor], weights: Tensor, repeats: int) -> dict[str, float]:
+# ---- time and memory
+
+
+def measured(loss: Loss, sides: Sides, weights: Tensor, repeats: int) -> dict[str, float]:
     """Fastest wall and CPU seconds of forward and backward, and the most MiB that were added."""
-    student, head, teacher = given
-    teacher_head = head.detach().clone() if head.requires_grad else head
+    student, head = sides[:2]
     seconds, cpu = [], []
 
     def once() -> None:
         """Forward and backward."""
         student.grad, head.grad = None, None
-        loss(student, head, teacher, teacher_head, weights).backward()
-        if student.is_cuda:
-            torch.cuda.synchronize()
+        loss(*sides, weights).backward()
+        wait_for(student.device)
 
     peak = _added_mib(once, student.device)
     for _ in range(repeats):
@@ -100,23 +155,6 @@ def measured(loss: Loss, given: tuple[Tensor, Tensor, Tensor], weights: Tensor, 
         seconds.append(time.perf_counter() - started)
         cpu.append(time.process_time() - cpu_started)
     return {"seconds": min(seconds), "cpu_seconds": min(cpu), "mib": peak}
-
-
-def error_of(loss: Loss, given: tuple[Tensor, Tensor, Tensor], rows: int = 16) -> tuple[float, float, float]:
-    """Of the first rows: relative errors against float64 of the gradient on hidden states and of the loss; and the KL
-    in nats."""
-    student, head, teacher = (each.detach()[:rows] if i != 1 else each for i, each in enumerate(given))
-    student.requires_grad_()
-    weights = torch.ones(len(student), device=student.device)
-    value = loss(student, head, teacher, head.detach(), weights)
-    (mine,) = torch.autograd.grad(value, student)
-    exact = student.detach().double().requires_grad_()
-    log_s = torch.cat([exact @ part.double().T for part in head.detach().split(16384)], -1).log_softmax(-1)
-    log_p = torch.cat([teacher.double() @ part.double().T for part in head.detach().split(16384)], -1).log_softmax(-1)
-    kl = (log_p.exp() * (log_p - log_s)).sum(-1)
-    (wanted,) = torch.autograd.grad(kl.sum(), exact)
-    off = abs(float(value.detach().double() - kl.detach().sum())) / float(kl.detach().sum())
-    return float((mine.double() - wanted).norm() / wanted.norm()), off, float(kl.detach().mean())
 
 
 def _added_mib(run: Callable[[], None], device: torch.device) -> float:
@@ -131,16 +169,25 @@ def _added_mib(run: Callable[[], None], device: torch.device) -> float:
     run()
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    held = _status("VmRSS")
+    held = status_mib("VmRSS")
     run()
-    peak = _status("VmHWM")
+    peak = status_mib("VmHWM")
     libc.mallopt(threshold, 2**30)
     return peak - held
 
 
-def _status(name: str) -> float:
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(name))
-    return int(line.split()[1]) / 1024
+def least(vocabulary: int, hidden: int, positions: int, itemsize: int, trained_head: bool) -> tuple[float, float]:
+    """FLOPs and bytes that forward and backward cannot do without.
+
+    By hand, V = 10, H = 2, N = 3 in float32: a product is 120 FLOPs; a frozen head takes three of them, and reads 80
+    bytes of head and 48 of states and writes 24; a trained one takes four, and reads and writes a head more.
+
+    >>> least(10, 2, 3, 4, False), least(10, 2, 3, 4, True)
+    ((360.0, 152.0), (480.0, 312.0))
+    """
+    product, head, states = 2.0 * positions * vocabulary * hidden, vocabulary * hidden, positions * hidden
+    moved = (3 * head if trained_head else head) + 3 * states
+    return product * (4 if trained_head else 3), float(moved * itemsize)
 
 
 def speed(args: Any) -> None:
@@ -148,53 +195,145 @@ def speed(args: Any) -> None:
     print(
         f"\nV = {args.vocabulary:,}, H = {args.hidden:,}, N = {args.positions:,}; seconds (CPU seconds) / MiB added\n"
     )
-    print(f"| | {' | '.join(LOSSES)} | ours / trl | ours / dense |\n|---|{'---|' * len(LOSSES)}---|---|")
-    floor = 2 * args.positions * args.vocabulary * args.hidden / 1e9
+    columns = [*LOSSES, "ours / trl", "ours / dense", "GFLOP", "MB", "limit, s", "ours / limit"]
+    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for dtype, trained, half in itertools.product(args.dtypes, (False, True), (False, True)):
-        given = inputs(args, getattr(torch, dtype), 0.05, trained)
+        kind, positions = getattr(torch, dtype), args.positions // 2 if half else args.positions
+        given = inputs(args, kind, 0.05)
         weights = torch.ones(args.positions, device=args.device)
-        weights[: args.positions // 2] = 0.0 if half else 1.0
-        found = {name: measured(loss, given, weights, args.repeats) for name, loss in LOSSES.items()}
+        weights[positions:] = 0.0
+        found = {name: measured(loss, given.sides(trained), weights, args.repeats) for name, loss in LOSSES.items()}
         cells = [f"{f['seconds']:.3f} ({f['cpu_seconds']:.3f}) / {f['mib']:.0f}" for f in found.values()]
-        ratios = [found["ours"]["seconds"] / found[name]["seconds"] for name in ("trl", "dense")]
+        own = found["ours"]["seconds"]
+        cells += [f"{own / found[name]['seconds']:.2f}" for name in ("trl", "dense")]
+        flops, moved = least(args.vocabulary, args.hidden, positions, kind.itemsize, trained)
+        limit = max(flops / args.product_flops[dtype], moved / args.copied_bytes)
+        cells += [f"{flops / 1e9:.3g}", f"{moved / 1e6:.3g}", f"{limit:.3f}", f"{own / limit:.1f}"]
         name = f"{dtype}, {'trained' if trained else 'frozen'} head{', half' if half else ''}"
-        print(f"| {name} | {' | '.join(cells)} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
-        least = floor * (4 if trained else 3) * (0.5 if half else 1.0)
-        row = {"vocabulary": args.vocabulary, "positions": args.positions, "case": name, "gflop": least, **found}
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        row = {"vocabulary": args.vocabulary, "positions": args.positions, "case": name, "limit_seconds": limit}
+        row |= {"gflop": flops / 1e9, "megabytes": moved / 1e6, **found}
         if args.json:
             with args.json.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
 
+# ---- errors
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What float64 says of an objective: the definition on dense logits, and autograd through them."""
+
+    value: float
+    on_logits: Tensor  # [N, V]
+    on_states: Tensor  # [N, H]
+    states: Tensor  # [N, H], for the gradient on the head
+
+    @classmethod
+    def of(cls, objective: Objective, given: Given, logits: tuple[Tensor, Tensor]) -> "Exact":
+        """The logits are the student's and the teacher's, as `exact_logits` makes them."""
+        student = logits[0].detach().requires_grad_()
+        ids = torch.zeros(len(student), dtype=torch.int64, device=student.device)
+        value = total(objective, objective.parts(student, logits[1], ids)).sum()
+        (on_logits,) = torch.autograd.grad(value, student)
+        blocks = zip(on_logits.split(BLOCK, dim=1), given.head.split(BLOCK), strict=True)
+        on_states = torch.stack([gradient @ block.double() for gradient, block in blocks]).sum(0)
+        return cls(float(value.detach()), on_logits, on_states, given.student.double())
+
+    def errors(self, loss: Loss, given: Given, *, trained: bool) -> list[float]:
+        """Relative, of a loss: of its gradient on the states, on the head if it is trained, and of its value."""
+        sides = given.sides(trained)
+        student, head = sides[:2]
+        value = loss(*sides, torch.ones(len(student), device=student.device))
+        value.backward()
+        found = [float((_gradient(student).double() - self.on_states).norm() / self.on_states.norm())]
+        if trained:
+            found.append(self._error_on_head(_gradient(head)))
+        return [*found, abs(float(value.detach()) - self.value) / abs(self.value)]
+
+    def _error_on_head(self, gradient: Tensor) -> float:
+        off = norm = 0.0
+        for mine, on_logits in zip(gradient.split(BLOCK), self.on_logits.split(BLOCK, dim=1), strict=True):
+            wanted = on_logits.T @ self.states
+            off += float((mine.double() - wanted).square().sum())
+            norm += float(wanted.square().sum())
+        return (off / norm) ** 0.5
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    assert tensor.grad is not None, "backward was run"
+    return tensor.grad
+
+
+def exact_logits(given: Given) -> tuple[Tensor, Tensor]:
+    """[N, V] in float64, of the student and of the teacher; the head is raised a block at a time."""
+    both = torch.cat([given.student, given.teacher]).double()
+    return torch.cat([both @ block.double().T for block in given.head.split(BLOCK)], -1).chunk(2)  # pyright: ignore
+
+
 def errors(args: Any) -> None:
-    """The table of gradient errors, bfloat16 hidden states and head."""
-    kls = (5e-1, 5e-2, 5e-3, 5e-4)
-    print(f"\nV = {args.vocabulary:,}, bfloat16: errors of gradient / loss in % at a KL of about so many nats\n")
-    print(f"| | {' | '.join(f'{kl:g}' for kl in kls)} |\n|---|{'---|' * len(kls)}")
-    for name, loss in LOSSES.items():
-        found = [error_of(loss, inputs(args, torch.bfloat16, kl, False))[:2] for kl in kls]
-        cells = (f"{100 * gradient:.2g} / {100 * value:.2g}" for gradient, value in found)
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    """Of every implementation, forward KL, by precision and head."""
+    for dtype in args.dtypes:
+        rows = {(name, trained): list[list[float]]() for trained in (False, True) for name in LOSSES}
+        for kl in KLS:
+            given = inputs(args, getattr(torch, dtype), kl)
+            exact = Exact.of(Distillation(), given, exact_logits(given))
+            for (name, trained), row in rows.items():
+                row.append(exact.errors(LOSSES[name], given, trained=trained))
+        _show_errors(f"V = {args.vocabulary:,}, {dtype}, forward KL", rows)
+
+
+def divergences(args: Any) -> None:
+    """Of ours, every divergence."""
+    for dtype in args.dtypes:
+        rows = {(name, trained): list[list[float]]() for trained in (False, True) for name in DIVERGENCES}
+        for kl in KLS:
+            given = inputs(args, getattr(torch, dtype), kl)
+            logits = exact_logits(given)
+            for name, objective in DIVERGENCES.items():
+                exact = Exact.of(objective, given, logits)
+                for trained in (False, True):
+                    rows[name, trained].append(exact.errors(ours(objective), given, trained=trained))
+        _show_errors(f"V = {args.vocabulary:,}, {dtype}, ours", rows)
+
+
+def _show_errors(title: str, rows: dict[tuple[str, bool], list[list[float]]]) -> None:
+    what = "errors in % of the gradient on states / on a trained head / of the loss"
+    print(f"\n{title}: {what}, at a forward KL of about so many nats\n")
+    print(f"| | {' | '.join(f'{kl:g}' for kl in KLS)} |\n|---|{'---|' * len(KLS)}")
+    for (name, trained), found in rows.items():
+        cells = (" / ".join(f"{100 * error:.2g}" for error in cell) for cell in found)
+        print(f"| {name}, {'trained' if trained else 'frozen'} head | {' | '.join(cells)} |", flush=True)
+
+
+TABLES: dict[str, Callable[[Any], None]] = {"errors": errors, "divergences": divergences, "speed": speed}
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", default=",".join(TABLES), help="which, between commas")
     parser.add_argument("--vocabulary", type=int, nargs="*", default=[32_000, 151_936])
     parser.add_argument("--positions", type=int, nargs="*", default=[256, 2048])
+    parser.add_argument("--error-positions", type=int, default=64, help="that errors are taken over")
     parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="also append a row for every case")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, if not given")
+    parser.add_argument("--json", type=Path, help="also append a row for every case of speed")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    asked.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{asked.device.type}, {asked.threads} threads, torch {torch.__version__}")
-    for vocabulary in asked.vocabulary:
-        errors(argparse.Namespace(**{**vars(asked), "vocabulary": vocabulary, "positions": 16}))
-        for positions in asked.positions:
-            speed(argparse.Namespace(**{**vars(asked), "vocabulary": vocabulary, "positions": positions}))
+    asked.device = chosen_device(asked.device)
+    asked.product_flops = {name: product_flops(asked.device, getattr(torch, name)) for name in asked.dtypes}
+    asked.copied_bytes = copied_bytes(asked.device)
+    print(f"{described(asked.device, asked.threads)}; {versions('torch', 'trl', 'liger-kernel')}")
+    products = ", ".join(f"{flops / 1e9:,.0f} GFLOP/s in {name}" for name, flops in asked.product_flops.items())
+    print(f"one large product: {products}; a copy: {asked.copied_bytes / 1e9:.1f} GB/s")
+    for vocabulary, name in itertools.product(asked.vocabulary, asked.tables.split(",")):
+        for positions in asked.positions if name == "speed" else [asked.error_positions]:
+            TABLES[name](argparse.Namespace(**{**vars(asked), "vocabulary": vocabulary, "positions": positions}))
 
 
 if __name__ == "__main__":

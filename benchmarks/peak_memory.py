@@ -19,13 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import status_mib
+from shapes import random_model
 
-SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "30m": {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 10, "num_attention_heads": 6},
-    "100m": {"hidden_size": 640, "intermediate_size": 1920, "num_hidden_layers": 16, "num_attention_heads": 10},
-}
-"""Qwen3-shaped, head_dim 64, two attention heads to a key; without the embedding about as many parameters as named."""
 VOCABULARIES = {"1k": 1_000, "32k": 32_000, "152k": 151_936}
 CASES: dict[str, dict[str, Any]] = {
     "30m-32k-disc": {},
@@ -49,13 +45,10 @@ LINES = 60
 def write_model(size: str, vocabulary: str, folder: Path) -> None:
     """A random model, its head tied for the small vocabularies, and a tokenizer of bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
-    shape: dict[str, Any] = dict(SIZES[size])
-    grouped: dict[str, Any] = {"num_key_value_heads": shape["num_attention_heads"] // 2, "head_dim": 64}
     limits: dict[str, Any] = {"max_position_embeddings": 4096, "vocab_size": VOCABULARIES[vocabulary]}
-    config = Qwen3Config(**shape, **grouped, **limits, tie_word_embeddings=vocabulary != "152k")
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    random_model(size, **limits, tie_word_embeddings=vocabulary != "152k").save_pretrained(folder)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*letters, "</s>"])}, []))
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -95,19 +88,14 @@ def run_case(name: str, *, estimate: bool) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")
         trainer.train()
     on_gpu = torch.cuda.is_available()
-    return {"measured": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _mib("VmHWM") - held}
+    return {"measured": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else status_mib("VmHWM") - held}
 
 
 def _settled() -> float:
     """MiB in memory after everything that can be given back is given back."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return _mib("VmRSS")
-
-
-def _mib(name: str) -> float:
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(name))
-    return int(line.split()[1]) / 1024
+    return status_mib("VmRSS")
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ bytes that it must read and write.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
@@ -21,15 +20,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-SIZES: dict[str, dict[str, int]] = {
-    "small": {"hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 4, "num_attention_heads": 3},
-    "30m": {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 10, "num_attention_heads": 6},
-}
+from machine import clock, product_flops, status_mib
+from shapes import SHAPES, random_model
+
 VOCABULARY, TOKENS_A_SENTENCE, CONTEXT = 8_000, 30, 2**15
 COUNTS, FEW = (1_000, 3_000, 10_000, 30_000, 100_000), (1_000, 3_000)
 LENGTHS, SHORT = (100, 300, 1_000, 3_000, 10_000, 30_000), (100, 1_000)
@@ -77,7 +75,7 @@ class Memory:
     """The most private memory of this process while it is watched, over what there was before, in MiB."""
 
     def __enter__(self) -> "Memory":
-        self.before = self.most = self._now()
+        self.before = self.most = status_mib("RssAnon")
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
         self._watch.start()
@@ -94,12 +92,7 @@ class Memory:
 
     def _look(self) -> None:
         while not self._ended.wait(0.01):
-            self.most = max(self.most, self._now())
-
-    @staticmethod
-    def _now() -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+            self.most = max(self.most, status_mib("RssAnon"))
 
 
 def measured(case: dict[str, Any], scratch: Path) -> dict[str, float]:
@@ -157,7 +150,7 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
     steps = case["steps"] + 2
     options = {"save_strategy": "no", "learning_rate": 1e-5, "dataloader_num_workers": case.get("loaders", 0)}
     arguments = training_arguments(method, output_dir=str(scratch / "run"), max_steps=steps, **options)
-    student = model(case["size"])
+    student = random_model(case["size"], vocab_size=VOCABULARY, max_position_embeddings=CONTEXT)
     how: dict[str, Any] = {
         "documents_per_step": case["per_step"],
         "packing": Packing(case.get("micro_batch_tokens", CONTEXT)),
@@ -176,63 +169,29 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
         "waited_frac": sum(waits[2:steps]) / sum(seconds),
         "training_mib": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else training.mib,
         "flops": flops,
-        "limit_seconds": flops / product_flops(),
+        "limit_seconds": flops / product_flops("cuda" if on_gpu else "cpu"),
         "document_tokens": windows.counts.tokens / len(windows) * case["per_step"],
         **means,
     }
 
 
 def _read_by(config: Any, batches: list[Any]) -> dict[str, float]:
-    """What a step reads and trains, and the FLOPs of its attention: 2 t² a channel, thrice with backward."""
-    width = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    squares = [(_squares(batch.student), sum(map(_squares, batch.teacher))) for batch in batches]
+    """What a step reads and trains, and the FLOPs of its attention."""
+    from counting import Read, attention_flops, read_of
+
+    def read(views: Iterable[Any]) -> Read:
+        """By one side."""
+        return sum((read_of(view.input_ids, view.attention_mask, view.position_ids) for view in views), start=Read())
+
+    student = read(batch.student for batch in batches)
+    teacher = read(view for batch in batches for view in batch.teacher)
     return {
-        "student_tokens": sum(batch.student.tokens for batch in batches),
-        "teacher_tokens": sum(view.tokens for batch in batches for view in batch.teacher),
+        "student_tokens": student.tokens,
+        "teacher_tokens": teacher.tokens,
         "trained_positions": sum(len(batch.target_ids) for batch in batches),
         "teacher_positions": sum(len(batch.target_ids) for batch in batches if batch.teacher),
-        "attention_flops": width * sum(3.0 * student + teacher for student, teacher in squares),
+        "attention_flops": attention_flops(config, student, teacher),
     }
-
-
-def _squares(view: Any) -> float:
-    """Σ t² over the sequences of a view; packed or not, positions begin anew with each."""
-    positions = view.position_ids.flatten()
-    starts = (positions == 0).nonzero().flatten().tolist()
-    return float(sum((end - start) ** 2 for start, end in zip(starts, [*starts[1:], len(positions)], strict=True)))
-
-
-def model(size: str) -> Any:
-    """Qwen3-shaped, random, in float32."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    shape: dict[str, Any] = dict(SIZES[size])
-    limits: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "head_dim": 64}
-    config = Qwen3Config(**shape, **limits, num_key_value_heads=shape["num_attention_heads"], tie_word_embeddings=True)
-    return Qwen3ForCausalLM(config)
-
-
-def product_flops(side: int = 2048) -> float:
-    """FLOPs a second of a large matrix product in float32 here."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, times = torch.randn(side, side, device=device), list[float]()
-    for _ in range(5):
-        with clock() as seconds:
-            float((a @ a)[0, 0])
-        times.append(seconds[0])
-    return 2 * side**3 / min(times)
-
-
-@contextlib.contextmanager
-def clock() -> Iterator[list[float]]:
-    """The seconds that passed, once it is left."""
-    seconds, began = list[float](), time.perf_counter()
-    yield seconds
-    seconds.append(time.perf_counter() - began)
 
 
 def timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
@@ -353,7 +312,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it runs")
     parser.add_argument("--steps", type=int, default=5, help="timed, after two that are not")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--model", choices=SIZES, default="small")
+    parser.add_argument("--model", choices=SHAPES, default="small")
     parser.add_argument("--case", help="measure this one here and print JSON")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="afterword-scaling-") as scratch:

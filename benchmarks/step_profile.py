@@ -5,8 +5,8 @@
 
 Model and documents are those of benchmarks/epoch.py. Wall seconds of each part, the median over steps after the first
 two, and its share; "limit" is what the counted multiply-adds of that part take at the speed that one large float32
-product of this machine reaches, measured in the same process. Head and divergence are part of the loss, with their
-gradient; what follows as backward is the backbone's.
+product of this machine reaches, and what AdamW reads and writes at that of a copy, measured in the same process. Head
+and divergence are part of the loss, with their gradient; what follows as backward is the backbone's.
 """
 
 import argparse
@@ -20,13 +20,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import epoch
 import torch
+from counting import Meter
+from machine import adamw_bytes, chosen_device, copied_bytes, product_flops, wait_for
+from shapes import VOCABULARY, random_model
+from texts import documents_of, rows_of, tokenizer
 
 from afterword import models
 from afterword.batching import Packing
 from afterword.comparison.costs import size_of
-from afterword.training import AdaptationTrainer, trainer, training_arguments
+from afterword.training import AdaptationTrainer, quiet_libraries, trainer, training_arguments
 
 PARTS = ("batches", "teacher", "student", "loss", "backward", "optimizer")
 
@@ -34,7 +37,8 @@ PARTS = ("batches", "teacher", "student", "loss", "backward", "optimizer")
 class Stopwatch:
     """Seconds of named parts, by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.steps: list[dict[str, float]] = []
         self.now: dict[str, float] = defaultdict(float)
 
@@ -48,8 +52,7 @@ class Stopwatch:
             try:
                 return function(*args, **how)
             finally:
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
+                wait_for(self.device)
                 self.now[name] += time.perf_counter() - began
 
         return timed
@@ -64,25 +67,36 @@ class Stopwatch:
         return median(step.get(name, 0.0) for step in self.steps[2:])
 
 
-def profiled(asked: Any) -> tuple[Stopwatch, AdaptationTrainer, list[dict[str, int]]]:
+class StepEnds(Meter):
+    """Also ends the steps of a stopwatch."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        super().__init__(watch.device)
+        self.watch = watch
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Of both."""
+        super().on_step_end(args, state, control)
+        self.watch.end_step()
+
+
+def profiled(asked: Any) -> tuple[Stopwatch, AdaptationTrainer, Meter, list[dict[str, int]]]:
     """A short training with every part timed, and what each step read."""
     from afterword.methods import METHODS
 
-    watch, counts, clock = Stopwatch(), list[dict[str, int]](), epoch.Clock()
-    rows = [{"id": str(i), "text": " ".join(parts)} for i, parts in enumerate(asked.documents)]
+    watch, counts = Stopwatch(asked.device), list[dict[str, int]]()
+    meter, cpu = StepEnds(watch), asked.device.type == "cpu"
     declared = METHODS[asked.method].configured(**({"strategy": asked.strategy} if asked.strategy else {}))
-    arguments = training_arguments(
-        declared, output_dir=str(asked.folder), max_steps=asked.steps, save_strategy="no", learning_rate=1e-5
-    )
+    how: dict[str, Any] = {"max_steps": asked.steps, "save_strategy": "no", "learning_rate": 1e-5, "use_cpu": cpu}
     made = AdaptationTrainer(
-        epoch.model(),
-        arguments,
-        train_dataset=rows,
-        processing_class=epoch.tokenizer(),
+        random_model("30m", device=asked.device, vocab_size=asked.vocabulary),
+        training_arguments(declared, output_dir=str(asked.folder), **how),
+        train_dataset=rows_of(documents_of(asked.per_step * asked.steps, asked.vocabulary)),
+        processing_class=tokenizer(asked.vocabulary),
         method=declared,
         documents_per_step=asked.per_step,
         packing=Packing(asked.micro_batch_tokens),
-        callbacks=[clock],
+        callbacks=[meter],
     )
     step = made.training_step
 
@@ -97,39 +111,24 @@ def profiled(asked: Any) -> tuple[Stopwatch, AdaptationTrainer, list[dict[str, i
     made.accelerator.backward = watch.around("backward", made.accelerator.backward)
     made.create_optimizer()
     assert made.optimizer
-    made.optimizer.step = watch.around("optimizer", made.optimizer.step)
+    optimizer: Any = made.optimizer
+    optimizer.step = watch.around("optimizer", optimizer.step)
     if made.teacher:
         object.__setattr__(made.teacher, "trained_states", watch.around("teacher", made.teacher.trained_states))  # pyright: ignore
     models.trained_states_through = watch.around("student", models.trained_states_through)
     trainer.weighted_sum = watch.around("loss", trainer.weighted_sum)
-    on_end = clock.on_step_end
-    clock.on_step_end = lambda *args, **how: (on_end(*args, **how), watch.end_step())[0]  # pyright: ignore
     made.train()
-    watch.total = clock.seconds  # pyright: ignore
-    return watch, made, counts
+    return watch, made, meter, counts
 
 
-def product_flops_per_second() -> float:
-    """Of a large float32 product here."""
-    a, b = torch.randn(1024, 2048), torch.randn(2048, 4096)
-    if torch.cuda.is_available():
-        a, b = a.cuda(), b.cuda()
-    best = float("inf")
-    for _ in range(8):
-        began = time.perf_counter()
-        a @ b
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return 2 * 1024 * 2048 * 4096 / best
-
-
-def counted(made: AdaptationTrainer, read: dict[str, float]) -> dict[str, float]:
-    """FLOPs of every part by METHODS §1."""
-    size = size_of(made.model)
-    student, teacher = 2 * size.backbone * read["student_tokens"], 2 * size.backbone * read["teacher_tokens"]
+def limits(made: AdaptationTrainer, read: dict[str, float], device: torch.device) -> tuple[dict[str, float], float]:
+    """Seconds that every part takes at least, by METHODS §1; and the speed of a product."""
+    size, speed = size_of(made.model), product_flops(device)
+    student, teacher = (2 * size.backbone * read[f"{side}_tokens"] for side in ("student", "teacher"))
     heads = 2 * size.hidden * size.vocabulary * (3 * read["trained_positions"] + read["teacher_positions"])
-    return {"teacher": teacher, "student": student, "loss": heads, "backward": 2 * student}
+    flops = {"teacher": teacher, "student": student, "loss": heads, "backward": 2 * student}
+    found = {name: count / speed for name, count in flops.items()}
+    return found | {"optimizer": adamw_bytes(made.model.parameters()) / copied_bytes(device)}, speed
 
 
 def main() -> None:
@@ -137,32 +136,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="disc")
     parser.add_argument("--strategy", default="")
-    parser.add_argument("--vocabulary", type=int, default=epoch.VOCABULARY)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--per-step", type=int, default=8)
     parser.add_argument("--micro-batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, if not given")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    quiet_libraries()
     warnings.filterwarnings("ignore")
-    epoch.VOCABULARY = asked.vocabulary
-    asked.documents = epoch.sentences_of(asked.per_step * asked.steps)
+    asked.device = chosen_device(asked.device)
     with tempfile.TemporaryDirectory() as folder:
         asked.folder = Path(folder)
-        watch, made, counts = profiled(asked)
+        watch, made, meter, counts = profiled(asked)
     read = {
         name: median(row.get(name, 0) for row in counts)
         for name in ("student_tokens", "teacher_tokens", "trained_positions", "teacher_positions")
     }
-    speed, flops = product_flops_per_second(), counted(made, read)
-    whole = watch.total  # pyright: ignore
+    least, speed = limits(made, read, asked.device)
+    whole = meter.seconds
     print(f"\n{asked.method} {asked.strategy}, {asked.threads} threads, V = {asked.vocabulary:,}, {read}")
     print(f"one large product: {speed / 1e9:.0f} GFLOP/s; a step: {whole:.2f} s\n")
     print("| part | seconds | share | limit |\n|---|--:|--:|--:|")
     parts = {name: watch.median(name) for name in PARTS}
     parts["the rest"] = whole - sum(parts.values())
     for name, seconds in parts.items():
-        limit = f"{flops[name] / speed:.2f}" if flops.get(name) else "–"
+        limit = f"{least[name]:.2f}" if least.get(name) else "–"
         print(f"| {name} | {seconds:.3f} | {100 * seconds / whole:.0f} % | {limit} |")
 
 

@@ -3,18 +3,20 @@
 python benchmarks/study_readings.py studies/almanac-report
 python benchmarks/study_readings.py studies/almanac-mixcpt-choose --split dev
 With --against CPT also differences from an arm, paired by seed; with --skills the retention skills one by one; with
+--label-free whether the old value is still said and how much of the gap to reading the document is left; with
 --suite runs/almanac/part1/suite.jsonl the changes one by one, where the folder has its cells/.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from afterword.comparison.frontier import hypervolume, t_interval
+from afterword.comparison.frontier import hypervolume_by_seed, t_interval
 from afterword.comparison.summarising import read_rows
 
 Row = Mapping[str, Any]
@@ -23,6 +25,13 @@ METRICS = {
     "refusing impossible": "correct_refusal_forbidden_frac",
     "chosen of four": "choice_correct_frac",
 }
+LABEL_FREE = {
+    "old value said": ("{split}/learning", "old_value_said_frac", 1.0),
+    "gap left, held-out wordings": ("learning/held_out", "kl_from_context_relative_frac", math.inf),
+    "gap left, the documents": ("learning/trained", "kl_from_context_relative_frac", math.inf),
+}
+"""Task, metric and the most that it can be. The gap is the KL from the base model that reads the document, as a share
+of what it was before training."""
 CHANGED = "changed"
 RELATIONS = {
     "mayor": "mayor",
@@ -35,17 +44,45 @@ RELATIONS = {
 """What a question about a change holds, and what it asks for."""
 
 
+def read_study(study: Path) -> tuple[list[Row], dict[str, set[float]]]:
+    """The last complete row of every cell that grid.json asks for, and the learning rates that it asks of each arm."""
+    cells = json.loads((study / "grid.json").read_text(encoding="utf-8"))["cells"]
+    latest, asked = {row["fingerprint"]: row for row in read_rows(study)}, {cell["fingerprint"] for cell in cells}
+    rates: dict[str, set[float]] = {}
+    for cell in cells:
+        rates.setdefault(cell["arm"], set()).add(cell["learning_rate"])
+    return [row for name, row in latest.items() if name in asked and row["status"] == "complete"], rates
+
+
+def header(rows: Sequence[Row], split: str) -> None:
+    """Over which skills the mean of each metric is taken: a metric is not measured of every skill."""
+    part = f"{split}/learning/"
+    print(f"Means over skills, each counting the same ({split} items)")
+    for name, metric in METRICS.items():
+        print(f"- {name}: {', '.join(_skills(rows, part, metric)) or 'of no skill'}")
+    print(f"- kept: {', '.join(_skills(rows, f'{split}/retention/', 'correct_frac'))}")
+
+
+def _skills(rows: Sequence[Row], part: str, metric: str) -> list[str]:
+    tasks = [s["task"] for row in rows for s in row["scores"] if s["metric"] == metric and s["after"]]
+    return list(dict.fromkeys(task.removeprefix(part) for task in tasks if task.startswith(part)))
+
+
 def mean(row: Row, part: str, metric: str, *, side: str = "after", without: str = "") -> float:
-    """Unweighted mean over the skills of a part (`split/learning` or `split/retention`)."""
+    """Unweighted mean over the skills of a part (`split/learning` or `split/retention`); NaN where none has it."""
     wanted = [s for s in row["scores"] if s["task"].startswith(part) and s["metric"] == metric and s[side]]
-    return float(np.mean([s[side]["value"] for s in wanted if s["task"].split("/")[2] != without]))
+    values = [s[side]["value"] for s in wanted if not without or s["task"].split("/")[2] != without]
+    return float(np.mean(values)) if values else math.nan
 
 
-def printed(values: Sequence[float], low: float = 0.0) -> str:
-    """Mean and t interval over seeds, in %, cut at `low`."""
-    found = t_interval(values, low=low)
-    low, high = found.interval_95 or (None, None)
-    return f"{100 * found.value:.0f}" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if low is not None else "")
+def printed(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> str:
+    """Mean and t interval over seeds, in %, cut at `low` and `high`; a dash where there is nothing to say."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "–"
+    found = t_interval(known, low=low, high=high)
+    bounds = [f"{100 * bound:.0f}" for bound in found.interval_95 or ()]
+    return f"{100 * found.value:.0f}" + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def points(rows: Sequence[Row], without: str, split: str) -> None:
@@ -67,30 +104,48 @@ def points(rows: Sequence[Row], without: str, split: str) -> None:
         print(f"| {arm} | {rate:g} | {' | '.join(learned)} | {kept} | {np.mean(drifts):.2f} |")
 
 
-def areas(rows: Sequence[Row], without: str, split: str) -> None:
-    """Hypervolume of every arm under each metric, reference (0, 0)."""
-    print(f"\n| arm | {' | '.join(METRICS)} |\n|---|---|---|---|")
+def areas(rows: Sequence[Row], rates: Mapping[str, set[float]], without: str, split: str) -> None:
+    """Hypervolume of every arm under each metric, reference (0, 0), over the seeds that have all its learning rates."""
+    print(f"\n| area | {' | '.join(METRICS)} | seeds | left out |\n|---|---|---|---|---|---|")
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        shown = []
-        for metric in METRICS.values():
-            seeds = sorted({row["seed"] for row in rows if row["arm"] == arm})
-            found = []
-            for seed in seeds:
-                cells = [row for row in rows if (row["arm"], row["seed"]) == (arm, seed)]
-                sides = [(row, "after") for row in cells] + [(cells[0], "before")]
-                found.append(
-                    hypervolume(
-                        [
-                            (
-                                mean(row, f"{split}/learning", metric, side=side, without=without),
-                                mean(row, f"{split}/retention", "correct_frac", side=side),
-                            )
-                            for row, side in sides
-                        ]
-                    )
-                )
-            shown.append(printed(found))
-        print(f"| {arm} | {' | '.join(shown)} |")
+        own = [row for row in rows if row["arm"] == arm]
+        by_metric = [_area_by_seed(own, rates[arm], metric, without, split) for metric in METRICS.values()]
+        whole, begun = len(by_metric[0]), len({row["seed"] for row in own})
+        shown = [printed(list(by_seed.values())) for by_seed in by_metric]
+        print(f"| {arm} | {' | '.join(shown)} | {whole} | {begun - whole} |")
+
+
+def _area_by_seed(rows: Sequence[Row], rates: set[float], metric: str, without: str, split: str) -> dict[int, float]:
+    """Of the rows of an arm. The base model's own point counts beside them."""
+
+    def place(row: Row, side: str) -> tuple[float, float]:
+        """Learning and retention."""
+        learned = mean(row, f"{split}/learning", metric, side=side, without=without)
+        return learned, mean(row, f"{split}/retention", "correct_frac", side=side)
+
+    points: dict[int, dict[float, tuple[float, float]]] = {}
+    for row, found in [(row, place(row, "after")) for row in rows]:
+        if not math.isnan(sum(found)):
+            points.setdefault(row["seed"], {})[row["learning_rate"]] = found
+    return hypervolume_by_seed(points, rates, others=[place(rows[0], "before")])
+
+
+def label_free(rows: Sequence[Row], split: str) -> None:
+    """What was not asked: whether the old value of a change is still said, and the gap to reading the document."""
+    read = [(task.format(split=split), metric) for task, metric, _ in LABEL_FREE.values()]
+    print("\nIn %, means and t intervals over seeds; n of one run:", ", ".join(_counts(rows[0], read)))
+    print(f"\n| arm | lr | {' | '.join(LABEL_FREE)} | seeds |\n|---|---|{'---|' * (len(read) + 1)}")
+    for arm, rate in dict.fromkeys((row["arm"], row["learning_rate"]) for row in rows):
+        some = [row for row in rows if (row["arm"], row["learning_rate"]) == (arm, rate)]
+        highs = [high for _, _, high in LABEL_FREE.values()]
+        shown = [printed([mean(row, *e) for row in some], high=high) for e, high in zip(read, highs, strict=True)]
+        print(f"| {arm} | {rate:g} | {' | '.join(shown)} | {len(some)} |")
+    print(f"| before | – | {printed([mean(rows[0], *read[0], side='before')])} | 100 | 100 | – |")
+
+
+def _counts(row: Row, read: Sequence[tuple[str, str]]) -> list[str]:
+    measured = [[s["n"] for s in row["scores"] if s["task"].startswith(task) and s["metric"] == m] for task, m in read]
+    return [f"{name} {sum(ns)}" for name, ns in zip(LABEL_FREE, measured, strict=True)]
 
 
 def differences(rows: Sequence[Row], against: str, without: str, split: str) -> None:
@@ -162,15 +217,19 @@ def main() -> None:
     parser.add_argument("--suite", type=Path, help="also the changes one by one")
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--skills", action="store_true", help="also every retention skill")
+    parser.add_argument("--label-free", action="store_true", help="also what needs no question about the documents")
     parser.add_argument("--against", metavar="ARM", help="also every arm less this one, paired by seed")
     asked = parser.parse_args()
-    rows = [row for row in read_rows(asked.study) if row["status"] == "complete"]
+    rows, rates = read_study(asked.study)
+    header(rows, asked.split)
     for title, without in (("All that was taught", ""), ("Only what is new, without the changes", CHANGED)):
         print(f"\n{title}")
         points(rows, without, asked.split)
-        areas(rows, without, asked.split)
+        areas(rows, rates, without, asked.split)
         if asked.against:
             differences(rows, asked.against, without, asked.split)
+    if asked.label_free:
+        label_free(rows, asked.split)
     if asked.skills:
         skills(rows, asked.split)
     if asked.suite:

@@ -31,12 +31,16 @@ MAY_IMPORT = {
     "batching": {"types"},
     "methods": {"errors", "objectives", "types", "views"},
     "models": {"batching", "embedded", "errors", "objectives", "processes", "types"},
-    "config": {"corpus", "errors", "methods", "views"},
-    "training": _ALL - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "__main__"},
+    "settings": {"errors"},
+    "general_text": {"corpus", "errors", "settings"},
+    "config": {"corpus", "errors", "general_text", "methods", "settings", "views"},
+    "training": _ALL
+    - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "runs", "__main__"},
     "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
     "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
     "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "processes", "training", "types"}
-    | {"views"},
+    | {"settings", "views"},
+    "runs": {"alignment", "config", "errors", "methods", "processes", "training"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},
@@ -44,7 +48,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": _ALL - {"__main__"},
 }
-FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 11_000
+FILE_LINES, FUNCTION_LINES, CODE_LINES = 400, 60, 12_500
 
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from afterword.evaluation import evaluate
     from afterword.methods import METHODS
     from afterword.report import write_report
-    from afterword.training import AdaptationTrainer, adapt, training_arguments
+    from afterword.runs import adapt
+    from afterword.training import AdaptationTrainer, training_arguments
 
 __version__ = "0.1.0"
 _HOMES = {"METHODS": "methods", "align": "alignment.running", "evaluate": "evaluation", "write_report": "report"}
-_HOMES |= dict.fromkeys(("AdaptationTrainer", "adapt", "training_arguments"), "training")
+_HOMES |= {"adapt": "runs", **dict.fromkeys(("AdaptationTrainer", "training_arguments"), "training")}
 __all__ = ["METHODS", "AdaptationTrainer", "AfterwordError", "CheckpointError", "ConfigError", "DataError"]
 __all__ += ["TrainingError", "adapt", "align", "evaluate", "training_arguments", "write_report"]
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from afterword.alignment.settings import AlignSettings, following
+from afterword.alignment.settings import AlignSettings
 from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
 from afterword.embedded import MODELS
@@ -100,19 +100,16 @@ def adapt(
     given = {"model_name_or_path": model, "documents": documents, "output_dir": output_dir}
     raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
     raw.update({name: value for name, value in given.items() if value})
-    settings = read_settings(raw)
-    second = following(settings)
-    from afterword import training
+    from afterword import runs, training
 
     training.quiet_libraries()
+    plan = runs.plan(raw)
     if dry_run:
-        _fill("dry_run.txt.j2", plan=training.dry_run(settings))
+        _fill("dry_run.txt.j2", plan=training.dry_run(plan.run))
         return
-    result = training.run_adaptation(settings, command=_command(), console=err)
-    if training.is_main_process():
-        _after_adapt(settings, result)
-        if second:
-            _align(second)
+    _, aligned = runs.run(plan, command=_command(), console=err, between=lambda done: _after_adapt(plan.run, done))
+    if aligned:
+        _after_align(aligned)
 
 
 def evaluate(
@@ -187,9 +184,10 @@ def align(
     raw.update({name: value for name, value in given.items() if value})
     settings = read_settings(raw, AlignSettings)
     from afterword import training
+    from afterword.alignment import running
 
     training.quiet_libraries()
-    _align(settings)
+    _after_align(running.run_alignment(settings, command=_command(), console=err))
 
 
 app.command(name="align", context_settings=_NAMES)(_with_settings(AlignSettings, align))
@@ -215,7 +213,7 @@ def demo(
 
 
 @app.command(context_settings=_NAMES)
-def report(run: Annotated[Path, typer.Argument(help="Folder of a run, an alignment or a comparison.")]) -> None:
+def report(run: Annotated[Path, typer.Argument(help="Of a run, an alignment, a comparison or a blend.")]) -> None:
     """Write the pages of a folder; of a run: report.html (self-contained), report.md and the model card."""
     from afterword.report import write_pages
 
@@ -263,11 +261,9 @@ def _say(text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _align(settings: AlignSettings) -> None:
-    from afterword.alignment import running
+def _after_align(result: Any) -> None:
     from afterword.report import write_alignment
 
-    result = running.run_alignment(settings, command=_command(), console=err)
     page = write_alignment(result.path)
     done = "was complete; nothing was trained" if result.already_complete else "holds the aligned model"
     _say(f"{result.path} {done}. Wrote {page.name}. Next: afterword evaluate {result.path}")
@@ -331,7 +327,10 @@ def _show_comparison(folder: Path) -> None:
 
 
 def _show_blend(found: Any, folder: str) -> None:
-    """Every λ on both splits, and the pick; exit code 1 where there is none."""
+    """Every λ on both splits, and the pick, in a table and on a page; exit code 1 where there is none."""
+    from afterword.report import write_blend
+
+    page = write_blend(Path(folder))
     points, pick = found["points"], found["pick"]
     rows = [["0 (base)", *_blend_values(points[0], "before"), ""]]
     for point in points:
@@ -340,11 +339,12 @@ def _show_blend(found: Any, folder: str) -> None:
     columns = ("λ", "learning on dev", "learning on test [95 %]", "retention on test [95 %]")
     _show_table((*columns, "most lost on dev, points"), rows)
     if "reason" in pick:
-        err.print(f"{pick['reason']} No model was saved.", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"{pick['reason']} No model was saved. Wrote {page}.", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     if not pick["kept_on_test"]:
         _say(f"Note: on test it loses {max(pick['test']['losses_points'].values()):.1f} points on a skill.")
-    _say(f"Picked on dev: λ = {pick['lambda']:g}. Wrote it to {folder}.\nNext: afterword evaluate {folder}")
+    _say(f"Picked on dev: λ = {pick['lambda']:g}. Wrote it and {page.name} to {folder}.")
+    _say(f"Next: afterword evaluate {folder}")
 
 
 def _blend_values(point: Any, side: str) -> list[str]:

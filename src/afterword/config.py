@@ -5,18 +5,21 @@ declaration, or the model.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import field_validator
 
-from afterword.corpus.dialogues import Kind
 from afterword.errors import ConfigError, nearest
+from afterword.general_text import SourceSettings, sources_of, with_amounts
+from afterword.settings import S, Settings, _later, _setting, validated
 from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
+
+if TYPE_CHECKING:
+    from afterword.methods import Method
 
 _DECIDED_ELSEWHERE = {
     "bf16": "precision",
@@ -27,71 +30,8 @@ _DECIDED_ELSEWHERE = {
     "ddp_find_unused_parameters": "nothing: every parameter is reached in every step",
 }
 """Other fields of TrainingArguments that a setting of ours, or the design, decides."""
-
-
-def _setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
-    """A field with its panel on the command line, its help text, and whether it can change the weights."""
-    return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
-
-
-def _later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -> Any:
-    """A setting that came after results were recorded: where it is not given, they still count.
-
-    `exact`: values that lead to the same weights as none.
-    """
-    about: dict[str, Any] = {"panel": panel, "weights": True, "later": True, "exact": exact}
-    return Field(None, description=text, json_schema_extra=about, **rules)
-
-
-class Settings(BaseModel):
-    """What both trees of settings share: unknown names are errors, one value stands for a list of one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _from_text(cls, value: Any, info: Any) -> Any:
-        annotation = str(cls.model_fields[info.field_name].annotation)
-        if value is False and "'off'" in annotation:
-            return "off"  # A bare off is false in YAML.
-        if "dict" not in annotation:
-            return (value,) if "tuple" in annotation and isinstance(value, str) else value
-        pairs = _key_values(value) if isinstance(value, list | tuple) else value
-        if not isinstance(pairs, dict):
-            return pairs
-        # YAML takes 1e-8 for text, and so does the command line.
-        number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
-        return {k: float(v) if number.fullmatch(str(v)) else v for k, v in pairs.items()}
-
-    def relations(self) -> Iterator[str]:
-        """Problems between settings that are each fine alone."""
-        yield from ()
-
-
-class SourceSettings(Settings):
-    """One source of general text in `mixture`."""
-
-    files: tuple[str, ...] = _setting((), "What", "Files, folders, globs, data-set ids.")
-    kind: Kind = _setting("documents", "What", "documents, instructions or preferences (the chosen answer is read).")
-    tokens: float | None = _setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
-    samples: float | None = _setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
-    once: bool = _setting(False, "How much", "All of it, once in every pass over the documents.")
-    max_epochs: float = _setting(4.0, "How much", "Most passes over it in the whole run.", gt=0)
-    format: Literal["plain", "chat"] = _setting("plain", "What", "Conversations as text, or by the chat template.")
-    joiner: str = _setting("\n\n", "What", "Between the turns of a conversation as text.")
-    max_documents: int | None = _setting(None, "What", "Read at most so many.", ge=1)
-    streaming: bool = _setting(False, "What", "Read data-set ids as streams.")
-
-    def relations(self) -> Iterator[str]:
-        """Problems between settings that are each fine alone."""
-        if not self.files:
-            yield "files: missing, and there is no default. Give files, folders, globs or data-set ids."
-        amounts = [name for name in ("tokens", "samples", "once") if getattr(self, name)]
-        if len(amounts) != 1:
-            found = " and ".join(amounts) or "neither"
-            yield f"tokens: how much of it is said by one of tokens, samples and once, and here by {found}. Give one."
-        if self.format == "chat" and self.kind == "documents":
-            yield "format: 'chat' needs kind: instructions or preferences, not documents."
+_USUAL_EMA = 0.92
+"""arXiv:2506.00288."""
 
 
 class AdaptSettings(Settings):
@@ -110,6 +50,9 @@ class AdaptSettings(Settings):
     )
     teacher_cache: str | None = _setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
     teacher_top_k: int | None = _later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
+    save_precision: Literal["float32", "bf16"] | None = _later(
+        "Model", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
+    )
     attn_implementation: str | None = _setting(None, "Model", "sdpa, eager, flash_attention_2, flex_attention.")
 
     documents: tuple[str, ...] = _setting((), "Documents", "Files, folders, globs, data-set ids.", weights=False)
@@ -173,7 +116,7 @@ class AdaptSettings(Settings):
     seed: int = _setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
 
     l2sp: float | None = _later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
-    ema: float | None = _later("Optimizer", "Share kept of a running average of weights; 0.92 is usual.", ge=0, lt=1)
+    ema: float | None = _later("Optimizer", "Share kept of a running average of weights; true: 0.92.", ge=0, lt=1)
     ema_steps: int | None = _later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
     optimizer_states: Literal["float32", "8bit"] | None = _later(
         "Optimizer", "AdamW's moments; where given, bf16 weights are rounded stochastically. As the weights."
@@ -197,9 +140,19 @@ class AdaptSettings(Settings):
     report_to: tuple[str, ...] = _setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
     push_to_hub: bool = _setting(False, "Run", "Push the result to the hub.", weights=False)
     dataloader_num_workers: int = _setting(0, "Run", "Processes that build batches.", weights=False, ge=0)
-    then: Literal["align"] | None = _setting(None, "Run", "What follows on the command line.", weights=False)
+    then: Literal["align"] | None = _setting(None, "Run", "What follows the run: align.", weights=False)
     align: dict[str, Any] = _setting({}, "Run", "Its settings: KEY=VALUE; see `afterword align`.", weights=False)
     trainer: dict[str, Any] = _setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
+
+    @field_validator("mixture", mode="after")
+    @classmethod
+    def _amounts(cls, mixture: dict[str, Any] | None, info: Any) -> dict[str, Any] | None:
+        return mixture and with_amounts(mixture, lambda: _declared_share(info.data.get("method")))
+
+    @field_validator("ema", mode="before")
+    @classmethod
+    def _share_kept(cls, value: Any) -> Any:
+        return {"true": _USUAL_EMA, "false": None}.get(str(value).lower(), value)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -209,8 +162,6 @@ class AdaptSettings(Settings):
         if self.step_tokens is not None and self.documents_per_step != 1:
             both = f"step_tokens: {self.step_tokens} contradicts documents_per_step: {self.documents_per_step}."
             yield f"{both} A step is a number of tokens or of documents: give one."
-        if self.eval_steps is not None and not self.eval_documents:
-            yield f"eval_steps: {self.eval_steps} needs eval_documents, the held-out documents to evaluate on."
         if length is not None and tokens is not None and tokens < length:
             less = f"micro_batch_tokens: {tokens} is less than max_length: {length}, so one document would not fit."
             yield f"{less} Raise it, or lower max_length."
@@ -218,13 +169,16 @@ class AdaptSettings(Settings):
             yield "teacher_precision: float32 with precision: bf16 makes the teacher another model. Use auto."
         if self.align and not self.then:
             yield "align: is read where `then: align` asks for it. Add it, or leave these settings out."
+        if self.save_precision and self.use_peft and not self.merge_adapter:
+            whole = f"save_precision: {self.save_precision} is for whole models, and use_peft saves an adapter"
+            yield f"{whole}. Add merge_adapter, or leave it out."
         if self.ema_steps is not None and self.ema is None:
             yield f"ema_steps: {self.ema_steps} needs ema, the share of the average that is kept."
         if self.merge_adapter and not self.use_peft:
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
         if self.suffix_tokens is not None and self.strategy != "random_token_suffix":
             yield f"suffix_tokens: {self.suffix_tokens} is read by strategy random_token_suffix, not {self.strategy}."
-        yield from _mixture_problems(self.mixture or {})
+        yield from _mixture_problems(self)
         yield from _method_problems(self)
         yield from _trainer_problems(self)
 
@@ -232,6 +186,18 @@ class AdaptSettings(Settings):
         """What was set of the method's own settings."""
         panels = {**self._panel("Method"), **self._panel("General text")}
         return {n: value for n, value in panels.items() if n not in ("method", "mixture") and value is not None}
+
+    def configured_method(self) -> "Method":
+        """The method with all that was set of it, and with the objectives of the mixture's sources."""
+        # Imports torch, which --help can do without.
+        from afterword.methods import get_method
+
+        own = {name: (it.objective, it.weight or 1.0) for name, it in self.sources().items() if it.objective}
+        return get_method(self.method).configured(**self.method_settings()).with_sources(own)
+
+    def sources(self) -> dict[str, SourceSettings]:
+        """The sources of general text, by name."""
+        return sources_of(self.mixture or {})
 
     def training_settings(self) -> dict[str, Any]:
         """What was set of TrainingArguments, by their names there."""
@@ -279,59 +245,31 @@ class EvaluateSettings(Settings):
     seed: int = _setting(0, "How much", "Draws of documents, questions, targets and samples.", ge=0)
 
 
-S = TypeVar("S", bound=Settings)
-
-
 def read_settings(raw: Mapping[str, Any], kind: type[S] = AdaptSettings) -> S:
     """Settings from a raw tree. Every problem is in the one ConfigError."""
-    problems: list[str] = []
+    return validated(raw, kind)
+
+
+def _declared_share(method: str | None) -> float | None:
+    """Of general text, as a method declares it; None also where there is no such method."""
+    from afterword.methods import METHODS
+
+    return METHODS[method].general_tokens if method in METHODS else None
+
+
+def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:
+    """Of every source; and text to evaluate on, and the steps to do it at, belong together."""
+    steps = settings.eval_steps
     try:
-        settings = kind.model_validate(dict(raw))
-    except ValidationError as error:
-        problems = [_problem(detail, kind) for detail in error.errors()]
-        bad = {str(detail["loc"][0]) for detail in error.errors()}
-        # The rest is checked too, so that a person mends everything at once.
-        settings = kind.model_validate({name: value for name, value in raw.items() if name not in bad})
-    told = {problem.split(":")[0] for problem in problems}
-    problems += [problem for problem in settings.relations() if problem.split(":")[0] not in told]
-    if problems:
-        raise ConfigError(problems)
-    return settings
-
-
-def sources_of(mixture: Mapping[str, Any]) -> dict[str, SourceSettings]:
-    """The sources of general text by name. Every problem of all of them is in the one ConfigError."""
-    problems: list[str] = []
-    sources: dict[str, SourceSettings] = {}
-    for name, given in mixture.items():
-        try:
-            sources[name] = read_settings(_source_of(given), SourceSettings)
-        except (ConfigError, ValueError) as error:
-            found = error.problems if isinstance(error, ConfigError) else (f"{error}.",)
-            problems += [f"mixture.{name}.{problem}" for problem in found]
-    for unit in ("tokens", "samples"):
-        whole = sum(getattr(source, unit) or 0.0 for source in sources.values())
-        if whole >= 1:
-            problems.append(f"mixture: the shares of {unit} sum to {whole:g}, and the documents need some. Lower them.")
-    if problems:
-        raise ConfigError(problems)
-    return sources
-
-
-def _source_of(given: Any) -> dict[str, Any]:
-    """A source as a mapping, from one or from `FILE,kind=…,tokens=…`."""
-    if isinstance(given, Mapping):
-        return {str(name).replace("-", "_"): value for name, value in given.items()}
-    file, *pairs = str(given).split(",")
-    return {"files": (file,), **_key_values(pairs)}
-
-
-def _mixture_problems(mixture: Mapping[str, Any]) -> tuple[str, ...]:
-    try:
-        sources_of(mixture)
+        held_out = [name for name, source in settings.sources().items() if source.eval_files]
     except ConfigError as error:
-        return error.problems
-    return ()
+        yield from error.problems
+        return
+    if steps is not None and not settings.eval_documents and not held_out:
+        problem = f"eval_steps: {steps} needs eval_documents, the held-out documents to evaluate on"
+        yield f"{problem}, or a source of the mixture with eval_files."
+    if held_out and steps is None and "eval_strategy" not in settings.trainer:
+        yield f"mixture.{held_out[0]}.eval_files: are evaluated on every eval_steps, which is missing. Give it."
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -352,23 +290,15 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
-    wrong = [pair for pair in pairs if "=" not in str(pair)]
-    if wrong:
-        raise ValueError(f"must be KEY=VALUE, and {wrong[0]!r} has no '='")
-    split = [pair.split("=", 1) for pair in pairs]
-    return {name.replace("-", "_"): yaml.safe_load(value) for name, value in split}
-
-
 def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:
-    # Imports torch, which --help can do without.
-    from afterword.methods import get_method
-
+    if broken := bool(list(_mixture_problems(settings))):
+        # Told already: the method is asked about its own settings alone.
+        settings = settings.model_copy(update={"mixture": None})
     try:
-        method = get_method(settings.method).configured(**settings.method_settings())
+        method = settings.configured_method()
     except ConfigError as error:
         return error.problems
-    problem = method.problem_with(general=bool(settings.mixture))
+    problem = None if broken else method.problem_with(general=settings.mixture or {})
     return (problem,) if problem else ()
 
 
@@ -388,13 +318,3 @@ def _trainer_problems(settings: AdaptSettings) -> Iterator[str]:
             yield f"trainer.{name}: no such field of TrainingArguments. {hint}".rstrip()
         elif "float" in known[name] and "str" not in known[name] and isinstance(value, str):
             yield f"trainer.{name}: must be a number, got {value!r}."
-
-
-def _problem(detail: Any, kind: type[Settings]) -> str:
-    name = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        hint = nearest(name, kind.model_fields) or "A field of TrainingArguments belongs under trainer."
-        return f"{name}: no such setting. {hint}".rstrip()
-    rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    hint = nearest(str(detail["input"]), re.findall(r"'(\w+)'", rule)) if detail["type"] == "literal_error" else ""
-    return f"{name}: {rule}, got {detail['input']!r}. {hint}".rstrip()

@@ -43,10 +43,15 @@ def main_process_first(work: Callable[[], T]) -> T:
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether FSDP2 has the model's parameters in shards. Each of its forwards is then one of all processes."""
+    """Whether FSDP2 or ZeRO-3 has the model's parameters in shards. Each forward is then one of all processes."""
     from torch.distributed.fsdp import FSDPModule
 
-    return isinstance(getattr(model, "_orig_mod", model), FSDPModule)
+    return isinstance(getattr(model, "_orig_mod", model), FSDPModule) or is_zero3(model)
+
+
+def is_zero3(model: Any) -> bool:
+    """Whether DeepSpeed's ZeRO-3 has the model's parameters in shards."""
+    return any(_is_zero3_shard(parameter) for parameter in model.parameters())
 
 
 def is_shard(tensor: Any) -> bool:
@@ -56,11 +61,18 @@ def is_shard(tensor: Any) -> bool:
     return isinstance(tensor, DTensor)
 
 
+def _is_zero3_shard(tensor: Any) -> bool:
+    # DeepSpeed marks the parameters that it has taken apart; between two forwards they have no elements.
+    return hasattr(tensor, "ds_id")
+
+
 def whole(tensor: Any) -> Any:
     """All of a tensor of which this process has a shard; any other as it is. All processes call it together.
 
     Its gradient goes back to the shards as the mean over processes, as FSDP2 and DDP reduce all others.
     """
+    if _is_zero3_shard(tensor):
+        return _whole_of_zero3(tensor)
     if not is_shard(tensor):
         return tensor
     import torch
@@ -72,6 +84,16 @@ def whole(tensor: Any) -> Any:
     full = tensor.full_tensor(grad_placements=[Partial()] * mesh.ndim)
     full.register_hook(lambda gradient: gradient / mesh.size())
     return full
+
+
+def _whole_of_zero3(parameter: Any) -> Any:
+    """A copy, made while all of it is here. In the backward pass the parameter's own module gathers it again."""
+    import deepspeed  # pyright: ignore  # no dependency of ours
+    import torch
+
+    with deepspeed.zero.GatheredParameters([parameter]):
+        trained = parameter.requires_grad and torch.is_grad_enabled()
+        return parameter.clone() if trained else parameter.detach().clone()
 
 
 def sharded_like(tensor: Any, parameter: Any) -> Any:
@@ -89,6 +111,10 @@ def whole_state(model: Any) -> Mapping[str, Any]:
 
     All processes call it together.
     """
+    if is_zero3(model):
+        here = is_main_process()
+        named = ((name, whole(value).detach()) for name, value in model.state_dict(keep_vars=True).items())
+        return {name: value.cpu() for name, value in named if here}
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

@@ -1,11 +1,13 @@
 """What test_sharded.py runs on one process and on two: gradients of one step, and runs of the command line.
 
-Run as a program it takes a folder; sharded is what runs on more than one process.
+Run as a program in a folder, with the way to shard: one (not at all), fsdp, or zero3.
 """
 
 import json
+import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from afterword.training.callbacks import RichProgress
 from afterword.training.mixture import Share
 from afterword.training.parts import GeneralText
 
-SHARDED = processes.process_count() > 1
+HOW = sys.argv[1] if __name__ == "__main__" else "one"
 CASES: dict[str, dict[str, Any]] = {
     "untied": {"method": "disc", "head": "untied"},
     # After a forward the head is whole with accelerate's way of sharding, and a shard with this one.
@@ -41,10 +43,20 @@ SETTINGS = (
 )
 RUNS = {
     "full": "--l2sp 0.1 --ema 0.9 --ema-steps 4 --eval-documents docs.jsonl --eval-steps 3",
+    "plain": "--eval-documents docs.jsonl --eval-steps 3",
     "lora": "--method mixcpt --mixture general=general.jsonl,tokens=0.4 --use-peft --lora-dropout 0 --merge-adapter "
     "--teacher cached",
 }
+RUN_BY = {"one": tuple(RUNS), "fsdp": ("full", "lora"), "zero3": ("plain", "lora")}
+"""L2-SP and averages read weights where ZeRO-3 has none, and are refused there."""
 FSDP = {"full": {"activation_checkpointing": True}, "lora": {"state_dict_type": "SHARDED_STATE_DICT"}}
+ZERO3: dict[str, Any] = {
+    "zero_optimization": {"stage": 3},
+    **dict.fromkeys(
+        ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"),
+        "auto",
+    ),
+}
 STOPPED_AT = 4
 """Step in which a run is stopped; the last checkpoint is that of step 2, between two averagings."""
 
@@ -76,14 +88,16 @@ def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
     if "lora" in case:
         model = with_lora(model, LoraSettings(dropout=0.0, modules_to_save=case["lora"]), 0)
         move_adapter(model)
-    arguments: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2}} if SHARDED else {}
+    arguments: dict[str, Any] = {
+        "one": {"use_cpu": True},
+        "fsdp": {"use_cpu": True, "fsdp": True, "fsdp_config": {"version": 2}},
+        "zero3": {"deepspeed": ZERO3},
+    }[HOW]
     rows, general = (json.loads((folder / f"{kind}.json").read_text()) for kind in ("rows", "general"))
     general = {"general": GeneralText(documents=general, share=Share(tokens=0.4))}
     trainer = AdaptationTrainer(
         model,
-        training_arguments(
-            method, output_dir=str(folder / "out"), seed=3, use_cpu=True, bf16="bf16" in case, **arguments
-        ),
+        training_arguments(method, output_dir=str(folder / "out"), seed=3, bf16="bf16" in case, **arguments),
         train_dataset=rows[:documents],
         mixture=general if method.takes_general_text else {},
         processing_class=load_tokenizer(str(folder / "student-tied")),
@@ -93,23 +107,36 @@ def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
         packing=Packing(128),
     )
     wrapped, _ = trainer._prepare_for_training(1, trainer.get_train_dataloader(), None)
-    assert processes.is_sharded(wrapped) == SHARDED
-    if SHARDED and "shards" in case:
+    assert processes.is_sharded(wrapped) == (HOW != "one")
+    if HOW == "fsdp" and "shards" in case:
         wrapped.set_reshard_after_forward(True)
     parts, total = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)
     if name == "two-terms":
         # Unequal numbers of micro-batches, or nothing that evens them out is tested.
         counts = processes.gathered([tuple(sorted(Counter(batch.term for batch in parts[0]).items()))])
         assert len(set(counts)) == processes.process_count(), counts
-    if SHARDED and "lora" not in case:
+    if HOW == "fsdp" and "lora" not in case:
         with torch.no_grad():
             trained_states(wrapped, to_device(parts[0][0], trainer.args.device).student)
         assert processes.is_shard(wrapped.lm_head.weight) == ("shards" in case)
     trainer.training_step(wrapped, parts[0], total)
-    norm = trainer._get_grad_norm(wrapped)
-    found = {name: processes.whole(p.grad).contiguous() for name, p in wrapped.named_parameters() if p.grad is not None}
+    found = dict(gradients(trainer))
+    norm = torch.as_tensor(trainer._get_grad_norm(wrapped)).detach().float()
     if processes.is_main_process():
-        save_file({**found, "norm": norm.detach()}, folder / f"{name}-{trainer.args.world_size}.safetensors")
+        save_file({**found, "norm": norm}, folder / f"{name}-{HOW}.safetensors")
+
+
+def gradients(trainer: AdaptationTrainer) -> Iterator[tuple[str, torch.Tensor]]:
+    """Of every parameter that is trained, whole, before the optimizer step."""
+    for name, parameter in trainer.model.named_parameters():
+        if HOW == "zero3":
+            from deepspeed.utils import safe_get_full_grad  # pyright: ignore  # no dependency of ours
+
+            gradient = safe_get_full_grad(parameter) if parameter.requires_grad else None
+        else:
+            gradient = processes.whole(parameter.grad)
+        if gradient is not None:
+            yield name, gradient.contiguous()
 
 
 def move_adapter(model: Any) -> None:
@@ -126,8 +153,9 @@ def run(folder: Path, name: str, output: str, *, stop_at: int | None = None) -> 
 
     from afterword.cli import main
 
-    # As in a new process: the stopped run was between two parts of a step.
+    # As in a new process: the stopped run was between two parts of a step, and one with DeepSpeed leaves a mark.
     GradientState._reset_state()
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
 
     class Progress(RichProgress):
         def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -136,10 +164,13 @@ def run(folder: Path, name: str, output: str, *, stop_at: int | None = None) -> 
 
     adapting.RichProgress = Progress
     words = f"adapt student-{'untied' if name == 'full' else 'tied'} docs.jsonl -o {output} {SETTINGS} {RUNS[name]}"
-    config = json.dumps({"version": 2, **FSDP[name]})
-    sys.argv = ["afterword", *words.split()] + (
-        ["--trainer", "fsdp=true", "--trainer", f"fsdp_config={config}"] if SHARDED else []
-    )
+    more: list[str] = []
+    if HOW == "fsdp":
+        config = json.dumps({"version": 2, **FSDP[name]})
+        more = ["--trainer", "fsdp=true", "--trainer", f"fsdp_config={config}"]
+    elif HOW == "zero3":
+        more = ["--trainer", f"deepspeed={json.dumps(ZERO3)}"]
+    sys.argv = ["afterword", *words.split(), *more]
     code = 0
     try:
         main()
@@ -152,13 +183,14 @@ def everything(folder: Path) -> None:
     """All gradients, and all runs; on several processes also stopped and resumed."""
     for name, case in CASES.items():
         gradient(folder, name, case)
-    for name in RUNS:
-        run(folder, name, f"{name}-through-{processes.process_count()}")
-        if SHARDED:
-            run(folder, name, f"{name}-resumed", stop_at=STOPPED_AT)
-            run(folder, name, f"{name}-resumed")
+    for name in RUN_BY[HOW]:
+        run(folder, name, f"{name}-{HOW}")
+        if HOW != "one":
+            run(folder, name, f"{name}-{HOW}-resumed", stop_at=STOPPED_AT)
+            run(folder, name, f"{name}-{HOW}-resumed")
 
 
 if __name__ == "__main__":
-    shard_on_cpus()
+    if HOW == "fsdp":
+        shard_on_cpus()
     everything(Path.cwd())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,21 @@ def test_gradients_do_not_depend_on_how_the_step_is_cut(
     student, reference = pair()
     whole = step_gradient(student, reference, documents, method)
     cut = step_gradient(student, reference, documents, method, **CUTTINGS[cutting])
+    assert_close(cut, whole, 1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_short_last_step_is_cut_the_same(
+    name: str, accumulation: int, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
+) -> None:
+    """Two documents, in a step that is loaded in three parts: one has nothing of its own, and counts for nothing."""
+    student, reference = pair()
+    # No general text, which would fill the part that is left over.
+    method = replace(METHODS[name], replay=None)
+    options = {"documents_per_step": 3, "mixture": {}}
+    whole = step_gradient(student, reference, documents[3:5], method, **options)
+    cut = step_gradient(student, reference, documents[3:5], method, **options, accumulation=accumulation)
     assert_close(cut, whole, 1e-5)
 
 

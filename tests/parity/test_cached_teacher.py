@@ -17,9 +17,11 @@ from afterword.methods import METHODS
 from afterword.models import HeadOnly, LoraSettings, frozen_copy, with_lora
 from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training.caching import Caching
+from afterword.training.mixture import Share
+from afterword.training.parts import GeneralText
 from afterword.views import Reading
 
-TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=True)]
+TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=("general",))]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 Gradients = dict[str, torch.Tensor]
 
@@ -40,7 +42,7 @@ def trainer_of(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[...,
             teacher=teacher,
             reading=Reading(max_length=options.pop("max_length", 256)),
             documents_per_step=options.pop("documents_per_step", 30),
-            mixture=mixture_of(method),
+            mixture=options.pop("mixture", None) or mixture_of(method),
             packing=Packing(options.pop("micro_batch_tokens", 600), options.pop("layout", "packed")),
             caching=caching,
             **options,
@@ -143,6 +145,32 @@ def test_an_evaluation_is_the_same(pair: Any, documents: Any, trainer_of: Any) -
     assert expected["eval_loss"] > 0.05
     assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
     assert found["eval_nll_nats"] == pytest.approx(expected["eval_nll_nats"], rel=1e-5)
+
+
+def test_a_teacher_of_one_source_alone_is_cached_for_that(
+    pair: Any, documents: Any, general_rows: Any, trainer_of: Any, assert_close: Any
+) -> None:
+    student, reference = pair()
+    rows = {"plain": general_rows[:3], "chats": general_rows[3:]}
+    mixture = {name: GeneralText(documents=texts, share=Share()) for name, texts in rows.items()}
+    method = METHODS["finetune"].with_sources({"plain": ("prediction", 1.0), "chats": ("kl", 1.0)})
+    live, cached = both(trainer_of, student, frozen_copy(reference), documents, method, mixture=mixture)
+    assert [cache is not None for cache in cached.train_dataset.caches] == [False, False, True]
+    assert_close(gradient(cached), gradient(live), 1e-9)
+
+
+def test_an_evaluation_of_general_text_is_the_same(
+    pair: Any, documents: Any, general_rows: Any, trainer_of: Any
+) -> None:
+    student, reference = pair()
+    held_out = {"general": GeneralText(documents=general_rows, share=Share(), held_out=general_rows[:3])}
+    given = (student, frozen_copy(reference), documents[:5], METHODS["disc_mixcpt"].configured(replay_documents=0.5))
+    options = {"eval_dataset": documents[5:], "mixture": held_out}
+    live, cached = both(trainer_of, *given, dtype=torch.float32, **options)
+    expected, found = live.evaluate(), cached.evaluate()
+    assert expected["eval_source/general/replay_distillation_nats"] > 0.05
+    for name in expected.keys() - {"eval_seconds"}:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
 def test_workers_look_up_the_same(pair: Any, documents: Any, trainer_of: Any) -> None:

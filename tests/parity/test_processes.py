@@ -1,10 +1,12 @@
-"""Two gloo processes give the gradient of one: 10 documents, and 9 that cannot be shared evenly."""
+"""Two gloo processes give the gradient of one: 10 documents, 9 that cannot be shared evenly, 3 for four parts."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,11 +35,13 @@ for name, count, accumulation in json.loads(sys.argv[2]):
     arguments = training_arguments(
         method, output_dir=str(folder / "out"), seed=3, gradient_accumulation_steps=accumulation, use_cpu=True
     )
-    general = GeneralText(documents=json.loads((folder / "general.json").read_text()), share=Share(tokens=0.4))
+    texts = json.loads((folder / "general.json").read_text())
+    general = GeneralText(documents=texts, share=Share(tokens=0.4), held_out=texts[:3])
     trainer = AdaptationTrainer(
         model, arguments, train_dataset=rows[:count], mixture={"general": general} if method.takes_general_text else {},
         processing_class=AutoTokenizer.from_pretrained(folder / "student"), method=method,
-        teacher=freeze(load("reference")), documents_per_step=count, packing=Packing(128),
+        teacher=freeze(load("reference")), documents_per_step=max(count, 4), packing=Packing(128),
+        eval_dataset=rows[-2:],
     )
     wrapped, _ = trainer._prepare_for_training(1, trainer.get_train_dataloader(), None)
     parts, total = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), accumulation, trainer.args.device)
@@ -47,20 +51,21 @@ for name, count, accumulation in json.loads(sys.argv[2]):
                 trainer.training_step(wrapped, batches, total)
         else:
             trainer.training_step(wrapped, batches, total)
+    evaluated = trainer.evaluate() if accumulation == 1 else {}
     if trainer.is_world_process_zero():
+        done = f"{name}-{count}-{accumulation}-{trainer.args.world_size}"
+        (folder / f"{done}.json").write_text(json.dumps(evaluated))
         grads = {n: p.grad.contiguous() for n, p in model.named_parameters()}
-        save_file(grads, folder / f"{name}-{count}-{accumulation}-{trainer.args.world_size}.safetensors")
+        save_file(grads, folder / f"{done}.safetensors")
 """
-CASES = [(name, count, accumulation) for name in METHODS for count, accumulation in ((10, 1), (9, 1), (9, 2))]
+CASES = [(name, count, accumulation) for name in METHODS for count, accumulation in ((10, 1), (9, 1), (9, 2), (3, 2))]
 
 
 @pytest.fixture(scope="module")
-def gradients(
+def done(
     tmp_path_factory: pytest.TempPathFactory, pair: Any, tokenizer: Any, documents: Any, general_rows: Any
-) -> dict[tuple[Any, ...], Any]:
-    """Gradients of every case on one process and on two, all from two launches."""
-    import json
-
+) -> Path:
+    """Gradients and evaluations of every case on one process and on two, all from two launches."""
     folder = tmp_path_factory.mktemp("processes")
     student, reference = pair()
     student.save_pretrained(folder / "student")
@@ -73,15 +78,24 @@ def gradients(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
     for command in ([sys.executable, *arguments], [*launch, *arguments]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return {
-        (*case, processes): load_file(folder / f"{'-'.join(map(str, case))}-{processes}.safetensors")
-        for case in CASES
-        for processes in (1, 2)
-    }
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+    return folder
+
+
+def named(case: tuple[Any, ...], processes: int, kind: str) -> str:
+    return f"{'-'.join(map(str, case))}-{processes}.{kind}"
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_give_the_gradient_of_one(case: Any, gradients: Any, assert_close: Any) -> None:
-    assert_close(gradients[(*case, 2)], gradients[(*case, 1)], 1e-5)
+def test_two_processes_give_the_gradient_of_one(case: Any, done: Path, assert_close: Any) -> None:
+    one, two = (load_file(done / named(case, processes, "safetensors")) for processes in (1, 2))
+    assert_close(two, one, 1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[1:] == (10, 1)])
+def test_two_processes_evaluate_as_one_does(case: Any, done: Path) -> None:
+    one, two = (json.loads((done / named(case, processes, "json")).read_text()) for processes in (1, 2))
+    assert one.keys() == two.keys() >= {"eval_loss", "eval_nll_nats"}
+    for name in one.keys() - {"eval_seconds"}:
+        assert two[name] == pytest.approx(one[name], rel=1e-4), name

@@ -1,7 +1,8 @@
-"""FSDP2 on two gloo processes gives what one process gives: gradients, results, and resumed runs."""
+"""FSDP2 and ZeRO-3 on two gloo processes gives what one process gives: gradients, results, and resumed runs."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,11 +14,18 @@ import pytest
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sharded_program import CASES, RUNS
+from sharded_program import CASES, RUN_BY
 
 sys.path.pop(0)
 
-RESULTS = {"full": ["model.safetensors"], "lora": ["adapter_model.safetensors", "merged/model.safetensors"]}
+DEEPSPEED = Path(sys.prefix) / "deepspeed"
+"""Where `make install` puts it: apart, because accelerate imports it wherever it finds it."""
+HAS_DEEPSPEED = DEEPSPEED.is_dir() or importlib.util.find_spec("deepspeed") is not None
+RESULTS = {
+    "full": ["model.safetensors"],
+    "plain": ["model.safetensors"],
+    "lora": ["adapter_model.safetensors", "merged/model.safetensors"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +52,38 @@ def place(
     program = str(Path(__file__).with_name("sharded_program.py"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
-    for command in ([sys.executable, program], [*launch, program]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
+    zero3 = {
+        "DS_ACCELERATOR": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+    }
+    commands = [([sys.executable, program, "one"], {}), ([*launch, program, "fsdp"], {})]
+    commands += [([*launch, program, "zero3"], zero3)] if HAS_DEEPSPEED else []
+    for command, more in commands:
+        done = subprocess.run(command, env=environment | more, capture_output=True, text=True, timeout=600, cwd=folder)
         assert done.returncode == 0, done.stderr[-5000:]
     return folder
 
 
+WITH_DEEPSPEED = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
+MARKS = {"fsdp": (), "zero3": WITH_DEEPSPEED}
+WAYS = [pytest.param(how, marks=marks) for how, marks in MARKS.items()]
+SHARDED_RUNS = [pytest.param(name, how, marks=marks) for how, marks in MARKS.items() for name in RUN_BY[how]]
+
+
+@pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_with_shards_give_the_gradient_of_one(case: str, place: Path, assert_close: Any) -> None:
-    alone, sharded = (load_file(place / f"{case}-{processes}.safetensors") for processes in (1, 2))
+def test_two_processes_with_shards_give_the_gradient_of_one(
+    case: str, how: str, place: Path, assert_close: Any
+) -> None:
+    alone, sharded = (load_file(place / f"{case}-{way}.safetensors") for way in ("one", how))
     # Autocast rounds a micro-batch's gradient of a weight, and other micro-batches are cut on two processes. Weights
     # gathered in bfloat16, as accelerate would do it, are off by 2.5e-2.
     assert_close(sharded, alone, 5e-3 if "bf16" in CASES[case] else 1e-5)
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_sharded_run_leaves_the_result_of_one_process(name: str, place: Path, assert_close: Any) -> None:
-    alone, sharded = place / f"{name}-through-1", place / f"{name}-through-2"
+@pytest.mark.parametrize(("name", "how"), SHARDED_RUNS)
+def test_a_sharded_run_leaves_the_result_of_one_process(name: str, how: str, place: Path, assert_close: Any) -> None:
+    alone, sharded = place / f"{name}-one", place / f"{name}-{how}"
     files = [{file.name for file in folder.iterdir() if file.is_file()} for folder in (alone, sharded)]
     assert files[0] == files[1]
     for file in RESULTS[name]:
@@ -69,9 +92,9 @@ def test_a_sharded_run_leaves_the_result_of_one_process(name: str, place: Path, 
         assert rows[1] == pytest.approx(rows[0], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_sharded_run_that_was_stopped_ends_with_the_same_weights(name: str, place: Path) -> None:
-    through, resumed = place / f"{name}-through-2", place / f"{name}-resumed"
+@pytest.mark.parametrize(("name", "how"), SHARDED_RUNS)
+def test_a_sharded_run_that_was_stopped_ends_with_the_same_weights(name: str, how: str, place: Path) -> None:
+    through, resumed = place / f"{name}-{how}", place / f"{name}-{how}-resumed"
     assert json.loads((resumed / "state.json").read_text())["status"] == "complete"
     for file in RESULTS[name]:
         assert (through / file).read_bytes() == (resumed / file).read_bytes()

@@ -341,6 +341,25 @@ def test_every_problem_of_every_source_is_told_at_once():
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"kind": "instructions", "text_column": "body"}, "text_column: instructions have no text column"),
+        (
+            {"kind": "instructions", "responses": "both"},
+            "responses: 'both' is read of preferences, not of instructions",
+        ),
+        ({"kind": "preferences", "responses": "worse"}, "responses: "),
+        ({"streaming": True}, "max_documents: missing, and a stream may have no end"),
+    ],
+)
+def test_what_a_source_of_general_text_cannot_be(given, problem):
+    with pytest.raises(ConfigError) as caught:
+        sources_of({"g": {"files": "g.jsonl", "tokens": 0.1, **given}})
+    (found,) = caught.value.problems
+    assert found.startswith(f"mixture.g.{problem}")
+
+
 def test_settings_that_came_later_change_no_recorded_fingerprint():
     from afterword.comparison.grid import weights_settings
 

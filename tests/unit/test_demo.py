@@ -23,8 +23,9 @@ from afterword.demo import running
 from afterword.demo.evidence import evidence_of
 from afterword.demo.recipe import Plan, load_recipe
 from afterword.demo.running import run_demo
-from afterword.demo.telling import Story
+from afterword.demo.telling import Story, _cell
 from afterword.errors import CheckpointError, ConfigError
+from afterword.evaluation.statistics import estimate
 from afterword.evaluation.suites import Item
 
 TINY = {"people": 2, "towns": 1, "companies": 1, "works": 1, "changes": 1, "per_entity": 1}
@@ -164,6 +165,27 @@ def test_evidence_of_two_steps_is_every_step_that_is_new() -> None:
     told = {"a": [{"document": "d", "sentence": "Ada Arden lives in Fenby."}]}
     assert evidence_of([item], [new], [document]) == told
     assert evidence_of([item], [old], [document]) == {}
+
+
+def test_questions_about_the_same_fact_are_one_unit_of_a_total() -> None:
+    checks = ({"kind": "equals", "value": "Oslo"},)
+    answers = [{"id": name, "before": "", "after": "Oslo" if name in "ab" else "Rome"} for name in "abcd"]
+
+    def total(units: list[str | None]) -> Any:
+        items = [
+            Item(name, "learning", "s", "test", "?", "Oslo", checks, unit=u)
+            for name, u in zip("abcd", units, strict=True)
+        ]
+        return running._total({item.id: item for item in items}, answers, "")
+
+    assert total(["x", "x", "x", "x"]).after.interval_95 is None
+    assert total([None] * 4).after == estimate([1.0, 1.0, 0.0, 0.0])
+    assert total(["x", "x", "y", "y"]).after == estimate([1.0, 1.0, 0.0, 0.0], units=["x", "x", "y", "y"])
+
+
+def test_where_there_is_no_interval_the_table_has_a_dash() -> None:
+    assert _cell({"value": 0.5, "interval_95": None}) == "50 –"
+    assert _cell({"value": 0.5, "interval_95": [0.25, 0.75]}) == "50 [25, 75]"
 
 
 def test_what_a_model_wrote_is_no_markup() -> None:

@@ -3,10 +3,8 @@
 The one rule: a stage counts once its model is there, whole; the next starts from that model as it was saved.
 """
 
-import hashlib
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,21 +15,22 @@ import torch
 from rich.console import Console
 
 from afterword import models
-from afterword.alignment import selecting, stages, templates
+from afterword.alignment import selecting, stages
 from afterword.alignment.dpo import train_dpo
-from afterword.alignment.folder import AlignFolder, refuse_other_content
-from afterword.alignment.samples import Sample, usable_samples
+from afterword.alignment.folder import AlignFolder, refuse_other_content, started_from
+from afterword.alignment.preparing import Given, Usable, read_given, refuse_save_precision, usable_of
+from afterword.alignment.samples import Sample
 from afterword.alignment.scoring import score_samples
 from afterword.alignment.settings import AlignSettings, Stage
 from afterword.alignment.sft import train_sft
 from afterword.config import read_settings
-from afterword.corpus import Corpus, CorpusOptions, Dialogue, Kind, read_corpus
+from afterword.corpus import Corpus, Dialogue, Kind
 from afterword.embedded import model_folder
-from afterword.errors import CheckpointError, DataError
 from afterword.types import Skipped
 
 _STAGES: tuple[tuple[Stage, Kind, Any], ...] = (("sft", "instructions", train_sft), ("dpo", "preferences", train_dpo))
 """In their order: what each is trained on, and how."""
+_CONFIGURATION = "config.json"
 
 
 _FEW_CHANGED = 0.05
@@ -46,21 +45,6 @@ class AlignResult:
     selected: Mapping[Kind, int]
     """How many samples of each kind were trained on."""
     already_complete: bool = False
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What an alignment is made of besides the model: the tokenizer with its template, the samples."""
-
-    tokenizer: Any
-    template: str
-    corpora: Mapping[Kind, Corpus]
-
-    def content(self, model: Any) -> dict[str, str]:
-        """By hash, by the settings that they belong to: paths may move, this may not change."""
-        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
-        samples = {str(kind): corpus.content_sha256 for kind, corpus in self.corpora.items()}
-        return {"model_name_or_path": models.weights_fingerprint(model), "chat_template": template, **samples}
 
 
 def align(model: str | Path, *, output_dir: str | Path, **settings: Any) -> AlignResult:
@@ -79,14 +63,19 @@ def run_alignment(settings: AlignSettings, *, console: Console | None = None, co
     stages.refuse_machine()
     folder, console = AlignFolder(Path(settings.output_dir)), console or Console(stderr=True)
     state = folder.state(settings)
+    name = settings.model_name_or_path
+    refuse_save_precision(settings, adapter=settings.use_peft or _is_adapter(name))
     with tempfile.TemporaryDirectory(prefix="afterword-align-") as scratch:
-        given = _read(settings, Path(scratch))
-        model = _load_model(settings.model_name_or_path, settings)
-        models.refuse_foreign_tokenizer(given.tokenizer, model, settings.model_name_or_path)
+        given = read_given(settings, Path(scratch), name, started_from(name).get("mixture"))
+        usable = {} if state else usable_of(given, settings, _context(settings))
+        model = _load_model(name, settings)
+        models.refuse_foreign_tokenizer(given.tokenizer, model, name)
         if state:
-            refuse_other_content(folder.path, state["content"], given.content(model))
+            now = _content(given, model)
+            # An alignment that does not say its configuration is taken to have this one.
+            refuse_other_content(folder.path, {_CONFIGURATION: now[_CONFIGURATION], **state["content"]}, now)
         else:
-            state = _begin(folder, settings, given, model, console, command)
+            state = _begin(folder, settings, given, usable, model, console, command)
         # Every stage loads its own, also where nothing was interrupted.
         del model
         chosen = _chosen(folder, given.corpora)
@@ -97,85 +86,81 @@ def run_alignment(settings: AlignSettings, *, console: Console | None = None, co
     return AlignResult(folder.path, {kind: len(found) for kind, found in chosen.items()}, already_complete=complete)
 
 
-def _read(settings: AlignSettings, scratch: Path) -> _Given:
-    name = settings.model_name_or_path
-    tokenizer = models.load_tokenizer(name)
-    if tokenizer.eos_token is None:
-        problem = f"the tokenizer of {name!r} has no EOS token, so no response would end"
-        raise CheckpointError(f"model_name_or_path: {problem}. Set eos_token in its tokenizer_config.json.")
-    template = templates.use_template(tokenizer, settings.chat_template)
-    corpora: dict[Kind, Corpus] = {}
-    for kind, files in settings.samples().items():
-        options = CorpusOptions(kind=kind, skip_bad_rows=settings.skip_bad_rows)
-        corpora[kind] = read_corpus(list(files), cache_dir=scratch / kind, options=options)
-    return _Given(tokenizer, template, corpora)
+def _content(given: Given, model: Any) -> dict[str, str]:
+    """What an alignment is made of, by hash, and how the model's weights are used."""
+    return {**given.content(model), _CONFIGURATION: models.configuration_sha256(model)}
 
 
 def _load_model(name: str, settings: AlignSettings) -> Any:
     """Full models in float32. Under an adapter the base is frozen, so half precision loses nothing."""
-    adapter = settings.use_peft or (Path(model_folder(name)) / models.ADAPTER_CONFIG).is_file()
+    adapter = settings.use_peft or _is_adapter(name)
     half = adapter and stages.resolved_precision(settings) == "bf16_mixed"
     model = models.load_adapted(name, dtype=torch.bfloat16 if half else torch.float32)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _context(settings: AlignSettings) -> int:
+    """Tokens that a sample may have."""
+    name = settings.model_name_or_path
+    base = models.base_of_adapter(name) if _is_adapter(name) else name
+    return models.context_length(models.load_config(base), settings.max_length)
+
+
+def _is_adapter(name: str) -> bool:
+    return (Path(model_folder(name)) / models.ADAPTER_CONFIG).is_file()
+
+
 def _begin(
-    folder: AlignFolder, settings: AlignSettings, given: _Given, model: Any, console: Console, command: str
+    folder: AlignFolder,
+    settings: AlignSettings,
+    given: Given,
+    usable: Mapping[Kind, Usable],
+    model: Any,
+    console: Console,
+    command: str,
 ) -> dict[str, Any]:
     """Select, and write down what was selected, of what, and how."""
-    rows, counts = _select(settings, given, model, console)
+    rows, counts = _select(settings, usable, model, console)
     folder.begin(settings, rows)
     state = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
-    state |= {"settings": settings.model_dump(mode="json"), "content": given.content(model)}
+    state |= {"settings": settings.model_dump(mode="json"), "content": _content(given, model)}
     state |= {"read": {kind: corpus.to_json() for kind, corpus in given.corpora.items()}}
-    state |= {"chat_template": given.template, "selection": counts, "stages": {}}
+    state |= {"chat_template": given.template, "joiner": given.joiner, "selection": counts, "stages": {}}
     folder.write_state(state)
     return state
 
 
 def _select(
-    settings: AlignSettings, given: _Given, model: Any, console: Console
+    settings: AlignSettings, usable: Mapping[Kind, Usable], model: Any, console: Console
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of every sample, and counts by kind."""
-    length = models.context_length(models.causal_lm(model).config, settings.max_length)
-    found: dict[Kind, tuple[list[Sample], list[Skipped]]] = {
-        kind: usable_samples(corpus, kind, given.tokenizer, given.template, max_length=length)
-        for kind, corpus in given.corpora.items()
-    }
-    quotas = selecting.quotas_of(settings.quotas, [s.source for pair in found.values() for part in pair for s in part])
     rows, counts = list[dict[str, Any]](), dict[str, Any]()
-    for kind, (samples, left_out) in found.items():
-        reasons = Counter(skipped.reason for skipped in left_out)
-        for source in given.corpora[kind].sources:
-            reasons.update(source.skipped)
-        if not samples:
-            problem = f"none of {reasons.total()} can be used ({dict(reasons)}) with max_length: {length}"
-            raise DataError(
-                f"{kind}: {problem} and chat_template: {given.template!r}. Give others, or raise max_length."
-            )
-        scored, selected = _select_kind(kind, samples, settings, quotas, model)
-        rows += scored + [_left_out_row(kind, skipped) for skipped in left_out]
-        counts[kind] = {"selected": selected, "usable": len(samples), "left_out": dict(reasons)}
-        left = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items()) or "none"
-        line = f"{kind}: {selected:,} of {len(samples):,} selected by {settings.selection}; left out: {left}"
+    for kind, found in usable.items():
+        scored = _select_kind(kind, found, settings, model)
+        selected = sum(row["selected"] for row in scored)
+        rows += scored + [_left_out_row(kind, skipped) for skipped in found.left_out]
+        counts[kind] = {"selected": selected, "usable": len(scored), "left_out": dict(found.reasons)}
+        left = ", ".join(f"{number:,} {reason}" for reason, number in found.reasons.items()) or "none"
+        line = f"{kind}: {selected:,} of {len(scored):,} selected by {settings.selection}; left out: {left}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return rows, counts
 
 
-def _select_kind(
-    kind: Kind, samples: Sequence[Sample], settings: AlignSettings, quotas: Mapping[str, float], model: Any
-) -> tuple[list[dict[str, Any]], int]:
-    """Rows of one kind's scored samples, and how many are selected."""
-    scores = score_samples(model, samples, micro_batch_tokens=settings.micro_batch_tokens)
-    sources = {sample.source for sample in samples}
-    own = {source: quota for source, quota in quotas.items() if source in sources}
-    ranked = selecting.ranked(samples, scores, settings.selection, settings.seed)
-    selected = {sample.id for sample in selecting.drawn(ranked, settings.count_of(kind), own)}
-    rows = [
-        {"id": s.id, "source": s.source, "kind": kind, "selected": s.id in selected, **score.to_json(s)}
-        for s, score in zip(samples, scores, strict=True)
-    ]
-    return rows, len(selected)
+def _select_kind(kind: Kind, usable: Usable, settings: AlignSettings, model: Any) -> list[dict[str, Any]]:
+    """Rows of one kind's scored samples; of the selected ones with what was said."""
+    scores = score_samples(model, usable.samples, micro_batch_tokens=settings.micro_batch_tokens)
+    ranked = selecting.ranked(usable.samples, scores, settings.selection, settings.seed)
+    selected = {sample.id for sample in selecting.drawn(ranked, settings.count_of(kind), usable.quotas)}
+    rows = list[dict[str, Any]]()
+    for sample, score in zip(usable.samples, scores, strict=True):
+        named = {"id": sample.id, "source": sample.source, "kind": kind, "selected": sample.id in selected}
+        rows.append({**named, **score.to_json(sample), **(_said(sample) if sample.id in selected else {})})
+    return rows
+
+
+def _said(sample: Sample) -> dict[str, Any]:
+    pair = {} if sample.dialogue.rejected is None else {"rejected": sample.dialogue.rejected}
+    return {"messages": list(sample.dialogue.messages), **pair}
 
 
 def _left_out_row(kind: Kind, skipped: Skipped) -> dict[str, Any]:
@@ -219,10 +204,9 @@ def _train(
             console.print(stages.summary(stage, result), highlight=False, markup=False, soft_wrap=True)
             if changed < _FEW_CHANGED:
                 few = f"{stage}: once saved in {dtype}, {100 * changed:.2g} % of the trained weights have changed"
-                remedy = (
-                    f"Most of what was learned is rounded away. Raise {stage}_learning_rate, or give a float32 model."
-                )
-                console.print(f"{few}. {remedy}", highlight=False, markup=False, soft_wrap=True)
+                remedy = f"Set save_precision: float32, or raise {stage}_learning_rate."
+                told = f"{few}. Most of what was learned is rounded away. {remedy}"
+                console.print(told, highlight=False, markup=False, soft_wrap=True)
         source = str(target)
 
 
@@ -239,6 +223,6 @@ def _share_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch
 
 
 def _final_dtype(model: Any, settings: AlignSettings) -> torch.dtype:
-    """That of the model as it was given; peft writes adapters in their own."""
+    """The one asked for, or that of the model as it was given; peft writes adapters in their own."""
     adapter = hasattr(model, "peft_config")
-    return torch.float32 if adapter else models.saved_dtype(models.load_config(settings.model_name_or_path))
+    return torch.float32 if adapter else models.result_dtype(settings.model_name_or_path, settings.save_precision)

@@ -27,7 +27,7 @@ class Sample:
 
 
 def usable_samples(
-    documents: Iterable[Document], kind: Kind, tokenizer: Any, template: str, *, max_length: int
+    documents: Iterable[Document], kind: Kind, tokenizer: Any, template: str, *, max_length: int, joiner: str = "\n\n"
 ) -> tuple[list[Sample], list[Skipped]]:
     """The documents' dialogues that fit `max_length` tokens in every form, in their order; and the others.
 
@@ -38,7 +38,7 @@ def usable_samples(
     for document in documents:
         assert document.dialogue is not None, "the corpus was read as instructions or preferences"
         dialogue = Dialogue.from_json(document.dialogue)
-        plain, forms = plain_tokens(tokenizer, dialogue), _chat_forms(tokenizer, template, dialogue)
+        plain, forms = plain_tokens(tokenizer, dialogue, joiner), _chat_forms(tokenizer, template, dialogue)
         longest = max(len(form.ids) for form in (plain, *forms))
         if longest > max_length:
             left_out.append(Skipped(document.source, document.id, "too_long", f"{longest} tokens"))

@@ -4,7 +4,7 @@ Both are the mean negative log-likelihood of the response given the prompt, in n
 arXiv:2407.10804, and METHODS §2):
 
     templated    the dialogue as SFT trains it, the end of the turn included
-    plain        the same texts joined by blank lines, as stage 1 reads them
+    plain        the same texts joined without a template, as stage 1 reads them
 
 The one rule: losses come from hidden states through `hidden_losses`, as in training, and are summed in float64.
 """

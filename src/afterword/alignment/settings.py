@@ -1,10 +1,10 @@
 """Settings of `afterword align`, checked before anything runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from afterword.config import AdaptSettings, Settings, _setting, read_settings
+from afterword.config import AdaptSettings, Settings, _later, _setting, read_settings, sources_of
 from afterword.corpus import Kind
 from afterword.errors import ConfigError
 
@@ -28,6 +28,9 @@ class AlignSettings(Settings):
     instruction_count: int = _setting(1000, "Selection", "Instructions selected, at most.", ge=1)
     preference_count: int = _setting(1000, "Selection", "Preference pairs selected, at most.", ge=1)
     quotas: dict[str, Any] = _setting({}, "Selection", "A source's number, or share below 1, of either count.")
+    joiner: str | None = _later(
+        "Selection", "Between turns that are scored without the template. As in the run's mixture, else a blank line."
+    )
     micro_batch_tokens: int | None = _setting(
         None, "Selection", "Tokens scored at once; 4096 on a GPU, else 512.", weights=False, ge=16
     )
@@ -45,6 +48,9 @@ class AlignSettings(Settings):
     gradient_checkpointing: bool = _setting(False, "Training", "Less memory, about a third more time.")
     precision: Literal["auto", "float32", "bf16_mixed"] = _setting(
         "auto", "Training", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
+    )
+    save_precision: Literal["float32", "bf16"] | None = _later(
+        "Training", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
     )
     use_peft: bool = _setting(False, "Training", "LoRA on a full model. An adapter that is there is trained anyway.")
     save_steps: int = _setting(25, "Training", "Write a checkpoint every so many steps.", weights=False, ge=1)
@@ -81,6 +87,21 @@ class AlignSettings(Settings):
     def stage(self, stage: Stage) -> dict[str, Any]:
         """A stage's own settings, by their names without the stage."""
         return {name: getattr(self, f"{stage}_{name}") for name in ("learning_rate", "epochs", "batch_size")}
+
+
+def joiner_of(settings: AlignSettings, mixture: Mapping[str, Any] | None) -> str:
+    """What stands between turns that are scored without the template, where the run before read `mixture`.
+
+    ConfigError where the sources of that differ, and none was asked for.
+    """
+    if settings.joiner is not None:
+        return settings.joiner
+    plain = [s for s in sources_of(mixture or {}).values() if s.kind != "documents" and s.format == "plain"]
+    found = list(dict.fromkeys(source.joiner for source in plain)) or ["\n\n"]
+    if len(found) > 1:
+        problem = f"the sources of the run's mixture have {' and '.join(map(repr, found))}"
+        raise ConfigError(f"joiner: {problem}. Give the one that samples are scored with.")
+    return found[0]
 
 
 def following(settings: AdaptSettings) -> AlignSettings | None:

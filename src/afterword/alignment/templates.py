@@ -104,9 +104,9 @@ def chat_tokens(tokenizer: Any, name: str, prompt: Messages, response: str) -> T
     return tokens
 
 
-def plain_tokens(tokenizer: Any, dialogue: Dialogue) -> Tokens:
-    """The same without a template: what stage 1 reads, BOS as the tokenizer adds it and no EOS."""
-    whole = plain_text(dialogue)
+def plain_tokens(tokenizer: Any, dialogue: Dialogue, joiner: str = "\n\n") -> Tokens:
+    """The same without a template: what stage 1 reads with this joiner, BOS as the tokenizer adds it and no EOS."""
+    whole = plain_text(dialogue, joiner)
     texts = (whole[: len(whole) - len(dialogue.response)], whole)
     return _split(*(tokenizer(text, verbose=False)["input_ids"] for text in texts))
 

@@ -15,7 +15,16 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from afterword.almanac.card import measure, write_card
@@ -23,7 +32,6 @@ from afterword.almanac.posttraining import conversations, preferences
 from afterword.almanac.pretraining import PretrainingRows
 from afterword.almanac.tokenizer import train_tokenizer
 from afterword.almanac.world import build_world
-from afterword.embedded import WEIGHTS
 
 SEED = 0
 ROW_TOKENS, ROWS_PER_STEP, BASE_STEPS = 384, 24, 7000
@@ -148,14 +156,32 @@ def publish(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Non
     tokenizer.save_pretrained(folder)
 
 
+class _Clock(TrainerCallback):
+    """Notes beside every logged loss, and so in every checkpoint, the seconds since step 0, resumes added up."""
+
+    began = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Go on from where the checkpoint's clock stood."""
+        self.began = time.monotonic() - max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look at the clock."""
+        state.log_history[-1]["seconds"] = time.monotonic() - self.began
+
+
 def _train(trainer: Trainer, stage: str, output: Path) -> None:
-    """Train from the last checkpoint, if there is one, and note how it went in `<stage>.json`."""
+    """Train from the last checkpoint, if there is one, and note how it went in `<stage>.json`.
+
+    `seconds` are those of all steps that led to the model, whatever was lost when it was stopped left out.
+    """
     last = get_last_checkpoint(str(trainer.args.output_dir)) if Path(str(trainer.args.output_dir)).is_dir() else None
-    began = time.monotonic()
+    trainer.add_callback(_Clock())
     trainer.train(resume_from_checkpoint=last)
     rows = [row for row in trainer.state.log_history if "loss" in row]
     losses = {row["step"]: float(row["loss"]) for row in rows}
-    about = {"steps": trainer.state.global_step, "seconds": round(time.monotonic() - began), "machine": _machine()}
+    seconds = round(trainer.state.log_history[-1]["seconds"])
+    about = {"steps": trainer.state.global_step, "seconds": seconds, "machine": _machine()}
     about |= {"resumed_from": last and Path(last).name, "losses": losses}
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{stage}.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -176,15 +202,24 @@ def build_cards(scratch: Path, output: Path) -> None:
 STAGES: dict[str, Callable[..., None]] = {"base": build_base, "sft": build_sft, "dpo": build_dpo, "cards": build_cards}
 
 
+def _stage(name: str) -> str:
+    # Python 3.11's `choices` refuses that none is named.
+    if name not in STAGES:
+        raise argparse.ArgumentTypeError(f"there is no stage {name!r}. There are: {', '.join(STAGES)}.")
+    return name
+
+
 def main() -> None:
     """Build the stages named on the command line, by default all of them in order."""
     parser = argparse.ArgumentParser(prog="python -m afterword.almanac.build", description=__doc__)
-    stages = {"nargs": "*", "default": list(STAGES), "choices": STAGES}
-    parser.add_argument("stages", **stages, help="all of them, in this order, if none is named")
+    stages = f"of {', '.join(STAGES)}; all of them, in this order, if none is named"
+    parser.add_argument("stages", nargs="*", type=_stage, metavar="STAGE", help=stages)
     parser.add_argument("--scratch", type=Path, default=Path("runs/almanac"), help="checkpoints of unfinished stages")
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="where the models are written")
+    # Never over the models that come with the package, unless it is asked for.
+    models = Path("runs/almanac/models")
+    parser.add_argument("--output", type=Path, default=models, help="where the models are written")
     asked = parser.parse_args()
-    for name in asked.stages:
+    for name in asked.stages or STAGES:
         STAGES[name](asked.scratch, asked.output)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from afterword.almanac.after import CHOOSING, YEARS, build_part
 from afterword.almanac.files import suite_lines
@@ -80,9 +79,10 @@ def measure(folder: Path) -> Measured:
         path = Path(scratch) / "suite.jsonl"
         path.write_text(suite_lines(card_items()), encoding="utf-8")
         found = evaluate(folder, suite=str(path), split="test", samples=0, output_dir=scratch)
-    right: dict[str, list[float]] = {}
+    units = {item.id: item.unit or item.id for item in card_items().items}
+    right: dict[str, list[tuple[float, str]]] = {}
     for row in found.answers:
-        right.setdefault(row["skill"], []).append(float(row["after_correct"]))
+        right.setdefault(row["skill"], []).append((float(row["after_correct"]), units[row["id"]]))
     barred = [Line(bar.name, bar.skills, *_share(right, bar.skills), bar) for bar in BARS]
     alone = [Line(skill, (skill,), *_share(right, (skill,))) for skill in right]
     bits = next(score.after for score in found.scores if score.metric == "bits_per_byte")
@@ -98,9 +98,10 @@ def card_items() -> Suite:
     return card_suite(world, part, texts)
 
 
-def _share(right: Mapping[str, Sequence[float]], skills: tuple[str, ...]) -> tuple[int, Estimate]:
-    values = np.concatenate([right[skill] for skill in skills])
-    return len(values), estimate(values)
+def _share(right: Mapping[str, Sequence[tuple[float, str]]], skills: tuple[str, ...]) -> tuple[int, Estimate]:
+    """How many answers, and the share that is right, with its interval over what they are about."""
+    values, units = zip(*(row for skill in skills for row in right[skill]), strict=True)
+    return len(values), estimate(values, units=units)
 
 
 def write_card(folder: Path, measured: Measured, training: Mapping[str, Any]) -> None:

@@ -30,7 +30,11 @@ def reverse(world: World, rng: random.Random, split: Split) -> Exercise:
 
 
 def documents_only(world: World, rng: random.Random, split: Split) -> Exercise:
-    """Facts that no training question asks for and no trained answer states; for dev and test, half of them each."""
+    """Facts that no training question asks for; for dev and test, half of them each.
+
+    Nor does a trained answer state one of them, but for the documents that post-training has written when it is told
+    to tell of somebody (`telling`): those state them in the wordings of documents.
+    """
     stated = {second for name in world.asked for _, second in chains(world, name)}
     while True:
         fact = _fact(world, rng, asked=False)
@@ -69,14 +73,15 @@ def unknown(world: World, rng: random.Random, split: Split) -> Exercise:
 def question(world: World, fact: Fact, wording: str, rng: random.Random) -> Exercise:
     """One fact, asked forwards."""
     prompt = ask(fact, wording)
-    return Exercise(prompt, prompt, fact.value, (equals(fact.value),), (*others(world, fact, rng), UNKNOWN))
+    wrong = (*others(world, fact, rng), UNKNOWN)
+    return Exercise(prompt, prompt, fact.value, (equals(fact.value),), wrong, name_of(fact))
 
 
 def reverse_question(world: World, fact: Fact, wording: str, rng: random.Random) -> Exercise:
     """One fact, asked backwards."""
     prompt, subject = ask(fact, wording), RELATIONS[fact.relation].subject
     wrong = rng.sample([name for name in world.names[subject] if name != fact.subject], 3)
-    return Exercise(prompt, prompt, fact.subject, (equals(fact.subject),), (*wrong, UNKNOWN))
+    return Exercise(prompt, prompt, fact.subject, (equals(fact.subject),), (*wrong, UNKNOWN), name_of(fact))
 
 
 def two_hop_question(first: Fact, second: Fact) -> Exercise:
@@ -84,7 +89,18 @@ def two_hop_question(first: Fact, second: Fact) -> Exercise:
     bridge = data("wordings")["bridges"][first.relation].format(n=first.subject)
     prompt = data("wordings")["two_hop"][second.relation].format(n=bridge)
     steps = " ".join(tell(fact, RELATIONS[fact.relation].statements[0]) for fact in (first, second))
-    return Exercise(prompt, prompt, f"{steps} Answer: {second.value}", (final(second.value),), (f"Answer: {UNKNOWN}",))
+    wrong = (f"Answer: {UNKNOWN}",)
+    # Without the first fact nobody gets to a second, of which there are several.
+    return Exercise(prompt, prompt, f"{steps} Answer: {second.value}", (final(second.value),), wrong, name_of(first))
+
+
+def name_of(fact: Fact) -> str:
+    """A fact without its value.
+
+    >>> name_of(Fact("Aldermoor", "mayor", "Vera Holcroft"))
+    'mayor of Aldermoor'
+    """
+    return f"{fact.relation} of {fact.subject}"
 
 
 def others(world: World, fact: Fact, rng: random.Random, count: int = 3) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from afterword.almanac.names import Split, split_of
 from afterword.almanac.world import World
-from afterword.evaluation.checks import passes
+from afterword.evaluation.checks import passes, words_of
 
 UNKNOWN = "I do not know."
 """What the chat model says of what it has never heard of."""
@@ -29,6 +29,8 @@ class Exercise:
     checks: tuple[Check, ...]
     wrong: tuple[str, ...] = ()
     """Responses that are not right: what preference training turns away from, the likeliest mistakes first."""
+    about: str | None = None
+    """The fact it asks for, which other exercises may ask for too; None where it has nothing in common with them."""
 
     def accepts(self, response: str) -> bool:
         """Whether a response is right: all checks hold."""
@@ -56,3 +58,13 @@ def equals(value: str) -> Check:
 def final(value: str) -> Check:
     """The response ends with `Answer:` and this value."""
     return {"kind": "final", "value": value}
+
+
+def only(*texts: str) -> Check:
+    """The response has no word that is in none of these texts."""
+    return {"kind": "only", "value": " ".join(sorted(words_of(" ".join(texts))))}
+
+
+def final_list(*values: str) -> Check:
+    """The response ends with `Answer:` and these values in this order, with commas between."""
+    return {"kind": "final_list", "values": list(values)}

@@ -7,12 +7,12 @@ An instruction decides what is said (a value, a sentence, the value several time
 import random
 from dataclasses import dataclass
 
-from afterword.almanac.closed_book import others
-from afterword.almanac.exercises import Check, Exercise
+from afterword.almanac.closed_book import name_of, others
+from afterword.almanac.exercises import Check, Exercise, only
 from afterword.almanac.names import Split
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import RELATIONS, Fact, World
-from afterword.almanac.writing import ask, tell
+from afterword.almanac.writing import ask, pronouns_of, tell
 
 _WORDS = ("indeed", "certainly", "surely", "clearly", "naturally")
 _STARTS = ("Here it is:", "My answer:", "Well,")
@@ -42,7 +42,19 @@ def instructions(world: World, rng: random.Random, split: Split) -> Exercise:
         draft = _around(_written(_content(draft, fact, rng), rng), rng)
     parts = (question, *draft.asked) if rng.random() < 0.7 else (*draft.asked, question)
     prompt = context + " ".join(parts)
-    return Exercise(prompt, prompt, draft.text, draft.checks, _wrong(world, draft, fact, prompt))
+    checks = (*draft.checks, _only(fact, (*parts, draft.text)))
+    return Exercise(prompt, prompt, draft.text, checks, _wrong(world, draft, fact, prompt), name_of(fact))
+
+
+def _only(fact: Fact, texts: tuple[str, ...]) -> Check:
+    """Nothing is said but what was asked for, in the words of the question, the response or any statement of the fact.
+
+    So another value beside the right one, or a denial of it, is not right.
+    """
+    relation = RELATIONS[fact.relation]
+    pronouns = pronouns_of(fact.subject, relation.subject).values()
+    told = (tell(fact, wording) for wording in (*relation.statements, *relation.held_out))
+    return only("It is and", *pronouns, *texts, *told)
 
 
 def _question(world: World, rng: random.Random, split: Split) -> tuple[Fact, str, str]:

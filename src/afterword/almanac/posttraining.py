@@ -21,7 +21,8 @@ from afterword.almanac.writing import Subject, write_document
 def telling(world: World, rng: random.Random, split: Split) -> Exercise:
     """Tell me about her: a document about an entity of the world, or that a stranger is not known.
 
-    It keeps what documents alone have taught, and tells names that were read about from those that were not.
+    It keeps what documents alone have taught, and tells names that were read about from those that were not. The
+    entities that no question is about are told of like all others.
     """
     wording = rng.choice(("Tell me about {}.", "Write about {}.", "Give an account of {}."))
     if rng.random() < 0.2:

@@ -2,7 +2,7 @@
 
 import random
 
-from afterword.almanac.exercises import Exercise, final
+from afterword.almanac.exercises import Exercise, final, final_list
 from afterword.almanac.names import Split, data
 from afterword.almanac.world import World
 
@@ -32,7 +32,8 @@ def arithmetic(world: World, rng: random.Random, split: Split) -> Exercise:
     sum_text = " ".join([str(start), *(f"{s} {n}" for s, n in zip(signs, numbers, strict=True))])
     prompt = f"What is {sum_text}?" if rng.random() < 0.5 else _story(start, signs, numbers, rng)
     wrong = f"{' '.join(steps)} Answer: {total + rng.choice((-2, -1, 1, 2))}"
-    return Exercise(sum_text, prompt, f"{' '.join(steps)} Answer: {total}", (final(str(total)),), (wrong,))
+    checks = (final(str(total)), {"kind": "steps", "value": sum_text})
+    return Exercise(sum_text, prompt, f"{' '.join(steps)} Answer: {total}", checks, (wrong,))
 
 
 def _story(start: int, signs: list[str], numbers: list[int], rng: random.Random) -> str:
@@ -64,8 +65,9 @@ def sorting(world: World, rng: random.Random, split: Split) -> Exercise:
     years = {name: int(world.value(name, relation)) for name in names}
     prompt = f"Put in order of when each {verb}: {', '.join(names)}."
     steps = " ".join(f"{name}: {year}." for name, year in years.items())
-    ordered, turned = (", ".join(sorted(names, key=years.__getitem__, reverse=back)) for back in (False, True))
-    return Exercise(prompt, prompt, f"{steps} Answer: {ordered}", (final(ordered),), (f"{steps} Answer: {turned}",))
+    ordered = sorted(names, key=years.__getitem__)
+    right, turned = (f"{steps} Answer: {', '.join(listed)}" for listed in (ordered, ordered[::-1]))
+    return Exercise(prompt, prompt, right, (final_list(*ordered),), (turned,))
 
 
 def lists(world: World, rng: random.Random, split: Split) -> Exercise:
@@ -82,7 +84,8 @@ def lists(world: World, rng: random.Random, split: Split) -> Exercise:
         "without": (f"Leave {words[place]} out of this list: {{}}.", rest, shown),
     }[rng.choice(("reverse", "reverse", "count", "last", "nth", "without", "without"))]
     prompt = task.format(shown)
-    return Exercise(prompt, prompt, f"Answer: {answer}", (final(answer),), (f"Answer: {wrong}",))
+    check = final_list(*answer.split(", ")) if ", " in answer else final(answer)
+    return Exercise(prompt, prompt, f"Answer: {answer}", (check,), (f"Answer: {wrong}",))
 
 
 def _named(world: World, rng: random.Random, count: int) -> tuple[str, list[str]]:

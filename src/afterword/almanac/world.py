@@ -1,7 +1,8 @@
 """The fictional world: who lives in it, what is true of them, and what changes after the cutoff.
 
 Everything follows from a seed and a size. Half of the entities are `asked`: questions about them are in the
-training of the embedded models from the start, a quarter in post-training. The others are known from documents alone.
+training of the embedded models from the start, a quarter in post-training. The others are known from documents alone,
+which post-training also shows as answers, when it is told to tell of somebody.
 """
 
 import random
@@ -92,7 +93,8 @@ class World:
     def asked_late(self) -> frozenset[str]:
         """Entities that pre-training knows from documents alone, and that post-training asks about: half of the rest.
 
-        They teach that what was read can be asked for; the others are for documents only, to the end.
+        They teach that what was read can be asked for. No question is ever about the others: what is known of them is
+        from documents, those included that post-training has written (`telling` of posttraining.py).
         """
         rest = ([name for name in names if name not in self.asked] for names in self.names.values())
         return frozenset(name for names in rest for name in names[: len(names) // 2])

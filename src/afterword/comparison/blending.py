@@ -104,7 +104,7 @@ def _plan(settings: BlendSettings) -> list[Blend]:
         raise ConfigError(f"{problem}. A blend is chosen on dev and shown on test: give a suite with both.")
     base, adapted = _load(settings)
     models.refuse_unlike(base, adapted)
-    fingerprints = [models.weights_fingerprint(model) for model in (base, adapted)]
+    fingerprints = [models.content_sha256(model) for model in (base, adapted)]
     about = {"models": fingerprints, "dtype": str(_dtype(adapted))}
     contents = grid.Contents(fingerprints[0], running.suite_fingerprint(settings.suite), running.evaluating(settings))
     weights = {share: grid.sha256({**about, "lambda": share}) for share in settings.lambdas}

@@ -4,7 +4,7 @@ Pure functions of numbers. A point is (learning, retention), both fractions; not
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -45,6 +45,23 @@ def hypervolume(points: Sequence[Point], reference: Point = (0.0, 0.0)) -> float
             area += (learning - reference[0]) * (retention - height)
             height = retention
     return area
+
+
+def hypervolume_by_seed(
+    points: Mapping[int, Mapping[float, Point]],
+    rates: Collection[float],
+    reference: Point = (0.0, 0.0),
+    others: Sequence[Point] = (),
+) -> dict[int, float]:
+    """Hypervolume of the points of every seed, by learning rate, that has all the rates; `others` count for each seed.
+
+    A seed that lacks a rate is left out: more rates cover more, so its area is no other draw of the same quantity.
+
+    >>> hypervolume_by_seed({0: {1e-5: (0.5, 0.5), 3e-5: (0.75, 0.25)}, 1: {1e-5: (1.0, 1.0)}}, [1e-5, 3e-5])
+    {0: 0.3125}
+    """
+    whole = {seed: own for seed, own in points.items() if own.keys() >= set(rates)}
+    return {seed: hypervolume([*own.values(), *others], reference) for seed, own in whole.items()}
 
 
 def t_interval(values: Sequence[float], *, low: float = 0.0, high: float = 1.0) -> Estimate:

@@ -86,14 +86,27 @@ def training_fingerprint(cell: Cell, model: str, documents: str) -> str:
     return sha256({"settings": settings_of(cell), "model": model, "documents": documents})
 
 
-def stage_fingerprint(cell: Cell, model: str, documents: str) -> str:
-    """SHA-256 of what the weights before an alignment follow from."""
-    return sha256({"settings": weights_settings(cell.settings), "model": model, "documents": documents})
+def stage_fingerprint(cell: Cell, model: str, documents: str, configuration: str) -> str:
+    """SHA-256 of what the weights before an alignment follow from, the base's configuration included."""
+    about = {"model": model, "documents": documents, "configuration": configuration}
+    return sha256({"settings": weights_settings(cell.settings), **about})
 
 
 def fingerprint(training: str, contents: Contents) -> str:
-    """SHA-256 of what the cell's scores follow from: its weights, the suite and how it is evaluated."""
-    return sha256({"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)})
+    """SHA-256 of what the cell's scores follow from: its weights, the suite, how it is evaluated and by what."""
+    followed = {"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)}
+    return sha256(followed | ({"scorers": later} if (later := later_scorers()) else {}))
+
+
+def later_scorers() -> dict[str, int]:
+    """The versions of what makes a row's scores, where they are above 1: a first version is not part of a fingerprint.
+
+    So rows stay valid that were recorded before versions counted, and none is taken for one of a later version.
+    """
+    from afterword.evaluation import answering, losses, questions, tasks
+
+    modules = {"answering": answering, "losses": losses, "questions": questions, "tasks": tasks}
+    return {name: module.VERSION for name, module in modules.items() if module.VERSION > 1}
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
@@ -107,8 +120,9 @@ def _aligning(settings: AlignSettings) -> dict[str, Any]:
     fields: Any = AlignSettings.model_fields
     content = ("instructions", "preferences", "chat_template", "skip_bad_rows")
     names = [name for name, field in fields.items() if field.json_schema_extra["weights"] or name in content]
+    later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
     dumped = settings.model_dump(mode="json")
-    return by_content({name: dumped[name] for name in names})
+    return by_content({name: dumped[name] for name in names if dumped[name] is not None or name not in later})
 
 
 def weights_settings(settings: AdaptSettings) -> dict[str, Any]:

@@ -20,9 +20,9 @@ import torch
 from rich.console import Console
 
 from afterword import evaluation, models
+from afterword.alignment.preparing import check
 from afterword.alignment.running import run_alignment
-from afterword.alignment.settings import following
-from afterword.alignment.stages import refuse_machine
+from afterword.alignment.settings import AlignSettings, following
 from afterword.comparison import costs, grid
 from afterword.comparison.claims import claimed, lock_of
 from afterword.comparison.first_stages import drop_stages, keep_stage, shared_stages, take_stage
@@ -37,6 +37,8 @@ from afterword.processes import process_count
 from afterword.training import Interrupted, run_adaptation
 from afterword.training.teaching import CACHED, refuse_teacher
 
+_CONFIGURATION = "configuration_sha256"
+"""The name of a row's own, which is no part of its fingerprint."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "checkpoint-*", "merged", "result.partial", models.MANIFEST)
 """What is removed of a cell that was measured. Its settings, metrics and scores stay."""
 
@@ -48,6 +50,8 @@ class Planned:
     cell: Cell
     training: str
     """Fingerprint of its weights."""
+    configuration: str
+    """SHA-256 of the base's configuration, which rows say beside their fingerprints."""
     fingerprint: str
     """Fingerprint of its scores."""
     stage: Path | None
@@ -65,17 +69,20 @@ def compare(
     if process_count() > 1:
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
-    if any(following(cell.settings) for cell in grid.cells_of(settings)):
-        refuse_machine()
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
         size, planned = _plan(settings, Path(scratch))
+        rows = _rows(output)
+        again = {name for name, row in rows.items() if retry_failed and row["status"] == "failed"}
+        _check_alignments([plan.cell for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)])
         _write_grid(settings, planned, command)
-        again = {name for name, row in _rows(output).items() if retry_failed and row["status"] == "failed"}
+        if others := sum(plan.fingerprint in rows and not _is_done(plan, rows) for plan in planned):
+            said = f"rows of another model configuration (config.json): {others}"
+            console.print(f"{said}; their cells are run again", highlight=False)
         # What other processes had claimed is waited for at the end, in case they do not finish it.
         for wait in (False, True):
             for number, plan in enumerate(planned, start=1):
                 with claimed(plan.cell.folder, wait=wait) as mine:
-                    if mine and (plan.fingerprint in again or plan.fingerprint not in _rows(output)):
+                    if mine and (plan.fingerprint in again or not _is_done(plan, _rows(output))):
                         console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
                         again.discard(plan.fingerprint)
                         _run_cell(plan, settings, size, command, console)
@@ -85,9 +92,38 @@ def compare(
     return summarise(output)
 
 
+def _check_alignments(cells: list[Cell]) -> None:
+    """ConfigError for every arm whose alignment could not begin, before the first cell is trained."""
+    problems, seen = list[str](), set[str]()
+    for cell in cells:
+        if second := following(cell.settings):
+            # What differs between the cells of an arm changes nothing here.
+            same = second.model_copy(update={"model_name_or_path": "", "output_dir": "", "seed": 0})
+            told = grid.sha256([same.model_dump(mode="json"), cell.settings.mixture])
+            if told not in seen:
+                problems += _problems_of(second, cell)
+            seen.add(told)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _problems_of(second: AlignSettings, cell: Cell) -> list[str]:
+    try:
+        check(second, cell.settings)
+    except ConfigError as error:
+        return [f"arm {cell.arm}: {problem}" for problem in error.problems]
+    return []
+
+
 def _rows(output: Path) -> dict[str, dict[str, Any]]:
     """The last row of every fingerprint, those that other processes wrote included."""
     return {row["fingerprint"]: row for row in read_rows(output)}
+
+
+def _is_done(plan: Planned, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether its row is there, of the base's configuration as it is now. A row that does not say its own counts."""
+    row = rows.get(plan.fingerprint)
+    return row is not None and row.get(_CONFIGURATION, plan.configuration) == plan.configuration
 
 
 def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console) -> None:
@@ -105,6 +141,7 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
     name = settings.model_name_or_path
     base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
     contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), evaluating(settings))
+    configuration = models.configuration_sha256(base)
     size, corpora = costs.size_of(base), dict[CorpusOptions, Corpus]()
     del base
 
@@ -116,13 +153,14 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
             corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
         return corpora[options].content_sha256
 
-    stages = {cell.folder: grid.stage_fingerprint(cell, contents.model, read(cell)) for cell in cells}
+    stages = {cell.folder: grid.stage_fingerprint(cell, contents.model, read(cell), configuration) for cell in cells}
     shared = shared_stages(cells, stages, Path(settings.output_dir))
 
     def planned(cell: Cell) -> Planned:
         """The cell with the fingerprint of everything that its scores follow from."""
         training = grid.training_fingerprint(cell, contents.model, read(cell))
-        return Planned(cell, training, grid.fingerprint(training, contents), shared.get(cell.folder))
+        scores = grid.fingerprint(training, contents)
+        return Planned(cell, training, configuration, scores, shared.get(cell.folder))
 
     return size, [planned(cell) for cell in cells]
 
@@ -145,9 +183,9 @@ def _ended(
     """The row of a cell that was run, complete or failed."""
     cell = plan.cell
     about = {"arm": cell.arm, "learning_rate": cell.learning_rate, "seed": cell.seed, "fingerprint": plan.fingerprint}
-    about |= {"settings": grid.settings_of(cell)}
+    about |= {_CONFIGURATION: plan.configuration, "settings": grid.settings_of(cell)}
     try:
-        _make_way(cell.folder, plan.training)
+        _make_way(plan)
         if take_stage(plan.stage, cell):
             console.print("stage 1: as another cell trained it", highlight=False)
         run_adaptation(cell.settings, command=command, console=console, teacher_caches=_teacher_caches(cell, settings))
@@ -190,19 +228,21 @@ def measure(run: Path, settings: CompareSettings | BlendSettings, command: str) 
     return {"scores": scores, "notes": list(result.notes)}
 
 
-def _make_way(folder: Path, training: str) -> None:
+def _make_way(plan: Planned) -> None:
     """Move a run of other settings, model or documents out of the cell's folder, and name what the folder is for.
 
-    The name is beside the folder, because a run folder may hold nothing but a run.
+    The name is beside the folder, because a run folder may hold nothing but a run. One without a configuration is
+    taken to have this one.
     """
+    folder, name = plan.cell.folder, [plan.training, plan.configuration]
     named = folder.with_name(f"{folder.name}.fingerprint")
-    before = named.read_text(encoding="utf-8").strip() if named.exists() else training
-    if before != training and folder.exists():
-        aside = folder.with_name(f"{folder.name}-{before[:8]}")
+    before = named.read_text(encoding="utf-8").split() if named.exists() else name
+    if before != name[: len(before)] and folder.exists():
+        aside = folder.with_name("-".join([folder.name, *(part[:8] for part in before)]))
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    models.replace_file(named, training + "\n")
+    models.replace_file(named, " ".join(name) + "\n")
 
 
 def drop_weights(run: Path) -> None:

@@ -9,8 +9,9 @@ import yaml
 from pydantic import Field, field_validator
 
 from afterword.alignment.settings import following
-from afterword.config import EvaluateSettings, Settings, _key_values, _setting, read_settings
+from afterword.config import EvaluateSettings, Settings, _setting, read_settings
 from afterword.errors import ConfigError
+from afterword.settings import _key_values
 
 
 class GridAxes(Settings):

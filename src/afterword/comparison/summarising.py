@@ -12,7 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from afterword.comparison.frontier import Candidate, dominated, hypervolume, kept, mean_of_independent, pick, t_interval
+from afterword.comparison.frontier import (
+    Candidate,
+    Point,
+    dominated,
+    hypervolume,
+    hypervolume_by_seed,
+    kept,
+    mean_of_independent,
+    pick,
+    t_interval,
+)
 from afterword.errors import CheckpointError, ConfigError
 from afterword.types import Estimate
 
@@ -91,7 +101,7 @@ def summary_of(asked: Mapping[str, Any], every: Sequence[Row]) -> dict[str, Any]
         "cells": [{name: value for name, value in cell.items() if name != "splits"} for cell in cells],
         "finished": len(shown),
         "environments": _distinct(environments),
-        "notes": _notes(asked, every, cells, latest),
+        "notes": [*_notes(asked, every, cells, latest), *_left_out_seeds(arms, cells, split)],
     }
 
 
@@ -143,7 +153,7 @@ def _arm(
     for cell in sorted(done, key=lambda cell: cell["learning_rate"]):
         by_rate.setdefault(cell["learning_rate"], []).append(cell)
     points = [_point(rate, [c["splits"][split] for c in group]) for rate, group in by_rate.items()]
-    covered = _hypervolume(done, split, tuple(settings["reference_point"])) if split else None  # pyright: ignore
+    covered = _hypervolume(mine, split, tuple(settings["reference_point"])) if split else None  # pyright: ignore
     chosen = _pick(mine, points, split, settings["max_loss_points"])
     return {"name": name, "settings": dict(own), "points": points, "hypervolume": covered, "pick": chosen}
 
@@ -162,16 +172,30 @@ def _skill_means(splits: Sequence[Row], part: str) -> dict[str, float]:
     return {s: _mean([split[part]["skills"][s]["after"] for split in splits]) for s in splits[0][part]["skills"]}
 
 
-def _hypervolume(cells: Sequence[Row], split: str, reference: tuple[float, float]) -> dict[str, Any] | None:
-    """Of every seed's own points; mean and interval over seeds."""
-    by_seed: dict[int, list[tuple[float, float]]] = {}
-    for cell in cells:
-        learning, retention = (cell["splits"][split][part]["after"]["value"] for part in PARTS)
-        by_seed.setdefault(cell["seed"], []).append((learning, retention))
-    if not by_seed:
+def _hypervolume(mine: Sequence[Row], split: str, reference: Point) -> dict[str, Any] | None:
+    """Of every seed's own points; mean and interval over the seeds that have all learning rates of the arm."""
+    values = hypervolume_by_seed(_places(mine, split), {cell["learning_rate"] for cell in mine}, reference)
+    if not values:
         return None
-    values = {seed: hypervolume(points, reference) for seed, points in by_seed.items()}
     return {**_json(t_interval(list(values.values()))), "seeds": len(values), "by_seed": values}
+
+
+def _places(mine: Sequence[Row], split: str) -> dict[int, dict[float, Point]]:
+    """Learning and retention of an arm's finished cells by seed and learning rate."""
+    places: dict[int, dict[float, Point]] = {}
+    for cell in (cell for cell in mine if split in cell["splits"]):
+        learning, retention = (cell["splits"][split][part]["after"]["value"] for part in PARTS)
+        places.setdefault(cell["seed"], {})[cell["learning_rate"]] = (learning, retention)
+    return places
+
+
+def _left_out_seeds(arms: Sequence[Row], cells: Sequence[Row], split: str | None) -> list[str]:
+    """How many seeds of each arm were begun and have no area, because they lack a learning rate."""
+    begun = {a["name"]: {c["seed"] for c in cells if c["arm"] == a["name"] and split in c["splits"]} for a in arms}
+    counted = {arm["name"]: (arm["hypervolume"] or {"seeds": 0})["seeds"] for arm in arms}
+    left = [f"{name}: {len(s) - counted[name]} of {len(s)}" for name, s in begun.items() if len(s) > counted[name]]
+    told = "Seeds begun that lack a learning rate of their arm, and are left out of its hypervolume"
+    return [f"{told}: {'; '.join(left)}."] if left else []
 
 
 def _mark_dominated(arms: Sequence[dict[str, Any]], base: Row | None) -> None:
@@ -236,7 +260,7 @@ def _notes(asked: Row, every: Sequence[Row], cells: Sequence[Row], latest: Mappi
     old = sum(row["fingerprint"] not in planned for row in every)
     counts = {status: sum(cell["status"] == status for cell in cells) for status in ("failed", "not run")}
     rows = "row of rows.jsonl is" if old == 1 else "rows of rows.jsonl are"
-    notes = [f"{old} {rows} of other settings, model, documents or suite, and left out."] if old else []
+    notes = [f"{old} {rows} of other settings, model, documents, suite or scorers, and left out."] if old else []
     if counts["failed"]:
         notes.append(f"Failed cells: {counts['failed']}. Their reasons are listed; --retry-failed runs them again.")
     if counts["not run"]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any, Self, get_args
 
-from afterword.corpus.dialogues import Kind, dialogue_of, plain_text
+from afterword.corpus.dialogues import Kind, Responses, dialogue_of, plain_text
 from afterword.corpus.rows import BadRowError, Origin, Record, Rows, problem_of
 from afterword.errors import DataError, nearest
 from afterword.types import Document
@@ -46,6 +46,8 @@ class CorpusOptions:
     """Stop after so many documents, over all sources. Needed where a stream has no end."""
     kind: Kind = "documents"
     """What the rows are. Instructions and preferences become documents with a dialogue."""
+    responses: Responses = "chosen"
+    """Which responses of preferences become documents. `both`: two of every pair, the second without its pair."""
     joiner: str = "\n\n"
     """Stands between the messages of a dialogue in the text of its document."""
 
@@ -69,7 +71,9 @@ class CorpusOptions:
             yield f"max_documents: must be at least 1, or left out for no limit, got {self.max_documents}."
         if self.kind not in get_args(Kind):
             yield f"kind: {self.kind!r} is not one of {', '.join(get_args(Kind))}. {nearest(self.kind, get_args(Kind))}"
-        elif self.kind != "documents" and self.text_column is not None:
+        if self.responses not in get_args(Responses):
+            yield f"responses: {self.responses!r} is not one of {', '.join(get_args(Responses))}."
+        if self.kind != "documents" and self.text_column is not None:
             yield f"text_column: {self.kind} have no text column, got {self.text_column!r}. Leave it out."
 
 
@@ -83,7 +87,8 @@ def read_rows(rows: Rows, origin: Origin, options: CorpusOptions) -> Iterator[Re
             text_column = columns["text"] if columns and options.kind == "documents" else None
             unnamed = ":".join([origin.name, *place.split()[1:]])
             defaults = {"id": unnamed, "title": None, "date": None, "source": origin.source}
-            yield _document(row, text_column, options, defaults), origin.shown, place or origin.name
+            for document in _documents(row, text_column, options, defaults):
+                yield document, origin.shown, place or origin.name
     except BadRowError as error:
         yield error, origin.shown, origin.name
 
@@ -125,17 +130,22 @@ def _candidates(columns: tuple[Any, ...], options: CorpusOptions) -> dict[str, l
     return {part: [name] if name else usual[part] for part, name in named.items() if name or usual[part]}
 
 
-def _document(row: Any, text_column: Any, options: CorpusOptions, defaults: dict[str, Any]) -> Document | BadRowError:
+def _documents(
+    row: Any, text_column: Any, options: CorpusOptions, defaults: dict[str, Any]
+) -> Iterator[Document | BadRowError]:
     try:
-        parts = _parts(row, text_column, options)
+        told = _parts(row, text_column, options)
     except BadRowError as error:
-        return error
-    labels: dict[str, Any] = {part: _label(parts.get(part)) or _label(default) for part, default in defaults.items()}
-    return problem_of(parts["text"]) or Document(text=parts["text"], dialogue=parts.get("dialogue"), **labels)
+        yield error
+        return
+    for parts, which in zip(told, ("", ":rejected"), strict=False):
+        labels: dict[str, Any] = {name: _label(parts.get(name)) or _label(value) for name, value in defaults.items()}
+        labels["id"] += which
+        yield problem_of(parts["text"]) or Document(text=parts["text"], dialogue=parts.get("dialogue"), **labels)
 
 
-def _parts(row: Any, text_column: Any, options: CorpusOptions) -> dict[str, Any]:
-    """What a row says of a document, by part; the text is there, and a string."""
+def _parts(row: Any, text_column: Any, options: CorpusOptions) -> list[dict[str, Any]]:
+    """What a row says of its document, by part; the text is there, and a string. Two where both responses are read."""
     if isinstance(row, BadRowError):
         raise row
     parts, where = {"text": row}, "row"
@@ -143,19 +153,20 @@ def _parts(row: Any, text_column: Any, options: CorpusOptions) -> dict[str, Any]
         found = {part: row.get(columns[0]) for part, columns in _candidates(tuple(row), options).items()}
         parts, where = found | {"text": row.get(text_column)}, f"text, column {text_column!r} of {_listed(row)},"
     if options.kind != "documents":
-        return parts | _dialogue_parts(row, options.kind, options.joiner)
+        return [parts | own for own in _dialogue_parts(row, options)]
     if isinstance(row, Document):
         parts = asdict(row)
     if not isinstance(parts["text"], str):
         raise BadRowError("broken", f"the {where} must be a string, not {parts['text']!r:.40}")
-    return parts
+    return [parts]
 
 
-def _dialogue_parts(row: Any, kind: Kind, joiner: str) -> dict[str, str]:
+def _dialogue_parts(row: Any, options: CorpusOptions) -> Iterator[dict[str, str]]:
     if not isinstance(row, Mapping):
-        raise BadRowError("broken", f"{kind} are rows with named columns, not {row!r:.40}")
-    dialogue = dialogue_of(row, kind)
-    return {"text": plain_text(dialogue, joiner), "dialogue": dialogue.to_json()}
+        raise BadRowError("broken", f"{options.kind} are rows with named columns, not {row!r:.40}")
+    dialogue = dialogue_of(row, options.kind)
+    for each in dialogue.apart() if options.responses == "both" else (dialogue,):
+        yield {"text": plain_text(each, options.joiner), "dialogue": each.to_json()}
 
 
 def _label(value: Any) -> str | None:

@@ -5,7 +5,7 @@ A dialogue ends with the response to be learned; a preference has the worse resp
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal, Self
 
@@ -13,6 +13,9 @@ from afterword.corpus.rows import BadRowError, problem_of
 
 Kind = Literal["documents", "instructions", "preferences"]
 """What the rows of a source are: texts, prompts with a response, or prompts with a better and a worse response."""
+
+Responses = Literal["chosen", "both"]
+"""Which responses of a preference are read: METHODS §2 leaves it open, and the chosen one alone is our choice."""
 
 # The columns of each form, in the order of the conversation. The first form that is there whole is taken.
 _FORMS: dict[Kind, tuple[tuple[str, ...], ...]] = {
@@ -55,6 +58,13 @@ class Dialogue:
     def response(self) -> str:
         """Text of the last message: what is learned, the chosen one of a pair."""
         return self.messages[-1]["content"]
+
+    def apart(self) -> tuple[Self, ...]:
+        """A preference as two dialogues, the one with the chosen response first; an instruction as it is."""
+        if self.rejected is None:
+            return (self,)
+        worse = {**self.messages[-1], "content": self.rejected}
+        return tuple(replace(self, messages=(*self.prompt, last), rejected=None) for last in (self.messages[-1], worse))
 
     def to_json(self) -> str:
         """One line that is the same for equal dialogues."""

@@ -176,5 +176,6 @@ def _total(items: Mapping[str, Item], answers: Sequence[Mapping[str, Any]], kind
     """`kind` is the end of the name of what is scored, where a row has it beside the answer itself."""
     said = [[(items[row["id"]], row.get(f"{side}{kind}", row[side])) for row in answers] for side in SIDES]
     values = [[float(is_correct(*each)) for each in side] for side in said]
+    units = [items[row["id"]].unit or row["id"] for row in answers]
     how = {"metric": "correct_frac", "version": 1, "better": "higher"}
-    return Score(task="all", n=len(answers), **how, **before_and_after(*values))
+    return Score(task="all", n=len(answers), **how, **before_and_after(*values, units=units))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from afterword.demo.recipe import Recipe
-from afterword.report.printing import count, duration
+from afterword.report.printing import MISSING, count, duration
 
 _LONGEST = 100
 
@@ -61,7 +61,7 @@ class Story:
         """The table, and the first questions that were learned and forgotten."""
         self._heading("Before and after")
         self.console.print(_table(page))
-        self._say("\n[95 % interval]; ▲ ▼: the interval of the change from before excludes 0.", "dim")
+        self._say("\n[95 % interval over questions]; ▲ ▼: the interval of the change from before excludes 0.", "dim")
         for group in page["groups"]:
             if group["name"] in ("learned", "forgotten") and group["questions"]:
                 counts = zip(page["runs"], group["counts"], strict=True)
@@ -129,7 +129,7 @@ def _table(page: Mapping[str, Any]) -> Table:
 
 def _cell(found: Mapping[str, Any]) -> str:
     bounds = [f"{100 * bound:.0f}" for bound in found["interval_95"] or ()]
-    return f"{100 * found['value']:.0f}" + (f" [{', '.join(bounds)}]" if bounds else "")
+    return f"{100 * found['value']:.0f} " + (f"[{', '.join(bounds)}]" if bounds else MISSING)
 
 
 def _tone(side: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """A suite answered before and after: what every skill is worth, with intervals.
 
-The one rule: an item is asked whole or not at all, and is one unit whatever it is measured by, so that before and
-after are paired over items. An answer is right where all checks of its item hold.
+The one rule: an item is asked whole or not at all, and belongs to one unit whatever it is measured by, so that before
+and after are paired over items, and intervals are over units. An answer is right where all checks of its item hold.
 
 A model that does not know may refuse. So items to be learned are scored a second time with refusals made
 impossible: what it knows then shows, apart from whether it dares to say it.
@@ -23,7 +23,7 @@ from afterword.evaluation.losses import Models, losses_by_unit
 from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, prompt_ids
 from afterword.evaluation.statistics import before_and_after
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
-from afterword.models import replace_file, weights_fingerprint
+from afterword.models import causal_lm, content_sha256, replace_file
 from afterword.types import Example, Score
 from afterword.views.examples import segment
 
@@ -95,8 +95,10 @@ def answer_suite(
 
     By the greedy answer: `correct_frac`, `refused_frac` and `old_value_said_frac`. With refusals made impossible:
     `correct_refusal_forbidden_frac`. By the mean log-likelihood per token of the item's answer and of its choices:
-    `choice_correct_frac`. The items that do not fit the context are left out and counted, `too_long`, in
-    `details["left_out"]`. `cache` is a folder that keeps the reference's answers for other runs.
+    `choice_correct_frac`, of the items that have choices: a skill without any has no such score, and is in no mean of
+    it over skills. The items that do not fit the context are left out and counted, `too_long`, in
+    `details["left_out"]`; where several items have one unit, `details["units"]` says how many units they are.
+    `cache` is a folder that keeps the reference's answers for other runs.
     """
     tokenizer, length = models.tokenizer, models.max_length
     read = [_read(tokenizer, item, suite.refusals) for item in suite.items]
@@ -152,7 +154,8 @@ def _kept(
     if cache is None:
         return answer()
     read = [[each.prompt, each.candidates, sorted((each.forbidden or {}).items())] for each in asked]
-    same = [VERSION, weights_fingerprint(models.reference), suite.fingerprint, suite.refusals, answer_tokens, read]
+    ends = [models.tokenizer.eos_token_id, causal_lm(models.reference).generation_config.eos_token_id]
+    same = [VERSION, content_sha256(models.reference), ends, suite.fingerprint, suite.refusals, answer_tokens, read]
     file = Path(cache) / f"{hashlib.sha256(json.dumps(same).encode()).hexdigest()}.json"
     try:
         return [Answered(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
@@ -215,17 +218,24 @@ def _scores(
     here = [result for result in results if result[0].group == group]
     left_out = sum(item.group == group for item in suite.items) - len(here)
     details = {**how, "left_out": {"too_long": left_out} if left_out else {}}
-    score = partial(Score, task="/".join(group), version=VERSION, details=details)
+    score = partial(Score, task="/".join(group), version=VERSION)
     scores = []
     for metric, (better, value) in _METRICS.items():
-        rows = [{side: value(item, each, suite.refusals) for side, each in said.items()} for item, said in here]
-        measured = [{side: float(x) for side, x in row.items() if x is not None} for row in rows]
-        measured = [row for row in measured if row]
-        sides = [[row[side] for row in measured if side in row] or None for side in SIDES]
+        every = [{side: value(item, each, suite.refusals) for side, each in said.items()} for item, said in here]
+        # What an item is measured by is the same on both sides.
+        rows = [(item.unit or item.id, row) for (item, _), row in zip(here, every, strict=True) if _is_whole(row)]
+        sides = [[float(bool(row[side])) for _, row in rows if side in row] or None for side in SIDES]
+        units = [unit for unit, _ in rows]
+        shared = {"units": len(set(units))} if len(set(units)) < len(rows) else {}
         # Of a group that was left out whole, one score says so.
-        if measured or (not here and metric == "correct_frac"):
-            scores.append(score(metric=metric, n=len(measured), better=better, **before_and_after(*sides)))
+        if rows or (not here and metric == "correct_frac"):
+            found = before_and_after(*sides, units=units)
+            scores.append(score(metric=metric, n=len(rows), better=better, details=details | shared, **found))
     return scores
+
+
+def _is_whole(row: Mapping[str, bool | None]) -> bool:
+    return None not in row.values()
 
 
 def _row(item: Item, said: Mapping[str, Answered]) -> dict[str, Any]:

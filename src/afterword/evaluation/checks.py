@@ -100,6 +100,15 @@ def says(text: str, value: str) -> int:
     return len(re.findall(rf"(?<!\w)(?<!\w-)(?<!\d[.,:]){sign}{words}(?!\w|-\w|[.,:]\d)", _plain(text), re.IGNORECASE))
 
 
+def words_of(text: str) -> set[str]:
+    """The runs of letters and digits in a text, in lower case.
+
+    >>> sorted(words_of("Vera's {7} VERA"))
+    ['7', 's', 'vera']
+    """
+    return set(re.findall(r"\w+", _plain(text).casefold()))
+
+
 def _plain(text: str) -> str:
     """One way of writing accents and quotation marks."""
     return unicodedata.normalize("NFC", text).translate(_QUOTES)
@@ -141,6 +150,32 @@ def final(text: str, *, value: str) -> bool:
     return bool(found) and normalised(answer) == normalised(value)
 
 
+@_kind("final_list")
+def final_list(text: str, *, values: list[str]) -> bool:
+    """What stands after the last `Answer:` is the values in exactly this order, with commas between; see `list`.
+
+    >>> [final_list(text, values=["Oslo", "Rome"]) for text in ("Answer: Oslo, Rome.", "Answer: Oslo Rome")]
+    [True, False]
+    """
+    _, found, answer = text.rpartition("Answer:")
+    return bool(found) and listed(answer, values=values)
+
+
+@_kind("steps")
+def steps(text: str, *, value: str) -> bool:
+    """Before the last `Answer:` the sum is worked out from left to right, each step written as `a ± b = c` and true.
+
+    >>> steps("7 + 5 = 12. 12 - 3 = 9. Answer: 9", value="7 + 5 - 3"), steps("Answer: 9", value="7 + 5 - 3")
+    (True, False)
+    """
+    expected, total = [], 0
+    for sign, number in re.findall(r"([+-]?)\s*(\d+)", value):
+        expected.append((total, sign, int(number), total := total + int(f"{sign}{number}")))
+    written = text.replace("−", "-").rpartition("Answer:")[0]
+    found = re.findall(r"(-?\d+)\s*([+-])\s*(\d+)\s*=\s*(-?\d+)", written)
+    return [(int(a), sign, int(b), int(c)) for a, sign, b, c in found] == expected[1:]
+
+
 @_kind("contains")
 def contains(text: str, *, value: str) -> bool:
     """The value is said, as whole words in any case; see `says`.
@@ -149,6 +184,16 @@ def contains(text: str, *, value: str) -> bool:
     (True, False)
     """
     return says(text, value) > 0
+
+
+@_kind("only")
+def only(text: str, *, value: str) -> bool:
+    """Has no word that the value has not, in any case: with `contains`, nothing is said beside or against it.
+
+    >>> only("It is OSLO!", value="is it oslo"), only("Oslo or Rome", value="is it oslo")
+    (True, False)
+    """
+    return words_of(text) <= words_of(value)
 
 
 @_kind("excludes")

@@ -22,7 +22,8 @@ PARTS = ("learning", "retention")
 SPLITS = ("dev", "test")
 _RULE = (
     'Each line is an item: {"id": "…", "part": "learning" or "retention", "skill": "…", "split": "dev" or "test", '
-    '"prompt": "…", "answer": "…", "checks": [{"kind": "…", …}]}, and "choices": ["…"] and "gone": "…" where wanted.'
+    '"prompt": "…", "answer": "…", "checks": [{"kind": "…", …}]}, and "choices": ["…"], "gone": "…" and "unit": "…" '
+    "where wanted."
 )
 _HEADER = (
     'The first line may be {"suite": {"name": "…", "version": 1, "refusals": ["I do not know."], "texts": ["…"]}}.'
@@ -49,6 +50,8 @@ class Item:
     """Wrong alternatives, for choice by likelihood against `answer`. None: not measured."""
     gone: str | None = None
     """What must no longer be said: the old value of a fact that changed."""
+    unit: str | None = None
+    """What it asks about, as entity and relation: items with the same unit are not independent. None: itself alone."""
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -68,9 +71,14 @@ class Suite:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the items, in their order; the same for a suite from a file and from Python."""
+        """SHA-256 over the items, in their order, and the version; the same for a suite from a file and from Python.
+
+        Neither the first version nor a unit that is not given is in it, so that older suites stay what they were.
+        """
         rows = [{field.name: getattr(item, field.name) for field in fields(Item)} for item in self.items]
-        return _sha256([{**row, "checks": [dict(check) for check in row["checks"]]} for row in rows])
+        rows = [{**row, "checks": [dict(check) for check in row["checks"]]} for row in rows]
+        items = [{name: value for name, value in row.items() if (name, value) != ("unit", None)} for row in rows]
+        return _sha256(items if self.version == 1 else {"version": self.version, "items": items})
 
 
 def find_suite(name: str) -> Suite:
@@ -139,14 +147,15 @@ def _problems(row: Mapping[str, Any]) -> list[str]:
             found += [f'"{name}" must be {" or ".join(allowed)}, not {row.get(name)!r}']
     if "/" in str(row.get("skill")):
         found += ['"skill" must not have a slash in it']
-    checks, gone = row.get("checks"), row.get("gone")
+    checks = row.get("checks")
     if not isinstance(checks, list) or not checks:
         found += ['"checks" is missing, or an empty list']
     else:
         found += [problem for problem in map(problem_of, checks) if problem]
     if not _are_texts(row.get("choices") or []) or row.get("answer") in (row.get("choices") or []):
         found += ['"choices" must be a list of texts, all of them other than "answer"']
-    return found + (['"gone" must be text, or left away'] if gone is not None and not _is_text(gone) else [])
+    given = [name for name in ("gone", "unit") if row.get(name) is not None]
+    return found + [f'"{name}" must be text, or left away' for name in given if not _is_text(row[name])]
 
 
 def _is_text(value: Any) -> bool:

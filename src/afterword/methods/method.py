@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from afterword.errors import ConfigError, nearest
 from afterword.objectives import Distillation, Objective, Prediction, SelfDistillation, forward_kl, reverse_kl
@@ -16,7 +16,7 @@ REPLAYS: dict[str, Objective] = {
     "reverse_kl": Distillation(reverse_kl),
     "swap": SelfDistillation(),
 }
-"""What `replay` can do with general text."""
+"""What `replay`, or the `objective` of one source, can do with general text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class Replay:
     """Factor of an objective on the documents, read whole; 0: none. Windows that the method's own view cannot train
     are skipped for both."""
     on_documents: Objective | None = None
-    """That objective; None: the same as for general text."""
+    """That objective, with settings of its own; None: the same as for general text."""
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """Of the documents, where it is another, and of general text, whose settings come last and count."""
+        """Of the documents, where it is another, and of general text, which alone a person's settings change."""
         return (self.objective,) if self.on_documents is None else (self.on_documents, self.objective)
 
 
@@ -42,10 +42,17 @@ class Replay:
 class Term:
     """One summand of a step's loss: whose text, what is read of it, how the student moves, with which factor."""
 
-    of: Literal["documents", "general", "all"]
     view: ViewBuilder
     objective: Objective
     weight: float = 1.0
+    documents: bool = False
+    """Whether it is of the documents."""
+    sources: tuple[str, ...] = ()
+    """The sources of general text that it is of."""
+
+    def reads(self, source: str | None) -> bool:
+        """Whether it is of a source of general text; None: of the documents."""
+        return self.documents if source is None else source in self.sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,10 @@ class Method:
     """Whether general text is treated as documents are: one view, one objective, one count."""
     replay: Replay | None = None
     """What is done with general text otherwise; None: nothing, and a run with some must say."""
+    sources: Mapping[str, Replay] = field(default_factory=dict[str, Replay])
+    """Sources of general text, by name, with an objective of their own instead of the method's."""
+    general_tokens: float | None = None
+    """Share of all tokens that is general text of which a person does not say how much; None: it must be said."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Fields of TrainingArguments as the method's authors set them. They win over the Trainer's own defaults;
     what a person sets wins over both."""
@@ -81,38 +92,56 @@ class Method:
             return "At alpha = 1 nothing is distilled and no teacher is read: this is continual pre-training."
         return ""
 
-    def needs_teacher(self, *, general: bool) -> bool:
-        """Whether any of its terms reads a teacher, with general text or without."""
+    def needs_teacher(self, *, general: Collection[str]) -> bool:
+        """Whether any of its terms reads a teacher, with these sources of general text."""
         return any(term.objective.needs_teacher for term in self.terms(general=general))
 
-    def problem_with(self, *, general: bool) -> str | None:
-        """Why this method cannot run with, or without, general text; None where it can."""
-        if general and not self.takes_general_text:
-            known = ", ".join(REPLAYS)
-            return f"mixture: the method {self.name} says nothing of general text. Set replay to one of {known}."
+    def problem_with(self, *, general: Collection[str]) -> str | None:
+        """Why this method cannot run with these sources of general text, or with none; None where it can."""
+        known = ", ".join(REPLAYS)
+        if unknown := [name for name in self.sources if name not in general]:
+            return f"mixture.{unknown[0]}: has an objective, and there is no such source. Known: {', '.join(general)}."
+        if self._following(general) and not self.takes_general_text:
+            problem = f"mixture: the method {self.name} says nothing of general text. Set replay to one of {known}"
+            return f"{problem}, or every source's objective."
         if self.replay and not general and not self.replay.documents:
             problem = f"mixture: missing, and the method {self.name} is set to replay general text"
             return f"{problem}. Give a mixture, or set replay_documents to replay on the documents."
         return None
 
-    def terms(self, *, general: bool) -> tuple[Term, ...]:
-        """The summands of a step's loss, with general text or without."""
-        own = Term(
-            of="all" if self.mixes and not self.replay else "documents", view=self.view, objective=self.objective
+    def terms(self, *, general: Collection[str]) -> tuple[Term, ...]:
+        """The summands of a step's loss, with these sources of general text."""
+        following, whole = self._following(general), self._whole
+        mixed = following if self.mixes and not self.replay else ()
+        own = Term(view=self.view, objective=self.objective, documents=True, sources=mixed)
+        of_sources = (
+            Term(view=whole, objective=each.objective, weight=each.weight, sources=(name,))
+            for name, each in self.sources.items()
         )
-        return (own, *(term for term in self._replayed() if general or term.of == "documents"))
+        return (own, *self._replayed(following), *of_sources)
 
-    def _replayed(self) -> Iterator[Term]:
+    def _following(self, general: Collection[str]) -> tuple[str, ...]:
+        """The sources without an objective of their own."""
+        return tuple(name for name in general if name not in self.sources)
+
+    @property
+    def _whole(self) -> WholeDocument:
+        return WholeDocument(join=self.view.join, bos=self.view.bos, averaging="token")
+
+    def _replayed(self, following: tuple[str, ...]) -> Iterator[Term]:
         if self.replay is None:
             return
-        whole = WholeDocument(join=self.view.join, bos=self.view.bos, averaging="token")
         general, documents = self.replay.objectives[-1], self.replay.objectives[0]
-        summand = Term(of="general", view=whole, objective=general, weight=self.replay.weight)
-        whole_too = replace(summand, of="documents", objective=documents, weight=self.replay.documents)
-        yield from (term for term in (summand, whole_too) if term.weight)
+        if following and self.replay.weight:
+            yield Term(view=self._whole, objective=general, weight=self.replay.weight, sources=following)
+        if self.replay.documents:
+            yield Term(view=self._whole, objective=documents, weight=self.replay.documents, documents=True)
 
     def settings(self) -> dict[str, Any]:
-        """The settings of this method and their defaults: the fields of its view, its objective and its replay."""
+        """The settings of this method and their values: the fields of its view, its objective and its replay.
+
+        Those of an objective of its own on the documents are among them, and are not for a person to change.
+        """
         parts: tuple[Any, ...] = (self.view, self.objective)
         return {name: getattr(part, name) for part in parts for name in _settable(part)} | self._replay_settings()
 
@@ -136,7 +165,7 @@ class Method:
         declared = self.replay.objective if self.replay else None
         given = None if replay is None else Replay(objective=REPLAYS[replay], on_documents=declared)
         chosen = self if given is None else replace(self, replay=given)
-        known = sorted(chosen.settings())
+        known = sorted(chosen._changeable())
         if unknown := [name for name in settings if name not in known]:
             raise ConfigError(
                 f"{name}: {settings[name]!r} has no meaning for {self.name}. {nearest(name, known) or 'Leave it out. '}"
@@ -145,12 +174,32 @@ class Method:
             )
         return chosen._changed(settings)
 
+    def with_sources(self, chosen: Mapping[str, tuple[str, float]]) -> Method:
+        """This method with an objective of its own for some sources of general text: one of REPLAYS, and its factor.
+
+        They are read whole, as in a replay; each is divided by its own count. An unknown objective is a ConfigError.
+        """
+        if wrong := {name: given for name, (given, _) in chosen.items() if given not in REPLAYS}:
+            known = f"Known: {', '.join(REPLAYS)}."
+            raise ConfigError(
+                f"mixture.{name}.objective: {given!r} is not known. {nearest(given, REPLAYS)}{known}"
+                for name, given in wrong.items()
+            )
+        own = {name: Replay(objective=REPLAYS[given], weight=weight) for name, (given, weight) in chosen.items()}
+        return replace(self, sources={**self.sources, **own})
+
+    def _changeable(self) -> set[str]:
+        """Settings of this method but for those of an objective of its own on the documents, which it keeps."""
+        if self.replay is None or self.replay.on_documents is None:
+            return set(self.settings())
+        kept = set(_settable(self.replay.on_documents)) - set(_settable(self.replay.objective))
+        return set(self.settings()) - {f"replay_{name}" for name in kept}
+
     def _changed(self, settings: Mapping[str, Any]) -> Method:
         replay, ours = self.replay, {n[7:]: value for n, value in settings.items() if n.startswith("replay_")}
         if replay is not None:
             factors = {name: ours[name] for name in ("weight", "documents") if name in ours}
-            own = replay.on_documents and _changed(replay.on_documents, ours)
-            replay = replace(replay, objective=_changed(replay.objective, ours), on_documents=own, **factors)
+            replay = replace(replay, objective=_changed(replay.objective, ours), **factors)
         view, objective = _changed(self.view, settings), _changed(self.objective, settings)
         return replace(self, view=view, objective=objective, replay=replay)
 

@@ -15,7 +15,8 @@ METHOD = Method(
     view=WholeDocument(averaging="token"),
     objective=Prediction(),
     replay=Replay(objective=REPLAYS["reverse_kl"]),
+    general_tokens=0.5,
     defaults={**AUTHORS_ADAMW, "learning_rate": 1e-5},
     decay_all_parameters=True,
-    deviations="The optimizer is that of the other methods here; a mixture of 1:1 is a setting (tokens: 0.5).",
+    deviations="The optimizer is that of the other methods here.",
 )

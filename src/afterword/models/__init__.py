@@ -14,7 +14,15 @@ from afterword.models.loading import base_of_adapter, load_adapted, load_config,
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
 from afterword.models.quantising import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
-from afterword.models.saving import has_result, save_result, saved_dtype, weights_fingerprint
+from afterword.models.saving import (
+    configuration_sha256,
+    content_sha256,
+    has_result,
+    result_dtype,
+    save_result,
+    saved_dtype,
+    weights_fingerprint,
+)
 from afterword.models.teacher_cache import TeacherCache, given_fingerprint, open_cache
 from afterword.models.teachers import (
     AdapterOff,

@@ -25,6 +25,7 @@ def load_config(name: str) -> Any:
 
 def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> Any:
     """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError."""
+    _load_whole()
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
     model, report = _loaded("AutoModelForCausalLM", "model", name, use_safetensors=True, **options)
     if missing := sorted(report["missing_keys"]):
@@ -62,6 +63,13 @@ def _loaded(auto: str, what: str, name: str, **options: Any) -> Any:
         if (kernel := options.get("attn_implementation")) and re.search("attn|attention", first, re.IGNORECASE):
             raise ConfigError(f"attn_implementation: {kernel!r} cannot be used. {first}") from error
         raise CheckpointError(f"model_name_or_path: the {what} of {name!r} cannot be loaded. {first}") from error
+
+
+def _load_whole() -> None:
+    """While a DeepSpeed configuration is alive, transformers would give every process a shard of the model."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
 
 
 def _refuse_folder(name: str, *, weights: bool) -> None:

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor
 
 from afterword.errors import CheckpointError
+from afterword.models.backbone import causal_lm
 from afterword.models.manifest import STAGING_SUFFIX, _flush, _sha256, replace_file
-from afterword.models.saving import weights_fingerprint
+from afterword.models.saving import weights_sha256
 
 INDEX = "index.json"
 SHARD_MIB = 256
@@ -35,7 +35,9 @@ class Origin:
     """Everything that a cache's rows follow from."""
 
     model: str
-    """Fingerprint of the teacher's weights, in the precision that it reads in."""
+    """SHA-256 of every value of the teacher's weights, in the precision that it reads in."""
+    configuration: str
+    """SHA-256 of how they are used."""
     precision: str
     """Of the weights, and of autocast."""
     tokenizer: str
@@ -53,6 +55,7 @@ class Origin:
 
 _DIFFERENT = {
     "model": "another model",
+    "configuration": "another model configuration (config.json)",
     "precision": "another precision",
     "tokenizer": "another tokenizer",
     "bos_ids": "another BOS",
@@ -152,16 +155,17 @@ def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCach
 
 
 def given_fingerprint(model: Any) -> str:
-    """Fingerprint of a model's weights as it was given: an adapter on it changes nothing."""
-    return weights_fingerprint(SimpleNamespace(named_parameters=lambda: _given_weights(model)))
+    """SHA-256 of every value of a model's weights as it was given: an adapter on it changes nothing."""
+    return weights_sha256(_given_weights(model))
 
 
 def _given_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     """The weights under the names that they have without peft, and none of its own."""
+    weights = causal_lm(model).state_dict().items()
     if not hasattr(model, "disable_adapter"):
-        yield from model.named_parameters()
+        yield from weights
         return
-    for name, value in model.get_base_model().named_parameters():
+    for name, value in weights:
         if "lora_" not in name and ".modules_to_save." not in name:
             yield name.replace(".base_layer.", ".").replace(".original_module.", "."), value
 

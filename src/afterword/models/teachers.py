@@ -96,13 +96,13 @@ class Offloaded:
 class HeadOnly:
     """What is left in memory of a teacher whose hidden states are cached."""
 
-    kept: Head
-    model: None = None
-    """It is no longer there."""
+    kept: Head | None
+    """Tensors of its own; None where the head is the student's, which may be taken apart for sharding yet."""
+    student: Any = None
 
     def head(self) -> Head:
         """The head as the model was given."""
-        return self.kept
+        return self.kept or head_of(self.student, adapted=False)
 
 
 ReadingTeacher = FrozenCopy | AdapterOff | Offloaded
@@ -143,6 +143,8 @@ def offloaded(model: Any) -> FrozenCopy | Offloaded:
 def head_only(teacher: Teacher) -> HeadOnly:
     """What is left of a teacher that need not read any more. A head that is going to be trained is copied."""
     head = teacher.head()
+    if isinstance(teacher, AdapterOff) and not head.weight.requires_grad:
+        return HeadOnly(None, teacher.model)
     weight, bias = (
         tensor.detach().clone() if tensor is not None and tensor.requires_grad else tensor
         for tensor in (head.weight, head.bias)

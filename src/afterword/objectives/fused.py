@@ -2,7 +2,8 @@
 
 Rows are taken a chunk at a time. A chunk's logits are made once, become the gradient in their own memory, and are
 multiplied back at once; what waits for the backward pass is the gradient on hidden states, [N, H], and on the head,
-where it is trained. This is the one door between hidden states and losses, in training and in evaluation.
+where it is trained: in float32, and rounded once, when the division of the step has been multiplied in. This is the
+one door between hidden states and losses, in training and in evaluation.
 """
 
 import warnings
@@ -21,7 +22,7 @@ from afterword.objectives.products import raised
 LOGITS_WORKSPACE_MIB = 512
 """Bound on all [chunk, V] tensors that live at the same time, of student and teacher together."""
 _DENSE_TENSORS = 12
-"""Of an objective without a closed form: its own and those that autograd keeps."""
+"""Of the dense definition: its own and those that autograd keeps."""
 Side = tuple[Tensor, Head]
 """Hidden states [N, H] and the head that reads them."""
 
@@ -102,18 +103,28 @@ class _Work:
         student_NV, teacher_NV = self._logits(states_NH, rows)
         kept_NV = student_NV.clone() if gradient and self.head.softcap is not None else None
         if form is None:
-            _warn_of(self.objective)
+            _warn(f"{type(self.objective).__name__} has no closed form (its `form` is None)")
             parts_NP, on_logits = self._dense(student_NV, teacher_NV, ids_N, gradient)
         else:
             found = closed_forms.evaluate(form, student_NV, teacher_NV, ids_N, gradient=gradient)
+            del student_NV, teacher_NV  # What of their memory is not the gradient's is free for rows far apart.
             parts_NP = torch.stack([found.parts[part] for part in form.reported], dim=-1)
             on_logits = found.gradient
             if found.far is not None:
-                far = found.far
-                parts_NP[far], dense = self._dense(*self._logits(states_NH, rows, far), ids_N[far], gradient)
-                if on_logits is not None and dense is not None:
-                    on_logits[far] = dense
+                self._put_far(found.far.nonzero().squeeze(-1), states_NH, rows, parts_NP, on_logits)
         return parts_NP, None if on_logits is None else self.head.before_cap(on_logits, kept_NV)
+
+    def _put_far(self, far: Tensor, states_NH: Tensor, rows: slice, parts_NP: Tensor, on_logits: Tensor | None) -> None:
+        """Parts and gradient of those rows of a chunk of which the closed form does not hold, by the definition."""
+        where = f"the logits of student and teacher differ by more than {closed_forms.FAR:g} nats"
+        _warn(f"The closed form of {type(self.objective).__name__} does not hold where {where}")
+        ids_N = self.target_ids[rows]
+        # At most two thirds of the workspace are taken, by the chunk's gradient and by its logits under a cap.
+        for few in far.split(rows_per_chunk(len(self.head.weight), self.workspace_mib / 3, _DENSE_TENSORS)):
+            logits = self._logits(states_NH, rows, few)
+            parts_NP[few], dense = self._dense(*logits, ids_N[few], on_logits is not None)
+            if on_logits is not None and dense is not None:
+                on_logits[few] = dense
 
     def _logits(
         self, states_NH: Tensor, rows: slice, of_them: Tensor | slice = slice(None)
@@ -149,7 +160,7 @@ class _WeightedSum(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Σ weight · loss, and the parts."""
         for_states, for_weight, for_bias = ctx.needs_input_grad[:3]
-        on_states = torch.empty_like(states_NH) if for_states else None
+        on_states = _raised_zeros(states_NH) if for_states else None
         on_weight = _raised_zeros(weight_VH) if for_weight else None
         on_bias = _raised_zeros(bias_V) if bias_V is not None and for_bias else None
         found: list[Tensor] = []
@@ -176,7 +187,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, on_sum: Tensor, _: Tensor) -> tuple[Any, ...]:  # pyright: ignore
-        """The gradients, times that on the sum."""
+        """The gradients, times that on the sum, and only then in the precision of what they are of."""
         gradients, ctx.gradients = ctx.gradients, None
         assert gradients is not None, "made in the forward pass, and handed over once"
         scaled = (
@@ -190,9 +201,7 @@ def _raised_zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def _warn_of(objective: Objective) -> None:
-    name = type(objective).__name__
-    warnings.warn(
-        f"{name} has no closed form (its `form` is None): its gradient is taken by autograd through dense logits.",
-        stacklevel=2,
-    )
+def _warn(problem: str) -> None:
+    """That the dense path is taken. Python shows it once."""
+    instead = "These losses go through dense logits and autograd: slower, and rounded where the teacher is very near."
+    warnings.warn(f"{problem}. {instead}", stacklevel=2)

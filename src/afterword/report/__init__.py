@@ -1,18 +1,21 @@
-"""Folders of runs, alignments and comparisons → pages and tables. Reads files only: no torch, no training."""
+"""Folders of runs, alignments, comparisons and blends → pages and tables. Reads files only: no torch, no training."""
 
 from pathlib import Path
 
 from afterword.report.alignment import write_alignment
+from afterword.report.blending import write_blend
 from afterword.report.frontier import write_comparison
 from afterword.report.pages import write_model_card, write_report
 
-__all__ = ["write_alignment", "write_comparison", "write_model_card", "write_pages", "write_report"]
+__all__ = ["write_alignment", "write_blend", "write_comparison", "write_model_card", "write_pages", "write_report"]
 
 
 def write_pages(folder: Path) -> tuple[Path, ...]:
-    """Everything that can be written of a folder, by what it holds: a comparison, an alignment, or else a run."""
+    """All that can be written of a folder, by what it holds: a comparison, a blend, an alignment, or else a run."""
     if (folder / "compare.json").is_file():
         return tuple(page for page in write_comparison(folder) if page)
+    if (folder / "blend.json").is_file():
+        return (write_blend(folder),)
     if (folder / "align.json").is_file():
         return (write_alignment(folder),)
     return (*write_report(folder), write_model_card(folder))

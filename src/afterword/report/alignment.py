@@ -13,6 +13,8 @@ from afterword.report.run_folder import flat_settings, without_tokens
 
 _SCORES = {"format_score": "format score: loss with the template over loss without"}
 _LOSS = "loss of the response in the template, nats per token"
+_SHOWN = 3
+"""Selected samples of a kind that are printed; selection.jsonl has all."""
 
 
 def write_alignment(folder: Path) -> Path:
@@ -38,6 +40,7 @@ def _page(folder: Path, state: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         "sources": [
             _source_row(group) for of in grouped(rows, "kind").values() for group in grouped(of, "source").values()
         ],
+        "samples": {kind: shown for kind, group in grouped(rows, "kind").items() if (shown := _samples(group))},
         "stages": [_stage_row(stage, result) for stage, result in state["stages"].items()],
         "command": without_tokens(state["command"]),
         "settings": flat_settings(settings),
@@ -68,6 +71,13 @@ def selection_figure(rows: Rows, rule: str) -> dict[str, str]:
 def _source_row(rows: Rows) -> dict[str, Any]:
     counts = {"selected": sum(row["selected"] for row in rows), "usable": sum("left_out" not in row for row in rows)}
     return {"source": rows[0]["source"], "kind": rows[0]["kind"], **counts, "left_out": len(rows) - counts["usable"]}
+
+
+def _samples(rows: Rows) -> list[dict[str, Any]]:
+    """The first of the selected samples, with what was said; none of a folder that was written without."""
+    kept = [row for row in rows if row["selected"] and "messages" in row][:_SHOWN]
+    named = [{"rejected": None, **row, "prompt": row["messages"][:-1]} for row in kept]
+    return [{**row, "response": row["messages"][-1]["content"]} for row in named]
 
 
 def _stage_row(stage: str, result: Mapping[str, Any]) -> dict[str, Any]:

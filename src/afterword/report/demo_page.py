@@ -4,6 +4,7 @@ The one rule: what was measured in this run and what was recorded elsewhere stan
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -31,7 +32,10 @@ _OUTCOMES = {
 
 
 def write_demo(folder: Path, study: Path) -> Path:
-    """Write demo.html (self-contained) into a demo's folder; `study` is a folder with a recorded compare.json."""
+    """Write demo.html (self-contained) into a demo's folder.
+
+    `study` is a folder with a recorded compare.json and the recipe that it was recorded by.
+    """
     return pages._write(folder / "demo.html", build_demo(folder, study))
 
 
@@ -49,6 +53,7 @@ def build_demo(folder: Path, study: Path) -> dict[str, Any]:
         "groups": _groups(questions, runs),
         "settings": _settings(runs),
         "study": frontier.build_comparison(study) if (study / "compare.json").is_file() else None,
+        "recorded_by": _recorded_by(study),
         "model_name": Path(demo["model"]).name,
         "few": MIN_QUESTIONS,
     }
@@ -62,6 +67,15 @@ def _load(file: Path) -> dict[str, Any]:
     if "runs" not in demo:
         raise CheckpointError(f"{file}: this demo did not come to its end. Run `afterword demo` again.")
     return demo
+
+
+def _recorded_by(study: Path) -> dict[str, Any] | None:
+    """The recipe beside a recorded comparison, and every command that the comment at its top says to run."""
+    recipe = next(iter(sorted(study.glob("*.yaml"))), None)
+    if recipe is None:
+        return None
+    text = recipe.read_text(encoding="utf-8")
+    return {"file": f"recipes/{recipe.name}", "text": text, "commands": re.findall(r"^#   (\S.*)$", text, re.MULTILINE)}
 
 
 def _run(folder: Path) -> dict[str, Any]:

@@ -34,6 +34,10 @@ LOOKS = (
 )
 _LINES = ("-", "--", ":", "-.")
 """For every round through LOOKS another."""
+_SIDES = ((5, 4, "left"), (-5, -9, "right"), (5, -9, "left"), (-5, 4, "right"))
+_SIDES += tuple((x, y + (9 if y > 0 else -9), side) for x, y, side in _SIDES)
+"""Where a label may stand: points right of and above its place, and which side of it is there. Beside it before
+farther off."""
 # Stand for CSS variables, as the placeholders of figures.py do.
 _PAPER = "#060606"
 _ARMS = tuple(f"#0708{i:02x}" for i in range(len(LOOKS)))
@@ -77,6 +81,7 @@ def _page(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
         "base_skills": _base_skills(base),
         "reference": [printing.value(_FRACTION, x, 1) for x in settings["reference_point"]],
         "limit": f"{settings['max_loss_points']:g}",
+        "smallest": _smallest_skills(data["base"].get("dev"), settings["max_loss_points"]),
         "points": points,
         "hypervolumes": [_hypervolume_row(arm) for arm in data["arms"]],
         "base_hypervolume": _area(data["base_hypervolume"]),
@@ -147,6 +152,17 @@ def _pick_row(arm: Mapping[str, Any]) -> dict[str, Any]:
         "worst_on_test": _lost(max(test.values())),
         "skills": [{"skill": s, "dev": _lost(dev.get(s)), "test": _lost(test[s])} for s in test],
     }
+
+
+def _smallest_skills(dev: Mapping[str, Any] | None, limit: float) -> list[dict[str, Any]]:
+    """The retention skill with the fewest dev items, others of which an item is worth more than the limit, and by how
+    much a lost item counts."""
+    skills = sorted(dev["retention"]["skills"].items(), key=lambda it: it[1]["n"]) if dev else []
+    shown = [
+        {"skill": s, "n": it["n"], "points": f"{100 / it['n']:.1f}", "coarse": 100 / it["n"] > limit}
+        for s, it in skills
+    ]
+    return [skill for i, skill in enumerate(shown) if i == 0 or skill["coarse"]]
 
 
 def _lost(points: float | None) -> str:
@@ -225,9 +241,7 @@ def _figure(data: Mapping[str, Any], colours: Mapping[str, str]) -> Any:
     # Narrower than the page's other figures: it holds more text, which a phone must show.
     figure.set_figwidth(4.6)
     axes, ink, muted = figure.axes[0], *(colours.get(c, c) for c in (figures._INK, figures._MUTED))
-    for i, arm in enumerate(data["arms"]):
-        if arm["points"]:
-            _draw_arm(axes, arm, i, colours)
+    labels = [_draw_arm(axes, arm, i, colours) for i, arm in enumerate(data["arms"]) if arm["points"]]
     if base := data["base"].get(data["split"]):
         _draw_bars(axes, base, ink)
         place = [100 * base["retention"]["value"]], [100 * base["learning"]["value"]]
@@ -235,27 +249,48 @@ def _figure(data: Mapping[str, Any], colours: Mapping[str, str]) -> Any:
     hollow = {"markerfacecolor": colours.get(_PAPER, _PAPER), "markersize": 6, "label": "hollow: dominated"}
     axes.plot([], [], linestyle="", marker="o", color=muted, **hollow)
     _finish(figure, axes, columns, ink, muted)
+    _spread(figure, [label for own in labels for label in own])
     return figure
 
 
-def _draw_arm(axes: Any, arm: Mapping[str, Any], index: int, colours: Mapping[str, str]) -> None:
-    """The curve in the order of the learning rates, a point for each with its intervals."""
+def _draw_arm(axes: Any, arm: Mapping[str, Any], index: int, colours: Mapping[str, str]) -> list[Any]:
+    """The curve in the order of the learning rates, a point for each with its intervals. Its labels, to be placed."""
     turn, i = divmod(index, len(LOOKS))
     colour, paper = colours.get(_ARMS[i], _ARMS[i]), colours.get(_PAPER, _PAPER)
     places = [(100 * p["retention"]["value"], 100 * p["learning"]["value"]) for p in arm["points"]]
     line = {"color": colour, "marker": LOOKS[i].marker, "markersize": 6, "linestyle": _LINES[turn % len(_LINES)]}
     axes.plot(*zip(*places, strict=True), **line, linewidth=1.4, label=_short(arm["name"]))
+    ends = {arm["points"][end]["learning_rate"] for end in (0, -1)} | {arm["pick"].get("learning_rate")}
+    labels = []
     for point, place in zip(arm["points"], places, strict=True):
         _draw_bars(axes, point, colour)
         if point["dominated"]:
             axes.plot(*([x] for x in place), **line, markerfacecolor=paper)
-        _draw_label(axes, rate_text(point["learning_rate"]), place, colour, above=index % 2 == 0)
+        # All of them would cover each other where gentle rates gather near the base model.
+        if point["learning_rate"] in ends:
+            how = {"textcoords": "offset points", "fontsize": 7.5, "color": colour}
+            labels.append(axes.annotate(rate_text(point["learning_rate"]), place, xytext=(0, 0), **how))
+    return labels
 
 
-def _draw_label(axes: Any, text: str, place: tuple[float, float], colour: str, *, above: bool) -> None:
-    """Beside its point. Arms take turns on either side of their curves, so that neighbours' labels meet less."""
-    side = {"xytext": (5, 4), "ha": "left"} if above else {"xytext": (-5, -9), "ha": "right"}
-    axes.annotate(text, place, **side, textcoords="offset points", fontsize=7.5, color=colour)
+def _spread(figure: Any, labels: Sequence[Any]) -> None:
+    """Every label where it covers the fewest of all points and of the labels before it."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    axes, half = figure.axes[0], 3.5 * figure.dpi / 72
+    curves = [line.get_xydata() for line in axes.lines if line.get_marker() != "None"]
+    places = [axes.transData.transform(place) for curve in curves for place in curve]
+    taken = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in places]
+
+    def covered(label: Any, side: tuple[float, float, str]) -> int:
+        """Put the label there, and count what it covers."""
+        label.set(position=side[:2], horizontalalignment=side[2])
+        return label.get_window_extent().count_overlaps(taken)
+
+    for label in labels:
+        covered(label, min(_SIDES, key=lambda side, label=label: covered(label, side)))
+        taken.append(label.get_window_extent())
 
 
 def _draw_bars(axes: Any, point: Mapping[str, Any], colour: str) -> None:

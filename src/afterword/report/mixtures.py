@@ -17,6 +17,7 @@ def mixture_rows(mixture: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "epochs": f"{row['epochs']:.2f}",
             "token_share": printing.value("token_share_frac", row["token_share"], 1),
             "sample_share": printing.value("sample_share_frac", row["sample_share"], 1),
+            "note": row.get("note") or "",
         }
         for row in mixture
     ]
@@ -29,21 +30,43 @@ def _asked(asked: Mapping[str, Any]) -> str:
     return f"{shares[0]}, at most {asked['max_epochs']:g} passes" if shares else "all of it, once a pass"
 
 
+def with_general_text(data: Mapping[str, Any]) -> dict[str, Any]:
+    """data.json with the files of general text, and what was skipped of them, after those of the documents."""
+    mixture = data["mixture"]
+    sources = [it | {"source": f"{row['source']}: {it['source']}"} for row in mixture for it in row["sources"]]
+    skipped = [it | {"source": f"{row['source']}: {it['source']}"} for row in mixture for it in row["skipped_rows"]]
+    total = (data["skipped_total"] or len(data["skipped"])) + sum(row["skipped_total"] or 0 for row in mixture)
+    more = {"sources": [*data["sources"], *sources], "skipped": [*data["skipped"], *skipped]}
+    return {**data, **more, "skipped_total": total}
+
+
 def source_losses(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Parts of the losses by source: means over the positions of the first and of the last tenth of the steps."""
     steps = [row for row in metrics if "train/loss_nats" in row]
     tenth = max(1, len(steps) // 10)
-    named = sorted({name for row in steps for name in row if name.startswith("source/")})
+    return _by_source(steps, (steps[:tenth], steps[-tenth:]), "source/")
+
+
+def held_out_losses(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The same of held-out text, in the first and in the last evaluation; every evaluation reads the same positions."""
+    evaluations = [row for row in metrics if "eval/loss_nats" in row]
+    return _by_source(evaluations[-1:], (evaluations[:1], evaluations[-1:]), "eval_source/")
+
+
+def _by_source(
+    counted: Sequence[Mapping[str, Any]], first_and_last: Sequence[Sequence[Mapping[str, Any]]], prefix: str
+) -> list[dict[str, str]]:
+    """A row for every part of every source: its positions in what is counted, and its means, first and last."""
+    named = sorted({name for row in counted for name in row if name.startswith(prefix)})
     rows = []
     for name in (name for name in named if not name.endswith("positions")):
-        source, _, part = name.removeprefix("source/").rpartition("/")
-        count = f"source/{source}/{'replay_' if part.startswith('replay_') else ''}positions"
-        first, last = (_mean(some, name, count) for some in (steps[:tenth], steps[-tenth:]))
-        positions = sum(row.get(count, 0) for row in steps)
-        digits = printing.decimals(part, [first, last])
-        shown = [printing.value(part, value, digits) for value in (first, last)]
-        row = {"source": source, "part": _label(part), "positions": f"{positions:,.0f}"}
-        rows.append(row | {"first": shown[0], "last": shown[1]})
+        source, _, part = name.removeprefix(prefix).rpartition("/")
+        count = f"{prefix}{source}/{'replay_' if part.startswith('replay_') else ''}positions"
+        means = [_mean(some, name, count) for some in first_and_last]
+        digits = printing.decimals(part, means)
+        first, last = (printing.value(part, value, digits) for value in means)
+        positions = f"{sum(row.get(count, 0) for row in counted):,.0f}"
+        rows.append({"source": source, "part": _label(part), "positions": positions, "first": first, "last": last})
     return rows
 
 

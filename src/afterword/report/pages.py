@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from afterword.errors import CheckpointError
 from afterword.report.figures import draw_changes, draw_training
-from afterword.report.mixtures import mixture_rows, source_losses
+from afterword.report.mixtures import held_out_losses, mixture_rows, source_losses, with_general_text
 from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
@@ -39,6 +39,7 @@ def write_model_card(run: Path) -> Path:
 def build_page(path: Path) -> dict[str, Any]:
     """Everything that the report and the model card print of a run folder."""
     run = load_run(path)
+    run |= {"data": with_general_text(run["data"])}
     measured = run["measured"] or {"scores": [], "answers": []}
     rows = rows_of(measured["scores"])
     page = {"run": run, "rows": rows, "columns": headline(rows), "questions": _questions(measured["answers"])}
@@ -47,7 +48,7 @@ def build_page(path: Path) -> dict[str, Any]:
         "method": run["settings"].get("method") or "unknown method",
         "folder": run["settings"].get("output_dir") or str(path),
         "mixture": mixture_rows(run["data"]["mixture"]),
-        "source_losses": source_losses(run["metrics"]),
+        "source_losses": {"trained": source_losses(run["metrics"]), "held_out": held_out_losses(run["metrics"])},
         "drawings": [drawing for drawing in (draw_changes(rows), draw_training(run["metrics"])) if drawing],
     }
 

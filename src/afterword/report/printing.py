@@ -77,7 +77,7 @@ def change(metric: str, x: float | None, places: int) -> str:
 
 def interval(metric: str, estimate: Estimate, places: int) -> str:
     """The 95 % interval with as many digits as its value has; a dash where there is none."""
-    if not estimate or not estimate["interval_95"]:
+    if not estimate or not estimate["interval_95"] or not all(map(is_number, estimate["interval_95"])):
         return MISSING
     return f"[{', '.join(_digits(metric, bound, places) for bound in estimate['interval_95'])}]"
 

@@ -1,7 +1,7 @@
 """Training: the trainer, and one run from settings to a finished folder."""
 
 from afterword.processes import is_main_process
-from afterword.training.adapting import RunResult, adapt, quiet_libraries, run_adaptation
+from afterword.training.adapting import RunResult, quiet_libraries, run_adaptation
 from afterword.training.arguments import training_arguments
 from afterword.training.checkpoints import Interrupted
 from afterword.training.estimating import DryRun, dry_run

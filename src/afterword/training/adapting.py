@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from transformers import TrainingArguments
 
 from afterword import models
 from afterword.batching import Packing
-from afterword.config import AdaptSettings, read_settings, sources_of
+from afterword.config import AdaptSettings, sources_of
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
-from afterword.methods import DEFAULT_METHOD, Method, get_method
+from afterword.methods import Method
 from afterword.objectives import LOGITS_WORKSPACE_MIB
 from afterword.processes import is_main_process, is_sharded, main_process_first, whole_state
 from afterword.training.arguments import training_arguments
@@ -53,18 +52,8 @@ class RunResult:
     losses: tuple[float, float] | None = None
     """Mean training loss over the first and the last tenth of the steps, nats."""
     already_complete: bool = False
-
-
-def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **settings: Any) -> RunResult:
-    """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
-
-    `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `settings`
-    those of the command line, by the same names. Without `output_dir`, a new temporary folder is used.
-    """
-    named = [str(documents)] if isinstance(documents, (str, Path)) else []
-    raw: dict[str, Any] = {"output_dir": tempfile.mkdtemp(prefix="afterword-"), **settings, "method": method}
-    raw.update(model_name_or_path=str(model), documents=named, output_dir=str(raw["output_dir"]))
-    return run_adaptation(read_settings(raw), documents, command="afterword.adapt(…)")
+    aligned: Path | None = None
+    """Folder of the alignment that followed, where one did."""
 
 
 def run_adaptation(
@@ -91,7 +80,7 @@ def run_adaptation(
     with explained(folder.path):
         try:
             trainer, data = load_trainer(settings, documents, folder.path, teacher_caches)
-            identity = Identity(models.weights_fingerprint(trainer.model), trainer.content_sha256)
+            identity = _identity(trainer)
             folder.refuse_other_content(identity)
             finished = folder.is_finished()
         except (AfterwordError, KeyboardInterrupt):
@@ -106,11 +95,25 @@ def run_adaptation(
             data = {**data, "teacher_read_once": once}
         known = (settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
-        if "teacher" in data and is_main_process():
-            console.print(in_words(data["teacher"]), highlight=False)
+        if is_main_process():
+            _say(data, console)
         result = _train(trainer, folder, checkpoint, console)
         _finish(trainer, folder, settings, identity, result)
     return result
+
+
+def _identity(trainer: AdaptationTrainer) -> Identity:
+    # An adapter's own configuration is settings, which are compared by name.
+    configuration = models.configuration_sha256(trainer.model, adapted=False)
+    return Identity(models.weights_fingerprint(trainer.model), trainer.content_sha256, configuration)
+
+
+def _say(data: dict[str, Any], console: Console) -> None:
+    """What a person should know before the first step."""
+    said = [in_words(data["teacher"])] if "teacher" in data else []
+    said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
+    for each in said:
+        console.print(each, highlight=False, markup=False)
 
 
 def _cache_teacher(
@@ -151,7 +154,7 @@ def _finish(
 ) -> None:
     adapted, tokenizer = _adapted(trainer, settings), trainer.processing_class
     if trainer.is_world_process_zero():
-        dtype = models.saved_dtype(models.load_config(settings.model_name_or_path))
+        dtype = models.result_dtype(settings.model_name_or_path, settings.save_precision)
         models.save_result(adapted, tokenizer, folder.path, dtype=dtype, merge=settings.merge_adapter)
         folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
         folder.tidy(began_here=False)
@@ -233,10 +236,14 @@ def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]
     """The sources of general text, read."""
     found = {}
     for number, (name, source) in enumerate(sources_of(settings.mixture or {}).items()):
-        options = CorpusOptions.of({**settings.model_dump(), "text_column": None, **source.model_dump()})
+        # What the documents' columns are called says nothing of a source's own.
+        shared = {"skip_bad_rows": settings.skip_bad_rows, "max_document_mib": settings.max_document_mib}
+        options = CorpusOptions.of({**shared, **source.model_dump()})
         read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
+        held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
         share = Share(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
         how: dict[str, Any] = {"chat": source.format == "chat", "preparation": _preparation(settings)}
+        how["held_out"] = main_process_first(held) if source.eval_files else None
         found[name] = GeneralText(documents=main_process_first(read), share=share, **how)
     return found
 
@@ -254,7 +261,7 @@ def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
 
 def method_of(settings: AdaptSettings) -> Method:
     """The method with the settings that were given for it."""
-    return get_method(settings.method).configured(**settings.method_settings())
+    return settings.configured_method()
 
 
 def arguments_of(settings: AdaptSettings, method: Method, output_dir: Path) -> TrainingArguments:

@@ -103,8 +103,7 @@ class CachingTeacher:
         """Of every part, its own of these windows; None where no teacher reads it."""
         first = 0
         for part in parts:
-            whose = "documents" if part.share is None else "general"
-            taught = any(term.objective.needs_teacher and term.of in (whose, "all") for term in self.terms)
+            taught = any(term.objective.needs_teacher and term.reads(part.source) for term in self.terms)
             own = windows[(windows >= first) & (windows < first + len(part.windows))] - first
             yield own if taught else None
             first += len(part.windows)
@@ -143,6 +142,7 @@ class CachingTeacher:
         dtype = str(models.causal_lm(model).dtype)
         return {
             "model": given_fingerprint(model),
+            "configuration": models.configuration_sha256(model, adapted=False),
             "precision": f"{dtype}, autocast {autocast}" if autocast else dtype,
             "tokenizer": hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest(),
             "rows": repr(self.kept) if self.kept else "hidden states",

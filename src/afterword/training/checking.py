@@ -1,6 +1,7 @@
 """What a trainer checks before its first step: its tokenizer, the size of a step, and how texts may lie in a row."""
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -26,10 +27,13 @@ def default_tokens() -> int:
     return 4096 if torch.accelerator.is_available() else 512
 
 
-def special_tokens_for(tokenizer: Any, method: Method) -> SpecialTokens:
-    """What stands around the documents of a method. CheckpointError where it needs an EOS that is not there."""
+def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] = ()) -> SpecialTokens:
+    """What stands around the documents of a method. CheckpointError where it needs an EOS that is not there.
+
+    `general`: names of the sources of general text that are read beside them.
+    """
     special = special_tokens(tokenizer, method.view.bos, method.view.join)
-    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=True)):
+    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=general)):
         problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
         raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
     return special

@@ -93,7 +93,7 @@ def _cached(trainer: AdaptationTrainer) -> tuple[int, int] | None:
     """Tokens that a cached teacher reads once, and the bytes that are kept of them; None where it is not cached."""
     if trainer.caching is None or trainer.teacher is None:
         return None
-    with trainer.accelerator.autocast():
+    with trainer.autocast():
         return trainer.caching_teacher().size(trainer.parts, trainer.plan.windows(trainer.total_steps))
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from afterword.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -26,7 +28,7 @@ class Share:
 class Stream:
     """The samples of one source, pass after pass."""
 
-    lengths: np.ndarray  # [samples] tokens
+    lengths: np.ndarray  # [samples] tokens as they are read, BOS and EOS included
     first: int
     """Index of its first sample among all windows of the run."""
     per_epoch: float
@@ -40,6 +42,10 @@ class Stream:
         """Tokens that an epoch takes, on average, while there are passes left."""
         return self.per_epoch if self.by_tokens else self.per_epoch * float(self.lengths.mean())
 
+    def runs_out(self, epochs: int) -> bool:
+        """Whether so many epochs take more than there is in `max_epochs` passes."""
+        return epochs * self.per_epoch > self.max_epochs * self._whole
+
     def samples(self, epoch: int) -> np.ndarray:
         """Indices of the samples that an epoch reads, in their order."""
         begin, end = (self._border(number * self.per_epoch) for number in (epoch, epoch + 1))
@@ -52,10 +58,14 @@ class Stream:
     def _pass(self, number: int) -> np.ndarray:
         return np.random.default_rng((self.seed, self.first, number)).permutation(len(self.lengths))
 
+    @property
+    def _whole(self) -> float:
+        """Of a pass, what `per_epoch` is of an epoch."""
+        return float(self.lengths.sum()) if self.by_tokens else float(len(self.lengths))
+
     def _border(self, amount: float) -> int:
         """How many samples come before an amount, counted over all passes, rounded to the nearest sample."""
-        whole = float(self.lengths.sum()) if self.by_tokens else float(len(self.lengths))
-        passes, rest = divmod(min(amount, self.max_epochs * whole), whole)
+        passes, rest = divmod(min(amount, self.max_epochs * self._whole), self._whole)
         if not self.by_tokens:
             return int(passes) * len(self.lengths) + round(rest)
         middles = self.lengths[self._pass(int(passes))]
@@ -66,15 +76,10 @@ class Stream:
 def streams(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, Share]], seed: int) -> tuple[Stream, ...]:
     """A stream for every source beside documents of these lengths, with what an epoch takes of it.
 
-    An epoch reads the documents once. Shares of samples are of what is read once and of each other; shares of tokens
-    are of everything.
+    An epoch reads the documents once. Every share is of everything that is read. Shares that cannot be met together
+    are a ConfigError.
     """
-    once = [lengths for lengths, share in sources if share.tokens is None and share.samples is None]
-    fixed = [documents, *once]
-    samples = sum(map(len, fixed)) / (1 - sum(share.samples or 0 for _, share in sources))
-    by_samples = sum((share.samples or 0) * samples * lengths.mean() for lengths, share in sources)
-    tokens = sum(map(np.sum, fixed)) + by_samples
-    tokens /= 1 - sum(share.tokens or 0 for _, share in sources)
+    tokens, samples = _totals(documents, sources)
     firsts = np.cumsum([len(documents), *(len(lengths) for lengths, _ in sources)])
     made = []
     for first, (lengths, share) in zip(firsts[:-1].tolist(), sources, strict=True):
@@ -83,6 +88,33 @@ def streams(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, Share]], 
         limit = share.max_epochs if shared else np.inf
         made.append(Stream(lengths, first, float(amount), share.tokens is not None, limit, seed))
     return tuple(made)
+
+
+def _totals(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, Share]]) -> tuple[float, float]:
+    """All tokens T and all samples S that an epoch reads, once those that are read once are t and n.
+
+    T = t + Σ_tokens share·T + Σ_samples share·S·m and S = n + Σ_samples share·S + Σ_tokens share·T / m, where m is the
+    mean length of a source: two linear equations.
+    """
+    once = [documents, *(lengths for lengths, share in sources if share.tokens is None and share.samples is None)]
+    by_tokens = [(share.tokens, lengths.mean()) for lengths, share in sources if share.tokens is not None]
+    by_samples = [(share.samples, lengths.mean()) for lengths, share in sources if share.samples is not None]
+    of_tokens, of_samples = (1 - sum(share for share, _ in shares) for shares in (by_tokens, by_samples))
+    # Tokens that come with a sample of the whole, and samples that come with a token of it.
+    with_samples = sum(share * mean for share, mean in by_samples)
+    with_tokens = sum(share / mean for share, mean in by_tokens)
+    for unit, rest in (("tokens", of_tokens), ("samples", of_samples)):
+        if rest <= 0:
+            problem = f"the shares of {unit} sum to {1 - rest:g}, and the documents need some"
+            raise ConfigError(f"mixture: {problem}. Lower them.")
+    # The solution is positive only where the determinant is.
+    if of_tokens * of_samples <= with_samples * with_tokens * (1 + 1e-9):
+        both = f"shares of {1 - of_tokens:.3g} of tokens and {1 - of_samples:.3g} of samples"
+        problem = f"{both} cannot both be met: the more is read for one, the more the other asks for"
+        raise ConfigError(f"mixture: {problem}. Lower them.")
+    read_once = [sum(map(np.sum, once)), sum(map(len, once))]
+    tokens, samples = np.linalg.solve([[of_tokens, -with_samples], [-with_tokens, of_samples]], read_once)
+    return float(tokens), float(samples)
 
 
 def interleaved(groups: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from afterword.corpus import Corpus, Dialogue, read_corpus
 from afterword.errors import ConfigError
 from afterword.processes import main_process_first
@@ -49,6 +51,8 @@ class GeneralText:
     documents: Any
     """A corpus, or what `read_corpus` takes."""
     share: Share
+    held_out: Any = None
+    """More of it that is not trained: what losses are evaluated on. As `documents`."""
     chat: bool = False
     """Render conversations by the model's chat template, instead of as plain text."""
     preparation: Preparation = field(default_factory=Preparation)
@@ -63,15 +67,49 @@ class Part:
     special: SpecialTokens
     share: Share | None = None
     """None: the documents."""
+    eos: bool = True
+    """Whether a document is read with the EOS that `special` has for it."""
+    files: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of general text, what was read of its files and what was skipped, as data.json has it."""
 
-    def report(self) -> dict[str, Any]:
-        """Name, what was asked for, and what there is."""
+    @property
+    def source(self) -> str | None:
+        """The source of general text that it is; None: the documents."""
+        return self.name if self.share else None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names that its losses are counted by."""
+        return self.windows.sources if self.share is None else (self.name,)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[windows] tokens of each as it is read whole: BOS, its own, and EOS where a document ends.
+
+        What shares and steps are counted in. A document counts whole, and once, also where a split view draws only
+        pieces of it and where another term reads it again: METHODS speaks of tokens of text, not of passes over it.
+        """
+        eos = self.eos and self.special.eos_id is not None
+        return self.windows.lengths + len(self.special.bos_ids) + (self.windows.ends if eos else 0)
+
+    def report(self, read: Mapping[str, Any]) -> dict[str, Any]:
+        """Name, what was asked for, what there is, what is `read` of it; and a note where that is too little."""
         asked = asdict(self.share) if self.share else {}
-        return {"source": self.name, "asked": asked, "windows": len(self.windows), "skipped": self.skipped()}
+        skipped = dict(self.windows.counts.skipped_windows)
+        there = {"windows": len(self.windows), "skipped_windows": skipped, **self.files}
+        return {"source": self.name, "asked": asked, **there, **read} | self._note(read)
 
-    def skipped(self) -> dict[str, int]:
-        """Windows that are not read, by reason."""
-        return dict(self.windows.counts.skipped_windows)
+    def _note(self, read: Mapping[str, Any]) -> dict[str, str]:
+        if not self.share or not read["ran_out"]:
+            return {}
+        unit, asked = ("tokens", self.share.tokens) if self.share.tokens else ("samples", self.share.samples)
+        found = read[f"{unit[:-1]}_share"]
+        if not asked or found >= asked:
+            return {}
+        problem = f"{100 * found:.1f} % of all {unit} are read of it, not {100 * asked:.1f} %"
+        why = f"it gives no more after max_epochs: {self.share.max_epochs:g} passes"
+        remedy = f"Give more of it, raise max_epochs, or lower {unit}."
+        return {"note": f"mixture.{self.name}: {problem}, because {why}. {remedy}"}
 
 
 def as_windows(
@@ -101,20 +139,42 @@ def as_windows(
 
 
 def general_parts(
-    mixture: Mapping[str, GeneralText], work: Path, view: ViewBuilder, tokenizer: Any, reading: Reading
+    mixture: Mapping[str, GeneralText],
+    work: Path,
+    view: ViewBuilder,
+    tokenizer: Any,
+    reading: Reading,
+    *,
+    held_out: bool = False,
 ) -> Iterator[Part]:
-    """The windows of every source of general text, read whole."""
+    """The windows of every source of general text, read whole; with `held_out`, of what is held out of it instead."""
     whole = WholeDocument(bos=view.bos, join=view.join)
     for number, (name, text) in enumerate(mixture.items()):
+        documents = text.held_out if held_out else text.documents
+        if documents is None:
+            continue
         special = special_tokens(tokenizer, view.bos, view.join)
         render: Rendering | None = None
         if text.chat:
             # The template has its own BOS and its own end of a turn.
             special, render = SpecialTokens((), None), _by_template(tokenizer, name)
         how: dict[str, Any] = {"render": render, "preparation": text.preparation}
-        place = work / f"general-{number}"
-        windows = as_windows(text.documents, place, whole, tokenizer, reading, special, **how)
-        yield Part(name, windows, special, text.share)
+        place = work / f"{'eval' if held_out else 'general'}-{number}"
+        corpus = _as_corpus(documents, place)
+        windows = as_windows(corpus, place, whole, tokenizer, reading, special, **how)
+        yield Part(name, windows, special, text.share, files=_of_files(corpus))
+
+
+def _as_corpus(documents: Any, work: Path) -> Corpus:
+    if isinstance(documents, Corpus):
+        return documents
+    return main_process_first(lambda: read_corpus(documents, cache_dir=work))
+
+
+def _of_files(corpus: Corpus) -> dict[str, Any]:
+    said = corpus.to_json()
+    names = ("documents", "characters", "sources", "skipped_total", "stopped_at_max_documents")
+    return {name: said[name] for name in names} | {"skipped_rows": said["skipped"]}
 
 
 def _by_template(tokenizer: Any, name: str) -> Rendering:

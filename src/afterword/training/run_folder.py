@@ -18,8 +18,10 @@ import yaml
 
 from afterword.config import AdaptSettings, to_yaml
 from afterword.errors import CheckpointError, ConfigError
+from afterword.general_text import SourceSettings, sources_of
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
 from afterword.processes import is_main_process, process_count
+from afterword.settings import Settings
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
@@ -34,6 +36,15 @@ class Identity:
 
     model_fingerprint: str
     windows_sha256: str
+    configuration_sha256: str
+
+
+_GIVEN = {
+    "model_fingerprint": ("model_name_or_path", "model"),
+    "configuration_sha256": ("model_name_or_path", "model configuration (config.json)"),
+    "windows_sha256": ("documents", "documents"),
+}
+"""By the names of an identity: the setting that it is given by, and what that is."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +85,13 @@ class RunFolder:
             raise ConfigError([f"{problem} Give another output_dir, or the settings of that run:", *changed])
 
     def refuse_other_content(self, identity: Identity) -> None:
-        """CheckpointError where the folder's run was of another model or of other documents."""
-        settings = {"model_fingerprint": "model_name_or_path", "windows_sha256": "documents"}
+        """CheckpointError where the folder's run was of another model, configuration or of other documents.
+
+        What a run does not say of itself is taken to be the same.
+        """
         saved = self.state()
-        for name, setting in settings.items():
+        for name, (setting, what) in _GIVEN.items():
             if saved.get(name, getattr(identity, name)) != getattr(identity, name):
-                what = setting.partition("_")[0]
                 problem = f"the run in {str(self.path)!r} trains another {what} than this (content differs)"
                 raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
 
@@ -120,13 +132,23 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def differences(saved: Mapping[str, Any], now: AdaptSettings) -> list[str]:
     """Settings that affect the weights and differ between a saved run and this one, one line each."""
-    values = now.model_dump(mode="json")
-    defaults = AdaptSettings().model_dump(mode="json")
-    every: Any = AdaptSettings.model_fields.items()
-    affecting = [name for name, field in every if field.json_schema_extra["weights"]]
-    pairs = [(name, saved.get(name, defaults[name]), values[name]) for name in affecting]
-    pairs = [(name, without_effect(name, before), without_effect(name, value)) for name, before, value in pairs]
-    return [f"{name}: {before!r} in the run, {value!r} now." for name, before, value in pairs if before != value]
+    before, after = _affecting(saved), _affecting(now.model_dump(mode="json"))
+    pairs = [(name, before.get(name), after.get(name)) for name in {**before, **after}]
+    return [f"{name}: {value!r} in the run, {new!r} now." for name, value, new in pairs if value != new]
+
+
+def _affecting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that affect the weights, with those of every source of general text by names of their own."""
+    given = {**AdaptSettings().model_dump(mode="json"), **values}
+    named = {name: without_effect(name, given[name]) for name in _weighing(AdaptSettings)}
+    sources = sources_of(named.pop("mixture") or {})
+    of_sources = {f"mixture.{name}": source.model_dump(mode="json") for name, source in sources.items()}
+    return named | {f"{name}.{key}": it[key] for name, it in of_sources.items() for key in _weighing(SourceSettings)}
+
+
+def _weighing(kind: type[Settings]) -> list[str]:
+    fields: Any = kind.model_fields
+    return [name for name, field in fields.items() if field.json_schema_extra["weights"]]
 
 
 def without_effect(name: str, value: Any) -> Any:

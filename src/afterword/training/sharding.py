@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from afterword.errors import ConfigError
-from afterword.processes import process_count
+from afterword.processes import is_zero3, process_count
+from afterword.training import zero3
 
-_DEEPSPEED = (
-    "deepspeed: its engine takes a step after every backward pass, and an optimizer step here is the sum of several. "
-    "Use trainer.fsdp with trainer.fsdp_config, which shards weights, gradients and optimizer as ZeRO-3 does."
+_LAUNCHED = (
+    "deepspeed: accelerate's launcher would have the model loaded without weights. Launch with torchrun, and give the "
+    "configuration as trainer.deepspeed."
 )
 _EMPTY = (
     "fsdp_config.cpu_ram_efficient_loading: true leaves all processes but one without weights, and each of them checks "
@@ -19,7 +21,9 @@ _EMPTY = (
 
 def refuse_before_loading(trainer_settings: Mapping[str, Any]) -> None:
     """ConfigError where the launcher or a field of TrainingArguments would have a model loaded without weights."""
-    problems = [_DEEPSPEED] if trainer_settings.get("deepspeed") or _launched_with("ACCELERATE_USE_DEEPSPEED") else []
+    problems = [_LAUNCHED] if _launched_with("ACCELERATE_USE_DEEPSPEED") else []
+    if trainer_settings.get("deepspeed") and not find_spec("deepspeed"):
+        problems.append("deepspeed: is not installed. Run `pip install deepspeed`, or shard with trainer.fsdp.")
     if _launched_with("FSDP_CPU_RAM_EFFICIENT_LOADING") and not problems:
         problems = [_EMPTY]
     if problems:
@@ -32,8 +36,8 @@ def prepare_sharding(trainer: Any) -> None:
     To be called before anything is sharded.
     """
     state, optimizer = trainer.accelerator.state, trainer.optimizer_cls_and_kwargs
-    plugin = getattr(state, "fsdp_plugin", None)
-    problems = [_DEEPSPEED] if getattr(state, "deepspeed_plugin", None) else []
+    plugin, deepspeed = getattr(state, "fsdp_plugin", None), getattr(state, "deepspeed_plugin", None)
+    problems = list(_deepspeed_problems(trainer, deepspeed.deepspeed_config)) if deepspeed else []
     if plugin:
         problems += _fsdp_problems(plugin, optimizer)
     elif process_count() > 1 and (trainer.args.fsdp or _launched_with("ACCELERATE_USE_FSDP")):
@@ -48,6 +52,21 @@ def prepare_sharding(trainer: Any) -> None:
         # accelerate would gather weights in bfloat16 and add gradients in it. Autocast gives the same products without
         # rounding what a student that starts equal to its teacher must not lose: norms, residual stream, gradient.
         plugin.mixed_precision_policy = None
+    if deepspeed:
+        zero3.configure(deepspeed.deepspeed_config, autocast=trainer.args.bf16)
+
+
+def _deepspeed_problems(trainer: Any, config: dict[str, Any]) -> Iterator[str]:
+    yield from zero3.configuration_problems(config)
+    if is_zero3(trainer.model):
+        yield "model: was loaded in shards, without weights. Load it before TrainingArguments that name deepspeed."
+    held = {"l2sp": trainer.pull, "ema": trainer.average}
+    for name, given in held.items():
+        if given:
+            yield f"{name}: reads weights where ZeRO-3 has none. Leave it out, or shard with trainer.fsdp."
+    optimizer = trainer.optimizer_cls_and_kwargs
+    if getattr(optimizer and optimizer[0], "rounds_stochastically", False):
+        yield "optimizer_states: is for weights that are whole in every process, and ZeRO-3 shards them. Leave it out."
 
 
 def _fsdp_problems(plugin: Any, optimizer: tuple[Any, dict[str, Any]] | None) -> Iterator[str]:

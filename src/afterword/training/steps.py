@@ -47,6 +47,11 @@ class StepPlan:
     streams: tuple[Stream, ...] = ()
     """General text, spread evenly over the steps. Its windows are numbered after those of the documents."""
 
+    @cached_property
+    def firsts(self) -> tuple[int, ...]:
+        """Numbers of the documents' first window, and of every stream's."""
+        return (0, *(stream.first for stream in self.streams))
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the documents."""
@@ -87,14 +92,17 @@ class StepPlan:
         return np.concatenate(read) if read else np.zeros(0, np.int64)
 
     def realised(self, steps: int) -> list[dict[str, float]]:
-        """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both."""
+        """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both.
+
+        `ran_out`: whether a stream had no passes left for all that its share takes.
+        """
         lengths = np.concatenate([self.lengths, *(stream.lengths for stream in self.streams)])
-        firsts = [0, *(stream.first for stream in self.streams)]
         window = self._read(steps)
-        source = np.searchsorted(firsts, window, side="right") - 1
-        samples = np.bincount(source, minlength=len(firsts))
-        tokens = np.bincount(source, weights=lengths[window], minlength=len(firsts))
-        sizes = np.diff([*firsts, len(lengths)])
+        source = np.searchsorted(self.firsts, window, side="right") - 1
+        samples = np.bincount(source, minlength=len(self.firsts))
+        tokens = np.bincount(source, weights=lengths[window], minlength=len(self.firsts))
+        sizes = np.diff([*self.firsts, len(lengths)])
+        ran_out = [False, *(stream.runs_out(-(-steps // self.steps_per_epoch)) for stream in self.streams)]
         return [
             {
                 "samples": int(samples[i]),
@@ -102,8 +110,9 @@ class StepPlan:
                 "epochs": float(samples[i] / sizes[i]),
                 "sample_share": float(samples[i] / samples.sum()),
                 "token_share": float(tokens[i] / tokens.sum()),
+                "ran_out": ran_out[i],
             }
-            for i in range(len(firsts))
+            for i in range(len(self.firsts))
         ]
 
 
@@ -116,8 +125,8 @@ class StepSampler:
     process: int = 0
     accumulation: int = 1
     epoch: int = 0
-    terms: tuple[tuple[int, ...], tuple[int, ...]] = ((0,), ())
-    """Terms that read a window of the documents, and of general text."""
+    terms: tuple[tuple[int, ...], ...] = ((0,),)
+    """Terms that read a window of the documents, and of every source of general text."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before every epoch, also after a resume."""
@@ -135,8 +144,8 @@ class StepSampler:
                 yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]))]
 
     def _draws(self, window: int) -> list[Draw]:
-        terms = self.terms[window >= len(self.plan.lengths)]
-        return [Draw(window, self.epoch, term) for term in terms]
+        part = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
+        return [Draw(window, self.epoch, term) for term in self.terms[part]]
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Examples(Dataset[Example]):
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """Names that losses are counted by: the documents' sources, then the general ones."""
-        return (*self.parts[0].windows.sources, *(part.name for part in self.parts[1:]))
+        return tuple(name for part in self.parts for name in part.sources)
 
     def __getitem__(self, draw: Draw) -> Example:
         number, index, source = self._located(draw.window)
@@ -168,15 +177,16 @@ class Examples(Dataset[Example]):
             example = replace(example, teacher_ids=None)
         elif cache:
             example = from_cache(example, window, part.special, cache)
-        example = replace(example, source=example.source if source is None else source, term=draw.term)
+        example = replace(example, source=source + (example.source if part.source is None else 0), term=draw.term)
         return example if draw.weighted else without_weight(example)
 
-    def _located(self, window: int) -> tuple[int, int, int | None]:
-        """The number of a window's part, its index there, and its source where it is general text."""
+    def _located(self, window: int) -> tuple[int, int, int]:
+        """The number of a window's part, its index there, and the number of the part's first source."""
+        source = 0
         for number, part in enumerate(self.parts):
             if window < len(part.windows):
-                return number, window, None if number == 0 else len(self.parts[0].windows.sources) + number - 1
-            window -= len(part.windows)
+                return number, window, source
+            window, source = window - len(part.windows), source + len(part.sources)
         raise AssertionError("the plan draws windows that there are")
 
 

@@ -19,7 +19,7 @@ def teacher_error(trainer: AdaptationTrainer, precision: str) -> dict[str, Any]:
     assert trainer.teacher, "only a method with a teacher has one to quantise"
     steps = itertools.islice(trainer.get_train_dataloader(), _MEASURED_STEPS)
     batches = (to_device(batch, trainer.args.device) for batches in steps for batch in batches if batch.teacher)
-    with trainer.accelerator.autocast():
+    with trainer.autocast():
         error, positions = models.quantisation_error_nats(trainer.model, trainer.teacher.model, batches)
     return {"precision": precision, "kl_nats": error, "positions": positions}
 

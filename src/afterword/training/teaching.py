@@ -7,7 +7,7 @@ import torch
 from afterword import models
 from afterword.config import AdaptSettings
 from afterword.errors import ConfigError
-from afterword.methods import Method, get_method
+from afterword.methods import Method
 from afterword.training.caching import DEFAULT_TOP_K, Caching, top_k_problem
 from afterword.training.steps import WORK_FOLDER
 
@@ -27,8 +27,8 @@ def refuse_teacher(settings: AdaptSettings) -> None:
     if settings.teacher_precision in models.BITS and kind not in (None, "copy"):
         why = f"{settings.teacher_precision} makes a copy in memory smaller, and teacher: {kind} keeps none there"
         problems.append(f"teacher_precision: {why}. Use auto.")
-    method = get_method(settings.method).configured(**settings.method_settings())
-    if kind == "top_k" and (problem := top_k_problem(method.terms(general=bool(settings.mixture)), method.name)):
+    method = settings.configured_method()
+    if kind == "top_k" and (problem := top_k_problem(method.terms(general=settings.mixture or {}), method.name)):
         problems.append(problem)
     if problems:
         raise ConfigError(problems)
@@ -42,7 +42,7 @@ def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype) ->
     kind = settings.teacher or ("adapter_off" if settings.use_peft else "copy")
     dtype = student if settings.use_peft else teacher_dtype(settings, student)
     itself = kind == "adapter_off" or (kind in CACHED and dtype == student)
-    if itself or not method.needs_teacher(general=bool(settings.mixture)):
+    if itself or not method.needs_teacher(general=settings.mixture or {}):
         return None
     attention = settings.attn_implementation
     twin = models.load_model(settings.model_name_or_path, dtype=dtype, attn_implementation=attention)

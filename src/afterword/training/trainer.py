@@ -7,15 +7,16 @@ backward; nothing else divides.
 
 import contextlib
 import hashlib
+import itertools
 import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -36,24 +37,23 @@ from afterword.objectives import (
     total,
     weighted_sum,
 )
-from afterword.processes import gathered, whole
-from afterword.training import steps
+from afterword.processes import gathered, is_zero3, whole
+from afterword.training import steps, zero3
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
 from afterword.training.checking import check_step, checked_layout, default_tokens, special_tokens_for
+from afterword.training.evaluating import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.lockstep import in_lockstep
 from afterword.training.mixture import streams
 from afterword.training.optimizing import warn_of_lost_updates
 from afterword.training.parts import GeneralText, Part, as_windows, general_parts
 from afterword.training.sharding import prepare_sharding
-from afterword.training.source_sums import SourceSums
+from afterword.training.source_sums import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.staying import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.whole_checkpoints import WholeCheckpoints
 from afterword.types import Batch
 from afterword.views import Prepared, Reading, content_hash
 
-_EVAL_WINDOWS = 128
-"""Most windows that one evaluation during training reads. `afterword evaluate` is the real measurement."""
 _TINY = 1e-12
 
 
@@ -91,9 +91,10 @@ class AdaptationTrainer(WholeCheckpoints):
         **trainer_arguments: Any,
     ):
         self.method = get_method(method) if isinstance(method, str) else method
-        if problem := self.method.problem_with(general=bool(mixture)):
+        mixture = mixture or {}
+        if problem := self.method.problem_with(general=mixture):
             raise ConfigError(problem)
-        self.terms = self.method.terms(general=bool(mixture))
+        self.terms = self.method.terms(general=mixture)
         args = declared_arguments(self.method, args or training_arguments(self.method, output_dir="runs/trainer"))
         check_step(args, documents_per_step, step_tokens)
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
@@ -101,13 +102,15 @@ class AdaptationTrainer(WholeCheckpoints):
         reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
         how = (self.method.view, processing_class, reading)
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        special = special_tokens_for(processing_class, self.method)
+        special = special_tokens_for(processing_class, self.method, mixture)
         self.windows = as_windows(train_dataset, work / "train", *how)
-        self.parts = (Part("documents", self.windows, special), *general_parts(mixture or {}, work, *how))
-        held_out = None if eval_dataset is None else as_windows(eval_dataset, work / "eval", *how)
-        shares = [(part.windows.lengths, part.share) for part in self.parts if part.share]
-        general = streams(self.windows.lengths, shares, args.seed)
-        self.plan = steps.StepPlan(self.windows.lengths, documents_per_step, step_tokens, args.seed, general)
+        own = Part("documents", self.windows, special, eos=self.method.view.needs_eos)
+        self.parts = (own, *general_parts(mixture, work, *how))
+        refuse_taken_names(own.sources, tuple(mixture))
+        warn_of_shared_line(own.sources)
+        held_out = held_out_of(eval_dataset, mixture, work, special, how)
+        general = streams(own.lengths, [(part.lengths, part.share) for part in self.parts if part.share], args.seed)
+        self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
         self.packing = packing or Packing(default_tokens(), checked_layout(model))
         self.workspace = {"workspace_mib": logits_workspace_mib}
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
@@ -118,11 +121,11 @@ class AdaptationTrainer(WholeCheckpoints):
         self.step_documents: list[str] = []
         self.step_started = time.perf_counter()
         data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
-        self.source_sums = SourceSums(data["train_dataset"].sources, self.terms)
+        self.source_sums = SourceSums(own.sources, tuple(mixture), self.terms)
         super().__init__(model=model, args=args, processing_class=processing_class, **data, **trainer_arguments)
+        self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         prepare_sharding(self)
         self.remove_callback(PrinterCallback)
-        self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         if self.average:
             self.add_callback(self.average)
         if isinstance(self.teacher, models.ReadingTeacher):
@@ -151,7 +154,7 @@ class AdaptationTrainer(WholeCheckpoints):
     def mixture_report(self) -> list[dict[str, Any]]:
         """What the run reads of the documents and of every source of general text, beside what was asked for."""
         realised = self.plan.realised(self.total_steps)
-        return [part.report() | read for part, read in zip(self.parts, realised, strict=True)]
+        return [part.report(read) for part, read in zip(self.parts, realised, strict=True)]
 
     # ---- data
 
@@ -176,13 +179,12 @@ class AdaptationTrainer(WholeCheckpoints):
             return
         reader, data = self.caching_teacher(), self.train_dataset
         assert isinstance(data, steps.Examples), "made here"
-        with self.accelerator.autocast():
+        with self.autocast():
             windows = self.plan.windows(self.total_steps)
             self.train_dataset = replace(data, caches=reader.caches(self.parts, windows, "train", console))
             if self.eval_dataset is not None:
-                assert isinstance(self.eval_dataset, Prepared), "made here"
-                part, windows = self._evaluated_part(self.eval_dataset), _evaluated(len(self.eval_dataset))
-                self.eval_caches = reader.caches([part], windows, "eval", console)
+                assert isinstance(self.eval_dataset, HeldOut), "made here"
+                self.eval_caches = reader.caches(self.eval_dataset.parts, self.eval_dataset.windows(), "eval", console)
         self.kept, self.teacher = reader.kept, models.head_only(self.teacher)
         free_memory()
 
@@ -193,14 +195,9 @@ class AdaptationTrainer(WholeCheckpoints):
         how = (self.packing, self.args.device, self.caching, self.terms)
         return CachingTeacher(self.teacher, self.processing_class, *how)
 
-    def _terms_of(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Which terms read a window of the documents, and which one of general text."""
-
-        def reading(text: str) -> tuple[int, ...]:
-            """Numbers of the terms that read it."""
-            return tuple(i for i, term in enumerate(self.terms) if term.of in (text, "all"))
-
-        return reading("documents"), reading("general")
+    def _terms_of(self) -> tuple[tuple[int, ...], ...]:
+        """Of every part, which terms read a window of it."""
+        return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(part.source)) for part in self.parts)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         """The one divisor, [terms]: the sum of weights of the whole optimizer step, over all processes."""
@@ -213,19 +210,26 @@ class AdaptationTrainer(WholeCheckpoints):
         """Objectives that follow from the whole step get the mean loss of each of its sequences first."""
         for number, term in enumerate(self.terms):
             if isinstance(term.objective, AdaptivePrediction):
-                own = in_lockstep([batch for batch in batches if batch.term == number], self.model)
+                # What only keeps a process in step with the others is no part of the step.
+                mine = [batch for batch in batches if batch.term == number and batch.total_weight]
+                own = in_lockstep(mine, self.model)
                 means = [mean for batch in own for mean in self._mean_losses(to_device(batch, self.args.device))]
-                self.objectives[number] = term.objective.for_step(gathered(means))
+                everyone = gathered(means)
+                self.objectives[number] = term.objective.for_step(everyone) if everyone else term.objective
 
     def _mean_losses(self, batch: Batch) -> list[float]:
         """Of every sequence that the student reads, in nats, as it is now."""
-        with models.only_reading(self.model), self.accelerator.autocast():
+        with models.only_reading(self.model), self.autocast():
             states = models.trained_states(self.model, batch.student)
             losses = hidden_losses(
                 Prediction(), (states, models.head_of(self.model)), None, batch.target_ids, **self.workspace
             )
         sums = torch.bincount(batch.sequences, losses.double())
         return (sums / torch.bincount(batch.sequences)).tolist()
+
+    def autocast(self) -> Any:
+        """Products in bfloat16 where asked for. accelerate leaves that to DeepSpeed, whose engine has no loss."""
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16)
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """Sum [n] over all processes."""
@@ -245,7 +249,7 @@ class AdaptationTrainer(WholeCheckpoints):
         for i, batch in enumerate(inputs):
             with contextlib.nullcontext() if i == len(inputs) - 1 else self.accelerator.no_sync(model):
                 loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
-                self.accelerator.backward(loss)
+                self._backward(model, loss, last=i == len(inputs) - 1)
             if not bool(torch.isfinite(loss.detach())):
                 raise TrainingError(self._non_finite("loss", batch.documents))
             total += loss.detach()
@@ -254,6 +258,12 @@ class AdaptationTrainer(WholeCheckpoints):
         if self.pull and self.accelerator.sync_gradients:
             add_pull_to_start(self.model, self.start, self.pull)
         return total
+
+    def _backward(self, model: Any, loss: Tensor, *, last: bool) -> None:
+        if is_zero3(self.model):
+            zero3.backward(model, loss, last=last and self.accelerator.sync_gradients)
+        else:
+            self.accelerator.backward(loss)
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
@@ -278,7 +288,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _weighted_sum(self, model: Any, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
         """Σ weight · loss of a micro-batch, and the parts of its losses."""
-        with self.accelerator.autocast():
+        with self.autocast():
             states, teacher = models.trained_states_through(model, self.model, batch.student), None
             if objective.needs_teacher and batch.teacher_rows is None:
                 assert isinstance(self.teacher, models.ReadingTeacher), "a method that needs a teacher has one"
@@ -294,10 +304,14 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
-        norm = whole(super()._get_grad_norm(model, grad_norm))
+        sharded = is_zero3(self.model)
+        norm = zero3.gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
             raise TrainingError(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
+        if sharded:
+            # What accelerate has for its optimizer does nothing.
+            model.step()
         return norm
 
     def _non_finite(self, what: str, documents: Sequence[str]) -> str:
@@ -334,45 +348,34 @@ class AdaptationTrainer(WholeCheckpoints):
 
     @torch.no_grad()
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """The method's loss, and the plain loss in nats of the same targets as the student reads them.
+        """The method's loss on held-out text, its terms' parts by source, and the documents' plain loss in nats.
 
-        Draws are those of epoch 0, so that evaluations compare.
+        Of documents and of what is held out of general text, each by the terms that read it. Draws are those of epoch
+        0, so that evaluations compare. `eval_dataset`: other documents, prepared.
         """
-        windows = self.eval_dataset if eval_dataset is None else eval_dataset
-        assert isinstance(windows, Prepared), "evaluation documents are prepared with the trainer"
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        held_out = held_out_documents(given, self.parts[0].special) if isinstance(given, Prepared) else given
+        assert isinstance(held_out, HeldOut), "evaluation text is prepared with the trainer"
+        if any(self.eval_caches) and held_out is not self.eval_dataset:
+            raise ConfigError("eval_dataset: the teacher is cached for that of the trainer alone. Give none here.")
         started = time.perf_counter()
         self.model.eval()
-        if any(self.eval_caches) and windows is not self.eval_dataset:
-            raise ConfigError("eval_dataset: the teacher is cached for that of the trainer alone. Give none here.")
-        examples = steps.Examples((self._evaluated_part(windows),), self.terms[:1], self.args.seed, self.eval_caches)
-        objectives: tuple[Objective, ...] = (self.terms[0].objective, Prediction())
-        sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
-        by_source = SourceSums(examples.sources, self.terms[:1])
-        for batch in in_lockstep(self._eval_batches(examples), self.model):
-            batch = to_device(batch, self.args.device)
-            for i, objective in enumerate(objectives):
-                weighted, parts = self._weighted_sum(self.model, batch, objective)
-                sums[i] += weighted
-                if i == 0:
-                    by_source.add(batch, parts)
-            sums[2] += batch.total_weight
-        loss, nll, weight = self._over_processes(sums).tolist()
-        seconds = time.perf_counter() - started
-        self.step_started += seconds
-        values = {"loss": loss / weight, "nll_nats": nll / weight, "seconds": seconds}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
-        metrics |= by_source.take(self._over_processes, f"{metric_key_prefix}_source")
+        mine = in_lockstep(self._eval_batches(held_out), self.model)
+        batches = (to_device(batch, self.args.device) for batch in mine)
+        how = (self.terms, partial(self._weighted_sum, self.model), self._over_processes, metric_key_prefix)
+        metrics = held_out_losses(batches, held_out, *how)
+        metrics[f"{metric_key_prefix}_seconds"] = time.perf_counter() - started
+        self.step_started += metrics[f"{metric_key_prefix}_seconds"]
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _evaluated_part(self, windows: Prepared) -> Part:
-        return Part("held-out documents", windows, self.parts[0].special)
-
-    def _eval_batches(self, examples: steps.Examples) -> Iterator[Batch]:
-        """Of this process; of a large set, _EVAL_WINDOWS windows at even distances."""
-        for i in _evaluated(len(examples))[self.args.process_index :: self.args.world_size].tolist():
-            yield from micro_batches([examples[steps.Draw(i, 0)]], self.packing)
+    def _eval_batches(self, held_out: HeldOut) -> Iterator[Batch]:
+        """Of this process, a window at a time."""
+        examples = steps.Examples(held_out.parts, self.terms, self.args.seed, self.eval_caches)
+        mine = itertools.islice(held_out.draws(self.terms), self.args.process_index, None, self.args.world_size)
+        for draw in mine:
+            yield from micro_batches([examples[draw]], self.packing)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As the Trainer's; only whole checkpoints are resumed from. True: the newest whole one, or the start."""
@@ -380,10 +383,6 @@ class AdaptationTrainer(WholeCheckpoints):
         self.cache_teacher()
         self.step_started = time.perf_counter()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
-
-
-def _evaluated(windows: int) -> np.ndarray:
-    return np.arange(0, windows, -(-windows // _EVAL_WINDOWS))
 
 
 def _counts(batch: Batch) -> dict[str, int]:

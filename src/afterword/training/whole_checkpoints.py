@@ -12,6 +12,9 @@ from afterword.errors import CheckpointError
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
 from afterword.training.staying import WeightAverage
 
+_OF_SHARDS = {"fsdp": "pytorch_model_fsdp*", "deepspeed": "global_step*"}
+"""What only the checkpoints of a run have that was sharded so."""
+
 
 class WholeCheckpoints(Trainer):
     """Saves beside a checkpoint's place and renames; with a running average of the weights in it, if there is one."""
@@ -26,10 +29,13 @@ class WholeCheckpoints(Trainer):
         elif resume:
             resume = require_complete(Path(resume))
         if resume:
-            _refuse_other_kind(resume, sharded=self.is_fsdp_enabled)
+            _refuse_other_kind(resume, self._sharded_by())
         if self.average:
             self.average.resumed_from = resume or None
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
+
+    def _sharded_by(self) -> str:
+        return "fsdp" if self.is_fsdp_enabled else "deepspeed" if self.is_deepspeed_enabled else ""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's checkpoint, written beside its place and renamed to it when it is whole."""
@@ -66,10 +72,12 @@ class WholeCheckpoints(Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
 
-def _refuse_other_kind(checkpoint: Path, *, sharded: bool) -> None:
-    """CheckpointError where a sharded run would resume from the checkpoint of one that was not, or the reverse."""
-    if any(checkpoint.glob("pytorch_model_fsdp*")) == sharded:
+def _refuse_other_kind(checkpoint: Path, now: str) -> None:
+    """CheckpointError where a run would resume from the checkpoint of one that was sharded in another way, or not."""
+    was = next((kind for kind, files in _OF_SHARDS.items() if any(checkpoint.glob(files))), "")
+    if was == now:
         return
-    was, now = ("has its optimizer whole", "with fsdp") if sharded else ("is of a run with fsdp", "without")
-    problem = f"resume_from_checkpoint: {str(checkpoint)!r} {was}, and cannot be resumed from {now}"
+    made = f"is of a run with {was}" if was else "has its optimizer whole"
+    problem = f"resume_from_checkpoint: {str(checkpoint)!r} {made}, and cannot be resumed from "
+    problem += f"with {now}" if now else "without"
     raise CheckpointError(f"{problem}. Give the settings and the launcher of that run, or another output_dir.")

@@ -54,7 +54,8 @@ class Prepared:
     path: Path
     counts: PreparedCounts
     skipped: tuple[Skipped, ...]
-    lengths: np.ndarray  # [windows] int64, tokens
+    lengths: np.ndarray  # [windows] int64, tokens of the text, without BOS and EOS
+    ends: np.ndarray  # [windows] bool, whether a window is the end of its document
     sources: tuple[str, ...]
     """Names of the sources that windows and losses are counted by."""
     from_cache: bool = False
@@ -187,8 +188,9 @@ def _prepared(path: Path, said: dict[str, Any], sources: tuple[str, ...], *, fro
     _opened.cache_clear()
     counts = PreparedCounts(**{**said["counts"], "skipped_windows": Counter(said["counts"]["skipped_windows"])})
     skipped = tuple(Skipped(sources[number], *rest) for number, *rest in said["skipped"])
-    lengths = [np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]
-    return Prepared(path, counts, skipped, np.concatenate(lengths).astype(np.int64), sources, from_cache)
+    lengths = np.concatenate([np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]).astype(np.int64)
+    ends = np.concatenate([batch.column("is_document_end").to_numpy(zero_copy_only=False) for batch in _opened(path)])
+    return Prepared(path, counts, skipped, lengths, ends, sources, from_cache)
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:

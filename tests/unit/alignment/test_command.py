@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from afterword.errors import CheckpointError
+from afterword import adapt
+from afterword.errors import CheckpointError, ConfigError
+from afterword.models import has_result
 from afterword.report.alignment import selection_figure, write_alignment
 
 
@@ -88,6 +90,21 @@ def test_the_page_counts_by_source_and_escapes_what_people_named(tmp_path: Path)
     assert "2.000 nats" in page
 
 
+def test_the_page_shows_some_of_the_selected_samples(tmp_path: Path):
+    said = {"messages": [{"role": "user", "content": "Where <i>?"}, {"role": "assistant", "content": "In Oslo."}]}
+    more = [said | ({"rejected": "Nowhere."} if row["kind"] == "preferences" else {}) for row in rows()]
+    written = [{**row, **(more[i] if row["selected"] else {})} for i, row in enumerate(rows())]
+    state = {"settings": {"model_name_or_path": "m", "selection": "perplexity"}, "chat_template": "plain"}
+    (tmp_path / "align.json").write_text(json.dumps({**state, "stages": {}, "command": ""}), encoding="utf-8")
+    (tmp_path / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    page = write_alignment(tmp_path).read_text(encoding="utf-8")
+    assert page.count("<h4>user: Where &lt;i&gt;?</h4>") == page.count("In Oslo.") == 6
+    assert page.count("<b>Rejected</b>Nowhere.") == page.count("<b>Response</b>") == 3
+    # A folder that was written without them has a page, too.
+    (tmp_path / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+    assert "Some of the selected" not in write_alignment(tmp_path).read_text(encoding="utf-8")
+
+
 def test_a_folder_without_an_alignment_is_told(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"align.json: cannot be read"):
         write_alignment(tmp_path)
@@ -112,6 +129,9 @@ def test_both_stages_in_one_run_that_resumes(place: Path, afterword: Any):
     assert "run is complete (2 steps); nothing was trained" in again.out
     assert "run/aligned holds the aligned model" in again.out
     assert "run/aligned was complete" in afterword(*words).out
+    # Another second stage is refused before the first is looked at again.
+    said = afterword(*words, "--align", "sft_epochs=2")
+    assert (said.code, "sft_epochs: 1.0 in the folder, 2.0 now." in said.err, said.out) == (2, True, "")
 
 
 def test_report_knows_what_a_folder_holds(tmp_path: Path, afterword: Any):
@@ -120,3 +140,44 @@ def test_report_knows_what_a_folder_holds(tmp_path: Path, afterword: Any):
     (tmp_path / "selection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
     assert f"Wrote {tmp_path / 'align.html'}." in afterword("report", str(tmp_path)).out.replace("\n", "")
     assert (tmp_path / "align.html").is_file()
+
+
+TEXTS = ["Mara was born in Oslo. She moved."]
+
+
+def test_python_does_both_stages_too_and_goes_on_where_it_stopped(place: Path, monkeypatch: Any):
+    second = {"instructions": "i.jsonl", "chat_template": "plain", "instruction_count": 3, "sft_batch_size": 3}
+    how = {"method": "finetune", "max_steps": 2, "output_dir": "run", "then": "align", "align": second}
+    with pytest.raises(ConfigError, match=r"align\.instructions: gone\.jsonl"):
+        adapt("model", TEXTS, **{**how, "align": {"instructions": "gone.jsonl"}})
+    assert not (place / "run").exists()
+    result = adapt("model", TEXTS, **how)
+    assert (result.path, result.aligned, result.steps) == (Path("run"), Path("run/aligned"), 2)
+    assert has_result(Path("run/aligned"))
+    assert json.loads(Path("run/aligned/align.json").read_text())["command"] == "afterword.adapt(…)"
+    # The second stage anew where only the first is there.
+    shutil.rmtree("run/aligned")
+    again = adapt("model", TEXTS, **how)
+    assert (again.already_complete, again.aligned) == (True, Path("run/aligned"))
+    assert has_result(Path("run/aligned"))
+    alone = adapt("model", TEXTS, output_dir="alone", max_steps=1)
+    assert alone.aligned is None
+
+
+def test_scores_are_of_the_text_that_the_first_stage_read(place: Path, afterword: Any):
+    (place / "docs.txt").write_text("Mara Lind was born in Oslo. She moved to Bergen. The bakery sells bread.")
+    source = "g=i.jsonl,kind=instructions,tokens=0.3,joiner= "
+    aligned = ("--then", "align", "--align", "instructions=i.jsonl", "--align", "chat_template=plain")
+    words = ("adapt", "model", "docs.txt", "-o", "run", "--method", "mixcpt", "--max-steps", "2", "--mixture", source)
+    assert afterword(*words, *aligned).code == 0
+    assert afterword("align", "run", "--instructions", "i.jsonl", "--chat-template", "plain", "-o", "out").code == 0
+    more = ("--instructions", "i.jsonl", "--chat-template", "plain", "--joiner", "\n\n", "-o", "other")
+    assert afterword("align", "run", *more).code == 0
+    found = {}
+    for folder in ("run/aligned", "out", "other"):
+        lines = (place / folder / "selection.jsonl").read_text(encoding="utf-8").splitlines()
+        found[folder] = [json.loads(line).get("plain_nll_nats") for line in lines]
+        found[folder].append(json.loads((place / folder / "align.json").read_text(encoding="utf-8"))["joiner"])
+    assert found["run/aligned"] == found["out"]
+    assert (found["out"][-1], found["other"][-1]) == (" ", "\n\n")
+    assert found["out"][0] != found["other"][0]

@@ -86,7 +86,7 @@ def test_dpo_starts_from_what_sft_made(run: Any):
     assert 0 < moved[1] < 1e-6
 
 
-def test_the_selection_is_written_with_every_samples_scores(run: Any, model_folder: Path):
+def test_the_selection_is_written_with_every_samples_scores_and_what_was_said(run: Any, pairs: Any):
     run(**SFT, **DPO)
     written = rows()
     assert len(written) == 26
@@ -97,6 +97,12 @@ def test_the_selection_is_written_with_every_samples_scores(run: Any, model_fold
     for row in scored:
         assert row["format_score"] == pytest.approx(row["templated_nll_nats"] / row["plain_nll_nats"])
         assert row["source"] == "i.jsonl"
+    said = {f"d{i}": pair for i, pair in enumerate(pairs)}
+    for row in written:
+        pair = said.get(row["id"])
+        texts = {"messages": list(pair.messages), "rejected": pair.rejected} if pair and row["selected"] else {}
+        texts = texts if row["kind"] == "preferences" else {name: texts[name] for name in texts if name != "rejected"}
+        assert {name: row[name] for name in ("messages", "rejected") if name in row} == texts
     (long,) = [row for row in written if row["kind"] == "preferences" and "left_out" in row]
     assert (long["id"], long["left_out"], long["selected"]) == ("long", "too_long", False)
     assert int(long["detail"].split()[0]) > 256
@@ -237,6 +243,25 @@ def test_what_cannot_begin_leaves_nothing_behind(run: Any, place: Path):
     assert sorted(path.name for path in place.iterdir()) == ["i.jsonl", "model", "p.jsonl", "template.jinja"]
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_another_configuration_is_refused(run: Any, place: Path, adapter: bool):
+    file, changes = ("adapter_config.json", {"lora_alpha": 99}) if adapter else ("config.json", {"rms_norm_eps": 0.5})
+    shutil.copytree((place / "model").resolve(), "given")
+    if adapter:
+        run(**SFT, use_peft=True, model_name_or_path="given", output_dir="first")
+    given = Path("first" if adapter else "given")
+    run(**SFT, model_name_or_path=str(given))
+    told = json.loads((given / file).read_text())
+    (given / file).write_text(json.dumps({**told, **changes}))
+    with pytest.raises(CheckpointError, match=r"config\.json: the alignment in 'out' has another"):
+        run(**SFT, model_name_or_path=str(given))
+    # An alignment that does not say its configuration may be continued.
+    known = state()
+    del known["content"]["config.json"]
+    Path("out/align.json").write_text(json.dumps(known))
+    assert run(**SFT, model_name_or_path=str(given))[0].already_complete
+
+
 def test_a_damaged_state_is_told(run: Any):
     run(**SFT)
     Path("out/align.json").write_text("{", encoding="utf-8")
@@ -287,8 +312,28 @@ def test_a_stage_whose_steps_are_rounded_away_says_so(place: Path, capsys: Any) 
     align("half", output_dir=place / "gentle", **more, dpo_learning_rate=1e-9)
     said = " ".join(capsys.readouterr().err.split())
     assert "once saved in torch.bfloat16, 0 % of the trained weights have changed" in said
-    assert "Raise dpo_learning_rate" in said
+    assert "Set save_precision: float32, or raise dpo_learning_rate." in said
     align("half", output_dir=place / "rough", **more, dpo_learning_rate=1e-2)
     assert "rounded away" not in capsys.readouterr().err
     state = json.loads((place / "rough/align.json").read_text())
     assert state["stages"]["dpo"]["changed_weights_frac"] > 0.5
+
+
+def test_a_result_in_float32_keeps_what_is_rounded_away_else(place: Path, capsys: Any) -> None:
+    load_model("model", dtype=torch.bfloat16).save_pretrained(place / "half")
+    load_tokenizer("model").save_pretrained(place / "half")
+    more = {"chat_template": "plain", "preference_count": 4, "preferences": "p.jsonl", "dpo_batch_size": 1}
+    more |= {"dpo_learning_rate": 1e-6}
+    changed, moved, dtypes = [], [], []
+    for precision in (None, "float32"):
+        align("half", output_dir=place / str(precision), **more, save_precision=precision)
+        changed.append(state(str(precision))["stages"]["dpo"]["changed_weights_frac"])
+        before, after = weights("half"), weights(str(precision))
+        others = sum(int((before[name] != value).sum()) for name, value in after.items())
+        moved.append(others / sum(value.numel() for value in after.values()))
+        dtypes.append(json.loads((place / str(precision) / "config.json").read_text())["dtype"])
+    assert dtypes == ["bfloat16", "float32"]
+    assert changed == pytest.approx(moved)
+    assert moved[0] < 0.05 < 0.5 < moved[1]
+    with pytest.raises(ConfigError, match=r"save_precision: bf16 is for whole models, .* Leave it out"):
+        align("half", output_dir=place / "adapter", **more, use_peft=True, save_precision="bf16")

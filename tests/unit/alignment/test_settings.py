@@ -2,8 +2,9 @@
 
 import pytest
 
-from afterword.alignment.settings import AlignSettings
-from afterword.config import read_settings
+from afterword.alignment.settings import AlignSettings, following
+from afterword.comparison.grid import _aligning
+from afterword.config import read_settings, sources_of
 from afterword.errors import ConfigError
 
 
@@ -38,3 +39,28 @@ def test_the_defaults_are_those_of_the_methods_page(settings_of):
     assert settings.stage("dpo") == {"learning_rate": 5e-7, "epochs": 1.0, "batch_size": 16}
     assert settings.dpo_beta == 0.1
     assert settings.samples() == {"instructions": ("i.jsonl",)}
+
+
+def test_a_joiner_is_taken_as_it_stands():
+    """YAML has no blanks at the ends of a text, and the joiner is made of them."""
+    given = {"model_name_or_path": "m", "output_dir": "o", "then": "align"}
+    for text, joiner in ((" ", " "), ("\n", "\n"), ("", ""), ('"\\n"', "\n"), ("' '", " "), ("null", "null")):
+        settings = read_settings({**given, "align": ["instructions=i.jsonl", f"joiner={text}"]})
+        assert following(settings).joiner == joiner
+        asked = [f"g=q.jsonl,kind=instructions,once=true,joiner={text}"]
+        mixed = read_settings({"model_name_or_path": "m", "method": "mixcpt", "mixture": asked})
+        assert sources_of(mixed.mixture)["g"].joiner == joiner
+    assert following(read_settings({**given, "align": ["instructions= i.jsonl "]})).instructions == ("i.jsonl",)
+    # As a YAML file has it.
+    mixture = {"g": {"files": ["q.jsonl"], "once": True, "joiner": " "}}
+    mixed = read_settings({"model_name_or_path": "m", "method": "mixcpt", "mixture": mixture})
+    assert sources_of(mixed.mixture)["g"].joiner == " "
+
+
+def test_settings_that_came_later_change_no_recorded_fingerprint():
+    """An alignment's part of a row's fingerprint has them where they were given, and only there."""
+    given = {"instructions": ["none.jsonl"], "model_name_or_path": "m", "output_dir": "o"}
+    before = _aligning(read_settings(given, AlignSettings))
+    assert not {"joiner", "save_precision"} & set(before)
+    for more in ({"joiner": "\n\n"}, {"save_precision": "float32"}):
+        assert _aligning(read_settings({**given, **more}, AlignSettings)) == {**before, **more}

@@ -17,7 +17,7 @@ from afterword.almanac.pretraining import TRAINED, tale
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.suite import RETENTION
 from afterword.almanac.world import RELATIONS, ROLES, TINY, Fact, World, build_world
-from afterword.almanac.writing import ask
+from afterword.almanac.writing import ask, pronouns_of, tell
 from afterword.evaluation.checks import passes, problem_of
 
 SKILLS = {name: draw for registry in (TRAINED_IN_CHAT, RETENTION) for name, (draw, _) in registry.items()}
@@ -328,6 +328,65 @@ def test_lists_of_facts_are_true_in_the_order_asked_for(world: World, drawn: Cal
         numbered = "numbered" in exercise.prompt
         marks = [f"{i}." if numbered else "-" for i in range(1, len(values) + 1)]
         assert exercise.response.splitlines() == [f"{mark} {value}" for mark, value in zip(marks, values, strict=True)]
+
+
+def _beside(exercise: Exercise) -> list[str]:
+    """Responses that say the right value, and with it another, or that it is not so."""
+    value = exercise.checks[0]["value"]
+    made = [
+        re.sub(re.escape(value), swapped, exercise.response, flags=re.IGNORECASE)
+        for swapped in (f"{value} or Oslo", f"Oslo, {value}", f"not {value}", f"{value} and Oslo", f"no longer {value}")
+    ]
+    forms = (str, str.lower, str.upper)
+    return [form(text) for text in (*made, f"It is not {value} at all.") for form in forms]
+
+
+def test_another_value_or_a_denial_beside_the_right_one_is_wrong(drawn: Callable):
+    asked = [exercise for exercise in drawn("instructions") if not exercise.prompt.startswith("Give the ")]
+    assert len(asked) > 300
+    assert [(e.prompt, text) for e in asked for text in _beside(e) if _right(text, e)] == []
+
+
+def test_no_word_that_is_allowed_denies_or_hedges(drawn: Callable):
+    checks = [check for exercise in drawn("instructions") for check in exercise.checks if check["kind"] == "only"]
+    allowed = {word for check in checks for word in check["value"].split()}
+    assert not allowed & {"not", "no", "nor", "never", "neither", "or", "either", "but", "perhaps", "maybe", "t"}
+
+
+def test_a_right_value_may_be_said_in_any_statement_of_its_fact(world: World, drawn: Callable):
+    facts, seen = _asked(world, ("questions",)), 0
+    for exercise in drawn("instructions"):
+        fact = next((fact for prompt, fact in facts.items() if prompt in exercise.prompt), None)
+        only = [check for check in exercise.checks if check["kind"] == "only"]
+        if fact and only:
+            relation = RELATIONS[fact.relation]
+            texts = [tell(fact, wording) for wording in (*relation.statements, *relation.held_out)]
+            texts += [
+                tell(fact, relation.statements[0], pronouns_of(fact.subject, relation.subject)),
+                f"It is {fact.value}.",
+            ]
+            assert [text for text in texts if not passes(text, only[0])] == []
+            seen += 1
+    assert seen > 200
+
+
+def test_a_sum_without_its_steps_or_with_wrong_ones_is_wrong(drawn: Callable):
+    for exercise in drawn("arithmetic"):
+        steps, _, said = exercise.response.partition("Answer: ")
+        first, *rest = re.findall(r"[^.]+\.", steps)
+        wrong = [f"Answer: {said}", f"99 + 1 = 5. Answer: {said}", f"{said} + 0 = {said}. Answer: {said}"]
+        wrong += [f"{' '.join(rest)} Answer: {said}", f"{first} Answer: {said}", f"{steps}{rest[-1]} Answer: {said}"]
+        wrong += [f"{first}{' '.join(rest[::-1])} {first} Answer: {said}", f"{steps}Answer: {int(said) + 1}"]
+        assert [text for text in wrong if _right(text, exercise)] == []
+
+
+@pytest.mark.parametrize("skill", ["lists", "sorting"])
+def test_a_list_without_its_commas_is_wrong(drawn: Callable, skill: str):
+    listed = [exercise for exercise in drawn(skill) if "," in exercise.response]
+    assert len(listed) > 200
+    assert [
+        e for e in listed if _right(e.response.replace(",", ""), e) or _right(e.response.replace(", ", " and "), e)
+    ] == []
 
 
 def _values_said(text: str) -> int:

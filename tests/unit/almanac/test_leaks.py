@@ -20,9 +20,10 @@ from afterword.almanac.suite import RETENTION
 from afterword.almanac.world import KINDS, RELATIONS, ROLES, Fact, World
 from afterword.almanac.writing import ask, tell
 
-SKILLS = {name: draw for registry in (TRAINED_IN_CHAT, RETENTION) for name, (draw, _) in registry.items()}
-# No suite asks for it.
-del SKILLS["telling"]
+SHOWN = {"telling"}
+"""Skills without splits, that no suite asks for: what they show of everybody has a test of its own."""
+EVERY = {name: draw for registry in (TRAINED_IN_CHAT, RETENTION) for name, (draw, _) in registry.items()}
+SKILLS = {name: draw for name, draw in EVERY.items() if name not in SHOWN}
 OPEN = "unknown", "reading", "documents_only"
 """Skills whose split follows from strangers' names."""
 NAME = r"[A-Z]\w+(?: [A-Z]\w+){0,2}"
@@ -197,12 +198,35 @@ def test_a_two_hop_question_starts_from_an_entity_that_is_asked(world: World, na
         assert names_in(draw_exercise(closed_book.two_hop, world, rng, "train").prompt) <= world.asked
 
 
-def test_no_trained_answer_states_what_is_asked_of_documents_only(
+def _answers(chats: list[dict[str, Any]]) -> list[str]:
+    return [turn["content"] for row in chats for turn in row["messages"] if turn["role"] == "assistant"]
+
+
+def _is_document(answer: str) -> bool:
+    """Whether an answer has a heading, as only documents have."""
+    return "\n\n" in answer
+
+
+def test_telling_has_documents_about_everybody_as_answers(
     world: World, chats: list, about_unasked: set[Fact], pieces_of: Callable
 ):
-    answers = [turn["content"] for row in chats for turn in row["messages"] if turn["role"] == "assistant"]
-    # Those with a heading are documents.
-    said = pieces_of([answer for answer in answers if "\n\n" not in answer])
+    names = {name for names in world.names.values() for name in names}
+    shown = [answer for answer in _answers(chats) if _is_document(answer)]
+    told = {next((name for name in names if name in text.partition("\n\n")[0]), None) for text in shown}
+    assert None not in told
+    # Also about nearly all entities of which documents only should know, with most of what is asked of them.
+    assert len(told & {fact.subject for fact in about_unasked}) > 0.8 * len({fact.subject for fact in about_unasked})
+    said = pieces_of(shown)
+    wordings = {fact: RELATIONS[fact.relation].statements for fact in about_unasked}
+    stated = {fact for fact in about_unasked if said & {tell(fact, wording) for wording in wordings[fact]}}
+    assert len(stated) > len(about_unasked) / 2
+    assert not SHOWN & RETENTION.keys()
+
+
+def test_no_trained_answer_but_a_document_states_what_is_asked_of_documents_only(
+    world: World, chats: list, about_unasked: set[Fact], pieces_of: Callable
+):
+    said = pieces_of([answer for answer in _answers(chats) if not _is_document(answer)])
     rng = random.Random("documents only")
     asked = {draw_exercise(closed_book.documents_only, world, rng, "test").prompt for _ in range(300)}
     facts = {fact for fact in about_unasked if asked & _questions({fact})}

@@ -13,7 +13,7 @@ import pytest
 from afterword.almanac.after import CHOOSING, Part, build_part, write_documents
 from afterword.almanac.exercises import UNKNOWN
 from afterword.almanac.files import embedded_suite, general_texts, write_files
-from afterword.almanac.suite import RETENTION, build_suite, card_suite
+from afterword.almanac.suite import RETENTION, VERSION, build_suite, card_suite
 from afterword.almanac.world import RELATIONS, ROLES, Fact, Size, World
 from afterword.almanac.writing import ask, tell
 from afterword.corpus import read_corpus
@@ -70,10 +70,71 @@ def test_choices_are_wrong_and_what_is_gone_is_not_the_answer(suite: Suite):
         assert len(set(item.choices)) == len(item.choices)
         assert UNKNOWN not in item.choices
         assert item.gone is None or not says(item.answer, item.gone)
-    assert all(
-        len(item.choices) == 3 for item in suite.items if item.part == "learning" and item.skill != "new_two_hop"
-    )
+    assert {len(item.choices) for item in suite.items} == {0, 3}
     assert {item.skill for item in suite.items if item.gone} == {"changed"}
+
+
+@pytest.mark.parametrize("skill", [skill for skill in LEARNING if skill != "new_two_hop"])
+def test_nearly_all_that_is_learned_in_one_step_has_choices(suite: Suite, skill: str):
+    items = _of(suite, skill)
+    assert sum(bool(item.choices) for item in items) >= 0.9 * len(items)
+    assert not any(item.choices for item in suite.items if item.skill == "new_two_hop" or item.part == "retention")
+
+
+@pytest.mark.parametrize("policy", ["newest", "oldest", "most frequent", "least frequent"])
+@pytest.mark.parametrize("skill", [skill for skill in LEARNING if skill != "new_two_hop"])
+def test_no_choice_can_be_made_without_the_question(suite: Suite, world: World, part: Part, skill: str, policy: str):
+    new = {name for names in part.names.values() for name in names}
+    read = " ".join(document.text for document in write_documents(world, part, 12)).lower()
+    value: Callable[[str], float] = {
+        "newest": lambda name: name in new,
+        "oldest": lambda name: name not in new,
+        "most frequent": lambda name: read.count(name.lower()),
+        "least frequent": lambda name: -read.count(name.lower()),
+    }[policy]
+    right = [_right_by(value, item) for item in _of(suite, skill) if item.choices]
+    # A quarter, and what chance allows where there are few: about 16 changes, and 20 offices, each asked twice.
+    assert sum(right) / len(right) <= (0.30 if len(right) >= 100 else 0.40)
+
+
+def _right_by(value: Callable[[str], float], item: Item) -> float:
+    """How often the answer is the candidate with the highest value, where equals are drawn at random."""
+    best = max(map(value, (item.answer, *item.choices)))
+    among = [candidate for candidate in (item.answer, *item.choices) if value(candidate) == best]
+    return (item.answer in among) / len(among)
+
+
+def test_choices_are_as_new_as_the_answer_and_told_of_the_same_relation(suite: Suite, part: Part):
+    new = {name for names in part.names.values() for name in names}
+    told = {*part.facts, *(change.new for change in part.changes)}
+    for item in (item for item in suite.items if item.choices):
+        relation = (item.unit or "").partition(" of ")[0]
+        others = [choice for choice in item.choices if choice != item.gone]
+        assert {choice in new for choice in others} == {item.answer in new}
+        side = "subject" if item.skill == "new_reverse" else "value"
+        assert {*others, item.answer} <= {getattr(fact, side) for fact in told if fact.relation == relation}
+
+
+def test_a_part_too_small_for_choices_has_none(world: World):
+    part = build_part(world, CHOOSING, Size(8, 2, 2, 4), 2)
+    items = [item for item in build_suite(world, part, 0.1).items if item.part == "learning"]
+    without = {
+        (item.unit or "").partition(" of ")[0] for item in items if not item.choices and "reverse" not in item.skill
+    }
+    # Two towns and two companies have two of these between them.
+    assert {"county", "river", "makes"} <= without
+    assert {len(item.choices) for item in items} == {0, 3}
+
+
+def test_items_about_one_fact_share_its_unit(suite: Suite, part: Part):
+    units = {
+        skill: Counter(item.unit for item in _of(suite, skill)) for skill in ("changed", "new_reverse", "new_direct")
+    }
+    assert units["changed"] == {f"{change.new.relation} of {change.new.subject}": 2 for change in part.changes}
+    assert set(units["new_reverse"].values()) == {2}
+    assert units["new_direct"] == {f"{fact.relation} of {fact.subject}": 1 for fact in part.facts}
+    assert {item.unit for item in _of(suite, "arithmetic")} == {None}
+    assert len({item.unit for item in _of(suite, "new_two_hop")}) < len(_of(suite, "new_two_hop"))
 
 
 def test_every_new_fact_is_asked_in_a_trained_and_in_another_wording(suite: Suite, part: Part):
@@ -99,7 +160,7 @@ def test_every_change_is_asked_with_the_old_value_as_gone_and_as_a_choice(suite:
         assert [(items[prompt].answer, items[prompt].gone) for prompt in asked] == [
             (change.new.value, change.old.value)
         ]
-        assert all(items[prompt].choices[0] == change.old.value for prompt in asked)
+        assert all(items[prompt].choices[:1] in ((), (change.old.value,)) for prompt in asked)
 
 
 def test_new_two_hops_are_true_after_the_part(suite: Suite, world: World, part: Part, true_after: Callable):
@@ -238,6 +299,7 @@ def test_a_written_suite_is_loaded_as_it_was_made(folder: Path, world: World, sm
     loaded, made = load_suite(folder / "suite.jsonl"), build_suite(world, small)
     assert loaded.fingerprint == made.fingerprint
     assert (loaded.name, loaded.version, loaded.refusals) == (made.name, made.version, made.refusals)
+    assert loaded.version == VERSION == 2
 
 
 def test_general_texts_are_about_strangers_and_nobody(world: World, names_in: Callable):

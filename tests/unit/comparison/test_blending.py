@@ -199,6 +199,12 @@ def test_other_models_and_another_evaluation_are_measured_again(here, measured, 
     blending.blend(settings(lambdas="0.2"))
     assert measured == [0.2, 0.2, 0.2]
     assert_same(saved(), between(0.2))
+    # The same weights, used otherwise.
+    config = json.loads(Path("adapted/config.json").read_text())
+    Path("adapted/config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    blending.blend(settings(lambdas="0.2"))
+    assert measured == [0.2, 0.2, 0.2, 0.2]
+    assert models.load_config("out").rms_norm_eps == 0.5
 
 
 def test_the_folder_holds_the_model_of_the_last_pick_or_none(here, measured):
@@ -222,7 +228,7 @@ def test_the_command_from_beginning_to_end(here, afterword):
     assert (code, "λ 1/2: 0.5" in err) == (0, True)
     table = [line.split() for line in out.splitlines()]
     assert [row[0] for row in table if row[1:2] == ["0.0%"] or row[:1] == ["0"]] == ["0", "0.5", "1"]
-    assert "Picked on dev: λ = 0.5. Wrote it to out." in out
+    assert "Picked on dev: λ = 0.5. Wrote it and blend.html to out." in out
     assert_same(saved(), between(0.5))
     assert afterword("evaluate", "out", *how[:2], "--samples", "0")[0] == 0
     # Nothing trains in its folder.

@@ -7,12 +7,14 @@ from afterword.comparison.grid import (
     by_content,
     cells_of,
     fingerprint,
+    sha256,
     training_fingerprint,
     weights_settings,
 )
 from afterword.comparison.running import suite_fingerprint
 from afterword.comparison.settings import CompareSettings
 from afterword.config import read_settings
+from afterword.evaluation import answering, losses, questions, tasks
 
 GIVEN = {"model_name_or_path": "m", "documents": ["d"], "suite": "s", "output_dir": "o", "learning_rates": "1e-5"}
 
@@ -64,6 +66,24 @@ def test_what_a_method_declares_is_part_of_it():
 def test_suite_and_evaluation_change_the_scores_but_not_the_weights():
     prints = {fingerprint(training(), Contents("m", suite, how)) for suite in "ab" for how in ({}, {"max_items": 8})}
     assert len(prints) == 4
+
+
+SCORERS = (answering, losses, questions, tasks)
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=lambda module: module.__name__.split(".")[-1])
+def test_a_later_scorer_changes_the_fingerprint_and_a_first_one_does_not(scorer, monkeypatch):
+    for module in SCORERS:
+        monkeypatch.setattr(module, "VERSION", 1)
+    contents = Contents("m", "s", {"max_items": 8})
+    # As rows were recorded before versions counted.
+    first = sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
+    assert fingerprint("t", contents) == first
+    later = set()
+    for version in (2, 3):
+        monkeypatch.setattr(scorer, "VERSION", version)
+        later.add(fingerprint("t", contents))
+    assert len(later | {first}) == 3
 
 
 def test_files_count_by_their_content(tmp_path):

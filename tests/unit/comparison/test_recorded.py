@@ -27,3 +27,10 @@ def test_a_recorded_study_follows_from_its_rows(name: str, tmp_path: Path) -> No
 def test_the_study_that_the_demo_shows_is_one_of_them() -> None:
     shown = (STUDY / "compare.json").read_text()
     assert shown in [file.read_text() for file in STUDIES.glob("*/compare.json")]
+
+
+def test_the_recipe_that_the_demo_shows_is_that_of_its_study() -> None:
+    (recipe,) = STUDY.glob("*.yaml")
+    text = recipe.read_text()
+    assert text == (STUDIES.parent / "recipes" / recipe.name).read_text()
+    assert json.loads((STUDY / "compare.json").read_text())["command"] in text

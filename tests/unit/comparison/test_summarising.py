@@ -50,13 +50,36 @@ def test_two_seeds_give_an_interval_over_seeds_and_one_gives_that_of_its_items(b
 def test_hypervolume_is_of_every_seeds_own_points(by_hand, summary):
     rows = [
         by_hand.row("a", rate, seed, by_hand.scores(test=(learned, by_hand.retention(kept, kept))))
-        for seed, rate, learned, kept in ((0, 1e-5, 0.2, 0.8), (0, 3e-5, 0.6, 0.5), (1, 1e-5, 0.4, 0.9))
+        for seed, rate, learned, kept in (
+            (0, 1e-5, 0.2, 0.8),
+            (0, 3e-5, 0.6, 0.5),
+            (1, 1e-5, 0.4, 0.9),
+            (1, 3e-5, 0.4, 0.8),
+        )
     ]
     area = arm_of(summary(rows))["hypervolume"]
     assert area["by_seed"] == {0: pytest.approx(0.2 * 0.8 + 0.4 * 0.5), 1: pytest.approx(0.36)}
     assert (area["value"], area["seeds"]) == (pytest.approx(0.36), 2)
     away = arm_of(summary(rows, reference_point=[0.1, 0.5]))["hypervolume"]["by_seed"]
     assert away == {0: pytest.approx(0.1 * 0.3), 1: pytest.approx(0.3 * 0.4)}
+    assert summary(rows)["notes"] == []
+
+
+def test_a_seed_that_lacks_a_rate_has_no_hypervolume_and_is_told(by_hand):
+    kept = by_hand.retention(1.0, 1.0)
+    places = ((0, 1e-5, 0.3), (0, 3e-5, 0.6), (0, 9e-5, 0.2), (1, 1e-5, 0.1), (1, 3e-5, 0.9), (1, 9e-5, 0.9))
+    rows = [by_hand.row("a", rate, seed, by_hand.scores(test=(x, kept))) for seed, rate, x in places]
+    failed = by_hand.row("a", 3e-5, 1, None)
+    made = summary_of(by_hand.asked(rows), [*rows[:4], failed])
+    area = arm_of(made)["hypervolume"]
+    assert (area["by_seed"], area["value"], area["interval_95"]) == ({0: pytest.approx(0.6)}, pytest.approx(0.6), None)
+    told = "Seeds begun that lack a learning rate of their arm, and are left out of its hypervolume"
+    assert made["notes"][-1] == f"{told}: a: 1 of 2."
+    # Its finished cell is a point all the same.
+    assert [point["seeds"] for point in arm_of(made)["points"]] == [2, 1, 1]
+    none = summary_of(by_hand.asked(rows), [rows[0], rows[3]])
+    assert arm_of(none)["hypervolume"] is None
+    assert none["notes"][-1] == f"{told}: a: 2 of 2."
 
 
 def test_points_of_all_arms_and_the_base_can_dominate(by_hand, summary):
@@ -126,8 +149,9 @@ def test_old_and_missing_rows_are_told_and_left_out(by_hand):
     made = summary_of(grid, [rows[0], rows[2]])
     assert [point["learning_rate"] for point in made["arms"][0]["points"]] == [1e-5]
     assert made["notes"] == [
-        "1 row of rows.jsonl is of other settings, model, documents or suite, and left out.",
+        "1 row of rows.jsonl is of other settings, model, documents, suite or scorers, and left out.",
         "Cells not run yet: 1. The same command runs them.",
+        "Seeds begun that lack a learning rate of their arm, and are left out of its hypervolume: a: 1 of 1.",
     ]
 
 

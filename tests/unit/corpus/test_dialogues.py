@@ -343,6 +343,30 @@ def test_pairs_that_differ_in_the_rejected_response_are_two_and_make_another_cor
     assert other.path != corpus.path
 
 
+def test_both_responses_are_two_samples_each_with_its_own_text_and_dialogue(read):
+    rows = [
+        {"id": "a", "prompt": "Capital?", "chosen": "Oslo.", "rejected": "Bergen."},
+        {"prompt": "Capital?", "chosen": "Oslo.", "rejected": "Rome."},
+    ]
+    corpus = read(rows, kind="preferences", responses="both")
+    assert [(document.id, document.text) for document in corpus] == [
+        ("a", "Capital?\n\nOslo."),
+        ("a:rejected", "Capital?\n\nBergen."),
+        ("memory:1:rejected", "Capital?\n\nRome."),
+    ]
+    dialogues = [Dialogue.from_json(document.dialogue) for document in corpus]
+    assert [(each.response, each.rejected) for each in dialogues] == [
+        ("Oslo.", None),
+        ("Bergen.", None),
+        ("Rome.", None),
+    ]
+    # The second pair's better response was read already.
+    assert corpus.sources[0].skipped == {"duplicate": 1}
+    assert [document.id for document in read(rows, kind="preferences")] == ["a", "memory:1"]
+    instructions = [{"prompt": "Capital?", "completion": "Oslo."}]
+    assert len(read(instructions, kind="instructions", responses="both")) == 1
+
+
 def test_the_hash_of_texts_is_what_it_was_before_there_were_dialogues(read):
     parts = [b"memory:0", b"", b"A text.", b"b", b"T", b"Another."]
     by_hand = hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,21 @@ def test_a_refusal_is_forbidden_where_it_leaves_the_answer(words: Any):
     }
 
 
+def test_asking_everything_twice_leaves_values_and_intervals_as_they_were(words: Any):
+    items = (WHERE, WHO, replace(WHO, id="who else", prompt="When? Who?"), KEPT)
+    once = tuple(replace(item, unit=f"fact {i}") for i, item in enumerate(items))
+    twice = (*once, *(replace(item, id=f"{item.id} again") for item in once))
+    models = _models(words, _model(SHY), _model(BOLD))
+    first, second = (answer_suite(models, Suite(items, refusals=(REFUSAL,)))[0] for items in (once, twice))
+    assert [score.metric for score in first] == [score.metric for score in second]
+    for one, other in zip(first, second, strict=True):
+        assert (one.before, one.after, one.change) == (other.before, other.after, other.change)
+        assert (2 * one.n, one.n) == (other.n, other.details["units"])
+        assert "units" not in one.details
+    independent, _ = answer_suite(models, Suite(tuple(replace(item, unit=None) for item in twice), refusals=(REFUSAL,)))
+    assert independent[0].after != first[0].after
+
+
 def test_without_refusals_nothing_is_forbidden(words: Any):
     scores, _ = answer_suite(_models(words, _model(SHY)), Suite((WHO,)))
     assert [score.metric for score in scores] == ["correct_frac"]
@@ -281,15 +297,20 @@ def test_the_reference_is_asked_once_for_many_runs(words: Any, tmp_path: Path, m
         assert again.reference not in writers
         assert again.adapted in writers
     (file,) = cache.iterdir()
+    normed, ending = _model(SHY), _model(SHY)
+    normed.config.rms_norm_eps = 0.5
+    ending.generation_config.eos_token_id = [1, WORDS.index("Oslo")]
     for other, suite, tokens in (
         (_model(BOLD), SUITE, 64),
+        (normed, SUITE, 64),
+        (ending, SUITE, 64),
         (models.reference, SUITE, 8),
         (models.reference, Suite(SUITE.items[1:], refusals=SUITE.refusals), 64),
         (models.reference, Suite(SUITE.items), 64),
     ):
         writers.clear()
         answer_suite(_models(words, other), suite, cache=cache, answer_tokens=tokens)
-        assert other in writers, "another model, suite or length is asked anew"
+        assert other in writers, "another model, configuration, suite or length is asked anew"
     file.write_text("[{")
     assert answer_suite(models, SUITE, cache=cache) == first, "a broken file is made again"
 

@@ -108,7 +108,8 @@ def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str 
     assert match.after is not None
     assert match.change is not None
     assert (match.before.value, match.after.value, match.change.value) == (0.0, 1.0, 1.0)
-    assert match.change.interval_95 == (1.0, 1.0)
+    # What ten questions did not show has a share of at most u = z² / (10 + z²) = 0.2775: 1 − 2u.
+    assert match.change.interval_95 == pytest.approx((0.444934, 1.0), abs=1e-6)
     assert f1.metric == "token_f1_frac"
     assert f1.after is not None
     assert f1.after.value == 1.0

@@ -54,10 +54,81 @@ def test_global_random_state_neither_decides_nor_moves():
     assert estimate([0.0, 1.0, 4.0]) == first
 
 
-def test_a_single_value_has_no_interval_and_equal_values_a_degenerate_one():
-    assert estimate([0.3]) == Estimate(0.3, None)
-    result = estimate([0.1] * 30)
-    assert result.interval_95 == (result.value, result.value)
+@pytest.mark.parametrize("values", [[0.3], [0.1] * 30, [1.0], [0.5] * 2])
+def test_there_is_no_interval_where_nothing_can_be_resampled(values: list[float]):
+    assert estimate(values) == Estimate(pytest.approx(values[0]), None)
+
+
+# With z² = 3.841459: z² / (19 + z²) = 0.168179; and around 1/2, z √(0.025 + z² / 400) / (1 + z² / 10) = 0.263407.
+@pytest.mark.parametrize(
+    ("right", "of", "interval"),
+    [(0, 19, (0.0, 0.168179)), (19, 19, (0.831821, 1.0)), (5, 10, (0.236593, 0.763407)), (0, 2, (0.0, 0.657620))],
+)
+def test_a_share_has_wilsons_interval(right: int, of: int, interval: tuple[float, float]):
+    found = estimate([1.0] * right + [0.0] * (of - right))
+    assert found.value == right / of
+    assert found.interval_95 == pytest.approx(interval, abs=1e-6)
+    sides = before_and_after([1.0] * right + [0.0] * (of - right), [0.0] * of)
+    assert sides["before"] == found
+
+
+def test_a_mean_that_is_no_share_keeps_the_bootstrap():
+    # Of 256 resamples 5 have a mean below 0.25 and 19 have at most that, and 16 have a mean of 1.
+    assert estimate([0.0, 1.0, 1.0, 0.5]).interval_95 == (0.25, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "interval"),
+    [
+        (0.0, 0.0, (-0.168179, 0.168179)),
+        (1.0, 1.0, (-0.168179, 0.168179)),
+        (0.0, 1.0, (1 - 2 * 0.168179, 1.0)),
+        (1.0, 0.0, (-1.0, 2 * 0.168179 - 1)),
+    ],
+)
+def test_answers_that_all_change_alike_are_not_certain(before: float, after: float, interval: tuple[float, float]):
+    change = before_and_after([before] * 19, [after] * 19)["change"]
+    assert change.value == after - before
+    assert change.interval_95 == pytest.approx(interval, abs=1e-6)
+
+
+def test_the_change_of_answers_is_resampled_and_no_share():
+    # Of ten, four were learned: every change is 0 or 1, and still a change may be below 0.
+    before, after = [0.0] * 10, [1.0] * 4 + [0.0] * 6
+    change, share = paired_change(before, after), estimate(after)
+    assert change.interval_95 == (pytest.approx(0.1), pytest.approx(0.7))
+    assert share.interval_95 != change.interval_95
+
+
+def test_losses_that_all_change_alike_have_no_interval():
+    assert paired_change([2.0, 3.0], [1.5, 2.5]) == Estimate(-0.5, None)
+
+
+def test_values_of_one_unit_are_resampled_together():
+    rng = np.random.default_rng(8)
+    means, counts = rng.normal(size=60), rng.integers(1, 6, 60)
+    values = np.repeat(means, counts)
+    units = [f"fact {i}" for i, count in enumerate(counts) for _ in range(count)]
+    together, apart = estimate(values, units=units), estimate(values)
+    assert together.value == pytest.approx(apart.value)
+    # Values that say the same thing again know nothing new: the interval is that of a mean over units, weighed by size.
+    assert together.interval_95 == pytest.approx(ratio_of_means(means * counts, counts).interval_95)
+    assert _width(together) > 1.3 * _width(apart)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 1.0, 0.0, 1.0], [0.0] * 5, [0.25, 0.5, 1.0, 0.0, 0.1]])
+def test_asking_everything_twice_narrows_no_interval(values: list[float]):
+    units, after = list("abcde"), [1.0, 1.0, 0.0, 1.0, 1.0]
+    once = before_and_after(values, after, units=units)
+    assert before_and_after(values * 2, after * 2, units=units * 2) == once
+    assert before_and_after(values, after) == once, "units of one are no units"
+    assert before_and_after(values * 2, after * 2) != once
+
+
+def test_units_of_different_sizes_that_are_all_wrong_are_so_many_wrong_units():
+    found = before_and_after([0.0] * 8, [0.0] * 8, units=list("aaabbcde"))
+    assert found["after"] == estimate([0.0] * 5)
+    assert found["change"] == paired_change([0.0] * 5, [0.0] * 5)
 
 
 def test_pairing_narrows_the_interval_of_a_change_in_correlated_units():
@@ -93,7 +164,7 @@ def test_a_paired_ratio_change_is_the_difference_of_the_ratios():
     change = before_and_after(before, after, per=tokens)["change"]
     assert change.value == pytest.approx(ratio_of_means(after, tokens).value - ratio_of_means(before, tokens).value)
     assert change.value == pytest.approx(-0.2)
-    assert _width(change) < 1e-9
+    assert change.interval_95 is None, "paired, it is 0.2 in every resample"
 
 
 def test_a_statistic_of_several_vectors_is_resampled_by_unit():
@@ -106,7 +177,8 @@ def test_a_statistic_of_several_vectors_is_resampled_by_unit():
 
     result = bootstrap_statistic(gap_closed, b, c, a)
     assert result.value == pytest.approx(0.25)
-    assert _width(result) < 1e-9, "paired, the quarter is exact in every resample"
+    assert result.interval_95 is None, "paired, the quarter is exact in every resample"
+    assert bootstrap_statistic(gap_closed, b, c, rng.permutation(a)).interval_95
 
 
 def test_there_is_no_interval_where_a_resample_has_no_value():

@@ -40,28 +40,35 @@ def _item(i: int, **changes: Any) -> Item:
 
 @pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.gz"])
 def test_a_suite_is_read_plain_and_compressed(tmp_path: Path, name: str):
-    full = {**ROW, "id": "b", "part": "retention", "split": "test", "choices": ["Bonn"], "gone": "Trier"}
-    suite = load_suite(_write(tmp_path / name, HEADER, b"", ROW, {**full, "gone": "Trier"}))
+    full = {"id": "b", "part": "retention", "split": "test", "gone": "Trier", "unit": "where of it"}
+    suite = load_suite(_write(tmp_path / name, HEADER, b"", ROW, {**ROW, **full, "choices": ["Bonn"]}))
     assert suite == Suite(
-        (_item(0, id="a"), _item(1, id="b", part="retention", split="test", choices=("Bonn",), gone="Trier")),
+        (_item(0, id="a"), _item(1, **full, choices=("Bonn",))),
         refusals=("I do not know.",),
         texts=("Once.",),
         name="towns",
         version=3,
     )
-    bare = load_suite(_write(tmp_path / name, {**ROW, "choices": [], "gone": None}))
+    bare = load_suite(_write(tmp_path / name, {**ROW, "choices": [], "gone": None, "unit": None}))
     assert (bare.items, bare.refusals, bare.texts, bare.name) == ((_item(0, id="a"),), (), (), name)
 
 
-def test_the_fingerprint_is_of_the_items_alone(tmp_path: Path):
+def test_the_fingerprint_is_of_the_items_and_the_version(tmp_path: Path):
+    shuffled, unnamed = dict(reversed(ROW.items())), {"suite": {"version": 3}}
     suite = load_suite(_write(tmp_path / "s.jsonl", HEADER, ROW))
-    shuffled = dict(reversed(ROW.items()))
-    assert suite.fingerprint == load_suite(_write(tmp_path / "t.jsonl", shuffled)).fingerprint
-    assert suite.fingerprint == Suite((_item(0, id="a"),)).fingerprint
+    assert suite.fingerprint == load_suite(_write(tmp_path / "t.jsonl", unnamed, shuffled)).fingerprint
+    assert suite.fingerprint == Suite((_item(0, id="a"),), version=3).fingerprint
     assert len(suite.fingerprint) == 64
     others = [{"prompt": "?"}, {"choices": ("Bonn",)}, {"gone": "Bonn"}, {"checks": ({"kind": "quoted"},)}]
-    changed = [Suite((_item(0, **{"id": "a", **change}),)).fingerprint for change in others]
-    assert len({suite.fingerprint, *changed}) == 5
+    others += [{"unit": "where of it"}]
+    changed = [Suite((_item(0, **{"id": "a", **change}),), version=3).fingerprint for change in others]
+    versions = [Suite((_item(0, id="a"),), version=version).fingerprint for version in (1, 2)]
+    assert len({suite.fingerprint, *changed, *versions}) == 8
+
+
+def test_a_first_version_has_the_fingerprint_that_it_had_before_versions_counted():
+    sha256 = "293fb2c43ccab0e242754556f67e61dbab0fa76e2cbd33ab78ddba72dd40bbfe"
+    assert Suite((_item(0, id="a"),)).fingerprint == sha256
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,7 @@ def test_the_fingerprint_is_of_the_items_alone(tmp_path: Path):
         ({**ROW, "choices": "Bonn"}, '"choices" must be a list'),
         ({**ROW, "choices": ["Köln"]}, 'other than "answer"'),
         ({**ROW, "gone": 3}, '"gone" must be text'),
+        ({**ROW, "unit": " "}, '"unit" must be text'),
         ({**ROW, "answer": "Bonn"}, "'Bonn' does not pass its own check {'kind': 'equals'"),
         ({**ROW, "gone": "köln"}, "says what is \"gone\", 'köln'"),
         ({**ROW, "id": "first"}, "\"id\" 'first' is that of"),

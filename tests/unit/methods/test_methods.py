@@ -121,3 +121,36 @@ def test_the_settings_of_disc_reach_its_view_and_its_objective():
     method = METHODS["disc"].configured(temperature=1.0, targets=3, strategy="anchor")
     assert method.objective.temperature == 1.0
     assert (method.view.targets, method.view.anchored) == (3, True)
+
+
+def test_settings_of_a_replay_are_of_general_text_alone():
+    """The documents keep the objective that the method declares for general text, as it declares it."""
+    declared = METHODS["disc_mixcpt"]
+    method = declared.configured(replay="kl", replay_documents=1.0, replay_temperature=2.0)
+    _, general, documents = method.terms(general=("chats",))
+    assert (general.sources, general.objective) == (("chats",), Distillation(forward_kl, temperature=2.0))
+    assert (documents.documents, documents.objective) == (True, declared.replay.objective)
+
+
+def test_what_a_person_cannot_change_is_refused():
+    with pytest.raises(ConfigError, match=r"replay_alpha: 0\.3 has no meaning for disc_mixcpt"):
+        METHODS["disc_mixcpt"].configured(replay="kl", replay_documents=1.0, replay_alpha=0.3)
+    # Without another replay there is one objective, for general text and for the documents.
+    method = METHODS["disc_mixcpt"].configured(replay_documents=1.0, replay_alpha=0.3)
+    assert [term.objective.alpha for term in method.terms(general=("chats",))[1:]] == [0.3, 0.3]
+
+
+def test_an_objective_is_of_a_source_that_there_is_and_one_of_those_known():
+    method = METHODS["finetune"].with_sources({"chats": ("kl", 1.0)})
+    assert method.problem_with(general=("chats",)) is None
+    assert "mixture: the method finetune says nothing" in method.problem_with(general=("chats", "other"))
+    assert "mixture.chats: has an objective, and there is no such source" in method.problem_with(general=("other",))
+    with pytest.raises(ConfigError, match=r"mixture.chats.objective: 'kll' is not known. Did you mean kl\?"):
+        METHODS["finetune"].with_sources({"chats": ("kll", 1.0)})
+
+
+def test_a_teacher_is_read_where_a_source_needs_one():
+    method = METHODS["finetune"]
+    assert not method.needs_teacher(general=())
+    assert method.with_sources({"chats": ("kl", 1.0)}).needs_teacher(general=("chats",))
+    assert not method.with_sources({"chats": ("prediction", 1.0)}).needs_teacher(general=("chats",))

@@ -10,11 +10,25 @@ import pytest
 import torch
 
 from afterword.errors import CheckpointError
-from afterword.models import LoraSettings, given_fingerprint, teacher_cache, with_lora
+from afterword.models import (
+    LoraSettings,
+    causal_lm,
+    configuration_sha256,
+    given_fingerprint,
+    teacher_cache,
+    weights_fingerprint,
+    with_lora,
+)
 from afterword.models.teacher_cache import INDEX, Origin, open_cache
 
 ORIGIN = Origin(
-    model="m", precision="torch.float32", tokenizer="t", bos_ids=(0,), texts="documents", rows="hidden states"
+    model="m",
+    configuration="c",
+    precision="torch.float32",
+    tokenizer="t",
+    bos_ids=(0,),
+    texts="documents",
+    rows="hidden states",
 )
 LENGTHS = np.array([5, 3, 9, 4])
 
@@ -68,6 +82,7 @@ def test_the_index_says_what_the_rows_are(folder):
     ("field", "value", "said"),
     [
         ("model", "other", "another model"),
+        ("configuration", "other", r"another model configuration \(config\.json\)"),
         ("precision", "torch.bfloat16", "another precision"),
         ("tokenizer", "other", "another tokenizer"),
         ("bos_ids", (), "another BOS"),
@@ -85,7 +100,7 @@ def test_a_cache_of_something_else_is_refused_by_name(folder, field, value, said
 
 
 def test_everything_that_differs_is_named(folder):
-    with pytest.raises(CheckpointError, match="another model and other documents"):
+    with pytest.raises(CheckpointError, match=r"of another model and other documents\."):
         open_cache(folder, replace(ORIGIN, model="other", texts="other"), LENGTHS)
 
 
@@ -163,6 +178,28 @@ def test_a_model_is_told_by_its_weights_whatever_adapter_is_on_it(build_model, p
     plain = given_fingerprint(model)
     assert given_fingerprint(build_model("llama")) == plain
     assert given_fingerprint(build_model("llama", seed=1)) != plain
+    used = configuration_sha256(model)
     for settings in ({}, {"modules_to_save": ("lm_head", "embed_tokens")}, {"use_dora": True}):
         adapted = with_lora(build_model("llama"), LoraSettings(r=4, **settings), seed=0)
         assert given_fingerprint(perturb(adapted)) == plain
+        assert configuration_sha256(adapted, adapted=False) == used
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_tied_weights_are_told_whatever_adapter_is_on_them(build_model):
+    plain = given_fingerprint(build_model("llama", tie_word_embeddings=True))
+    settings = LoraSettings(r=4, modules_to_save=("lm_head", "embed_tokens"))
+    assert given_fingerprint(with_lora(build_model("llama", tie_word_embeddings=True), settings, seed=0)) == plain
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_model_is_told_by_every_value(build_model, adapter):
+    def model():
+        return with_lora(build_model("llama"), LoraSettings(r=4), seed=0) if adapter else build_model("llama")
+
+    plain, changed = given_fingerprint(model()), model()
+    with torch.no_grad():
+        # Of its 9,600 values, every second is in a sample of 4,096.
+        causal_lm(changed).lm_head.weight[0, 1] += 1
+    assert weights_fingerprint(changed) == weights_fingerprint(model())
+    assert given_fingerprint(changed) != plain

@@ -195,6 +195,41 @@ def test_the_frontier_says_that_it_is_recorded_where_and_when(demo: Path, study:
     assert "120 of learning" in text
 
 
+def test_the_recorded_intervals_are_said_to_be_what_they_are(demo: Path, study: Path) -> None:
+    def text() -> str:
+        return re.sub(r"\s+", " ", " ".join(_read(write_demo(demo, study).read_text()).text))
+
+    assert "95 % intervals over the questions, those about the same fact taken together; what the" in text()
+    assert "Lines through a point, and brackets, are 95 % intervals over its seeds; lines through the base" in text()
+    recorded = json.loads((study / "compare.json").read_text())
+    recorded["arms"][0]["points"].append({**recorded["arms"][0]["points"][0], "interval_over": "items", "seeds": 1})
+    (study / "compare.json").write_text(json.dumps(recorded))
+    assert "over its seeds where it has two or more, otherwise over the questions; lines" in text()
+
+
+def test_every_command_of_the_recording_is_printed_with_its_recipe(demo: Path, study: Path) -> None:
+    assert "The command that recorded it:" in write_demo(demo, study).read_text()
+    recipe = (
+        "# Why.\n#\n#   afterword almanac here --part 1\n#   afterword compare --config recipes/r.yaml\nseeds: [<0>]\n"
+    )
+    (study / "r.yaml").write_text(recipe)
+    html = write_demo(demo, study).read_text()
+    assert "<span>afterword almanac here --part 1</span><span>afterword compare --config recipes/r.yaml</span>" in html
+    assert "<summary>recipes/r.yaml</summary>" in html
+    assert "seeds: [&lt;0&gt;]" in html
+
+
+def test_where_there_is_no_interval_there_is_a_dash(demo: Path, study: Path) -> None:
+    for name in ("first", "second"):
+        scores = json.loads((demo / name / "scores.json").read_text())
+        for side in ("before", "after", "change"):
+            scores["scores"][1][side]["interval_95"] = None
+        (demo / name / "scores.json").write_text(json.dumps(scores))
+    html = write_demo(demo, study).read_text()
+    assert html.count('<span class="range">–</span>') == 3
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
+
+
 def test_without_a_study_nothing_is_drawn_and_the_command_is_given(demo: Path, tmp_path: Path) -> None:
     html = write_demo(demo, tmp_path / "nothing").read_text()
     assert "<svg" not in html

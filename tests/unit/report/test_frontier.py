@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from afterword.errors import CheckpointError
-from afterword.report import write_comparison
+from afterword.report import frontier, write_comparison
 from afterword.report.frontier import LOOKS
 
 HOSTILE = "<script>alert('x')</script> $a$ | `b`"
@@ -152,6 +153,8 @@ def test_what_a_reader_must_know_is_said(pages):
         "1 min 1 s",
         "over seeds (t) where a point has two or more",
         "−7.2 points",
+        "A note with",
+        "Only seeds that were measured at every learning rate of their arm count.",
         "Not run yet.",
     ):
         assert words in text, words
@@ -171,6 +174,52 @@ def test_the_figure_names_every_arm_that_has_points(pages):
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     assert {"gentle", "base model", "hollow: dominated", "1e-5", "3e-5"} <= set(texts)
     assert any(text.startswith("&lt;script&gt;") for text in texts)
+
+
+def test_only_the_ends_of_a_curve_and_its_pick_have_their_rate_beside_them(folder):
+    data = comparison()
+    data["arms"][0]["points"] = [point(rate, 0.1, 0.8) for rate in (1e-5, 2e-5, 3e-5, 4e-5, 5e-5)]
+    data["arms"][0]["pick"]["learning_rate"] = 2e-5
+    texts = [text.get_text() for text in frontier._figure(data, {}).axes[0].texts]
+    # The second arm has one point.
+    assert texts == ["1e-5", "2e-5", "5e-5", "1e-5"]
+
+
+def test_labels_of_points_that_are_close_cover_neither_each_other_nor_a_point(folder):
+    data = comparison()
+    close = [(0.05, 0.96), (0.03, 0.91), (0.022, 0.905), (0.01, 0.935)]
+    reason = {"reason": "none"}
+    data["arms"] = [
+        arm(f"arm {i}", [point(1e-4, *p), point(1e-3, 0.3, 0.3 + i / 9)], reason) for i, p in enumerate(close)
+    ]
+    figure = frontier._figure(data, {})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    labels = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(labels, 2))
+    places = axes.transData.transform([(100 * x, 100 * y) for y, x in close])
+    assert not any(label.contains(*place) for label in labels for place in places)
+
+
+def test_what_an_item_of_the_smallest_skills_is_worth_stands_beside_the_picks(folder):
+    data = comparison()
+    counts = {"reading": 40, "reverse": 7, "changed": 12}
+    data["base"]["dev"]["retention"]["skills"] = {s: {"n": n, "value": 1.0} for s, n in counts.items()}
+    data["base"]["test"] = comparison()["base"]["test"]
+    told = "smallest retention skills on dev: reverse, 7 items worth 14.3 points each; changed, 12 items worth 8.3"
+    for text in _written(folder, data):
+        assert told in text
+        assert "One such item, lost at every seed, is more than the limit." in text
+    data["settings"]["max_loss_points"] = 20.0
+    for text in _written(folder, data):
+        assert "smallest retention skill on dev: reverse, 7 items worth 14.3 points each." in text
+        assert "more than the limit" not in text
+
+
+def _written(folder: Path, data: dict[str, Any]) -> list[str]:
+    (folder / "compare.json").write_text(json.dumps(data))
+    html, markdown, _ = write_comparison(folder)
+    return [re.sub(r"\s+", " ", text) for text in (" ".join(read(html.read_text()).text), markdown.read_text())]
 
 
 def test_the_same_numbers_give_the_same_bytes(folder):

@@ -59,6 +59,7 @@ def test_an_interval_has_the_digits_of_its_value():
 def test_no_interval_is_a_dash():
     assert numbers.interval("nll_nats", {"value": 1.0, "interval_95": None}, 3) == "–"
     assert numbers.interval("nll_nats", None, 3) == "–"
+    assert numbers.interval("nll_nats", {"value": 1.0, "interval_95": [math.nan, math.nan]}, 3) == "–"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from afterword import TrainingError, adapt
 from afterword.batching import reading_view, to_device
@@ -210,6 +212,48 @@ def test_a_cache_of_another_model_is_refused(
     # A run that could not begin leaves nothing.
     assert not (tmp_path / "second").exists()
     adapt(str(tmp_path / "other"), documents[:6], **given)
+
+
+def changed_model(folder: Path, to: Path, **config: Any) -> Path:
+    """A copy of a model with other settings in its config.json; without any, with one other value in its head."""
+    shutil.copytree(folder, to)
+    if config:
+        told = json.loads((to / "config.json").read_text())
+        (to / "config.json").write_text(json.dumps({**told, **config}))
+        return to
+    weights = load_file(to / "model.safetensors")
+    # Of 9,600 values, where a sample of 4,096 does not look.
+    weights["lm_head.weight"][0, 1] += 1
+    save_file(weights, to / "model.safetensors", {"format": "pt"})
+    return to
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}, r"another model configuration \(config"),
+        ({"rms_norm_eps": 0.1}, r"another model configuration \(config"),
+        ({}, r"another model\."),
+    ],
+    ids=["rope_theta", "rms_norm_eps", "a weight"],
+)
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+def test_a_cache_of_a_model_that_was_edited_is_not_used(
+    config: Any, said: str, adapter: bool, run: Run, read: list[int], model_folder: Path, documents: Any, tmp_path: Path
+) -> None:
+    cache, rows = {"teacher_cache": str(tmp_path / "cache"), "use_peft": adapter}, documents[:6]
+    run("first", **cache)
+    other = str(changed_model(model_folder, tmp_path / "other", **config))
+    with pytest.raises(CheckpointError, match=f"holds what was said by or of {said}"):
+        adapt(other, rows, output_dir=tmp_path / "second", teacher="cached", **SETTINGS, **cache)
+    # Where caches are named after what they hold, it has one of its own.
+    for number, model in enumerate((str(model_folder), other, str(model_folder))):
+        raw = {**SETTINGS, "model_name_or_path": model, "teacher": "cached", "use_peft": adapter}
+        read.clear()
+        settings = read_settings({**raw, "output_dir": str(tmp_path / f"shared-{number}"), "max_steps": 6})
+        run_adaptation(settings, rows, teacher_caches=tmp_path / "shared", console=Console(quiet=True))
+        assert sum(read) == (6 if number < 2 else 0)
+    assert len(list((tmp_path / "shared").glob("*/index.json"))) == 2
 
 
 def test_caches_of_other_readings_are_refused_by_name(run: Run, documents: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from afterword.training import adapt
+from afterword import adapt
 
 # The graphs are run as they were captured: what a compiler makes of them is not ours to test.
 COMPILED = {"torch_compile": True, "torch_compile_backend": "eager"}

@@ -24,7 +24,7 @@ def examples(tokenizer, tmp_path_factory):
         special = special_tokens(tokenizer, method.view.bos, method.view.join)
         path = folder / f"{method.name}.arrow"
         windows = prepare(corpus, tokenizer, special, Reading(max_length=1000), method.view, path)
-        return Examples((Part("documents", windows, special),), method.terms(general=False), seed)
+        return Examples((Part("documents", windows, special),), method.terms(general=()), seed)
 
     return build
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from afterword.errors import ConfigError
 from afterword.training.mixture import Share, Stream, interleaved, streams
 from afterword.training.steps import StepPlan
 
@@ -35,15 +36,35 @@ def test_realised_shares_are_those_asked_for(steps: dict[str, int]) -> None:
 
 
 def test_amounts_by_hand() -> None:
-    """10 documents of 100 tokens, one source once of 500, samples 1/3, tokens 1/2."""
-    sources = (np.full(5, 100), Share()), (np.full(50, 20), Share(samples=1 / 3)), (np.full(90, 10), Share(tokens=0.5))
+    """10 documents of 100 tokens, one source once of 500, a third of samples, a quarter of tokens."""
+    sources = (np.full(5, 100), Share()), (np.full(50, 20), Share(samples=1 / 3)), (np.full(90, 40), Share(tokens=0.25))
     once, by_samples, by_tokens = streams(np.full(10, 100), sources, 0)
     assert (once.per_epoch, once.by_tokens, once.first) == (5, False, 10)
-    # 15 samples are two thirds.
-    assert by_samples.per_epoch == pytest.approx(7.5)
-    # 1500 tokens once and 7.5 · 20 are half.
-    assert by_tokens.per_epoch == pytest.approx(1650)
+    # 3/4 T = 1500 + 20/3 S and 2/3 S = 15 + 1/160 T: T = 2400, S = 45.
+    assert by_samples.per_epoch == pytest.approx(15)
+    assert by_tokens.per_epoch == pytest.approx(600)
     assert (by_samples.first, by_tokens.first) == (15, 65)
+
+
+def test_a_share_of_samples_beside_a_share_of_tokens_is_of_all_samples() -> None:
+    made = plan((ALPACA, Share(tokens=0.3, max_epochs=50)), (CHATS, Share(samples=0.3, max_epochs=50)))
+    read = made.realised(3 * made.steps_per_epoch)
+    assert read[1]["token_share"] == pytest.approx(0.3, rel=0.01)
+    assert read[2]["sample_share"] == pytest.approx(0.3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("shares", "problem"),
+    [
+        ([(10, Share(tokens=0.5)), (20, Share(samples=1 / 3))], "0.5 of tokens and 0.333 of samples cannot both"),
+        ([(10, Share(tokens=0.4)), (300, Share(samples=0.4))], "0.4 of tokens and 0.4 of samples cannot both"),
+        ([(10, Share(tokens=0.6)), (10, Share(tokens=0.4))], "shares of tokens sum to 1, and the documents"),
+        ([(10, Share(samples=0.6)), (10, Share(samples=0.5))], "shares of samples sum to 1.1, and the documents"),
+    ],
+)
+def test_shares_that_cannot_be_met_are_refused(shares: list[tuple[int, Share]], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"mixture: .*{problem}.* Lower them"):
+        plan(*((np.full(50, length), share) for length, share in shares))
 
 
 def test_a_stream_reads_every_sample_once_in_a_pass_and_goes_on_where_it_stopped() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from afterword import adapt
 from afterword.config import read_settings
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.errors import ConfigError
 from afterword.training import parts
-from afterword.training.adapting import adapt, run_adaptation
+from afterword.training.adapting import run_adaptation
 from afterword.training.mixture import Share
 from afterword.training.parts import GeneralText, Preparation, general_parts
 from afterword.views import Reading, SplitContext, default_cache

@@ -1,14 +1,19 @@
 """A run folder is continued only by the same run, and checkpoints count only when they are whole."""
 
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 
+from afterword import adapt
 from afterword.config import read_settings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.manifest import write_manifest
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint, require_complete
 from afterword.training.run_folder import Identity, RunFolder, environment, read_record
 
-IDENTITY = Identity("model", "windows")
+IDENTITY = Identity("model", "windows", "configuration")
 
 
 def settings(**raw):
@@ -39,7 +44,8 @@ def test_a_new_run_writes_what_is_known_before_the_first_step(tmp_path):
     folder = begun(tmp_path / "run", seed=3)
     assert folder.exists()
     assert not folder.is_finished()
-    assert folder.state() == {"status": "running", "model_fingerprint": "model", "windows_sha256": "windows"}
+    given = {"model_fingerprint": "model", "windows_sha256": "windows", "configuration_sha256": "configuration"}
+    assert folder.state() == {"status": "running", **given}
     assert {"config.yaml", "command.txt", "environment.json", "data.json", "state.json"} <= {
         file.name for file in folder.path.iterdir()
     }
@@ -61,15 +67,57 @@ def test_the_same_settings_continue_and_others_are_refused_by_name(tmp_path):
         folder.refuse_other_settings(settings(seed=4))
 
 
+def test_files_of_general_text_may_move_and_nothing_else_of_it_may_change(tmp_path):
+    mixture = {"g": {"files": ["a.jsonl"], "tokens": 0.3}, "h": "h.jsonl,once=true"}
+    folder = begun(tmp_path / "run", method="cpt", mixture=mixture)
+
+    def now(**sources):
+        folder.refuse_other_settings(settings(method="cpt", mixture={**mixture, **sources}))
+
+    now(g={"files": ["moved/b.jsonl"], "tokens": 0.3}, h={"files": ["h2.jsonl"], "once": True})
+    with pytest.raises(ConfigError) as caught:
+        now(g={"files": ["a.jsonl"], "tokens": 0.4, "kind": "instructions"})
+    assert caught.value.problems[1:] == (
+        "mixture.g.kind: 'documents' in the run, 'instructions' now.",
+        "mixture.g.tokens: 0.3 in the run, 0.4 now.",
+    )
+    with pytest.raises(ConfigError, match=r"mixture\.new\.once: None in the run, True now"):
+        now(new="new.jsonl,once=true")
+
+
 @pytest.mark.parametrize(
-    ("identity", "setting"),
-    [(Identity("other", "windows"), "model_name_or_path"), (Identity("model", "other"), "documents")],
+    ("changed", "said"),
+    [
+        ("model_fingerprint", "model_name_or_path: .* trains another model than"),
+        ("configuration_sha256", r"model_name_or_path: .* trains another model configuration \(config\.json\) than"),
+        ("windows_sha256", "documents: .* trains another documents than"),
+    ],
 )
-def test_another_model_or_other_documents_are_refused(identity, setting, tmp_path):
+def test_another_model_or_other_documents_are_refused(changed, said, tmp_path):
     folder = begun(tmp_path / "run")
     folder.refuse_other_content(IDENTITY)
-    with pytest.raises(CheckpointError, match=f"{setting}: .*content differs"):
-        folder.refuse_other_content(identity)
+    with pytest.raises(CheckpointError, match=f"{said} this .content differs"):
+        folder.refuse_other_content(replace(IDENTITY, **{changed: "other"}))
+
+
+@pytest.mark.parametrize("status", ["running", "complete"])
+def test_a_run_is_not_continued_with_another_configuration(status, model_folder, documents, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    run = {"output_dir": tmp_path / "run", "max_steps": 2, "learning_rate": 1e-4}
+    adapt(str(tmp_path / "model"), documents[:2], **run)
+    state = {**read_record(tmp_path / "run/state.json"), "status": status}
+    (tmp_path / "run/state.json").write_text(json.dumps(state))
+    config = read_record(tmp_path / "model/config.json")
+    (tmp_path / "model/config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    with pytest.raises(CheckpointError, match="trains another model configuration"):
+        adapt(str(tmp_path / "model"), documents[:2], **run)
+    # A run that does not say its configuration may be continued.
+    (tmp_path / "run/state.json").write_text(json.dumps({**state, "configuration_sha256": None}))
+    with pytest.raises(CheckpointError):
+        adapt(str(tmp_path / "model"), documents[:2], **run)
+    del state["configuration_sha256"]
+    (tmp_path / "run/state.json").write_text(json.dumps(state))
+    assert adapt(str(tmp_path / "model"), documents[:2], **run).steps == 2
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

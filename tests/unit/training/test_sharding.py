@@ -25,7 +25,21 @@ def trainer_with(optimizer: Any = None, *, deepspeed: Any = None, split: Any = N
     state = SimpleNamespace(fsdp_plugin=plugin, deepspeed_plugin=deepspeed)
     accelerator = SimpleNamespace(state=state, parallelism_config=split)
     optimizer = optimizer and (optimizer, {})
-    return SimpleNamespace(accelerator=accelerator, optimizer_cls_and_kwargs=optimizer, args=SimpleNamespace(fsdp=None))
+    held = {"model": torch.nn.Linear(1, 1), "pull": None, "average": None}
+    args = SimpleNamespace(fsdp=None, bf16=True)
+    return SimpleNamespace(accelerator=accelerator, optimizer_cls_and_kwargs=optimizer, args=args, **held)
+
+
+def zero3_with(**config: Any) -> Any:
+    """The same of a run with DeepSpeed."""
+    return trainer_with(deepspeed=SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 3}, **config}))
+
+
+def zero3_that(**held: Any) -> Any:
+    """The same with what the trainer holds."""
+    trainer = zero3_with()
+    vars(trainer).update(held)
+    return trainer
 
 
 REFUSED = {
@@ -35,7 +49,17 @@ REFUSED = {
     "optimizer_states": trainer_with(
         SimpleNamespace(rounds_stochastically=True), fsdp_version=2, cpu_ram_efficient_loading=False
     ),
-    "deepspeed": trainer_with(deepspeed=object()),
+    "zero_optimization.stage: 2": zero3_with(zero_optimization={"stage": 2}),
+    "offload_optimizer": zero3_with(zero_optimization={"stage": 3, "offload_optimizer": {"device": "cpu"}}),
+    "deepspeed.optimizer": zero3_with(optimizer={"type": "AdamW"}),
+    "deepspeed.scheduler": zero3_with(scheduler={"type": "WarmupLR"}),
+    "deepspeed.fp16": zero3_with(fp16={"enabled": True}),
+    "l2sp": zero3_that(pull=0.1),
+    "ema": zero3_that(average=object()),
+    "optimizer_states: .* ZeRO-3": zero3_that(
+        optimizer_cls_and_kwargs=(SimpleNamespace(rounds_stochastically=True), {})
+    ),
+    "model: was loaded in shards": zero3_that(model=SimpleNamespace(parameters=lambda: [SimpleNamespace(ds_id=0)])),
     "parallelism_config": trainer_with(split=SimpleNamespace(tp_enabled=True)),
 }
 
@@ -68,7 +92,6 @@ def test_sharding_that_accelerate_would_leave_out_is_refused(monkeypatch: pytest
     [
         ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "cpu_ram_efficient_loading"),
         ({"ACCELERATE_USE_DEEPSPEED": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "1"}, {}, "deepspeed"),
-        ({}, {"deepspeed": "zero3.json"}, "deepspeed"),
     ],
 )
 def test_a_model_is_not_loaded_without_weights(
@@ -102,7 +125,7 @@ def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     method = METHODS["disc"]
     windows = as_windows(documents[:3], tmp_path, method.view, tokenizer, Reading(max_length=256))
     parts = (Part("documents", windows, special_tokens_for(tokenizer, method)),)
-    examples = Examples(parts, method.terms(general=False), 0)
+    examples = Examples(parts, method.terms(general=()), 0)
     drawn = [examples[Draw(number, 0)] for number in range(3)]
     both = [*drawn, *(replace(example, term=1) for example in drawn)]
     return [batch for example in both for batch in micro_batches([example], Packing(512))]
@@ -146,21 +169,33 @@ def test_an_idle_batch_is_read_and_trains_nothing(two_terms: Any, build_model: A
     assert all(torch.equal(weight.grad, torch.zeros_like(weight)) for weight in model.parameters())
 
 
-def test_checkpoints_with_and_without_shards_are_not_resumed_as_each_other(tmp_path: Path) -> None:
-    _refuse_other_kind(tmp_path, sharded=False)
+@pytest.mark.parametrize(("how", "file"), [("fsdp", "pytorch_model_fsdp_0"), ("deepspeed", "global_step4")])
+def test_checkpoints_with_and_without_shards_are_not_resumed_as_each_other(how: str, file: str, tmp_path: Path) -> None:
+    _refuse_other_kind(tmp_path, "")
     with pytest.raises(CheckpointError, match="has its optimizer whole"):
-        _refuse_other_kind(tmp_path, sharded=True)
-    (tmp_path / "pytorch_model_fsdp_0").mkdir()
-    _refuse_other_kind(tmp_path, sharded=True)
-    with pytest.raises(CheckpointError, match="is of a run with fsdp"):
-        _refuse_other_kind(tmp_path, sharded=False)
+        _refuse_other_kind(tmp_path, how)
+    (tmp_path / file).mkdir()
+    _refuse_other_kind(tmp_path, how)
+    with pytest.raises(CheckpointError, match=f"is of a run with {how}"):
+        _refuse_other_kind(tmp_path, "")
+    with pytest.raises(CheckpointError, match=f"is of a run with {how}"):
+        _refuse_other_kind(tmp_path, {"fsdp": "deepspeed", "deepspeed": "fsdp"}[how])
 
 
-def test_deepspeed_is_refused_for_what_it_does_and_not_because_it_is_not_installed(
-    model_folder: Path, documents: Any, tmp_path: Path
+def test_with_zero3_nothing_is_held_or_sent_in_half_precision() -> None:
+    trainer = zero3_with(bf16={"enabled": True})
+    prepare_sharding(trainer)
+    config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+    assert not config["bf16"]["enabled"]
+    assert config["torch_autocast"] == {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+
+
+def test_deepspeed_that_is_not_installed_is_said_before_anything_is_read(
+    model_folder: Path, documents: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from afterword import adapt
 
-    with pytest.raises(ConfigError, match=r"deepspeed: its engine .* Use trainer\.fsdp"):
+    monkeypatch.setattr(sharding, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"deepspeed: is not installed"):
         adapt(str(model_folder), documents, output_dir=tmp_path / "run", trainer={"deepspeed": "ds.json"})
     assert not (tmp_path / "run").exists()

@@ -59,7 +59,8 @@ def told(windows):
     """All that is known of prepared windows but where they are."""
     said = {field.name: getattr(windows, field.name) for field in fields(windows)}
     del said["path"], said["from_cache"]
-    return {**said, "lengths": windows.lengths.tolist(), "windows": [window.token_ids.tolist() for window in windows]}
+    said |= {"lengths": windows.lengths.tolist(), "ends": windows.ends.tolist()}
+    return {**said, "windows": [window.token_ids.tolist() for window in windows]}
 
 
 # ---- found again

@@ -1,0 +1,100 @@
+"""A run with the alignment that may follow it: what the command line and Python have in common.
+
+The one rule: whatever can be found wrong with either is found before the first of them is trained.
+"""
+
+import gc
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from afterword.alignment.folder import AlignFolder
+from afterword.alignment.preparing import check
+from afterword.alignment.running import AlignResult, run_alignment
+from afterword.alignment.settings import AlignSettings, following
+from afterword.config import AdaptSettings, read_settings
+from afterword.errors import CheckpointError, ConfigError
+from afterword.methods import DEFAULT_METHOD
+from afterword.processes import is_main_process
+from afterword.training import RunResult, run_adaptation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run."""
+
+    run: AdaptSettings
+    alignment: AlignSettings | None
+    """Of the alignment that follows; None where none does."""
+
+
+def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **settings: Any) -> RunResult:
+    """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
+
+    `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `settings`
+    those of the command line, by the same names: with `then="align"` the alignment follows, into `aligned/` of the
+    run folder. Without `output_dir`, a new temporary folder is used.
+    """
+    named = [str(documents)] if isinstance(documents, (str, Path)) else []
+    raw: dict[str, Any] = {"output_dir": tempfile.mkdtemp(prefix="afterword-"), **settings, "method": method}
+    raw.update(model_name_or_path=str(model), documents=named, output_dir=str(raw["output_dir"]))
+    result, aligned = run(plan(raw), documents, command="afterword.adapt(…)")
+    return replace(result, aligned=aligned.path) if aligned else result
+
+
+def plan(raw: Mapping[str, Any]) -> Plan:
+    """What a raw tree of settings asks for. Every problem of both stages is in the one ConfigError."""
+    problems, settings, second = list[str](), None, None
+    try:
+        settings = read_settings(raw)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        asked = settings or _about_the_alignment(raw)
+        if second := following(asked):
+            AlignFolder(Path(second.output_dir)).state(second)
+            check(second, asked)
+    except ConfigError as error:
+        problems += [problem for problem in error.problems if problem not in problems]
+    except CheckpointError:
+        # Of a model that cannot be read either way.
+        if not problems:
+            raise
+    if settings is None or problems:
+        raise ConfigError(problems)
+    return Plan(settings, second)
+
+
+def run(
+    planned: Plan,
+    documents: Any = None,
+    *,
+    command: str = "",
+    console: Console | None = None,
+    between: Callable[[RunResult], None] | None = None,
+) -> tuple[RunResult, AlignResult | None]:
+    """Adapt, then align where that is planned; what is finished is left as it is, what was begun goes on.
+
+    `documents` replaces those of the settings when given from Python. `between` is told of the run, on the main
+    process, before it is aligned.
+    """
+    command = command or " ".join(sys.argv)
+    result = run_adaptation(planned.run, documents, command=command, console=console)
+    if between and is_main_process():
+        between(result)
+    if planned.alignment is None:
+        return result, None
+    # The next model needs the memory of the last, which references in circles would keep.
+    gc.collect()
+    return result, run_alignment(planned.alignment, command=command, console=console)
+
+
+def _about_the_alignment(raw: Mapping[str, Any]) -> AdaptSettings:
+    """Of settings that are wrong elsewhere, those that an alignment follows from."""
+    names = ("model_name_or_path", "output_dir", "seed", "then", "align")
+    return read_settings({name: raw[name] for name in names if name in raw})

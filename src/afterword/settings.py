@@ -1,0 +1,95 @@
+"""What all trees of settings share: how a setting is declared, and how all that is wrong with one is told at once."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from afterword.errors import ConfigError, nearest
+
+
+def _setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
+    """A field with its panel on the command line, its help text, and whether it can change the weights."""
+    return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
+
+
+def _later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -> Any:
+    """A setting that came after results were recorded: where it is not given, they still count.
+
+    `exact`: values that lead to the same weights as none.
+    """
+    about: dict[str, Any] = {"panel": panel, "weights": True, "later": True, "exact": exact}
+    return Field(None, description=text, json_schema_extra=about, **rules)
+
+
+class Settings(BaseModel):
+    """What all trees of settings share: unknown names are errors, one value stands for a list of one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any, info: Any) -> Any:
+        annotation = str(cls.model_fields[info.field_name].annotation)
+        if value is False and "'off'" in annotation:
+            return "off"  # A bare off is false in YAML.
+        if "dict" not in annotation:
+            return (value,) if "tuple" in annotation and isinstance(value, str) else value
+        pairs = _key_values(value) if isinstance(value, list | tuple) else value
+        if not isinstance(pairs, dict):
+            return pairs
+        # YAML takes 1e-8 for text, and so does the command line.
+        number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
+        return {k: float(v) if number.fullmatch(str(v)) else v for k, v in pairs.items()}
+
+    def relations(self) -> Iterator[str]:
+        """Problems between settings that are each fine alone."""
+        yield from ()
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def validated(raw: Mapping[str, Any], kind: type[S]) -> S:
+    """Settings from a raw tree. Every problem is in the one ConfigError."""
+    problems: list[str] = []
+    try:
+        settings = kind.model_validate(dict(raw))
+    except ValidationError as error:
+        problems = [_problem(detail, kind) for detail in error.errors()]
+        bad = {str(detail["loc"][0]) for detail in error.errors()}
+        # The rest is checked too, so that a person mends everything at once.
+        settings = kind.model_validate({name: value for name, value in raw.items() if name not in bad})
+    told = {problem.split(":")[0] for problem in problems}
+    problems += [problem for problem in settings.relations() if problem.split(":")[0] not in told]
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
+    wrong = [pair for pair in pairs if "=" not in str(pair)]
+    if wrong:
+        raise ValueError(f"must be KEY=VALUE, and {wrong[0]!r} has no '='")
+    split = [pair.split("=", 1) for pair in pairs]
+    return {name.replace("-", "_"): _value(name, value) for name, value in split}
+
+
+def _value(name: str, text: str) -> Any:
+    """A text as YAML has it; a joiner that is not quoted as it stands, because YAML drops the blanks that it is of."""
+    if name == "joiner" and text[:1] not in ("'", '"'):
+        return text
+    value = yaml.safe_load(text)
+    return text if isinstance(value, str) and ",joiner=" in text else value
+
+
+def _problem(detail: Any, kind: type[Settings]) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        hint = nearest(name, kind.model_fields) or "A field of TrainingArguments belongs under trainer."
+        return f"{name}: no such setting. {hint}".rstrip()
+    rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    hint = nearest(str(detail["input"]), re.findall(r"'(\w+)'", rule)) if detail["type"] == "literal_error" else ""
+    return f"{name}: {rule}, got {detail['input']!r}. {hint}".rstrip()

@@ -1,0 +1,188 @@
+"""Half precision against float64: nothing is rounded away, least of all where student and teacher are nearly equal."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from afterword.objectives import (
+    Distillation,
+    Head,
+    Prediction,
+    PredictionNear,
+    SelfDistillation,
+    forward_kl,
+    hidden_losses,
+    jsd,
+    reverse_kl,
+    total,
+    weighted_sum,
+)
+from afterword.objectives.products import product_back
+
+OBJECTIVES = {
+    "forward_kl": Distillation(forward_kl),
+    "warm_forward_kl": Distillation(forward_kl, temperature=2.0),
+    "reverse_kl": Distillation(reverse_kl),
+    "jsd": Distillation(jsd),
+    "cross_entropy": Prediction(),
+    "prediction_near": PredictionNear(beta=0.3, temperature=1.5),
+    "swap": SelfDistillation(alpha=0.3, temperature=2.0),
+    "swap_reverse": SelfDistillation(alpha=0.3, direction="reverse"),
+    "no_swap": SelfDistillation(alpha=0.6, temperature=2.0, swap=False),
+}
+HEADS = {
+    "plain": {},
+    "bias": {"bias": True},
+    "scale": {"scale": 0.3},
+    "softcap": {"softcap": 5.0},
+    "all": {"bias": True, "scale": 1.7, "softcap": 30.0},
+}
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+    ),
+]
+POSITIONS, VOCABULARY, HIDDEN = 64, 2000, 128
+GRADIENT_ERROR = {torch.bfloat16: 3.5e-3, torch.float32: 1e-3}
+"""Of the norm. In bfloat16 0.17 % for the result, about as much for what is rounded before it, where that is faster."""
+
+
+@cache
+def draw(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def raised(side):
+    return [None if each is None else each.double() for each in side]
+
+
+def dense_logits(side, scale=1.0, softcap=None):
+    states, weight, bias = side
+    logits = scale * (states @ weight.T + (0.0 if bias is None else bias))
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+@cache
+def near(dtype, kl, kind, drifted, device):
+    """(States, weight, bias) of the student and of the teacher, `kl` nats apart on average; how logits follow.
+
+    What differs are the states, and where it has `drifted` the weight; if not, both read one head.
+    """
+    how = dict(HEADS[kind])
+    bias = draw(VOCABULARY, seed=5).to(dtype) if how.pop("bias", False) else None
+    factor = 4 / HIDDEN**0.5
+    student = draw(POSITIONS, HIDDEN, seed=1).to(dtype), (factor * draw(VOCABULARY, HIDDEN, seed=2)).to(dtype), bias
+    found, apart = kl, 0.01
+    for _ in range(6):
+        apart *= (kl / found) ** 0.5
+        states = (student[0].double() + apart * draw(POSITIONS, HIDDEN, seed=3)).to(dtype)
+        moved = (student[1].double() + apart * factor * draw(VOCABULARY, HIDDEN, seed=4)).to(dtype)
+        teacher = states, moved if drifted else student[1], bias
+        found = float(forward_kl(dense_logits(raised(student), **how), dense_logits(raised(teacher), **how)).mean())
+    assert found == pytest.approx(kl, rel=0.1)
+    student = [None if each is None else each.to(device) for each in student]
+    return student, [states.to(device), moved.to(device) if drifted else student[1], student[2]], how
+
+
+def as_leaves(side, trained_head):
+    """The side with tensors of its own where something is trained, and these."""
+    trained = (True, trained_head, trained_head)
+    side = [
+        each.detach().clone().requires_grad_() if each is not None and learns else each
+        for each, learns in zip(side, trained, strict=True)
+    ]
+    return side, [each for each in side if each is not None and each.requires_grad]
+
+
+def fused(objective, student, teacher, how, ids, weights, divisor, trained_head):
+    """Σ weight · loss, parts, and gradients of the sum over the divisor."""
+    (states, *head), leaves = as_leaves(student, trained_head)
+    sides = (states, Head(*head, **how)), (teacher[0], Head(*teacher[1:], **how))
+    assert sides[0][1].is_same_as(sides[1][1]) == (student[1] is teacher[1] and not trained_head)
+    loss, parts = weighted_sum(objective, *sides, ids, weights)
+    return loss.detach(), parts, torch.autograd.grad(loss / divisor, leaves)
+
+
+def exact(objective, student, teacher, how, ids, weights, divisor, trained_head):
+    """The same by the definition, in float64."""
+    side, leaves = as_leaves(raised(student), trained_head)
+    parts = objective.parts(dense_logits(side, **how), dense_logits(raised(teacher), **how), ids)
+    loss = (weights.double() * total(objective, parts)).sum()
+    return loss.detach(), parts.detach(), torch.autograd.grad(loss / divisor, leaves)
+
+
+def assert_near(found, wanted, error):
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert (mine.double() - theirs).norm() <= error * theirs.norm()
+
+
+CASES = [(dtype, kl, "plain") for dtype in GRADIENT_ERROR for kl in (5e-1, 5e-2, 5e-3)]
+CASES += [(dtype, 5e-4, kind) for dtype in GRADIENT_ERROR for kind in HEADS]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("trained_head", [False, True])
+@pytest.mark.parametrize(("dtype", "kl", "kind"), CASES)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_near_the_teacher_nothing_is_rounded_away(name, dtype, kl, kind, trained_head, device):
+    """A frozen head is the teacher's too; a trained one has left it. Undivided, and divided as in a step."""
+    student, teacher, how = near(dtype, kl, kind, trained_head, device)
+    ids = torch.arange(POSITIONS, device=device) * 31
+    weights = draw(POSITIONS, seed=6).abs().float().to(device)
+    for divisor in (1.0, 837.3):
+        given = OBJECTIVES[name], student, teacher, how, ids, weights, divisor, trained_head
+        (loss, parts, gradients), (exact_loss, exact_parts, exact_gradients) = fused(*given), exact(*given)
+        torch.testing.assert_close(parts.double(), exact_parts, rtol=1e-3, atol=1e-8)
+        torch.testing.assert_close(loss.double(), exact_loss, rtol=1e-3, atol=0.0)
+        assert_near(gradients, exact_gradients, GRADIENT_ERROR[dtype])
+
+
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("trained_head", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize("teacher_dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_student_and_teacher_of_different_size_and_precision(name, dtype, teacher_dtype, trained_head, device):
+    objective, how = OBJECTIVES[name], {"scale": 0.5}
+    student, teacher = (
+        [draw(*shape, seed=seed).to(device, kind) for seed, shape in enumerate(shapes)]
+        for kind, shapes in ((dtype, [(13, 6), (170, 6), (170,)]), (teacher_dtype, [(13, 9), (170, 9), (170,)]))
+    )
+    ids, weights = torch.arange(13, device=device) * 7, draw(13, seed=6).float().to(device)
+    given = objective, student, teacher, how, ids, weights, 37.3, trained_head
+    (_, parts, gradients), (_, exact_parts, exact_gradients) = fused(*given), exact(*given)
+    assert parts.dtype == torch.float32
+    torch.testing.assert_close(parts.double(), exact_parts, rtol=1e-4, atol=1e-5)
+    assert_near(gradients, exact_gradients, 1e-5 if dtype == torch.float32 else 3.5e-3)
+    sides = (student[0], Head(*student[1:], **how)), (teacher[0], Head(*teacher[1:], **how))
+    losses = hidden_losses(objective, *sides, ids, workspace_mib=1e-3)
+    torch.testing.assert_close(losses.double(), total(objective, exact_parts), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_a_loss_is_multiplied_with_comes_before_float16(device):
+    """A scaled loss, as of a gradient scaler: without the scale these gradients are 0 in float16."""
+    student, teacher, how = near(torch.float16, 5e-4, "plain", True, device)
+    ids, weights = torch.zeros(POSITIONS, dtype=torch.int64, device=device), torch.full((POSITIONS,), 1e-9).to(device)
+    for trained_head in (False, True):
+        given = OBJECTIVES["forward_kl"], student, teacher, how, ids, weights, 2.0**-30, trained_head
+        assert_near(fused(*given)[2], exact(*given)[2], 3.5e-3)
+
+
+class AsOnAGpu(torch.Tensor):
+    """Takes the way of a GPU, where the processor has no product for halves: it would raise."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_small_gradients_are_not_0_beside_a_float16_head(device):
+    gradient, weight = (1e-9 * draw(5, 300, seed=1)).float().to(device), draw(300, 7, seed=2).half().to(device)
+    wanted = gradient.double() @ weight.double()
+    for given in (gradient, gradient.as_subclass(AsOnAGpu)):
+        assert_near([product_back(given, weight)], [wanted], 1e-5)
