@@ -16,7 +16,7 @@ def teacher_error(trainer: AdaptationTrainer, precision: str) -> dict[str, Any]:
 
     To be called before the student moves: it is the exact teacher.
     """
-    assert trainer.teacher, "only a method with a teacher has one to quantise"
+    assert isinstance(trainer.teacher, models.FrozenCopy), "only a copy is quantised"
     steps = itertools.islice(trainer.get_train_dataloader(), _MEASURED_STEPS)
     batches = (to_device(batch, trainer.args.device) for batches in steps for batch in batches if batch.teacher)
     with trainer.autocast():
