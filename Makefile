@@ -13,10 +13,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON3) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --target .venv/deepspeed $(DEEPSPEED)
 	touch $(INSTALLED)
 
-test: $(INSTALLED)
+.venv/deepspeed: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --upgrade --target $@ $(DEEPSPEED)
+	touch $@
+
+test: $(INSTALLED) .venv/deepspeed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(INSTALLED)

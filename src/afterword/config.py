@@ -14,7 +14,7 @@ from pydantic import field_validator
 
 from afterword.errors import ConfigError, nearest
 from afterword.general_text import SourceSettings, sources_of, with_amounts
-from afterword.settings import S, Settings, _later, _setting, validated
+from afterword.settings import S, Settings, later, setting, validated
 from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
 
@@ -38,111 +38,113 @@ class AdaptSettings(Settings):
     """Everything that `afterword adapt` can be told."""
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
-    model_name_or_path: str = _setting("", "Model", "Folder or hub id of the model to adapt.", weights=False)
-    precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = _setting(
+    model_name_or_path: str = setting("", "Model", "Folder or hub id of the model to adapt.", weights=False)
+    precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = setting(
         "auto", "Model", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
     )
-    teacher_precision: Literal["auto", "float32", "bf16", "int8", "int4"] = _setting(
+    teacher_precision: Literal["auto", "float32", "bf16", "int8", "int4"] = setting(
         "auto", "Model", "auto: bf16 on GPU. int8, int4: its linear layers; the error in nats is measured and said."
     )
-    teacher: Literal["copy", "adapter_off", "offload", "cached", "top_k"] | None = _later(
-        "Model", "Where it is kept while the student trains.", exact=("copy", "adapter_off", "offload", "cached")
+    teacher: Literal["copy", "adapter_off", "offload", "offload_disk", "cached", "top_k"] | None = later(
+        "Model",
+        "Where it is kept while the student trains.",
+        exact=("copy", "adapter_off", "offload", "offload_disk", "cached"),
     )
-    teacher_cache: str | None = _setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
-    teacher_top_k: int | None = _later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
-    save_precision: Literal["float32", "bf16"] | None = _later(
+    teacher_cache: str | None = setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
+    teacher_top_k: int | None = later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
+    save_precision: Literal["float32", "bf16"] | None = later(
         "Model", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
     )
-    attn_implementation: str | None = _setting(None, "Model", "sdpa, eager, flash_attention_2, flex_attention.")
+    attn_implementation: str | None = setting(None, "Model", "sdpa, eager, flash_attention_2, flex_attention.")
 
-    documents: tuple[str, ...] = _setting((), "Documents", "Files, folders, globs, data-set ids.", weights=False)
-    text_column: str | None = _setting(None, "Documents", "Column of the text; detected if not given.")
-    id_column: str | None = _setting(None, "Documents", "Column of the document id.")
-    title_column: str | None = _setting(None, "Documents", "Column of the title.")
-    date_column: str | None = _setting(None, "Documents", "Column of the date.")
-    source_column: str | None = _setting(None, "Documents", "Column of the source.")
-    language: str = _setting("en", "Documents", "Language code for finding sentences.")
-    skip_bad_rows: bool = _setting(False, "Documents", "Skip broken rows, counted and listed, instead of stopping.")
-    max_document_mib: float = _setting(64.0, "Documents", "A larger document stops the run.", gt=0, le=1024)
-    max_documents: int | None = _setting(None, "Documents", "Read at most so many documents.", ge=1)
-    streaming: bool = _setting(False, "Documents", "Read data-set ids as streams.")
-    preparation_workers: int | None = _setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
-    preparation_cache: str | bool | None = _setting(None, "Documents", "Folder for all runs; or off.", weights=False)
+    documents: tuple[str, ...] = setting((), "Documents", "Files, folders, globs, data-set ids.", weights=False)
+    text_column: str | None = setting(None, "Documents", "Column of the text; detected if not given.")
+    id_column: str | None = setting(None, "Documents", "Column of the document id.")
+    title_column: str | None = setting(None, "Documents", "Column of the title.")
+    date_column: str | None = setting(None, "Documents", "Column of the date.")
+    source_column: str | None = setting(None, "Documents", "Column of the source.")
+    language: str = setting("en", "Documents", "Language code for finding sentences.")
+    skip_bad_rows: bool = setting(False, "Documents", "Skip broken rows, counted and listed, instead of stopping.")
+    max_document_mib: float = setting(64.0, "Documents", "A larger document stops the run.", gt=0, le=1024)
+    max_documents: int | None = setting(None, "Documents", "Read at most so many documents.", ge=1)
+    streaming: bool = setting(False, "Documents", "Read data-set ids as streams.")
+    preparation_workers: int | None = setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
+    preparation_cache: str | bool | None = setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
-    method: str = _setting("disc", "Method", "See `afterword methods`.")
-    strategy: Strategy | None = _setting(None, "Method", "How a document is split; see the README.")
-    targets: int | None = _setting(None, "Method", "Targets drawn from a document (k).", ge=1)
-    suffix_tokens: int | None = _setting(None, "Method", "Length of a random_token_suffix target.", ge=2)
-    temperature: float | None = _setting(None, "Method", "Temperature τ of the divergence.", gt=0)
-    averaging: Averaging | None = _setting(None, "Method", "Every document, or every token, weighs the same.")
-    join: Join | None = _setting(None, "Method", "Tokenise the document once, or sentence by sentence (authors).")
-    bos: Bos | None = _setting(None, "Method", "BOS on both views; auto: as the tokenizer adds it.")
-    alpha: float | None = _later("Method", "Share of prediction beside self-distillation.", ge=0, le=1)
-    direction: Literal["forward", "reverse"] | None = _later("Method", "Of self-distillation: forward, reverse KL.")
-    swap: bool | None = _later("Method", "Exchange the gold token with the teacher's first.")
-    beta: float | None = _later("Method", "Factor of the KL beside prediction.", ge=0)
-    floor: float | None = _later("Method", "Least weight of a token.", ge=0, le=1)
+    method: str = setting("disc", "Method", "See `afterword methods`.")
+    strategy: Strategy | None = setting(None, "Method", "How a document is split; see the README.")
+    targets: int | None = setting(None, "Method", "Targets drawn from a document (k).", ge=1)
+    suffix_tokens: int | None = setting(None, "Method", "Length of a random_token_suffix target.", ge=2)
+    temperature: float | None = setting(None, "Method", "Temperature τ of the divergence.", gt=0)
+    averaging: Averaging | None = setting(None, "Method", "Every document, or every token, weighs the same.")
+    join: Join | None = setting(None, "Method", "Tokenise the document once, or sentence by sentence (authors).")
+    bos: Bos | None = setting(None, "Method", "BOS on both views; auto: as the tokenizer adds it.")
+    alpha: float | None = later("Method", "Share of prediction beside self-distillation.", ge=0, le=1)
+    direction: Literal["forward", "reverse"] | None = later("Method", "Of self-distillation: forward, reverse KL.")
+    swap: bool | None = later("Method", "Exchange the gold token with the teacher's first.")
+    beta: float | None = later("Method", "Factor of the KL beside prediction.", ge=0)
+    floor: float | None = later("Method", "Least weight of a token.", ge=0, le=1)
 
-    mixture: dict[str, Any] | None = _later(
+    mixture: dict[str, Any] | None = later(
         "General text", "NAME=FILE,kind=KIND,tokens=SHARE; in YAML NAME: {files, kind, tokens, …}."
     )
-    replay: str | None = _later("General text", "What to do with it: prediction, kl, reverse_kl, swap.")
-    replay_weight: float | None = _later("General text", "Factor beside the loss of the documents.", ge=0)
-    replay_documents: float | None = _later("General text", "Factor of its own objective on the documents.", ge=0)
-    replay_temperature: float | None = _later("General text", "Temperature τ of the replay.", gt=0)
-    replay_alpha: float | None = _later("General text", "Share of prediction in a replay by swap.", ge=0, le=1)
-    replay_direction: Literal["forward", "reverse"] | None = _later("General text", "Of a replay by swap.")
-    replay_swap: bool | None = _later("General text", "Whether a replay by swap swaps.")
+    replay: str | None = later("General text", "What to do with it: prediction, kl, reverse_kl, swap.")
+    replay_weight: float | None = later("General text", "Factor beside the loss of the documents.", ge=0)
+    replay_documents: float | None = later("General text", "Factor of its own objective on the documents.", ge=0)
+    replay_temperature: float | None = later("General text", "Temperature τ of the replay.", gt=0)
+    replay_alpha: float | None = later("General text", "Share of prediction in a replay by swap.", ge=0, le=1)
+    replay_direction: Literal["forward", "reverse"] | None = later("General text", "Of a replay by swap.")
+    replay_swap: bool | None = later("General text", "Whether a replay by swap swaps.")
 
-    max_length: int | None = _setting(None, "Step", "Context in tokens; the model's, at most 8192.", ge=16)
-    window_overlap: float = _setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
-    documents_per_step: int = _setting(1, "Step", "Documents in an optimizer step, over all processes.", ge=1)
-    step_tokens: int | None = _setting(None, "Step", "Tokens in an optimizer step, instead of documents.", ge=1)
-    micro_batch_tokens: int | None = _setting(
+    max_length: int | None = setting(None, "Step", "Context in tokens; the model's, at most 8192.", ge=16)
+    window_overlap: float = setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
+    documents_per_step: int = setting(1, "Step", "Documents in an optimizer step, over all processes.", ge=1)
+    step_tokens: int | None = setting(None, "Step", "Tokens in an optimizer step, instead of documents.", ge=1)
+    micro_batch_tokens: int | None = setting(
         None, "Step", "Tokens in memory at once; 4096, or 512 on a CPU. Changes no gradient.", ge=16
     )
-    logits_workspace_mib: int | None = _later("Step", "MiB for logits at a time, 512. Changes no gradient.", ge=1)
-    packing: Literal["auto", "off"] = _setting("auto", "Step", "Packed rows where the model keeps texts apart.")
+    logits_workspace_mib: int | None = later("Step", "MiB for logits at a time, 512. Changes no gradient.", ge=1)
+    packing: Literal["auto", "off"] = setting("auto", "Step", "Packed rows where the model keeps texts apart.")
 
-    learning_rate: float | None = _setting(None, "Optimizer", "Peak learning rate.", gt=0)
-    num_train_epochs: float | None = _setting(None, "Optimizer", "Passes over the documents.", gt=0)
-    max_steps: int | None = _setting(None, "Optimizer", "Optimizer steps, instead of passes.", ge=1)
-    lr_scheduler_type: str | None = _setting(None, "Optimizer", "Schedule, as transformers names it.")
-    warmup_steps: float | None = _setting(None, "Optimizer", "Steps, or a share of all steps if below 1.", ge=0)
-    weight_decay: float | None = _setting(None, "Optimizer", "AdamW's decay.", ge=0)
-    max_grad_norm: float | None = _setting(None, "Optimizer", "Clip gradients at this norm; 0: do not.", ge=0)
-    gradient_accumulation_steps: int = _setting(1, "Optimizer", "Parts that a step is loaded in.", ge=1)
-    gradient_checkpointing: bool = _setting(False, "Optimizer", "Less memory, about a third more time.")
-    seed: int = _setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
+    learning_rate: float | None = setting(None, "Optimizer", "Peak learning rate.", gt=0)
+    num_train_epochs: float | None = setting(None, "Optimizer", "Passes over the documents.", gt=0)
+    max_steps: int | None = setting(None, "Optimizer", "Optimizer steps, instead of passes.", ge=1)
+    lr_scheduler_type: str | None = setting(None, "Optimizer", "Schedule, as transformers names it.")
+    warmup_steps: float | None = setting(None, "Optimizer", "Steps, or a share of all steps if below 1.", ge=0)
+    weight_decay: float | None = setting(None, "Optimizer", "AdamW's decay.", ge=0)
+    max_grad_norm: float | None = setting(None, "Optimizer", "Clip gradients at this norm; 0: do not.", ge=0)
+    gradient_accumulation_steps: int = setting(1, "Optimizer", "Parts that a step is loaded in.", ge=1)
+    gradient_checkpointing: bool = setting(False, "Optimizer", "Less memory, about a third more time.")
+    seed: int = setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
 
-    l2sp: float | None = _later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
-    ema: float | None = _later("Optimizer", "Share kept of a running average of weights; true: 0.92.", ge=0, lt=1)
-    ema_steps: int | None = _later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
-    optimizer_states: Literal["float32", "8bit"] | None = _later(
+    l2sp: float | None = later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
+    ema: float | None = later("Optimizer", "Share kept of a running average of weights; true: 0.92.", ge=0, lt=1)
+    ema_steps: int | None = later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
+    optimizer_states: Literal["float32", "8bit"] | None = later(
         "Optimizer", "AdamW's moments; where given, bf16 weights are rounded stochastically. As the weights."
     )
 
-    use_peft: bool = _setting(False, "LoRA", "LoRA instead of all weights.")
-    lora_r: int = _setting(16, "LoRA", "Rank.", ge=1)
-    lora_alpha: int = _setting(32, "LoRA", "Scale: alpha / r.", ge=1)
-    lora_dropout: float = _setting(0.1, "LoRA", "Dropout before the adapter.", ge=0, lt=1)
-    lora_target_modules: tuple[str, ...] = _setting(("all-linear",), "LoRA", "Modules that get an adapter.")
-    lora_modules_to_save: tuple[str, ...] = _setting((), "LoRA", "Modules trained whole.")
-    lora_bias: str = _setting("none", "LoRA", "Only 'none' keeps the teacher what it was.")
-    use_dora: bool = _setting(False, "LoRA", "Weight-decomposed LoRA.")
-    merge_adapter: bool = _setting(False, "LoRA", "Also write the merged model to merged/.", weights=False)
+    use_peft: bool = setting(False, "LoRA", "LoRA instead of all weights.")
+    lora_r: int = setting(16, "LoRA", "Rank.", ge=1)
+    lora_alpha: int = setting(32, "LoRA", "Scale: alpha / r.", ge=1)
+    lora_dropout: float = setting(0.1, "LoRA", "Dropout before the adapter.", ge=0, lt=1)
+    lora_target_modules: tuple[str, ...] = setting(("all-linear",), "LoRA", "Modules that get an adapter.")
+    lora_modules_to_save: tuple[str, ...] = setting((), "LoRA", "Modules trained whole.")
+    lora_bias: str = setting("none", "LoRA", "Only 'none' keeps the teacher what it was.")
+    use_dora: bool = setting(False, "LoRA", "Weight-decomposed LoRA.")
+    merge_adapter: bool = setting(False, "LoRA", "Also write the merged model to merged/.", weights=False)
 
-    output_dir: str = _setting("", "Run", "Run folder.", weights=False)
-    eval_documents: tuple[str, ...] = _setting((), "Run", "Held-out documents.", weights=False)
-    eval_steps: int | None = _setting(None, "Run", "Evaluate on them every so many steps.", weights=False, ge=1)
-    save_steps: int = _setting(500, "Run", "Write a checkpoint every so many steps.", weights=False, ge=1)
-    save_total_limit: int | None = _setting(2, "Run", "Checkpoints kept.", weights=False, ge=1)
-    report_to: tuple[str, ...] = _setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
-    push_to_hub: bool = _setting(False, "Run", "Push the result to the hub.", weights=False)
-    dataloader_num_workers: int = _setting(0, "Run", "Processes that build batches.", weights=False, ge=0)
-    then: Literal["align"] | None = _setting(None, "Run", "What follows the run: align.", weights=False)
-    align: dict[str, Any] = _setting({}, "Run", "Its settings: KEY=VALUE; see `afterword align`.", weights=False)
-    trainer: dict[str, Any] = _setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
+    output_dir: str = setting("", "Run", "Run folder.", weights=False)
+    eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents.", weights=False)
+    eval_steps: int | None = setting(None, "Run", "Evaluate on them every so many steps.", weights=False, ge=1)
+    save_steps: int = setting(500, "Run", "Write a checkpoint every so many steps.", weights=False, ge=1)
+    save_total_limit: int | None = setting(2, "Run", "Checkpoints kept.", weights=False, ge=1)
+    report_to: tuple[str, ...] = setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
+    push_to_hub: bool = setting(False, "Run", "Push the result to the hub.", weights=False)
+    dataloader_num_workers: int = setting(0, "Run", "Processes that build batches.", weights=False, ge=0)
+    then: Literal["align"] | None = setting(None, "Run", "What follows the run: align.", weights=False)
+    align: dict[str, Any] = setting({}, "Run", "Its settings: KEY=VALUE; see `afterword align`.", weights=False)
+    trainer: dict[str, Any] = setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
 
     @field_validator("mixture", mode="after")
     @classmethod
@@ -221,28 +223,28 @@ class AdaptSettings(Settings):
 class EvaluateSettings(Settings):
     """Everything that `afterword evaluate` can be told."""
 
-    documents: tuple[str, ...] = _setting((), "What", "Trained documents; the run's own if not given.")
-    held_out: tuple[str, ...] = _setting((), "What", "Documents that were not trained.")
-    questions: str | None = _setting(None, "What", "JSON lines: question, answer(s), document.")
-    suite: str | None = _setting(None, "What", "JSON lines of items with exact checks, or an embedded suite's name.")
-    split: Literal["dev", "test", "both"] = _setting("both", "What", "Items of the suite: dev, test or both.")
-    suite_cache: str | None = _setting(None, "What", "Folder where the reference's answers are kept for other runs.")
-    general: tuple[str, ...] = _setting((), "What", "Text that must not be forgotten.")
-    tasks: tuple[str, ...] = _setting((), "What", "Tasks of lm-evaluation-harness: names or YAML files.")
-    tasks_path: str | None = _setting(None, "What", "Folder with more tasks.")
-    reference: str | None = _setting(None, "What", "The model before; the run's base if not given.")
-    max_documents: int = _setting(200, "How much", "Documents drawn from each set.", ge=1)
-    max_questions: int = _setting(200, "How much", "Questions drawn.", ge=1)
-    max_items: int | None = _setting(None, "How much", "Items drawn from the suite, each skill by its share.", ge=1)
-    answer_tokens: int = _setting(64, "How much", "Tokens of an answer to an item of the suite.", ge=1)
-    tasks_limit: int | None = _setting(None, "How much", "Documents of a task.", ge=1)
-    samples: int = _setting(64, "How much", "Samples of the reference that drift is measured on.", ge=0)
-    sample_tokens: int = _setting(128, "How much", "Tokens of a sample.", ge=8)
-    answered_samples: int = _setting(10, "How much", "Samples answered before and after.", ge=0)
-    max_length: int | None = _setting(None, "How much", "Context in tokens.", ge=16)
-    micro_batch_tokens: int = _setting(4096, "How much", "Tokens in memory at once.", ge=16)
-    language: str = _setting("en", "What", "Language code for finding sentences.")
-    seed: int = _setting(0, "How much", "Draws of documents, questions, targets and samples.", ge=0)
+    documents: tuple[str, ...] = setting((), "What", "Trained documents; the run's own if not given.")
+    held_out: tuple[str, ...] = setting((), "What", "Documents that were not trained.")
+    questions: str | None = setting(None, "What", "JSON lines: question, answer(s), document.")
+    suite: str | None = setting(None, "What", "JSON lines of items with exact checks, or an embedded suite's name.")
+    split: Literal["dev", "test", "both"] = setting("both", "What", "Items of the suite: dev, test or both.")
+    suite_cache: str | None = setting(None, "What", "Folder where the reference's answers are kept for other runs.")
+    general: tuple[str, ...] = setting((), "What", "Text that must not be forgotten.")
+    tasks: tuple[str, ...] = setting((), "What", "Tasks of lm-evaluation-harness: names or YAML files.")
+    tasks_path: str | None = setting(None, "What", "Folder with more tasks.")
+    reference: str | None = setting(None, "What", "The model before; the run's base if not given.")
+    max_documents: int = setting(200, "How much", "Documents drawn from each set.", ge=1)
+    max_questions: int = setting(200, "How much", "Questions drawn.", ge=1)
+    max_items: int | None = setting(None, "How much", "Items drawn from the suite, each skill by its share.", ge=1)
+    answer_tokens: int = setting(64, "How much", "Tokens of an answer to an item of the suite.", ge=1)
+    tasks_limit: int | None = setting(None, "How much", "Documents of a task.", ge=1)
+    samples: int = setting(64, "How much", "Samples of the reference that drift is measured on.", ge=0)
+    sample_tokens: int = setting(128, "How much", "Tokens of a sample.", ge=8)
+    answered_samples: int = setting(10, "How much", "Samples answered before and after.", ge=0)
+    max_length: int | None = setting(None, "How much", "Context in tokens.", ge=16)
+    micro_batch_tokens: int = setting(4096, "How much", "Tokens in memory at once.", ge=16)
+    language: str = setting("en", "What", "Language code for finding sentences.")
+    seed: int = setting(0, "How much", "Draws of documents, questions, targets and samples.", ge=0)
 
 
 def read_settings(raw: Mapping[str, Any], kind: type[S] = AdaptSettings) -> S:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from afterword.corpus.dialogues import Kind, Responses
 from afterword.errors import ConfigError
-from afterword.settings import Settings, _key_values, _setting, validated
+from afterword.settings import Settings, key_values, setting, validated
 
 _AMOUNTS = ("tokens", "samples", "once")
 
@@ -14,25 +14,25 @@ class SourceSettings(Settings):
     """One source of general text in `mixture`."""
 
     # Their content is compared by hash, so their paths may change.
-    files: tuple[str, ...] = _setting((), "What", "Files, folders, globs, data-set ids.", weights=False)
-    kind: Kind = _setting("documents", "What", "documents, instructions or preferences.")
-    text_column: str | None = _setting(None, "What", "Column of the text of documents; detected if not given.")
-    title_column: str | None = _setting(None, "What", "Column of the title.")
-    id_column: str | None = _setting(None, "What", "Column of the id.")
-    responses: Responses = _setting("chosen", "What", "Of preferences: the chosen one, or both as two samples.")
-    tokens: float | None = _setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
-    samples: float | None = _setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
-    once: bool = _setting(False, "How much", "All of it, once in every pass over the documents.")
-    max_epochs: float = _setting(4.0, "How much", "Most passes over it in the whole run.", gt=0)
-    format: Literal["plain", "chat"] = _setting("plain", "What", "Conversations as text, or by the chat template.")
-    joiner: str = _setting("\n\n", "What", "Between the turns of a conversation as text.")
-    max_documents: int | None = _setting(None, "What", "Read at most so many.", ge=1)
-    streaming: bool = _setting(False, "What", "Read data-set ids as streams.")
-    objective: Literal["prediction", "kl", "reverse_kl", "swap"] | None = _setting(
+    files: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.", weights=False)
+    kind: Kind = setting("documents", "What", "documents, instructions or preferences.")
+    text_column: str | None = setting(None, "What", "Column of the text of documents; detected if not given.")
+    title_column: str | None = setting(None, "What", "Column of the title.")
+    id_column: str | None = setting(None, "What", "Column of the id.")
+    responses: Responses = setting("chosen", "What", "Of preferences: the chosen one, or both as two samples.")
+    tokens: float | None = setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
+    samples: float | None = setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
+    once: bool = setting(False, "How much", "All of it, once in every pass over the documents.")
+    max_epochs: float = setting(4.0, "How much", "Most passes over it in the whole run.", gt=0)
+    format: Literal["plain", "chat"] = setting("plain", "What", "Conversations as text, or by the chat template.")
+    joiner: str = setting("\n\n", "What", "Between the turns of a conversation as text.")
+    max_documents: int | None = setting(None, "What", "Read at most so many.", ge=1)
+    streaming: bool = setting(False, "What", "Read data-set ids as streams.")
+    objective: Literal["prediction", "kl", "reverse_kl", "swap"] | None = setting(
         None, "What", "What is done with it, as replay says; the method's own if not given."
     )
-    weight: float | None = _setting(None, "What", "Factor of its objective; 1 if not given.", gt=0)
-    eval_files: tuple[str, ...] = _setting((), "What", "More of it, not trained: evaluated on.", weights=False)
+    weight: float | None = setting(None, "What", "Factor of its objective; 1 if not given.", gt=0)
+    eval_files: tuple[str, ...] = setting((), "What", "More of it, not trained: evaluated on.", weights=False)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -99,4 +99,4 @@ def _source_of(given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
         return {str(name).replace("-", "_"): value for name, value in given.items()}
     file, *pairs = str(given).split(",")
-    return {"files": (file,), **_key_values(pairs)}
+    return {"files": (file,), **key_values(pairs)}

@@ -6,6 +6,7 @@ outside of a forward goes through `whole`, `sharded_like` and `whole_state`.
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -18,7 +19,12 @@ def process_count() -> int:
 
 def is_main_process() -> bool:
     """Whether this process writes files and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
+
+
+def rank() -> int:
+    """Number of this process among those that were launched."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def gathered(values: list[T]) -> list[T]:
@@ -40,6 +46,14 @@ def main_process_first(work: Callable[[], T]) -> T:
     # The Trainer joins the same process group later; on a machine without GPUs it must be gloo from the start.
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         return work()
+
+
+def keep_on_disk(model: Any, folder: Path, device: Any) -> None:
+    """Write a frozen model's weights to a folder; a layer's are on the device only while that layer computes."""
+    from accelerate import disk_offload
+
+    folder.mkdir(parents=True, exist_ok=True)
+    disk_offload(model, str(folder), execution_device=device)
 
 
 def is_sharded(model: Any) -> bool:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from afterword.errors import ConfigError, nearest
 
 
-def _setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
+def setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
     """A field with its panel on the command line, its help text, and whether it can change the weights."""
     return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
 
 
-def _later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -> Any:
+def later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -> Any:
     """A setting that came after results were recorded: where it is not given, they still count.
 
     `exact`: values that lead to the same weights as none.
@@ -37,7 +37,7 @@ class Settings(BaseModel):
             return "off"  # A bare off is false in YAML.
         if "dict" not in annotation:
             return (value,) if "tuple" in annotation and isinstance(value, str) else value
-        pairs = _key_values(value) if isinstance(value, list | tuple) else value
+        pairs = key_values(value) if isinstance(value, list | tuple) else value
         if not isinstance(pairs, dict):
             return pairs
         # YAML takes 1e-8 for text, and so does the command line.
@@ -69,7 +69,8 @@ def validated(raw: Mapping[str, Any], kind: type[S]) -> S:
     return settings
 
 
-def _key_values(pairs: Sequence[str]) -> dict[str, Any]:
+def key_values(pairs: Sequence[str]) -> dict[str, Any]:
+    """Values by name from texts KEY=VALUE, each read as YAML has it. ValueError for a text without an equals sign."""
     wrong = [pair for pair in pairs if "=" not in str(pair)]
     if wrong:
         raise ValueError(f"must be KEY=VALUE, and {wrong[0]!r} has no '='")

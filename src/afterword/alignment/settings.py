@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from afterword.config import AdaptSettings, Settings, _later, _setting, read_settings, sources_of
+from afterword.config import AdaptSettings, Settings, later, read_settings, setting, sources_of
 from afterword.corpus import Kind
 from afterword.errors import ConfigError
 
@@ -16,45 +16,45 @@ class AlignSettings(Settings):
     """Everything that `afterword align` can be told. Defaults where Mix-CPT's are not readable: METHODS §2."""
 
     # Content is compared by hash, so paths may change.
-    model_name_or_path: str = _setting("", "What", "Run folder, model folder or hub id to align.", weights=False)
-    instructions: tuple[str, ...] = _setting((), "What", "General instructions, for SFT.", weights=False)
-    preferences: tuple[str, ...] = _setting((), "What", "General preference pairs, for DPO.", weights=False)
-    chat_template: str | None = _setting(None, "What", "Name or file; the tokenizer's own if not given.", weights=False)
-    skip_bad_rows: bool = _setting(False, "What", "Skip broken rows, counted, instead of stopping.", weights=False)
-    max_length: int | None = _setting(None, "What", "Context in tokens; the model's, at most 8192.", ge=16)
-    output_dir: str = _setting("", "What", "Folder of the aligned model.", weights=False)
+    model_name_or_path: str = setting("", "What", "Run folder, model folder or hub id to align.", weights=False)
+    instructions: tuple[str, ...] = setting((), "What", "General instructions, for SFT.", weights=False)
+    preferences: tuple[str, ...] = setting((), "What", "General preference pairs, for DPO.", weights=False)
+    chat_template: str | None = setting(None, "What", "Name or file; the tokenizer's own if not given.", weights=False)
+    skip_bad_rows: bool = setting(False, "What", "Skip broken rows, counted, instead of stopping.", weights=False)
+    max_length: int | None = setting(None, "What", "Context in tokens; the model's, at most 8192.", ge=16)
+    output_dir: str = setting("", "What", "Folder of the aligned model.", weights=False)
 
-    selection: Rule = _setting("perplexity", "Selection", "perplexity, format_score, or random as the control.")
-    instruction_count: int = _setting(1000, "Selection", "Instructions selected, at most.", ge=1)
-    preference_count: int = _setting(1000, "Selection", "Preference pairs selected, at most.", ge=1)
-    quotas: dict[str, Any] = _setting({}, "Selection", "A source's number, or share below 1, of either count.")
-    joiner: str | None = _later(
+    selection: Rule = setting("perplexity", "Selection", "perplexity, format_score, or random as the control.")
+    instruction_count: int = setting(1000, "Selection", "Instructions selected, at most.", ge=1)
+    preference_count: int = setting(1000, "Selection", "Preference pairs selected, at most.", ge=1)
+    quotas: dict[str, Any] = setting({}, "Selection", "A source's number, or share below 1, of either count.")
+    joiner: str | None = later(
         "Selection", "Between turns that are scored without the template. As in the run's mixture, else a blank line."
     )
-    micro_batch_tokens: int | None = _setting(
+    micro_batch_tokens: int | None = setting(
         None, "Selection", "Tokens scored at once; 4096 on a GPU, else 512.", weights=False, ge=16
     )
 
-    sft_learning_rate: float = _setting(2e-5, "SFT", "Peak learning rate.", gt=0)
-    sft_epochs: float = _setting(1.0, "SFT", "Passes over the selected instructions.", gt=0)
-    sft_batch_size: int = _setting(16, "SFT", "Instructions in an optimizer step.", ge=1)
-    dpo_learning_rate: float = _setting(5e-7, "DPO", "Peak learning rate.", gt=0)
-    dpo_beta: float = _setting(0.1, "DPO", "β: how closely the model is held to the one DPO starts from.", gt=0)
-    dpo_epochs: float = _setting(1.0, "DPO", "Passes over the selected pairs.", gt=0)
-    dpo_batch_size: int = _setting(16, "DPO", "Pairs in an optimizer step.", ge=1)
+    sft_learning_rate: float = setting(2e-5, "SFT", "Peak learning rate.", gt=0)
+    sft_epochs: float = setting(1.0, "SFT", "Passes over the selected instructions.", gt=0)
+    sft_batch_size: int = setting(16, "SFT", "Instructions in an optimizer step.", ge=1)
+    dpo_learning_rate: float = setting(5e-7, "DPO", "Peak learning rate.", gt=0)
+    dpo_beta: float = setting(0.1, "DPO", "β: how closely the model is held to the one DPO starts from.", gt=0)
+    dpo_epochs: float = setting(1.0, "DPO", "Passes over the selected pairs.", gt=0)
+    dpo_batch_size: int = setting(16, "DPO", "Pairs in an optimizer step.", ge=1)
 
-    warmup_steps: float = _setting(0.03, "Training", "Steps, or a share of all steps if below 1.", ge=0)
-    gradient_accumulation_steps: int = _setting(1, "Training", "Parts that a step is computed in.", ge=1)
-    gradient_checkpointing: bool = _setting(False, "Training", "Less memory, about a third more time.")
-    precision: Literal["auto", "float32", "bf16_mixed"] = _setting(
+    warmup_steps: float = setting(0.03, "Training", "Steps, or a share of all steps if below 1.", ge=0)
+    gradient_accumulation_steps: int = setting(1, "Training", "Parts that a step is computed in.", ge=1)
+    gradient_checkpointing: bool = setting(False, "Training", "Less memory, about a third more time.")
+    precision: Literal["auto", "float32", "bf16_mixed"] = setting(
         "auto", "Training", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
     )
-    save_precision: Literal["float32", "bf16"] | None = _later(
+    save_precision: Literal["float32", "bf16"] | None = later(
         "Training", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
     )
-    use_peft: bool = _setting(False, "Training", "LoRA on a full model. An adapter that is there is trained anyway.")
-    save_steps: int = _setting(25, "Training", "Write a checkpoint every so many steps.", weights=False, ge=1)
-    seed: int = _setting(0, "Training", "Order of samples, random selection, adapters.", ge=0)
+    use_peft: bool = setting(False, "Training", "LoRA on a full model. An adapter that is there is trained anyway.")
+    save_steps: int = setting(25, "Training", "Write a checkpoint every so many steps.", weights=False, ge=1)
+    seed: int = setting(0, "Training", "Order of samples, random selection, adapters.", ge=0)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""

@@ -9,16 +9,16 @@ import yaml
 from pydantic import Field, field_validator
 
 from afterword.alignment.settings import following
-from afterword.config import EvaluateSettings, Settings, _setting, read_settings
+from afterword.config import EvaluateSettings, Settings, read_settings, setting
 from afterword.errors import ConfigError
-from afterword.settings import _key_values
+from afterword.settings import key_values
 
 
 class GridAxes(Settings):
     """What a grid runs over besides its arms. An arm may have values of its own."""
 
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = _setting((), "Grid", "Peak rates: 1e-5,3e-5.")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = _setting((0,), "Grid", "Seeds: 0,1,2.")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting((), "Grid", "Peak rates: 1e-5,3e-5.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Seeds: 0,1,2.")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -31,25 +31,23 @@ class GridAxes(Settings):
 class CompareSettings(GridAxes):
     """Everything that `afterword compare` can be told. An arm is a named set of settings of `afterword adapt`."""
 
-    model_name_or_path: str = _setting("", "What", "Folder or hub id of the model to adapt.")
-    documents: tuple[str, ...] = _setting((), "What", "Files, folders, globs, data-set ids.")
-    suite: str = _setting("", "What", "Suite that learning and retention are measured on; see `afterword evaluate`.")
-    methods: tuple[str, ...] = _setting((), "Grid", "Arms by their text: METHOD or METHOD:SETTING=VALUE:…")
-    arms: dict[str, Any] = _setting(
+    model_name_or_path: str = setting("", "What", "Folder or hub id of the model to adapt.")
+    documents: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.")
+    suite: str = setting("", "What", "Suite that learning and retention are measured on; see `afterword evaluate`.")
+    methods: tuple[str, ...] = setting((), "Grid", "Arms by their text: METHOD or METHOD:SETTING=VALUE:…")
+    arms: dict[str, Any] = setting(
         {}, "Grid", "In YAML: NAME: {method: …, SETTING: …, learning_rates: […], seeds: […]}."
     )
-    adapt: dict[str, Any] = _setting({}, "Every cell", "A setting of `afterword adapt` for every cell: KEY=VALUE.")
-    evaluate: dict[str, Any] = _setting({}, "Every cell", "A setting of `afterword evaluate`: KEY=VALUE.")
-    keep_models: bool = _setting(False, "Every cell", "Keep the weights of a cell after it was measured.")
-    output_dir: str = _setting("", "What", "Folder of the rows, the cells and the page.")
-    learning_metric: str = _setting(
-        "correct_frac", "Reading", "Metric whose mean over the learning skills is learning."
-    )
-    retention_metric: str = _setting("correct_frac", "Reading", "The same over the retention skills.")
-    reference_point: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = _setting(
+    adapt: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword adapt` for every cell: KEY=VALUE.")
+    evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate`: KEY=VALUE.")
+    keep_models: bool = setting(False, "Every cell", "Keep the weights of a cell after it was measured.")
+    output_dir: str = setting("", "What", "Folder of the rows, the cells and the page.")
+    learning_metric: str = setting("correct_frac", "Reading", "Metric whose mean over the learning skills is learning.")
+    retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
+    reference_point: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = setting(
         (0.0, 0.0), "Reading", "Learning and retention, as fractions, that the hypervolume is measured from."
     )
-    max_loss_points: float = _setting(5.0, "Reading", "Most points that a pick loses on any retention skill.", ge=0)
+    max_loss_points: float = setting(5.0, "Reading", "Most points that a pick loses on any retention skill.", ge=0)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings, and those of every arm, with the arm named."""
@@ -77,17 +75,17 @@ class CompareSettings(GridAxes):
 class BlendSettings(Settings):
     """Everything that `afterword blend` can be told."""
 
-    base: str = _setting("", "What", "Folder, embedded model or hub id of the model that was adapted.")
-    adapted: str = _setting("", "What", "What it became: a run folder, an adapter on the base, or a model.")
-    lambdas: tuple[Annotated[float, Field(ge=0, le=1.5)], ...] = _setting(
+    base: str = setting("", "What", "Folder, embedded model or hub id of the model that was adapted.")
+    adapted: str = setting("", "What", "What it became: a run folder, an adapter on the base, or a model.")
+    lambdas: tuple[Annotated[float, Field(ge=0, le=1.5)], ...] = setting(
         (0.2, 0.4, 0.6, 0.8, 1.0), "What", "Shares λ of the way: 0 is the base, 1 the adapted model, above it beyond."
     )
-    suite: str = _setting("", "What", "Suite with dev and test items of learning and retention.")
-    evaluate: dict[str, Any] = _setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
-    output_dir: str = _setting("", "What", "Folder of the picked model, the rows and blend.json.")
-    learning_metric: str = _setting("correct_frac", "Reading", "Metric whose mean over the learning skills counts.")
-    retention_metric: str = _setting("correct_frac", "Reading", "The same over the retention skills.")
-    max_loss_points: float = _setting(5.0, "Reading", "Most points that the pick loses on any retention skill.", ge=0)
+    suite: str = setting("", "What", "Suite with dev and test items of learning and retention.")
+    evaluate: dict[str, Any] = setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
+    output_dir: str = setting("", "What", "Folder of the picked model, the rows and blend.json.")
+    learning_metric: str = setting("correct_frac", "Reading", "Metric whose mean over the learning skills counts.")
+    retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
+    max_loss_points: float = setting(5.0, "Reading", "Most points that the pick loses on any retention skill.", ge=0)
 
     @field_validator("lambdas", mode="before")
     @classmethod
@@ -190,7 +188,7 @@ def _arm_of_text(text: str) -> Any:
     """`METHOD:SETTING=VALUE:…` as a mapping; the text itself where it is none."""
     method, *pairs = text.split(":")
     try:
-        return {"method": method, **_key_values(pairs)}
+        return {"method": method, **key_values(pairs)}
     except (ValueError, yaml.YAMLError):
         return text
 

@@ -201,7 +201,7 @@ def load_trainer(
     packing = _packing(settings, model, how[-1].max_length)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
-    teacher = teacher_of(settings, method, _dtype(settings))
+    teacher = teacher_of(settings, method, _dtype(settings), work)
     general = _general_text(settings, work)
     data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
     step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}

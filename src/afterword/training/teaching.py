@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from afterword import models
+from afterword import models, processes
 from afterword.config import AdaptSettings
 from afterword.errors import ConfigError
 from afterword.methods import Method
@@ -34,8 +34,10 @@ def refuse_teacher(settings: AdaptSettings) -> None:
         raise ConfigError(problems)
 
 
-def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype) -> models.ReadingTeacher | None:
-    """The teacher that is loaded beside a student of this precision.
+def teacher_of(
+    settings: AdaptSettings, method: Method, student: torch.dtype, work: Path
+) -> models.ReadingTeacher | None:
+    """The teacher that is loaded beside a student of this precision; `work` is where it may lay its weights down.
 
     None: there is none, or it is what the student is before its first step, with its adapter off if it has one.
     """
@@ -48,6 +50,8 @@ def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype) ->
     twin = models.load_model(settings.model_name_or_path, dtype=dtype, attn_implementation=attention)
     if kind == "offload":
         return models.offloaded(twin)
+    if kind == "offload_disk":
+        return models.on_disk(twin, work / f"teacher-{processes.rank()}")
     return models.freeze(models.quantised(twin, settings.teacher_precision))
 
 

@@ -301,7 +301,7 @@ def test_evaluation_documents_are_cached_too(run: Run, read: list[int], document
         ({"teacher_precision": "int8"}, "teacher_precision: int8 makes a copy in memory smaller, and teacher: cached"),
         ({"teacher": "top_k", "method": "mol", "mixed": 0.3}, "teacher: 'top_k' serves the forward KL alone"),
         ({"teacher": "top_k", "method": "mixcpt", "direction": "reverse"}, "the method mixcpt moves by another"),
-        ({"teacher": "elsewhere"}, "teacher: should be 'copy', 'adapter_off', 'offload', 'cached' or 'top_k'"),
+        ({"teacher": "elsewhere"}, "teacher: should be 'copy', 'adapter_off', 'offload', 'offload_disk', 'cached' or"),
     ],
 )
 def test_what_cannot_work_is_refused(run: Run, tmp_path: Path, changes: Any, said: str) -> None:
@@ -349,6 +349,37 @@ def test_an_offloaded_teacher_goes_home_also_from_an_error(build_model: Any, mon
         assert not set(home) & {tensor.data_ptr() for tensor in tensors}
         raise ZeroDivisionError
     assert [tensor.data_ptr() for tensor in tensors] == home
+
+
+def test_a_teacher_on_the_disk_says_the_same_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    assert losses(run("disk", teacher="offload_disk")) == losses(run("copy", teacher="copy"))
+    assert not list((tmp_path / "disk").rglob("teacher-*"))
+
+
+def test_a_teacher_on_the_disk_has_only_its_head_in_memory(build_model: Any, tmp_path: Path) -> None:
+    model = build_model("gemma3")
+    views = [reading_view([torch.arange(5, 20).numpy(), torch.arange(30, 39).numpy()]) for _ in range(2)]
+    expected = frozen_copy(model)
+    teacher = teachers.on_disk(copy.deepcopy(model), tmp_path / "teacher").placed(torch.device("cpu"))
+    assert torch.equal(teacher.trained_states(*views), expected.trained_states(*views))
+    assert torch.equal(teacher.head().weight, expected.head().weight)
+    assert {parameter.device.type for parameter in teacher.model.parameters()} == {"meta"}
+    # What it says follows from what lies there: weights that are 0 say nothing.
+    for file in (tmp_path / "teacher").glob("*.dat"):
+        file.write_bytes(bytes(file.stat().st_size))
+    assert not teacher.trained_states(*views).any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_teacher_on_the_disk_is_on_the_gpu_only_while_it_reads(build_model: Any, tmp_path: Path) -> None:
+    model, device = build_model("llama"), torch.device("cuda")
+    expected = frozen_copy(model).placed(device)
+    teacher = teachers.on_disk(copy.deepcopy(model), tmp_path / "teacher").placed(device)
+    view = to_device(reading_view([torch.arange(5, 20).numpy()]), device)
+    torch.testing.assert_close(teacher.trained_states(view), expected.trained_states(view))
+    assert {parameter.device.type for parameter in teacher.model.parameters()} == {"meta"}
+    assert teacher.head().weight.device.type == "cuda"
 
 
 @pytest.mark.gpu
