@@ -14,6 +14,7 @@ from afterword.objectives import (
     Prediction,
     PredictionNear,
     SelfDistillation,
+    closed_forms,
     forward_kl,
     hidden_losses,
     jsd,
@@ -306,6 +307,37 @@ def test_rows_that_are_very_far_apart_are_right_too_and_are_warned_of(name, rows
     with pytest.warns(UserWarning, match="than 60 nats"):
         losses = hidden_losses(objective, *sides, TARGETS, workspace_mib=workspace(rows, objective))
     torch.testing.assert_close(losses, total(objective, parts))
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("few", [1, 5])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rows_that_are_taken_a_few_at_a_time_are_the_same(monkeypatch, name, few, apart, gradient):
+    form, near = OBJECTIVES[name].form, draw(POSITIONS, VOCABULARY, seed=7, dtype=torch.float32)
+    student, teacher = far_apart(POSITIONS) if apart else (near, draw(POSITIONS, VOCABULARY, seed=8).float())
+    student[:5], teacher[:5] = near[:5], near[:5]  # One whole block in which no row is far.
+
+    def found():
+        """On copies: logits are overwritten."""
+        given = (student.clone(), teacher.clone() if OBJECTIVES[name].needs_teacher else None, TARGETS)
+        return closed_forms.evaluate(form, *given, gradient=gradient)
+
+    whole = found()
+    monkeypatch.setattr(closed_forms, "_CACHED_VALUES", few * VOCABULARY / torch.get_num_threads())
+    calls = []
+    inner = closed_forms._of_rows
+    monkeypatch.setattr(closed_forms, "_of_rows", lambda *given: calls.append(len(given[1])) or inner(*given))
+    parted = found()
+    assert calls == [few] * (POSITIONS // few) + [POSITIONS % few] * bool(POSITIONS % few)
+    assert (parted.far is None) == (whole.far is None) == (not apart or not OBJECTIVES[name].needs_teacher)
+    assert parted.far is None or torch.equal(parted.far, whole.far)
+    good = slice(None) if whole.far is None else ~whole.far
+    for part in form.reported:
+        torch.testing.assert_close(parted.parts[part][good], whole.parts[part][good])
+    assert (parted.gradient is None) == (whole.gradient is None) == (not gradient)
+    if gradient:
+        torch.testing.assert_close(parted.gradient[good], whole.gradient[good])
 
 
 def own_jsd(student, teacher, *, temperature):
