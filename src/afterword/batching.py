@@ -32,20 +32,25 @@ class Packing:
     example_tokens: int | None = None
     """Bound on what the student reads of one example at once; `micro_batch_tokens` where it is not given."""
     real_share: float = 0.99
-    """Padded examples share a batch only where so much of it are tokens. What pads within one example is not cut."""
+    """Padded examples share a batch only where so much of it are tokens. What pads within one that a teacher reads
+    is not cut."""
 
 
 def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
     """Cut examples into batches of one term and of what fits on the student's side; the teacher's is cut by itself.
 
     Packed ones keep their order. Padded ones are taken by length, and share a batch only with such as are nearly as
-    long: at least 99 % of what a model reads are tokens. An example too large for one batch is split by segments;
-    each part reads the teacher's view again.
+    long: at least 99 % of what a model reads are tokens. There an example is taken apart by segments where no teacher
+    reads it now. One too large for a batch is split by segments; each part reads the teacher's view again.
     """
     padded, most = packing.layout == "padded", packing.example_tokens or packing.micro_batch_tokens
 
     def parts(example: Example) -> Iterator[Example]:
         """The example, or pieces of it that fit."""
+        if padded and example.teacher_ids is None:
+            # No view is read again for them, so each segment may stand among such as are as long.
+            yield from (replace(example, segments=(segment,)) for segment in example.segments)
+            return
         for segments in _grouped(example.segments, lambda group: _size(map(_student_tokens, group), padded) <= most):
             yield replace(example, segments=tuple(segments))
 

@@ -132,6 +132,28 @@ def test_padded_examples_share_a_batch_only_with_such_as_are_nearly_as_long():
     assert len(batches) < 80
 
 
+def test_padded_segments_that_no_teacher_reads_stand_among_such_as_are_as_long():
+    rng = np.random.default_rng(0)
+    lengths = [rng.integers(20, 200, 12).tolist() for _ in range(40)]
+    taught = [example(rng, f"{i}", each) for i, each in enumerate(lengths)]
+    alone = [replace(each, teacher_ids=None) for each in taught]
+    read = [
+        sum(b.student.input_ids.numel() for b in micro_batches(e, Packing(2000, "padded"))) for e in (taught, alone)
+    ]
+    real = sum(map(sum, lengths))
+    assert real < 0.8 * read[0], "windows of one document are not equally long"
+    assert real >= 0.99 * read[1]
+    found, wanted = (
+        sorted(
+            row
+            for b in micro_batches(alone, how)
+            for row in zip(b.target_ids.tolist(), b.weights.tolist(), strict=True)
+        )
+        for how in (Packing(2000, "padded"), Packing(2000))
+    )
+    assert found == wanted
+
+
 def test_the_teachers_side_is_cut_by_itself():
     rng = np.random.default_rng(0)
     pairs = [example(rng, f"{i}", [5]) for i in range(7)]
