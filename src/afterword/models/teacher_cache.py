@@ -105,6 +105,11 @@ class TeacherCache:
         shard = self.shards[number]
         return _mapped(self.folder / shard.file, shard.sha256)[torch.from_numpy(first + positions)]
 
+    def first_rows(self, most: int) -> Tensor:
+        """[n, ·]: so many of its rows, or all, as they were written first."""
+        assert self.shards, "something was cached"
+        return _mapped(self.folder / self.shards[0].file, self.shards[0].sha256)[:most]
+
     def with_shard(self, texts: Sequence[int], rows: Sequence[Tensor]) -> "TeacherCache":
         """The cache with a shard more, written and listed."""
         from safetensors.torch import save_file

@@ -62,6 +62,11 @@ class TopK:
         rest = [torch.logsumexp(rest_NV / t, dim=-1, keepdim=True) for t in self.temperatures]
         return torch.cat([ids_NK.to(top_NK.dtype), top_NK, logits_NV.gather(-1, gold_N1), *whole, *rest], dim=-1)
 
+    def left_out(self, rows: Tensor) -> Tensor:
+        """[N, T]: at every temperature, the probability of all that is in the one bucket."""
+        count = len(self.temperatures)
+        return (rows[:, -count:] - rows[:, -2 * count : -count]).exp()
+
     def ids(self, rows: Tensor) -> Tensor:
         """[N, k] int64, the likeliest first."""
         return rows[:, : self.k].long()

@@ -33,7 +33,7 @@ from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
 from afterword.training.staying import Staying
 from afterword.training.steps import WORK_FOLDER
-from afterword.training.teacher_error import in_words, teacher_error
+from afterword.training.teacher_error import in_words, left_out, left_out_in_words, teacher_error
 from afterword.training.teaching import caching_of, refuse_teacher, teacher_of
 from afterword.training.trainer import AdaptationTrainer
 from afterword.views import Reading
@@ -93,6 +93,8 @@ def run_adaptation(
         console = console or Console(stderr=True)
         if once := _cache_teacher(trainer, folder, console, began_here=began_here):
             data = {**data, "teacher_read_once": once}
+        if trainer.kept:
+            data = {**data, "teacher_top_k": left_out(trainer)}
         known = (settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
         if is_main_process():
@@ -111,6 +113,7 @@ def _identity(trainer: AdaptationTrainer) -> Identity:
 def _say(data: dict[str, Any], console: Console) -> None:
     """What a person should know before the first step."""
     said = [in_words(data["teacher"])] if "teacher" in data else []
+    said += [left_out_in_words(data["teacher_top_k"])] if "teacher_top_k" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
     for each in said:
         console.print(each, highlight=False, markup=False)

@@ -47,6 +47,22 @@ def sides():
     return student, teacher, Head(weight, bias, scale=0.9, softcap=14.0), gold, torch.rand(N, generator=make)
 
 
+def test_what_is_left_out_is_the_mass_of_all_that_is_neither_kept_nor_gold(sides):
+    _, teacher, head, gold, _ = sides
+    logits, kept = head.logits(teacher), TopK(5, (1.0, 2.0))
+    found = kept.left_out(kept.pack(logits, gold))
+    for place, temperature in enumerate(kept.temperatures):
+        probabilities = (logits / temperature).softmax(-1)
+        known = probabilities.topk(5).indices
+        by_hand = [
+            1 - sum(p[token] for token in {*ids.tolist(), int(y)})
+            for p, ids, y in zip(probabilities, known, gold, strict=True)
+        ]
+        torch.testing.assert_close(found[:, place], torch.stack(by_hand))
+    whole = TopK(V, (1.0,))
+    assert not whole.left_out(whole.pack(logits, gold)).any()
+
+
 def gradients(objective, sides, k=None):
     """(Σ weight · loss, parts, gradients on states, head and bias); exact without k."""
     student, teacher, head, gold, weights = sides

@@ -328,6 +328,18 @@ def test_the_likeliest_tokens_teach_as_the_teacher_does_once_they_are_all(run: R
     assert losses(run("few", teacher="top_k", teacher_top_k=4))[0] < 0.9 * live[0]
 
 
+def test_a_run_says_what_the_likeliest_tokens_leave_out(run: Run, tmp_path: Path, capsys: Any) -> None:
+    for k in (4, 300):
+        run(f"{k}", teacher="top_k", teacher_top_k=k)
+    few, all_of_them = (json.loads((tmp_path / f"{k}" / "data.json").read_text())["teacher_top_k"] for k in (4, 300))
+    assert set(few["left_out"]) == {"1.0", "2.0"}, "disc reads its teacher at τ = 2"
+    # A random teacher spreads over 300 tokens, evenly where it is warm.
+    assert 0.5 < few["left_out"]["1.0"] < few["left_out"]["2.0"] < 1 - 4 / 300
+    assert set(all_of_them["left_out"].values()) == {0.0}
+    assert few["positions"] == all_of_them["positions"] > 0
+    assert "Of the teacher, all but the 4 likeliest tokens is one bucket: " in capsys.readouterr().err
+
+
 def test_offload_is_a_copy_where_there_is_no_gpu_and_says_so(run: Run, monkeypatch: Any) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.warns(UserWarning, match="teacher: offload spares the memory of a GPU, and this machine has none"):
