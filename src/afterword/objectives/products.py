@@ -14,6 +14,8 @@ from torch import Tensor
 
 _BLOCK_ELEMENTS = 2 * 2**20
 """Of a half-precision weight that are float32 at a time: 8 MiB, which stay in a processor's cache."""
+_SAMPLED_ROWS = 1024
+"""Of a weight, for the mean of its rows."""
 _HALF = (torch.bfloat16, torch.float16)
 
 
@@ -34,18 +36,20 @@ def product(hidden_NH: Tensor, weight_VH: Tensor) -> Tensor:
 def product_back(gradient_NV: Tensor, weight_VH: Tensor) -> Tensor:
     """[N, V] · [V, H] → [N, H]: the gradient on hidden states, float32.
 
-    Beside a bfloat16 weight the gradient is rounded to bfloat16 first where that is faster: 0.1 % of its norm. It is
-    never rounded to float16, where most probabilities of a large vocabulary are 0.
+    Beside a bfloat16 weight the gradient is rounded to bfloat16 first where that is faster: 0.1 % of its norm. What
+    that loses of a row's sum, which is 0 of most losses, is given back along the mean row of the weight: rows of a
+    head may have much in common. It is never rounded to float16, where most probabilities of a large vocabulary are 0.
     """
     if gradient_NV.is_cuda and weight_VH.dtype == torch.bfloat16:
-        return torch.mm(gradient_NV.bfloat16(), weight_VH, out_dtype=torch.float32)
+        product_NH = torch.mm(gradient_NV.bfloat16(), weight_VH, out_dtype=torch.float32)
+        return product_NH.addr_(_lost(gradient_NV), _mean_row(weight_VH))
     if weight_VH.dtype == gradient_NV.dtype:
         return gradient_NV @ weight_VH
     out_NH = gradient_NV.new_zeros(len(gradient_NV), weight_VH.shape[1])
-    with _exact_bfloat16(weight_VH, weight_VH):
+    with _exact_bfloat16(weight_VH, weight_VH) as rounds:
         for block in _blocks(weight_VH):
             out_NH.addmm_(gradient_NV[:, block], weight_VH[block].to(gradient_NV.dtype))
-    return out_NH
+    return out_NH.addr_(_lost(gradient_NV), _mean_row(weight_VH)) if rounds else out_NH
 
 
 def raised(values: Tensor) -> Tensor:
@@ -58,19 +62,31 @@ def _blocks(weight_VH: Tensor) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, len(weight_VH), rows))
 
 
+def _mean_row(weight_VH: Tensor) -> Tensor:
+    """[H], of some rows from everywhere: what all have in common is what matters."""
+    return weight_VH[:: max(1, len(weight_VH) // _SAMPLED_ROWS)].float().mean(0)
+
+
+def _lost(gradient_NV: Tensor) -> Tensor:
+    """[N]: what a row's sum loses when it is rounded to bfloat16; a few rows at a time, which stay in a cache."""
+    rows = len(gradient_NV) if gradient_NV.is_cuda else max(1, _BLOCK_ELEMENTS // 8 // gradient_NV.shape[1])
+    few = gradient_NV.split(max(1, rows))
+    return torch.cat([each.sum(-1) - each.bfloat16().float().sum(-1) for each in few])
+
+
 @contextlib.contextmanager
-def _exact_bfloat16(*factors: Tensor) -> Iterator[None]:
+def _exact_bfloat16(*factors: Tensor) -> Iterator[bool]:
     """Products of float32 tensors in bfloat16 units, summed in float32: exact where the factors were bfloat16 before.
 
-    Only on processors that have such units; elsewhere nothing changes.
+    Only on processors that have such units; elsewhere nothing changes. Gives whether factors are rounded.
     """
     usable = all(factor.dtype == torch.bfloat16 and factor.device.type == "cpu" for factor in factors)
     if not usable or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        yield
+        yield False
         return
     settings: Any = torch.backends.mkldnn.matmul  # pyright: ignore  # made on demand by torch
     before, settings.fp32_precision = settings.fp32_precision, "bf16"
     try:
-        yield
+        yield True
     finally:
         settings.fp32_precision = before

@@ -37,6 +37,7 @@ HEADS = {
     "scale": {"scale": 0.3},
     "softcap": {"softcap": 5.0},
     "all": {"bias": True, "scale": 1.7, "softcap": 30.0},
+    "rows_in_common": {"common": 4.0},
 }
 DEVICES = [
     "cpu",
@@ -72,8 +73,9 @@ def near(dtype, kl, kind, drifted, device):
     """
     how = dict(HEADS[kind])
     bias = draw(VOCABULARY, seed=5).to(dtype) if how.pop("bias", False) else None
-    factor = 4 / HIDDEN**0.5
-    student = draw(POSITIONS, HIDDEN, seed=1).to(dtype), (factor * draw(VOCABULARY, HIDDEN, seed=2)).to(dtype), bias
+    factor, common = 4 / HIDDEN**0.5, how.pop("common", 0.0) * draw(1, HIDDEN, seed=7)
+    weight = (factor * (draw(VOCABULARY, HIDDEN, seed=2) + common)).to(dtype)
+    student = draw(POSITIONS, HIDDEN, seed=1).to(dtype), weight, bias
     found, apart = kl, 0.01
     for _ in range(6):
         apart *= (kl / found) ** 0.5
