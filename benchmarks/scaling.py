@@ -1,14 +1,14 @@
 """What preparing and training cost as documents become more, longer, and are split at more points. Random weights.
 
-    python benchmarks/scaling.py                      # all four tables: about an hour on two cores
+    python benchmarks/scaling.py                      # all four tables: a quarter of an hour on two cores
     python benchmarks/scaling.py --quick              # the same with small sizes: minutes
     python benchmarks/scaling.py --tables preparation --threads 2
 
 Documents are of random words in a small BPE's vocabulary; the model is Qwen3-shaped. Every row is a process of its
-own. Memory is private memory (RssAnon, every 10 ms; on a GPU what its allocator held) less what it was before:
-mapped files are not counted, the system takes them back when it needs to. "limit" is what the counted multiply-adds
-(METHODS §1, and attention's own) take at the speed of one large matrix product here; preparing is held against the
-bytes that it must read and write.
+own, and batches are filled as `afterword adapt` fills them. Memory is private memory (RssAnon, every 10 ms; on a GPU
+what its allocator held) less what it was before: mapped files are not counted, the system takes them back when it
+needs to. "limit" is what the counted multiply-adds (METHODS §1, and attention's own) take at the speed of one large
+matrix product here; preparing is held against the bytes that it must read and write.
 """
 
 import argparse
@@ -136,6 +136,7 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
     from afterword.batching import Packing
     from afterword.comparison.costs import size_of, training_flops
     from afterword.training import AdaptationTrainer, training_arguments
+    from afterword.training.checking import default_tokens
 
     rows, waits, begins = list[dict[str, float]](), list[float](), list[float]()
 
@@ -153,7 +154,7 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
     student = random_model(case["size"], vocab_size=VOCABULARY, max_position_embeddings=CONTEXT)
     how: dict[str, Any] = {
         "documents_per_step": case["per_step"],
-        "packing": Packing(case.get("micro_batch_tokens", CONTEXT)),
+        "packing": Packing(default_tokens(), example_tokens=CONTEXT),
     }
     trainer = Watched(student, arguments, train_dataset=windows, processing_class=tokenizer, method=method, **how)
     with Memory() as training:
@@ -236,7 +237,7 @@ def more_documents(asked: argparse.Namespace) -> None:
     names = ("documents", "tokens", "gather µs/token", "MiB", "prepare µs/token", "MiB", "bytes/token")
     show("More documents (disc)", *names, "train µs/token read", "limit", "MiB")
     for count in FEW if asked.quick else COUNTS:
-        how = {"steps": asked.steps, "per_step": 8, "max_length": 2048, "micro_batch_tokens": 2048}
+        how = {"steps": asked.steps, "per_step": 8, "max_length": 2048}
         found = run({"documents": count, "sentences": 8, **how}, asked)
         micros, read = 1e6 / found["tokens"], found["student_tokens"] + found["teacher_tokens"]
         gathered = (found["gathering_seconds"] * micros, found["gathering_mib"])
@@ -266,7 +267,7 @@ def more_targets(asked: argparse.Namespace) -> None:
     first: dict[str, float] = {}
     for k in TWO if asked.quick else TARGETS:
         settings = {"strategy": "all"} if k == "all" else {"targets": k}
-        how = {"steps": asked.steps, "per_step": 8, "settings": settings, "micro_batch_tokens": 8192}
+        how = {"steps": asked.steps, "per_step": 8, "settings": settings}
         found = run({"documents": 8 * (asked.steps + 2), "sentences": 25, **how}, asked)
         first = first or found
         beside = [found[name] / first[name] for name in ("step_seconds", "flops")]
@@ -290,7 +291,7 @@ def preparation(asked: argparse.Namespace) -> None:
         "training, disc, one loading process": {"method": "disc", "loaders": 1},
     }.items():
         about = {"documents": 8 * (asked.steps + 2), "sentences": 25, "steps": asked.steps, "per_step": 8}
-        training[name] = found = run({**about, "micro_batch_tokens": 8192, **how}, asked)
+        training[name] = found = run({**about, **how}, asked)
         found["speed"] = found["document_tokens"] / found["step_seconds"]
     fastest = max(found["speed"] for found in training.values())
     for name, found in training.items():
