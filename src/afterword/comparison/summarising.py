@@ -216,7 +216,7 @@ def _pick(mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: 
     broken = {cell["learning_rate"] for cell in mine if cell["status"] != "complete"}
     by_rate = {r: [c["splits"]["dev"] for c in mine if c["learning_rate"] == r and "dev" in c["splits"]] for r in rates}
     if not any(by_rate.values()):
-        return {"reason": "No dev items were asked to choose on." if rates else "No cell of this arm is finished."}
+        return {"reason": "There were no dev items to choose on." if rates else "No cell of this arm is finished."}
     candidates = [candidate(rate, splits) for rate, splits in by_rate.items() if splits and rate not in broken]
     if not candidates:
         return {"reason": "No learning rate of this arm is finished at all its seeds."}
