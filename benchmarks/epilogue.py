@@ -1,6 +1,7 @@
 """What is done with logits once they are there, as it runs and as torch.compile would have it: losses and gradient.
 
     python benchmarks/epilogue.py --threads 2                      # under a minute on two cores
+    python benchmarks/epilogue.py --threads 2 --at-once            # as if there were no cache to keep to
     python benchmarks/epilogue.py --device cuda --positions 2048 --vocabulary 151936
 
 Between its two products a fused loss (objectives/fused.py) passes over [N, V] logits: objectives/closed_forms.py, in
@@ -18,8 +19,7 @@ from loss import DIVERGENCES
 from machine import chosen_device, copied_bytes, described, versions, wait_for
 from torch import Tensor
 
-from afterword.objectives import Objective
-from afterword.objectives.closed_forms import evaluate
+from afterword.objectives import Objective, closed_forms
 
 Epilogue = Callable[[Tensor, Tensor, Tensor], tuple[dict[str, Tensor], Tensor | None]]
 """Logits of student and teacher, which are overwritten, and gold ids → parts and the gradient on the student's."""
@@ -32,7 +32,7 @@ def epilogue(objective: Objective) -> Epilogue:
 
     def found(student_NV: Tensor, teacher_NV: Tensor, ids_N: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Tensors alone, which a compiler can return."""
-        of_rows = evaluate(form, student_NV, teacher_NV, ids_N, gradient=True)
+        of_rows = closed_forms.evaluate(form, student_NV, teacher_NV, ids_N, gradient=True)
         return {**of_rows.parts}, of_rows.gradient
 
     return found
@@ -64,11 +64,14 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=32_000)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--at-once", action="store_true", help="all rows at a time, on a CPU too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, if not given")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     device, shape = chosen_device(asked.device), (asked.positions, asked.vocabulary)
+    if asked.at_once:
+        closed_forms._CACHED_VALUES = asked.positions * asked.vocabulary
     torch._dynamo.config.recompile_limit = 2 * len(DIVERGENCES)
     print(f"{described(device, asked.threads)}; {versions('torch')}; N = {shape[0]:,}, V = {shape[1]:,}, float32\n")
     limit = 3 * 4 * shape[0] * shape[1] / copied_bytes(device)

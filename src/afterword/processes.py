@@ -53,7 +53,8 @@ def keep_on_disk(model: Any, folder: Path, device: Any) -> None:
     from accelerate import disk_offload
 
     folder.mkdir(parents=True, exist_ok=True)
-    disk_offload(model, str(folder), execution_device=device)
+    # Of several processes each calls its processor cpu:0, which accelerate takes for a device of another kind.
+    disk_offload(model, str(folder), execution_device="cpu" if device.type == "cpu" else device)
 
 
 def is_sharded(model: Any) -> bool:

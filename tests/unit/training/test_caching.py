@@ -368,11 +368,12 @@ def test_a_teacher_on_the_disk_says_the_same_and_leaves_nothing(run: Run, tmp_pa
     assert not list((tmp_path / "disk").rglob("teacher-*"))
 
 
-def test_a_teacher_on_the_disk_has_only_its_head_in_memory(build_model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_teacher_on_the_disk_has_only_its_head_in_memory(build_model: Any, tmp_path: Path, device: str) -> None:
     model = build_model("gemma3")
     views = [reading_view([torch.arange(5, 20).numpy(), torch.arange(30, 39).numpy()]) for _ in range(2)]
     expected = frozen_copy(model)
-    teacher = teachers.on_disk(copy.deepcopy(model), tmp_path / "teacher").placed(torch.device("cpu"))
+    teacher = teachers.on_disk(copy.deepcopy(model), tmp_path / "teacher").placed(torch.device(device))
     assert torch.equal(teacher.trained_states(*views), expected.trained_states(*views))
     assert torch.equal(teacher.head().weight, expected.head().weight)
     assert {parameter.device.type for parameter in teacher.model.parameters()} == {"meta"}
