@@ -91,10 +91,15 @@ def write_documents(world: World, part: Part, per_entity: int) -> list[Document]
 
 
 def held_out_documents(part: Part) -> list[Document]:
-    """Every new fact in the wordings that are never trained, a document for each new entity."""
+    """Every new and changed fact in the wordings that are never trained, a document for each entity.
+
+    A change of office stands with the person who is new in it.
+    """
+    moved = [change.new for change in part.changes if change.new.relation not in ROLES]
+    changed = [Subject(fact.subject, RELATIONS[fact.relation].subject, (fact,)) for fact in moved]
     return [
         Document(f"held-out-{part.number}-{i:03d}", _retold(subject), subject.name, source="almanac")
-        for i, subject in enumerate(part.subjects)
+        for i, subject in enumerate((*part.subjects, *changed))
     ]
 
 

@@ -1,7 +1,7 @@
 """The Almanac suite: what was learned of a part after the cutoff, and what was kept of everything before it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from afterword.almanac import closed_book, instructions, reading, reasoning
@@ -16,8 +16,9 @@ from afterword.almanac.world import RELATIONS, Fact, World
 from afterword.almanac.writing import ask, tell, write_document
 from afterword.evaluation.suites import Item, Suite
 
-VERSION = 2
-"""1: alternatives from everybody, so that a new name was the answer; checks that let more beside the answer pass."""
+VERSION = 3
+"""1: alternatives from everybody, so that a new name was the answer; checks that let more beside the answer pass.
+2: one fact asked on dev and on test."""
 SPLITS: tuple[Split, ...] = ("dev", "test")
 RETENTION: dict[str, tuple[Draw, int]] = {
     "direct": (closed_book.direct, 50),
@@ -37,7 +38,7 @@ RETENTION: dict[str, tuple[Draw, int]] = {
 
 
 def build_suite(world: World, part: Part, scale: float = 1.0) -> Suite:
-    """Items of both splits. `scale` multiplies the numbers of the retention items."""
+    """Items of both splits, which share no entity of the part. `scale` multiplies the numbers of retention items."""
     items = [*_learning(world, part), *_retention(world, part, scale)]
     return Suite(tuple(items), (UNKNOWN,), tuple(general_texts(world)), name="almanac", version=VERSION)
 
@@ -55,40 +56,71 @@ def card_suite(world: World, part: Part, texts: dict[str, str], scale: float = 4
     `texts` gives a document by the name of the new entity that it is about.
     """
     suite = build_suite(world, part, scale)
-    rng = random.Random("with document")
+    rng, halves = random.Random("with document"), halves_of(part)
     asked = [
-        _item("learning", "with_document", reading.read_question(world, fact, texts[subject.name], rng))
+        _item(
+            "learning",
+            "with_document",
+            reading.read_question(world, fact, texts[subject.name], rng),
+            halves[subject.name],
+        )
         for subject in part.subjects
         for fact in reading.told_in(texts[subject.name], subject)
     ]
     return replace(suite, items=(*suite.items, *asked))
 
 
+def halves_of(part: Part) -> dict[str, Split]:
+    """The split that questions about an entity of the part are in: one half of the new ones of every kind, and of those
+    that changed in the same way, are asked about on dev, the other half on test.
+
+    Where their number is odd, the one left over goes to either.
+    """
+    alike = [*part.names.values(), *_changed_alike(part)]
+    ranked = (sorted(names, key=lambda name: bucket(f"half {name}", 2**32)) for names in alike)
+    return {name: SPLITS[(i + len(names)) % 2] for names in ranked for i, name in enumerate(names)}
+
+
+def _changed_alike(part: Part) -> Iterator[list[str]]:
+    """The changed entities, each once, by the first of their relations that changed."""
+    first: dict[str, str] = {}
+    for change in part.changes:
+        first.setdefault(change.new.subject, change.new.relation)
+    for relation in dict.fromkeys(first.values()):
+        yield [name for name in first if first[name] == relation]
+
+
 def _learning(world: World, part: Part) -> Iterator[Item]:
-    rng, everyone = random.Random(f"learning {part.number}"), _everyone(world, part)
+    rng, everyone, halves = random.Random(f"learning {part.number}"), _everyone(world, part), halves_of(part)
     forward, backward = forward_choices(part), reverse_choices(part)
     for fact in part.facts:
-        relation = RELATIONS[fact.relation]
+        relation, half = RELATIONS[fact.relation], halves[fact.subject]
         for skill, wordings in (("new_direct", relation.questions), ("new_other_wording", relation.other)):
             asked = closed_book.question(everyone, fact, rng.choice(wordings), rng)
-            yield replace(_item("learning", skill, asked), choices=forward.get(fact, ()))
+            yield replace(_item("learning", skill, asked, half), choices=forward.get(fact, ()))
         # Of these and of changes there are few, so that each is asked twice.
         for wording in rng.sample(relation.reverse, 2) if relation.reverse else ():
             asked = closed_book.reverse_question(everyone, fact, wording, rng)
-            yield replace(_item("learning", "new_reverse", asked), choices=backward.get(fact, ()))
+            yield replace(_item("learning", "new_reverse", asked, half), choices=backward.get(fact, ()))
     for change in part.changes:
-        relation = RELATIONS[change.new.relation]
+        relation, half = RELATIONS[change.new.relation], halves[change.new.subject]
         for wordings in (relation.questions, relation.other):
-            item = _item("learning", "changed", closed_book.question(everyone, change.new, rng.choice(wordings), rng))
+            asked = closed_book.question(everyone, change.new, rng.choice(wordings), rng)
+            item = _item("learning", "changed", asked, half)
             yield replace(item, gone=change.old.value, choices=forward.get(change.new, ()))
-    yield from _two_hops(everyone, part, rng)
+    yield from _two_hops(everyone, halves, part, rng)
 
 
-def _two_hops(everyone: World, part: Part, rng: random.Random) -> Iterator[Item]:
+def _two_hops(everyone: World, halves: Mapping[str, Split], part: Part, rng: random.Random) -> Iterator[Item]:
     new = {name for names in part.names.values() for name in names}
-    found = [pair for name in sorted(new) for pair in closed_book.chains(everyone, name)]
+    every = [pair for name in sorted(new) for pair in closed_book.chains(everyone, name)]
+    found = [
+        (first, second)
+        for first, second in every
+        if halves.get(second.subject, halves[first.subject]) == halves[first.subject]
+    ]
     for first, second in rng.sample(found, min(len(found), 60)):
-        yield _item("learning", "new_two_hop", closed_book.two_hop_question(first, second))
+        yield _item("learning", "new_two_hop", closed_book.two_hop_question(first, second), halves[first.subject])
 
 
 def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
@@ -101,7 +133,7 @@ def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
                     seen[exercise.prompt] = exercise
                 if len(seen) == round(count * scale):
                     break
-            yield from (replace(_item("retention", skill, exercise), split=split) for exercise in seen.values())
+            yield from (_item("retention", skill, exercise, split) for exercise in seen.values())
     yield from _unchanged(world, part)
 
 
@@ -115,19 +147,18 @@ def _concerns(exercise: Exercise, old: Fact) -> bool:
 
 def _unchanged(world: World, part: Part) -> Iterator[Item]:
     """What is still true of the entities of which something changed."""
-    rng = random.Random(f"unchanged {part.number}")
+    rng, halves = random.Random(f"unchanged {part.number}"), halves_of(part)
     for name in sorted({change.old.subject for change in part.changes}):
         before = set(world.about(name))
         for fact in current_facts(world, part, name):
             if fact in before and fact.subject == name:
                 wording = rng.choice(RELATIONS[fact.relation].questions)
-                yield _item("retention", "unchanged_of_changed", closed_book.question(world, fact, wording, rng))
+                asked = closed_book.question(world, fact, wording, rng)
+                yield _item("retention", "unchanged_of_changed", asked, halves[name])
 
 
-def _item(part: str, skill: str, exercise: Exercise) -> Item:
-    split = ("dev", "test")[bucket(f"half {exercise.prompt}", 2)]
-    name = f"{part}-{skill}-{bucket(exercise.prompt, 2**32):08x}"
-    about = exercise.about
+def _item(part: str, skill: str, exercise: Exercise, split: Split) -> Item:
+    name, about = f"{part}-{skill}-{bucket(exercise.prompt, 2**32):08x}", exercise.about
     return Item(name, part, skill, split, exercise.prompt, exercise.response, exercise.checks, unit=about)
 
 
