@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from afterword.almanac.after import CHOOSING, Part, build_part, write_documents
+from afterword.almanac.after import CHANGING, CHOOSING, Part, build_part, write_documents
 from afterword.almanac.exercises import UNKNOWN
 from afterword.almanac.files import embedded_suite, general_texts, write_files
-from afterword.almanac.suite import RETENTION, VERSION, build_suite, card_suite
+from afterword.almanac.suite import RETENTION, VERSION, build_suite, card_suite, halves_of
 from afterword.almanac.world import RELATIONS, ROLES, Fact, Size, World
 from afterword.almanac.writing import ask, tell
 from afterword.corpus import read_corpus
@@ -53,6 +53,42 @@ def test_both_splits_have_items_of_every_skill(suite: Suite, skill: str):
 @pytest.mark.parametrize("skill", RETENTION)
 def test_retention_has_as_many_items_as_it_says(suite: Suite, skill: str):
     assert Counter(item.split for item in _of(suite, skill)) == dict.fromkeys(("dev", "test"), RETENTION[skill][1])
+
+
+def _entities(item: Item, part: Part) -> set[str]:
+    """Whom of the part the item is about: new entities, and those that changed."""
+    known = {*(name for names in part.names.values() for name in names), *(c.old.subject for c in part.changes)}
+    # A person is also named who answers a question about a town: the town is what is asked about.
+    return {(item.unit or "").partition(" of ")[2]} & known
+
+
+def test_dev_and_test_ask_about_different_entities(suite: Suite, part: Part):
+    skills = (*LEARNING, "unchanged_of_changed")
+    about = {
+        split: {name for i in suite.items if i.skill in skills and i.split == split for name in _entities(i, part)}
+        for split in ("dev", "test")
+    }
+    assert not about["dev"] & about["test"]
+    assert about["dev"] | about["test"] == set(halves_of(part))
+
+
+def test_each_half_has_as_many_of_every_kind_and_of_every_change(part: Part):
+    halves = halves_of(part)
+    for names in part.names.values():
+        assert abs(Counter(halves[name] for name in names)["dev"] - len(names) / 2) <= 0.5
+    for relation in CHANGING:
+        names = [change.old.subject for change in part.changes if change.old.relation == relation]
+        # Whoever changed twice is counted where the first change is.
+        assert abs(Counter(halves[name] for name in names)["dev"] - len(names) / 2) <= 1
+
+
+def test_no_second_step_goes_through_an_entity_of_the_other_half(suite: Suite, part: Part):
+    halves = halves_of(part)
+    for item in _of(suite, "new_two_hop"):
+        other = {name for name, split in halves.items() if split != item.split}
+        first, second = item.answer.partition(" Answer: ")[0][:-1].split(". ")
+        # Where the second step is about one of the other half, its office holder may be: nobody is asked about those.
+        assert not {name for name in other if name in first and name in second}
 
 
 def test_no_skill_is_unknown(suite: Suite):
@@ -299,7 +335,7 @@ def test_a_written_suite_is_loaded_as_it_was_made(folder: Path, world: World, sm
     loaded, made = load_suite(folder / "suite.jsonl"), build_suite(world, small)
     assert loaded.fingerprint == made.fingerprint
     assert (loaded.name, loaded.version, loaded.refusals) == (made.name, made.version, made.refusals)
-    assert loaded.version == VERSION == 2
+    assert loaded.version == VERSION == 3
 
 
 def test_general_texts_are_about_strangers_and_nobody(world: World, names_in: Callable):
