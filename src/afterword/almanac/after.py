@@ -15,8 +15,8 @@ from afterword.errors import ConfigError
 from afterword.types import Document
 
 PARTS = 4
-CHOOSING, REPORTING = 0, 1
-"""The part that settings are chosen on, and the one that figures are reported on."""
+CHOOSING, REPORTING = 0, 3
+"""The part that settings are chosen on, and the one that figures are reported on. 1 and 2 were reported on before."""
 YEARS = (CUTOFF, CUTOFF + 1)
 """When the documents were written."""
 ARRIVALS = Size(16, 4, 4, 8)
