@@ -2,15 +2,18 @@
 
 python benchmarks/study_readings.py studies/almanac-report
 python benchmarks/study_readings.py studies/almanac-mixcpt-choose --split dev
-With --against CPT also differences from an arm, paired by seed; with --skills the retention skills one by one; with
+With --at-kept 90 80 70 also what is learned where so much (in %) is kept; with --against CPT also differences from an
+arm, paired by seed; with --skills the retention skills one by one; with
 --label-free whether the old value is still said and how much of the gap to reading the document is left; with
 --suite runs/almanac/part1/suite.jsonl the changes one by one, where the folder has its cells/.
 """
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,17 +120,50 @@ def areas(rows: Sequence[Row], rates: Mapping[str, set[float]], without: str, sp
 
 def _area_by_seed(rows: Sequence[Row], rates: set[float], metric: str, without: str, split: str) -> dict[int, float]:
     """Of the rows of an arm. The base model's own point counts beside them."""
-
-    def place(row: Row, side: str) -> tuple[float, float]:
-        """Learning and retention."""
-        learned = mean(row, f"{split}/learning", metric, side=side, without=without)
-        return learned, mean(row, f"{split}/retention", "correct_frac", side=side)
-
     points: dict[int, dict[float, tuple[float, float]]] = {}
-    for row, found in [(row, place(row, "after")) for row in rows]:
+    for row, found in [(row, _place(row, "after", metric, without, split)) for row in rows]:
         if not math.isnan(sum(found)):
             points.setdefault(row["seed"], {})[row["learning_rate"]] = found
-    return hypervolume_by_seed(points, rates, others=[place(rows[0], "before")])
+    return hypervolume_by_seed(points, rates, others=[_place(rows[0], "before", metric, without, split)])
+
+
+def _place(row: Row, side: str, metric: str, without: str, split: str) -> tuple[float, float]:
+    """Learning and retention."""
+    learned = mean(row, f"{split}/learning", metric, side=side, without=without)
+    return learned, mean(row, f"{split}/retention", "correct_frac", side=side)
+
+
+def at_equal_retention(rows: Sequence[Row], levels: Sequence[float], without: str, split: str) -> None:
+    """What every arm learns where it keeps so much, in %.
+
+    Each seed's curve from the base over the rates upwards, straight between two of them, is read at its first crossing.
+    Seeds whose curve does not get there are left out.
+    """
+    print(f"\n| arm | kept | {' | '.join(METRICS)} | seeds |\n|---|---|---|---|---|---|")
+    for arm, level in itertools.product(dict.fromkeys(row["arm"] for row in rows), levels):
+        own = [row for row in rows if row["arm"] == arm]
+        found = [_at_level(own, level / 100, metric, without, split) for metric in METRICS.values()]
+        print(f"| {arm} | {level:g} | {' | '.join(map(printed, found))} | {len(found[0])} |")
+
+
+def _at_level(rows: Sequence[Row], level: float, metric: str, without: str, split: str) -> list[float]:
+    """Learning at a level of retention, one value a seed."""
+    values = []
+    for curve in _curves(rows, metric, without, split).values():
+        for (before, more), (after, less) in itertools.pairwise(curve):
+            if more >= level >= less and more > less:
+                values.append(before + (after - before) * (more - level) / (more - less))
+                break
+    return values
+
+
+def _curves(rows: Sequence[Row], metric: str, without: str, split: str) -> dict[int, list[tuple[float, float]]]:
+    """By seed, learning and retention before, then of every rate upwards."""
+    place = partial(_place, metric=metric, without=without, split=split)
+    curves: dict[int, list[tuple[float, float]]] = {}
+    for row in sorted(rows, key=lambda row: row["learning_rate"]):
+        curves.setdefault(row["seed"], [place(row, "before")]).append(place(row, "after"))
+    return curves
 
 
 def label_free(rows: Sequence[Row], split: str) -> None:
@@ -218,6 +254,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--skills", action="store_true", help="also every retention skill")
     parser.add_argument("--label-free", action="store_true", help="also what needs no question about the documents")
+    parser.add_argument("--at-kept", type=float, nargs="+", metavar="%%", default=[], help="also at equal retention")
     parser.add_argument("--against", metavar="ARM", help="also every arm less this one, paired by seed")
     asked = parser.parse_args()
     rows, rates = read_study(asked.study)
@@ -226,6 +263,8 @@ def main() -> None:
         print(f"\n{title}")
         points(rows, without, asked.split)
         areas(rows, rates, without, asked.split)
+        if asked.at_kept:
+            at_equal_retention(rows, asked.at_kept, without, asked.split)
         if asked.against:
             differences(rows, asked.against, without, asked.split)
     if asked.label_free:

@@ -32,6 +32,9 @@ def readings(by_hand: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     return printed
 
 
+_DRIFT = {"task": "drift/own_samples", "metric": "kl_nats", "n": 16, "before": None, "after": {"value": 0.25}}
+
+
 def _row(by_hand: Any, rate: float, seed: int, learned: float, gap: float = 0.5) -> dict[str, Any]:
     """Learning was 0 and retention 1 before; retention stays 1."""
     row = by_hand.row("a", rate, seed, by_hand.scores(test=(learned, by_hand.retention(1.0, 1.0))))
@@ -56,6 +59,21 @@ def test_a_seed_that_lacks_a_rate_has_no_area(by_hand: Any, readings: Any) -> No
     # With the last cell missing, the second seed's 90 counts no more.
     assert "| a | 40 | – | 75 | 1 | 1 |" in readings(rows, rows[:3])
     assert "| a | – | – | – | 0 | 1 |" in readings(rows, rows[:1])
+
+
+def test_what_is_learned_at_equal_retention_is_read_off_each_seeds_curve(by_hand: Any, readings: Any) -> None:
+    # Before: 0 learned, 100 % kept. For one seed 95 % is a quarter of the way to 80 % (5 learned), for the other all of
+    # its way (60), beyond which it does not get.
+    places = ((1e-5, 0, 0.2, 0.8), (3e-5, 0, 0.9, 0.4), (1e-5, 1, 0.6, 0.95))
+    rows = [
+        by_hand.row("a", rate, seed, by_hand.scores(test=(up, by_hand.retention(k, k)))) for rate, seed, up, k in places
+    ]
+    rows = [{**row, "scores": [*row["scores"], _DRIFT]} for row in rows]
+    said = readings(rows, rows, "--at-kept", "95", "90", "60")
+    assert "| a | 95 | 32 [0, 100] | – | – | 2 |" in said
+    assert "| a | 90 | 10 | – | – | 1 |" in said
+    assert "| a | 60 | 55 | – | – | 1 |" in said
+    assert "| a | 10 | – | – | – | 0 |" in readings(rows, rows, "--at-kept", "10")
 
 
 def test_rows_of_other_cells_and_earlier_rows_do_not_count(by_hand: Any, readings: Any) -> None:
