@@ -7,6 +7,7 @@ raised to float32 a block at a time. The one rule: nothing here rounds a logit.
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -81,12 +82,30 @@ def _exact_bfloat16(*factors: Tensor) -> Iterator[bool]:
     Only on processors that have such units; elsewhere nothing changes. Gives whether factors are rounded.
     """
     usable = all(factor.dtype == torch.bfloat16 and factor.device.type == "cpu" for factor in factors)
-    if not usable or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not usable or not _rounds_to_bfloat16():
         yield False
         return
+    with _bfloat16_units():
+        yield True
+
+
+@cache
+@torch.no_grad()
+def _rounds_to_bfloat16() -> bool:
+    """Whether products are rounded when bfloat16 units are asked for: on some processors torch leaves them alone."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    with _bfloat16_units():
+        # A little more than 1, which bfloat16 does not know.
+        rounded = torch.full((256, 256), 1.0 + 2.0**-12) @ torch.ones(256, 256)
+    return bool((rounded == 256.0).all())
+
+
+@contextlib.contextmanager
+def _bfloat16_units() -> Iterator[None]:
     settings: Any = torch.backends.mkldnn.matmul  # pyright: ignore  # made on demand by torch
     before, settings.fp32_precision = settings.fp32_precision, "bf16"
     try:
-        yield True
+        yield
     finally:
         settings.fp32_precision = before
