@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--model", default="almanac-chat")
     parser.add_argument("--documents", type=int, default=64, help="only the first so many")
     asked = parser.parse_args()
+    if not (asked.part / "facts.jsonl").is_file():
+        parser.error(f"part: {str(asked.part)!r} has no facts.jsonl. Give a folder that `afterword almanac` wrote.")
     base, tokenizer = load_model(asked.model).eval(), load_tokenizer(asked.model)
     students = [base, *(load_model(run).eval() for run in asked.runs)]
     facts, rows = facts_of(asked.part), list[Position]()
