@@ -254,7 +254,9 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("dev", "test"))
     parser.add_argument("--skills", action="store_true", help="also every retention skill")
     parser.add_argument("--label-free", action="store_true", help="also what needs no question about the documents")
-    parser.add_argument("--at-kept", type=float, nargs="+", metavar="PERCENT", default=[], help="also at equal retention")
+    parser.add_argument(
+        "--at-kept", type=float, nargs="+", metavar="PERCENT", default=[], help="also at equal retention"
+    )
     parser.add_argument("--against", metavar="ARM", help="also every arm less this one, paired by seed")
     asked = parser.parse_args()
     rows, rates = read_study(asked.study)
