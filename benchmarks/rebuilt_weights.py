@@ -50,9 +50,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rebuilt", type=Path, help="folder of the rebuilt models")
     rebuilt = parser.parse_args().rebuilt
-    for name in ("base", "chat"):
-        if (rebuilt / name / "model.safetensors").is_file():
-            beside(name, rebuilt)
+    names = [name for name in ("base", "chat") if (rebuilt / name / "model.safetensors").is_file()]
+    if not names:
+        parser.error(f"rebuilt: {str(rebuilt)!r} has no base/ or chat/ with a model. Give the --output of a build.")
+    for name in names:
+        beside(name, rebuilt)
 
 
 if __name__ == "__main__":

@@ -259,6 +259,8 @@ def main() -> None:
     )
     parser.add_argument("--against", metavar="ARM", help="also every arm less this one, paired by seed")
     asked = parser.parse_args()
+    if not (asked.study / "grid.json").is_file():
+        parser.error(f"study: {str(asked.study)!r} has no grid.json. Give the folder of an `afterword compare`.")
     rows, rates = read_study(asked.study)
     header(rows, asked.split)
     for title, without in (("All that was taught", ""), ("Only what is new, without the changes", CHANGED)):

@@ -64,6 +64,12 @@ def place(
     return folder
 
 
+BARS = {"bf16": 5e-3, "lora-bf16": 1e-2}
+"""Autocast rounds a micro-batch's gradient of a weight, and other micro-batches are cut on two processes.
+
+Found are 2.5e-3 and 5.4e-3; autocast itself puts the second 2.2e-2 from exact products. Weights gathered in bfloat16, as
+accelerate would do it, put the first case at 2.5e-2; the second does not notice it.
+"""
 WITH_DEEPSPEED = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
 MARKS = {"fsdp": (), "zero3": WITH_DEEPSPEED}
 WAYS = [pytest.param(how, marks=marks) for how, marks in MARKS.items()]
@@ -76,10 +82,7 @@ def test_two_processes_with_shards_give_the_gradient_of_one(
     case: str, how: str, place: Path, assert_close: Any
 ) -> None:
     alone, sharded = (load_file(place / f"{case}-{way}.safetensors") for way in ("one", how))
-    # Autocast rounds a micro-batch's gradient of a weight, and other micro-batches are cut on two processes: up to
-    # 5.4e-3 on the processors tried, a quarter of what autocast itself is off by. In the case of a whole model, weights
-    # gathered in bfloat16, as accelerate would do it, are off by 2.5e-2, and are 2.5e-3 as they should be.
-    assert_close(sharded, alone, 1e-2 if "bf16" in CASES[case] else 1e-5)
+    assert_close(sharded, alone, BARS.get(case, 1e-5))
 
 
 @pytest.mark.parametrize(("name", "how"), SHARDED_RUNS)
