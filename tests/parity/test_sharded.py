@@ -67,8 +67,8 @@ def place(
 BARS = {"bf16": 5e-3, "lora-bf16": 1e-2}
 """Autocast rounds a micro-batch's gradient of a weight, and other micro-batches are cut on two processes.
 
-Found are 2.5e-3 and 5.4e-3; autocast itself puts the second 2.2e-2 from exact products. Weights gathered in bfloat16, as
-accelerate would do it, put the first case at 2.5e-2; the second does not notice it.
+Found are 2.5e-3 and 5.4e-3; autocast itself puts the second 2.2e-2 from exact products. Weights gathered in bfloat16,
+as accelerate would do it, put the first case at 2.5e-2; the second does not notice it.
 """
 WITH_DEEPSPEED = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
 MARKS = {"fsdp": (), "zero3": WITH_DEEPSPEED}
