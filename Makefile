@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Apart from the rest, and only for the tests that shard by it: accelerate imports it wherever it finds it.
 DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 
-.PHONY: install test demo check golden kills almanac clean
+.PHONY: install test test-real demo check golden kills almanac clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 test: $(INSTALLED) .venv/deepspeed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# On the real model, which is fetched once into the cache.
+test-real: $(INSTALLED)
+	AFTERWORD_FETCH_REAL=1 $(BIN)/python -m pytest -m real
 
 demo: $(INSTALLED)
 	$(BIN)/afterword demo

@@ -19,6 +19,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
 
+REAL_MODEL = "smollm2-135m-instruct"
+_USERS_CACHE = os.environ.get("AFTERWORD_CACHE")
+"""As it was before the tests got a cache of their own."""
+
 TEXT = (
     "Mara Lind was born in Oslo. She moved to Bergen in 2019. There she founded a small bakery. "
     "The bakery sells bread, cakes and coffee. It opens at six every morning. People like it very much. "
@@ -39,6 +43,23 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the data beside the project is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """Folder of a real post-trained model, SmolLM2-135M-Instruct, from the user's cache. For tests marked `real`.
+
+    They skip where it is missing; with AFTERWORD_FETCH_REAL=1 it is fetched.
+    """
+    from afterword.places import cache_folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFTERWORD_CACHE", _USERS_CACHE or "")
+        models = cache_folder("models")
+    folder = models and models / REAL_MODEL
+    if not folder or not (folder / "model.safetensors").is_file():
+        pytest.skip(f"the real model is not in the cache: `afterword fetch {REAL_MODEL}` puts it there")
+    return folder
 
 
 class Said(NamedTuple):

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from afterword.errors import ConfigError
+from afterword.places import cache_folder
 from afterword.views.reading_ahead import Reader
 
 PREPARATION = 1
@@ -32,9 +33,7 @@ _RECORD = ".json"
 
 def default_cache() -> Path | None:
     """`prepared` in $AFTERWORD_CACHE, else in ~/.cache/afterword; None where the variable says off."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "afterword"
-    folder = os.environ.get("AFTERWORD_CACHE") or usual
-    return None if folder == "off" else Path(folder).expanduser() / "prepared"
+    return cache_folder("prepared")
 
 
 def cache_limit() -> int:
