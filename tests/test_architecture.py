@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "places": {"errors"},
     "embedded": {"errors", "places"},
     "processes": set(),
+    "progress": {"processes"},
     "objectives": {"types"},
     "corpus": {"errors", "places", "types"},
     "views": {"corpus", "errors", "places", "types"},
@@ -35,10 +36,12 @@ MAY_IMPORT = {
     "config": {"corpus", "errors", "general_text", "methods", "settings", "views"},
     "training": _ALL
     - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "runs", "__main__"},
-    "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
-    "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "types", "views"},
+    "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
+    | {"views"},
+    "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
+    | {"views"},
     "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "processes", "training", "types"}
-    | {"settings", "views"},
+    | {"progress", "settings", "views"},
     "runs": {"alignment", "config", "errors", "methods", "processes", "training"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},

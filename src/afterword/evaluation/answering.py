@@ -10,22 +10,20 @@ impossible: what it knows then shows, apart from whether it dares to say it.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from afterword.evaluation.checks import normalised, passes, says
+from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.generation import Forbidden, generate, token_ids
-from afterword.evaluation.losses import Models, losses_by_unit
+from afterword.evaluation.losses import Models
 from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, prompt_ids
 from afterword.evaluation.statistics import before_and_after
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
 from afterword.models import causal_lm, content_sha256, replace_file
-from afterword.types import Example, Score
-from afterword.views.examples import segment
+from afterword.types import Score
 
 VERSION = 1
 
@@ -198,18 +196,14 @@ def _written(
 
 
 def _chosen(models: Models, model: Any, asked: Sequence[_Asked]) -> list[bool | None]:
-    """Whether the first candidate of each has strictly the smallest loss, mean over its tokens."""
-    texts = [(each.prompt, candidate) for each in asked for candidate in each.candidates]
-    examples = [_example(unit, *text) for unit, text in enumerate(texts)]
-    sums = losses_by_unit(replace(models, reference=model, adapted=None), examples, len(texts)) if texts else {}
-    losses = iter((sums["nll_before"] / sums["positions"]).tolist() if texts else ())
-    nll = [[next(losses) for _ in each.candidates] for each in asked]
-    return [mean[0] < min(mean[1:]) if mean else None for mean in nll]
-
-
-def _example(unit: int, prompt: Sequence[int], candidate: Sequence[int]) -> Example:
-    ids, last = np.array([*prompt, *candidate], np.int64), len(prompt) - 1
-    return Example(str(unit), unit, None, (segment(ids, last, last, "token"),))
+    """Whether the first candidate of each is strictly the likeliest, by the mean over its tokens."""
+    rows = [i for i, each in enumerate(asked) if each.candidates]
+    texts = [(asked[i].prompt, asked[i].candidates) for i in rows]
+    found = likelihoods(model, models.tokenizer, texts, batch_tokens=models.micro_batch_tokens)
+    chosen: list[bool | None] = [None] * len(asked)
+    for i, each in zip(rows, found, strict=True):
+        chosen[i] = is_first_likeliest(each.per_token)
+    return chosen
 
 
 def _scores(

@@ -4,7 +4,7 @@ The one rule: what is written for a prompt depends on the model, the prompt, its
 seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random state.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ def generate(
     extra_eos_ids: TokenIds = (),
     forbidden: Sequence[Forbidden] = (),
     batch_tokens: int = 8192,
+    advance: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
     """One completion for each prompt, in their order: greedy, or with a seed drawn at temperature 1.
 
@@ -56,7 +57,7 @@ def generate(
     model or tokenizer, or one of `extra_eos_ids`; nothing ends it before `min_new_tokens`. Prompt i is drawn
     with random numbers of its own, made from (seed, i). `forbidden` has one entry for each prompt, or is empty.
     `batch_tokens` bounds rows × (longest prompt + new tokens). Settings or penalties of the model's own
-    generation_config are not applied, and dropped.
+    generation_config are not applied, and dropped. `advance` is told how many prompts are done after each batch.
     """
     assert not model.training, "dropout would be in what is written"
     inner = causal_lm(model)
@@ -76,6 +77,8 @@ def generate(
         written = _written(inner, [prompts[row] for row in rows], config, processors)
         for row, ids in zip(rows, written, strict=True):
             completions[row] = ids[: next((i for i, token in enumerate(ids, 1) if token in ends), len(ids))]
+        if advance:
+            advance(len(rows))
     return completions
 
 

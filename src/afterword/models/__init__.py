@@ -10,6 +10,7 @@ from afterword.models.backbone import (
 )
 from afterword.models.blending import blended, refuse_unlike
 from afterword.models.checks import check_head, check_weights, context_length, packs_cleanly, refuse_foreign_tokenizer
+from afterword.models.continuing import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
 from afterword.models.loading import base_of_adapter, load_adapted, load_config, load_model, load_tokenizer
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder

@@ -30,8 +30,8 @@ def check_weights(model: Any, name: str) -> None:
 
 def refuse_foreign_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     """CheckpointError where the tokenizer knows tokens that the model has no embedding for."""
-    if len(tokenizer) > _vocabulary(model):
-        problem = f"has a tokenizer of {len(tokenizer)} tokens and a model of only {_vocabulary(model)}"
+    if len(tokenizer) > vocabulary_of(model):
+        problem = f"has a tokenizer of {len(tokenizer)} tokens and a model of only {vocabulary_of(model)}"
         raise unusable(name, f"{problem}. They do not belong together; give the model its own tokenizer.")
 
 
@@ -46,11 +46,11 @@ def context_length(config: Any, asked: int | None = None) -> int:
 def check_head(model: Any) -> None:
     """CheckpointError where logits are not what the head makes of the hidden states."""
     view = _probe(model, 9)
-    with only_reading(model), _autocast(model):
+    with only_reading(model), reading_autocast(model):
         states = trained_states(model, view)
         ours = head_of(model).logits(states)
         theirs = model(input_ids=view.input_ids, use_cache=False).logits[0, :-1]
-    if not _close(ours, theirs.float(), states.dtype):
+    if not is_close(ours, theirs.float(), states.dtype):
         kind, known = causal_lm(model).config.model_type, "bias, logit_scale, logits_scaling, final_logit_softcapping"
         problem = f"a {kind} model does something to its logits that Afterword does not know"
         raise CheckpointError(f"model_name_or_path: {problem}. Give a model whose head has no more than {known}.")
@@ -61,30 +61,33 @@ def packs_cleanly(model: Any) -> bool:
 
     Some architectures read across the border in silence (convolutions, recurrences, masks of their own).
     """
-    with only_reading(model), _autocast(model):
+    with only_reading(model), reading_autocast(model):
         packed = trained_states(model, _probe(model, 7, 12))
         alone = [trained_states(model, _probe(model, length)) for length in (7, 12)]
-    return _close(packed, torch.cat(alone), packed.dtype)
+    return is_close(packed, torch.cat(alone), packed.dtype)
 
 
-def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+def is_close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two sets of hidden states or logits agree up to the rounding of a precision."""
     error = (ours - theirs).float().norm() / theirs.float().norm().clamp_min(1e-12)
     return bool(error <= _TOLERANCE.get(dtype, _HALF_TOLERANCE))
 
 
-def _autocast(model: Any) -> torch.autocast:
+def reading_autocast(model: Any) -> torch.autocast:
+    """The precision that a probe is read in."""
     # bfloat16 where the attention kernel takes nothing else.
     flash = "flash" in str(getattr(causal_lm(model).config, "_attn_implementation", ""))
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=flash)
 
 
-def _vocabulary(model: Any) -> int:
+def vocabulary_of(model: Any) -> int:
+    """How many tokens have an embedding."""
     return causal_lm(model).get_input_embeddings().weight.shape[0]
 
 
 def _probe(model: Any, *lengths: int) -> View:
     """Texts of these lengths in one row, the same tokens for the same length; only their last are not trained."""
-    texts = [torch.randint(_vocabulary(model), (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    texts = [torch.randint(vocabulary_of(model), (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
     positions = torch.cat([torch.arange(length) for length in lengths])
     # After a text's last position comes the 0 of the next, or of the first.
     trained = positions.roll(-1).nonzero().flatten()

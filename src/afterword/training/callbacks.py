@@ -1,15 +1,14 @@
 """What is seen of a run while it runs: a row of metrics.jsonl for every step, and a progress line."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 from afterword.models import replace_file
+from afterword.progress import Progress
 
 _COUNTS = ("documents", "student_tokens", "teacher_tokens", "padding_tokens", "trained_positions", "teacher_positions")
 _GROUPS = {
@@ -21,7 +20,6 @@ _GROUPS = {
 }
 _NAMES = {theirs: f"{group}/{ours}" for group, names in _GROUPS.items() for theirs, ours in names.items()}
 """The Trainer's names → ours, which carry their units. What has no name here is not written."""
-_SECONDS_BETWEEN_LINES = 15.0
 
 
 class MetricsWriter(TrainerCallback):
@@ -51,32 +49,25 @@ def trim_metrics(path: Path, step: int) -> None:
 
 
 class RichProgress(TrainerCallback):
-    """Step, loss, tokens a second and time left; a plain line now and then where there is no terminal."""
+    """Step, loss, tokens a second and time left, as everything long is told (see `afterword.progress`)."""
 
     def __init__(self, console: Console):
         self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[numbers]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self.task = self.progress.add_task("", numbers="")
-        self.last_line = 0.0
+        self.shown: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the bar where the run starts or resumes."""
-        if state.is_world_process_zero:
-            self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
-            self.progress.start()
+        """Begin where the run starts or resumes."""
+        self.shown = Progress("step", state.max_steps, done=state.global_step, console=self.console)
+        self.shown.__enter__()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Move the bar, or print a line."""
-        if not state.is_world_process_zero or "loss" not in (logs or {}):
+        if self.shown is None or "loss" not in (logs or {}):
             return
-        place = f"step {state.global_step}/{state.max_steps}"
         numbers = f"loss {logs['loss']:.4g} nats · {logs.get('tokens_per_second', 0):,.0f} tokens/s"
-        self.progress.update(self.task, completed=state.global_step, description=place, numbers=numbers)
-        if not self.console.is_terminal and time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
-            self.console.print(f"{place} · {numbers}", highlight=False)
+        self.shown.advance(state.global_step - self.shown.done, numbers)
 
     def stop(self) -> None:
         """Give the terminal back, also after an interrupt."""
-        self.progress.stop()
+        if self.shown is not None:
+            self.shown.__exit__(None, None, None)

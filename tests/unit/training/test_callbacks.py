@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from transformers import TrainerState
 
+import afterword.progress
 from afterword.training.callbacks import MetricsWriter, RichProgress, trim_metrics
 
 
@@ -78,11 +79,24 @@ def test_rows_are_appended_after_trimming(tmp_path):
     assert [(row["step"], row["train/loss_nats"]) for row in rows(writer.path)] == [(1, 1.0), (2, 1.0), (3, 9.0)]
 
 
-def test_without_a_terminal_progress_is_a_plain_line_now_and_then():
-    text = io.StringIO()
+def test_without_a_terminal_progress_is_plain_lines(monkeypatch):
+    text, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(afterword.progress.time, "monotonic", lambda: now[0])
     progress = RichProgress(Console(file=text, width=200))
-    # The clock starts anywhere, so the first line may come at once or never; the second must wait.
-    progress.last_line = -1e9
-    for step in (1, 2):
+    progress.on_train_begin(None, TrainerState(global_step=1, max_steps=9), None)
+    for step in (2, 3):
+        now[0] += 10
         log(progress, step, {"loss": 0.5, "tokens_per_second": 1234.0})
-    assert text.getvalue() == "step 1/9 · loss 0.5 nats · 1,234 tokens/s\n"
+    progress.stop()
+    numbers = "loss 0.5 nats · 1,234 tokens/s"
+    assert text.getvalue().splitlines() == [
+        "step 1/9",
+        f"step 2/9 · {numbers} · 1 min 10 s left",
+        f"step 3/9 · done in 20 s · {numbers}",
+    ]
+
+
+def test_a_run_that_ended_before_its_first_step_shows_nothing():
+    text = io.StringIO()
+    RichProgress(Console(file=text)).stop()
+    assert text.getvalue() == ""

@@ -1,0 +1,139 @@
+"""Choice by likelihood: how likely a model finds each of several continuations of a prompt.
+
+A prompt is read once, for all its candidates; where a model cannot continue what it has read, prompt and candidate are
+read together. The one rule: log-probabilities are float32 and made at the candidates' positions alone, whatever the
+batch, so that a candidate's likelihood does not depend on its neighbours, up to the rounding of the arithmetic.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from afterword.models import causal_lm, continued_states, continues_cleanly, head_of, read_prompts, whole_states
+from afterword.objectives import Prediction, hidden_losses
+
+TokenIds = Sequence[int]
+Asked = tuple[TokenIds, Sequence[TokenIds]]
+"""A prompt, and the candidates that may follow it, all in tokens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likelihoods:
+    """Of every candidate of one prompt, in their order."""
+
+    logprobs_nats: np.ndarray  # [C] float64: the sum over the candidate's tokens
+    tokens: np.ndarray  # [C] int64
+    utf8_bytes: np.ndarray  # [C] int64: of the candidate's text, without white space around it
+
+    @property
+    def per_token(self) -> np.ndarray:
+        """[C] float64: the mean log-probability of a token."""
+        return self.logprobs_nats / self.tokens
+
+    @property
+    def per_byte(self) -> np.ndarray:
+        """[C] float64: nats per byte of text; tokens of equal texts may be cut in many ways, bytes may not."""
+        return self.logprobs_nats / np.maximum(self.utf8_bytes, 1)
+
+
+def is_first_likeliest(scores: np.ndarray) -> bool:
+    """Whether the first candidate is strictly the likeliest.
+
+    >>> is_first_likeliest(np.array([-1.0, -2.0])), is_first_likeliest(np.array([-1.0, -1.0]))
+    (True, False)
+    """
+    return bool(scores[0] > scores[1:].max(initial=-np.inf))
+
+
+@torch.inference_mode()
+def likelihoods(
+    model: Any,
+    tokenizer: Any,
+    asked: Sequence[Asked],
+    *,
+    batch_tokens: int = 4096,
+    advance: Callable[[int], object] | None = None,
+) -> list[Likelihoods]:
+    """The log-likelihood of every candidate behind its prompt. Prompts and candidates have a token at least.
+
+    `batch_tokens` bounds the tokens, padding included, whose keys and values are kept at a time. `advance` is told how
+    many prompts are done after each batch; one without candidates is not read.
+    """
+    assert not model.training, "dropout would be in what is measured"
+    assert all(prompt and all(candidates) for prompt, candidates in asked), "nothing predicts the first token"
+    found: list[list[float]] = [[] for _ in asked]
+    to_read = [row for row, (_, candidates) in enumerate(asked) if candidates]
+    measured = _reader(model) if to_read else None
+    for rows in _batches(asked, to_read, batch_tokens):
+        assert measured is not None
+        for row, sums in zip(rows, measured([asked[row] for row in rows]), strict=True):
+            found[row] = sums
+        if advance:
+            advance(len(rows))
+    return [_likelihoods(tokenizer, sums, candidates) for sums, (_, candidates) in zip(found, asked, strict=True)]
+
+
+def _reader(model: Any) -> Callable[[Sequence[Asked]], list[list[float]]]:
+    if continues_cleanly(model):
+        return partial(_read_once, model)
+    kind = causal_lm(model).config.model_type
+    warnings.warn(f"A {kind} model reads every prompt once for each choice: its cache cannot be shared.", stacklevel=3)
+    return partial(_read_together, model)
+
+
+def _read_once(model: Any, asked: Sequence[Asked]) -> list[list[float]]:
+    """The first token of a candidate follows from the prompt alone, the others from what continues it."""
+    read = read_prompts(model, [prompt for prompt, _ in asked])
+    flat = [(row, list(candidate)) for row, (_, candidates) in enumerate(asked) for candidate in candidates]
+    owners = torch.tensor([row for row, _ in flat], device=model.device)
+    states = [read.last_states[owners]]
+    long = [(row, candidate[:-1]) for row, candidate in flat if len(candidate) > 1]
+    if long:
+        states.append(continued_states(model, read, *map(list, zip(*long, strict=True))))
+    ids = [candidate[0] for _, candidate in flat] + [token for _, candidate in flat for token in candidate[1:]]
+    units = np.array([*range(len(flat)), *(i for i, (_, candidate) in enumerate(flat) for _ in candidate[1:])])
+    return _sums(model, torch.cat(states), ids, units, asked)
+
+
+def _read_together(model: Any, asked: Sequence[Asked]) -> list[list[float]]:
+    pairs = [(list(prompt), list(candidate)) for prompt, candidates in asked for candidate in candidates]
+    # The last token predicts nothing that is asked for.
+    states = whole_states(model, [prompt for prompt, _ in pairs], [candidate[:-1] for _, candidate in pairs])
+    ids = [token for _, candidate in pairs for token in candidate]
+    units = np.repeat(np.arange(len(pairs)), [len(candidate) for _, candidate in pairs])
+    return _sums(model, states, ids, units, asked)
+
+
+def _sums(
+    model: Any, states: torch.Tensor, ids: Sequence[int], units: np.ndarray, asked: Sequence[Asked]
+) -> list[list[float]]:
+    """The log-probabilities of tokens from the states [N, H] that predict them, summed by candidate."""
+    targets = torch.tensor(ids, device=states.device)
+    losses = hidden_losses(Prediction(), (states, head_of(model)), None, targets).double().cpu().numpy()
+    sums = iter((-np.bincount(units, losses)).tolist())
+    return [[next(sums) for _ in candidates] for _, candidates in asked]
+
+
+def _likelihoods(tokenizer: Any, sums: Sequence[float], candidates: Sequence[TokenIds]) -> Likelihoods:
+    texts = [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in candidates]
+    counts = [np.array(values, np.int64) for values in (list(map(len, candidates)), [len(t.encode()) for t in texts])]
+    return Likelihoods(np.array(sums, np.float64), *counts)
+
+
+def _batches(asked: Sequence[Asked], to_read: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices, longest first: prompts of similar lengths together, and what does not fit in memory fails at once."""
+    widths = {row: len(asked[row][0]) + max(map(len, asked[row][1])) for row in to_read}
+    batch: list[int] = []
+    for row in sorted(to_read, key=lambda row: (-widths[row], row)):
+        rows = sum(len(asked[i][1]) for i in [*batch, row])
+        if batch and rows * widths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
