@@ -2,36 +2,43 @@
 
     python benchmarks/eight_billion.py                  # needs 4 GB of memory and no GPU: about a minute
     python benchmarks/eight_billion.py --measure        # on such a card also trains, in every way that fits: minutes
+    python benchmarks/eight_billion.py --measure --only "full, bf16, 8-bit moments, cached teacher, checkpointing"
 
 Weights, gradients, moments and teacher are counted on a model without data (the meta device), with the functions that
 the dry run counts with. Activations are what autograd keeps of one layer of the true shape, reading 256 tokens here,
 times tokens and layers. Not counted: what the GPU's libraries take for themselves, and fragmentation: 2 to 4 GiB.
-Measured (`--measure`): three steps of DiSC at all split points, random weights, one document a step that fills the
-micro-batch on both sides; the most that torch's allocator held in them, and the seconds of the third.
+Measured (`--measure`): three steps of DiSC at all split points, random weights made on the card, one document a step
+that fills the micro-batch on both sides; what the dry run says before them, the most that torch's allocator held in
+them, seconds and tokens a second of the third, and MFU: multiply-adds by METHODS §1 and attention's own, over the
+card's dense bfloat16 products. What checkpointing computes again is no part of them.
 """
 
 import argparse
-import gc
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from counting import Meter
-from machine import described, versions
+from attempts import Missed, append_row, attempted
+from counting import Meter, Read, attention_flops
+from machine import chosen_device, described, peak_tflops, versions
 from shapes import SHAPES, random_model
 from texts import documents_of, rows_of, tokenizer
 from torch import Tensor
 
 from afterword import models
 from afterword.batching import Packing
+from afterword.comparison.costs import size_of, training_flops
 from afterword.config import read_settings
 from afterword.objectives.fused import LOGITS_WORKSPACE_MIB
 from afterword.training import AdaptationTrainer, quiet_libraries
 from afterword.training.adapting import arguments_of, method_of
+from afterword.training.estimating import largest_step, memory_of
 from afterword.training.memory import Memory, bytes_of, moment_bytes
 from afterword.training.optimizing import optimizer_of
 from afterword.training.teaching import caching_of
@@ -67,14 +74,14 @@ def counting(weights: list[Tensor]) -> Iterator[dict[int, int]]:
         yield kept
 
 
-def layer_bytes(dtype: torch.dtype, *, adapter: bool, autocast: bool) -> tuple[float, float]:
+def layer_bytes(dtype: torch.dtype, *, adapter: bool, autocast: bool, shape: str = SHAPE) -> tuple[float, float]:
     """What one layer keeps for the backward pass: of every token, and whatever it reads (weights that were cast)."""
     # What the layer keeps does not depend on the vocabulary.
-    model = shaped(dtype, adapter=adapter, device="cpu", num_hidden_layers=1, vocab_size=128).train()
+    model = shaped(dtype, adapter=adapter, device="cpu", shape=shape, num_hidden_layers=1, vocab_size=128).train()
     backbone: Any = models.backbone_of(model)
     found: list[int] = []
     for tokens in (READ, 2 * READ):
-        states = torch.randn(1, tokens, SHAPES[SHAPE]["hidden_size"], dtype=dtype, requires_grad=True)
+        states = torch.randn(1, tokens, SHAPES[shape]["hidden_size"], dtype=dtype, requires_grad=True)
         positions = backbone.rotary_emb(states, torch.arange(tokens)[None])
         half = torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
         with counting(list(model.parameters())) as kept, half:
@@ -86,13 +93,13 @@ def layer_bytes(dtype: torch.dtype, *, adapter: bool, autocast: bool) -> tuple[f
     return each, found[0] - each * READ
 
 
-def counted(settings: dict[str, Any], tokens: int, layer: tuple[float, float]) -> Memory:
+def counted(settings: dict[str, Any], tokens: int, layer: tuple[float, float], shape: str = SHAPE) -> Memory:
     """The fullest moment of a step whose micro-batch has so many tokens; `layer`: as layer_bytes counts."""
-    adapter, layers = bool(settings.get("use_peft")), SHAPES[SHAPE]["num_hidden_layers"]
+    adapter, layers = bool(settings.get("use_peft")), SHAPES[shape]["num_hidden_layers"]
     dtype = weights_dtype(settings)
-    model = shaped(dtype, adapter=adapter, device="meta")
+    model = shaped(dtype, adapter=adapter, device="meta", shape=shape)
     trained, head = [p for p in model.parameters() if p.requires_grad], models.head_of(model).weight
-    states, entering = settings.get("optimizer_states"), tokens * SHAPES[SHAPE]["hidden_size"] * dtype.itemsize
+    states, entering = settings.get("optimizer_states"), tokens * SHAPES[shape]["hidden_size"] * dtype.itemsize
     moments = sum(moment_bytes(p, states) for p in trained)
     checkpointing = settings["gradient_checkpointing"]
     whole = layer[0] * tokens + layer[1]
@@ -140,17 +147,34 @@ class Peak(Meter):
     def tick(self) -> None:
         """From the first step on."""
         super().tick()
-        if len(self.ends) == 1:
+        if len(self.ends) == 1 and torch.device(self.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     @property
-    def gib(self) -> float:
-        """At most."""
-        return torch.cuda.max_memory_allocated() / GIB
+    def gib(self) -> float | None:
+        """At most; None on a CPU, where benchmarks/peak_memory.py measures."""
+        return torch.cuda.max_memory_allocated() / GIB if torch.device(self.device).type == "cuda" else None
 
 
-def measured(settings: dict[str, Any], tokens: int, *, shape: str = SHAPE, device: str = "cuda") -> tuple[float, float]:
-    """GiB at most in some steps of a way, and seconds of the last."""
+@dataclass(frozen=True)
+class Trained:
+    """What some steps of a way took."""
+
+    estimated_gib: float
+    """As the dry run says before."""
+    gib: float | None
+    seconds: float
+    """Of the last step."""
+    tokens_per_second: float
+    """That the student read."""
+    flops: float
+    """Of a step: METHODS §1 and attention's own."""
+
+
+def measured(
+    settings: dict[str, Any], tokens: int, *, shape: str = SHAPE, device: str = "cuda", note: Path | None = None
+) -> Trained:
+    """Some steps of a way. `note`: where the dry run's estimate is written as soon as it is known."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, given = Path(scratch), {"method": "disc", "strategy": "all", "max_steps": STEPS}
         given |= {"model_name_or_path": shape, "documents": ["random"], "output_dir": scratch, "learning_rate": 1e-6}
@@ -170,50 +194,92 @@ def measured(settings: dict[str, Any], tokens: int, *, shape: str = SHAPE, devic
             callbacks=[meter],
             **optimizer_of(asked, model, args),
         )
+        estimate = memory_of(trainer, asked.optimizer_states, largest_step(trainer)).total / GIB
+        append_row(note, {"table": "estimate", "shape": shape, "estimated_gib": estimate})
+        meter.listen(student=model)
         trainer.train()
-    return meter.gib, meter.seconds
+    read, heads = meter.read("student"), trainer.state.log_history[0]
+    positions = {name: heads[name] for name in ("trained_positions", "teacher_positions")}
+    counts = {"student_tokens": round(read.tokens), "teacher_tokens": 0, **positions}
+    flops = training_flops(size_of(model), **counts, frozen=asked.use_peft)
+    flops += attention_flops(models.causal_lm(model).config, read, Read())
+    return Trained(estimate, meter.gib, meter.seconds, read.tokens / meter.seconds, flops)
 
 
-def measured_cells(settings: dict[str, Any], tokens: int, fits: bool) -> list[str]:
-    """For the table: GiB and seconds; dashes where it would not fit, and words where it did not."""
+MEASURED = ("dry run", "measured", "seconds a step", "tokens a second", "MFU")
+
+
+def measured_cells(settings: dict[str, Any], asked: Any, fits: bool) -> tuple[list[str], dict[str, Any]]:
+    """For the table, and for a file; dashes where it would not fit, and words where it did not, or failed."""
     if not fits:
-        return ["–", "–"]
-    gc.collect()
-    torch.cuda.empty_cache()
-    try:
-        gib, seconds = measured(settings, tokens)
-    except torch.OutOfMemoryError:
-        return ["out of memory", "–"]
-    return [f"{gib:.1f}", f"{seconds:.2f}"]
+        return ["–"] * len(MEASURED), {"missed": "does not fit as counted"}
+    how: dict[str, Any] = {"shape": asked.shape, "device": asked.device, "note": asked.json}
+    found = attempted(partial(measured, settings, asked.tokens, **how))
+    if isinstance(found, Missed):
+        asked.failed |= found.failed
+        return [found.why, *["–"] * (len(MEASURED) - 1)], {"missed": found.why}
+    mfu = found.flops / found.seconds / (asked.peak_tflops * 1e12) if asked.peak_tflops else None
+    cells = [f"{found.estimated_gib:.1f}", "–" if found.gib is None else f"{found.gib:.1f}", f"{found.seconds:.2f}"]
+    cells += [f"{found.tokens_per_second:,.0f}", "–" if mfu is None else f"{100 * mfu:.1f} %"]
+    return cells, {**asdict(found), "mfu": mfu}
+
+
+def arguments() -> argparse.Namespace:
+    """From the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=8192, help="of a micro-batch")
+    parser.add_argument("--measure", action="store_true", help="also train, on a GPU of 80 GB")
+    parser.add_argument("--only", help='one way, as the table names it: "…, checkpointing" with gradient checkpointing')
+    parser.add_argument("--shape", choices=SHAPES, default=SHAPE, help="a smaller one tries the command out")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="that --measure trains on")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU; that of its sheet if not given")
+    parser.add_argument("--json", type=Path, help="also append a row for every way")
+    asked = parser.parse_args()
+    if asked.measure and asked.device == "cuda" and not torch.cuda.is_available():
+        problem = f"trains on a GPU, and torch {torch.__version__} sees none here"
+        parser.error(f"--measure: {problem}. Leave it out: the counted table needs none.")
+    if asked.only and asked.only not in (named := list(ways())):
+        parser.error(f"--only: {asked.only!r} is none of: {'; '.join(named)}.")
+    if asked.measure:
+        asked.peak_tflops = asked.peak_tflops or peak_tflops(chosen_device(asked.device))
+    asked.failed = False
+    return asked
+
+
+def ways() -> dict[str, dict[str, Any]]:
+    """Every way with gradient checkpointing and without."""
+    both = ((False, ""), (True, ", checkpointing"))
+    return {f"{name}{tail}": {**way, "gradient_checkpointing": on} for name, way in WAYS.items() for on, tail in both}
 
 
 def main() -> None:
     """Print a row for every way, with gradient checkpointing and without."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=8192, help="of a micro-batch")
-    parser.add_argument("--measure", action="store_true", help="also train, on a GPU of 80 GB")
-    asked = parser.parse_args()
-    if asked.measure and not torch.cuda.is_available():
-        problem = f"trains on a GPU, and torch {torch.__version__} sees none here"
-        parser.error(f"--measure: {problem}. Leave it out: the counted table needs none.")
+    asked = arguments()
     quiet_libraries()
     warnings.filterwarnings("ignore")
-    columns = [*PARTS, "at most", "fits", *(["measured", "seconds a step"] if asked.measure else [])]
+    columns = [*PARTS, "at most", "fits", *(MEASURED if asked.measure else [])]
     if asked.measure:
-        print(f"{described('cuda', 0)}; {versions('torch', 'transformers', 'torchao', 'peft')}")
-    print(f"Qwen3-8B, {asked.tokens:,} tokens in a micro-batch, GiB; the card has {CARD_GIB:.1f}\n")
+        print(f"{described(asked.device, torch.get_num_threads())}; {versions('torch', 'transformers', 'torchao')}")
+    print(f"{asked.shape}, {asked.tokens:,} tokens in a micro-batch, GiB; the card has {CARD_GIB:.1f}\n")
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for name, settings in WAYS.items():
-        adapter, mixed = bool(settings.get("use_peft")), settings["precision"] == "bf16_mixed"
-        layer = layer_bytes(weights_dtype(settings), adapter=adapter, autocast=mixed)
-        for checkpointing in (False, True):
-            way = {**settings, "gradient_checkpointing": checkpointing}
-            memory = counted(way, asked.tokens, layer)
-            fits = memory.total / GIB < CARD_GIB - RESERVE_GIB
-            cells = [f"{getattr(memory, part) / GIB:.1f}" for part in PARTS]
-            cells += [f"{memory.total / GIB:.1f}", "yes" if fits else "no"]
-            cells += measured_cells(way, asked.tokens, fits) if asked.measure else []
-            print(f"| {name}{', checkpointing' if checkpointing else ''} | {' | '.join(cells)} |", flush=True)
+    for name, way in ways().items():
+        if asked.only not in (None, name):
+            continue
+        adapter, mixed = bool(way.get("use_peft")), way["precision"] == "bf16_mixed"
+        layer = layer_bytes(weights_dtype(way), adapter=adapter, autocast=mixed, shape=asked.shape)
+        memory = counted(way, asked.tokens, layer, asked.shape)
+        fits = memory.total / GIB < CARD_GIB - RESERVE_GIB
+        cells = [f"{getattr(memory, part) / GIB:.1f}" for part in PARTS]
+        cells += [f"{memory.total / GIB:.1f}", "yes" if fits else "no"]
+        row = {"table": "ways", "shape": asked.shape, "tokens": asked.tokens, "name": name}
+        row["counted_gib"] = memory.total / GIB
+        if asked.measure:
+            found, in_file = measured_cells(way, asked, fits)
+            cells, row = cells + found, row | in_file
+        append_row(asked.json, row)
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    if asked.failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

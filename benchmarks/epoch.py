@@ -16,27 +16,27 @@ multiply-adds by METHODS §1, heads included, attention left out. "limit" is wha
 own included, take at the speed of one large product of this machine, and AdamW's reading and writing at the speed of
 a copy, both measured in the same run. Where TRL has several ways of the same (how rows are packed, how many are read
 at a time), the fastest of the run counts, though `wrapped` lets documents in a row read each other. What a cached
-teacher reads once before the first step is in no step.
+teacher reads once before the first step is in no step. Who is not installed, does not fit or fails is named below.
 """
 
 import argparse
-import gc
 import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from attempts import Missed, append_row, attempted
 from counting import Meter
-from machine import chosen_device, copied_bytes, described, product_flops, versions
+from machine import chosen_device, copied_bytes, described, peak_tflops, product_flops, versions
 from peers import authors, gkd, sdft, sft
 from race import PRECISIONS, Contender, Measured, Race, fastest, measured
 from shapes import SHAPES, config_of
-from texts import documents_of, rows_of
+from texts import SENTENCES, documents_of, rows_of
 
 from afterword import models
 from afterword.batching import Packing
@@ -98,7 +98,7 @@ SFT: dict[str, Contender] = {
     "trl, wrapped, whole step": sft("wrapped", "step"),
 }
 ON_GPU: dict[str, Contender] = {"trl, bfd, liger": sft("bfd", "micro", use_liger_kernel=True)}
-"""Where Liger is installed: its kernels are Triton's."""
+"""Liger's kernels are Triton's."""
 SDFT: dict[str, Contender] = {"trl sdft": sdft("micro"), "trl sdft, whole step": sdft("step")}
 GKD: dict[str, Contender] = {"trl gkd": gkd("micro"), "trl gkd, whole step": gkd("step")}
 CONTENDERS: dict[str, Contender] = {
@@ -139,31 +139,39 @@ def named(only: str, there: Sequence[str]) -> list[str]:
     return [name for name in there if name in asked or not asked or ("trl" in asked and name.startswith("trl, "))]
 
 
-def race_once(name: str, contender: Contender, race: Race) -> Measured | None:
-    """What a contender took; None where the device's memory is not enough."""
+def race_once(name: str, contender: Contender, race: Race) -> Measured | Missed:
+    """What a contender took, or why nothing is known of it."""
     folder = Path(tempfile.mkdtemp(prefix="afterword-epoch-"))
-    try:
-        found = contender(race, folder)
-    except torch.OutOfMemoryError:
-        return None
-    finally:
-        shutil.rmtree(folder)
-        gc.collect()
-        if race.device.type == "cuda":
-            torch.cuda.empty_cache()
+    found = attempted(partial(contender, race, folder))
+    shutil.rmtree(folder)
+    if isinstance(found, Missed):
+        return found
     off = found.document_tokens / race.step_tokens - 1
     assert abs(off) < TOLERANCE, f"{name}: {found.document_tokens:.0f} tokens of documents, not {race.step_tokens:.0f}"
     return found
 
 
+def row_of(name: str, found: Measured | Missed, race: Race, peak: float | None) -> dict[str, Any]:
+    """What is kept of a contender in a file."""
+    row: dict[str, Any] = {"table": "steps", "shape": race.shape, "precision": race.precision, "name": name}
+    if isinstance(found, Missed):
+        return row | {"missed": found.why}
+    flops = found.flops + found.attention_flops
+    row |= {"seconds": found.seconds, "tokens": found.document_tokens, "flops": found.flops}
+    row |= {"tokens_per_second": found.document_tokens / found.seconds, "flops_with_attention": flops}
+    return row | ({"mfu": flops / found.seconds / (peak * 1e12)} if peak else {})
+
+
 def show(found: dict[str, Measured], speeds: tuple[float, float], peak_tflops: float | None) -> None:
     """The table of steps."""
-    columns = ["seconds a step", "limit, s", "measured / limit", "student tokens", "teacher tokens", "TFLOP counted"]
+    columns = ["seconds a step", "limit, s", "measured / limit", "documents' tokens a second"]
+    columns += ["student tokens", "teacher tokens", "TFLOP counted"]
     columns += ["MFU"] if peak_tflops else []
     print(f"\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, each in found.items():
         limit = each.limit_seconds(*speeds)
-        cells = [f"{value:.2f}" for value in (each.seconds, limit, each.seconds / limit)]
+        cells = [f"{each.seconds:.3g}", f"{limit:.3g}", f"{each.seconds / limit:.2f}"]
+        cells += [f"{each.document_tokens / each.seconds:,.0f}"]
         cells += [f"{side.tokens:,.0f}" for side in (each.student, each.teacher)] + [f"{each.flops / 1e12:.3g}"]
         if peak_tflops:
             cells.append(f"{100 * (each.flops + each.attention_flops) / each.seconds / (peak_tflops * 1e12):.1f} %")
@@ -186,22 +194,24 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     quiet_libraries()
     warnings.filterwarnings("ignore")
-    documents = documents_of(asked.per_step * asked.steps, config_of(asked.shape).vocab_size)
+    documents = documents_of(asked.per_step * asked.steps, config_of(asked.shape).vocab_size, asked.sentences)
     settings = ("steps", "per_step", "micro_batch_tokens", "shape", "precision", "attention", "gradient_checkpointing")
     race = Race(documents, device=chosen_device(asked.device), **{name: getattr(asked, name) for name in settings})
-    liger = race.device.type == "cuda" and find_spec("liger_kernel")
-    there = CONTENDERS | (ON_GPU if liger else {})
+    there = CONTENDERS | (ON_GPU if race.device.type == "cuda" else {})
     names, best, speeds = named(asked.only, list(there)), dict[str, Measured](), (0.0, 0.0)
-    short = set[str]()
+    peak, missed = asked.peak_tflops or peak_tflops(race.device), dict[str, Missed]()
     for _ in range(asked.rounds):
         now = product_flops(race.device, race.product_dtype), copied_bytes(race.device)
         speeds = max(speeds[0], now[0]), max(speeds[1], now[1])
         for name in names:
             found = race_once(name, there[name], race)
-            print(f"{name}: {f'{found.seconds:.2f} s a step' if found else 'not enough memory'}", file=sys.stderr)
-            if found is None:
-                short.add(name)
-            elif name not in best or found.seconds < best[name].seconds:
+            append_row(asked.json, row_of(name, found, race, peak))
+            if isinstance(found, Missed):
+                missed[name] = found
+                print(f"{name}: {found.why}", file=sys.stderr)
+                continue
+            print(f"{name}: {found.seconds:.3g} s a step", file=sys.stderr)
+            if name not in best or found.seconds < best[name].seconds:
                 best[name] = found
     print(f"\n{described(race.device, asked.threads)}; {versions('torch', 'transformers', 'trl', 'liger-kernel')}")
     print(
@@ -209,10 +219,12 @@ def main() -> None:
     )
     print(f"{asked.steps} steps, about {asked.micro_batch_tokens:,} tokens at a time, best of {asked.rounds} rounds")
     print(f"one large product: {speeds[0] / 1e9:,.0f} GFLOP/s; a copy: {speeds[1] / 1e9:.1f} GB/s")
-    show(best, speeds, asked.peak_tflops)
+    show(best, speeds, peak)
     show_ratios(best)
-    if short:
-        print(f"\nNot enough memory: {'; '.join(sorted(short))}.")
+    for name, each in missed.items():
+        print(f"\n{name}: {each.why}.")
+    if any(each.failed for each in missed.values()):
+        raise SystemExit(1)
 
 
 def arguments() -> argparse.Namespace:
@@ -220,6 +232,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--per-step", type=int, default=8, help="documents in an optimizer step")
+    parser.add_argument("--sentences", type=int, default=SENTENCES, help="of a document")
     parser.add_argument("--micro-batch-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -229,7 +242,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", "--dtype", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--attention", help="attn_implementation of every model, as transformers names it")
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU (attention's products included)")
+    parser.add_argument("--peak-tflops", type=float, help="of the device, for MFU; that of its sheet if not given")
+    parser.add_argument("--json", type=Path, help="also append a row for every contender and round")
     return parser.parse_args()
 
 

@@ -3,11 +3,13 @@
     pip install trl==1.16.0; pip install liger-kernel==0.8.5 --no-deps
     python benchmarks/loss.py --threads 2                       # all tables: about an hour on two cores
     python benchmarks/loss.py --vocabulary 32000 --positions 256 --tables speed
-    python benchmarks/loss.py --device cuda --positions 256 2048 16384
+    python benchmarks/loss.py --device cuda --positions 256 2048 16384 --compiled
 
 speed: forward KL with its backward, random hidden states; every implementation is run in turn within one process,
-`--repeats` times, and the fastest run counts. "half": half of the positions are not trained; ours is given the others.
-Memory is what the resident set grew by at most (Linux; on a GPU what its allocator held at most). A frozen head is one
+`--repeats` times, and the fastest run counts: by events on a GPU, by the clock elsewhere. "half": half of the positions
+are not trained; ours is given the others. Memory is what the resident set grew by at most (Linux; on a GPU what its
+allocator held at most). "ours, compiled" (`--compiled`) has torch.compile do what is done with logits. Who is not
+installed, does not fit or fails is named in its place, and the others go on. A frozen head is one
 tensor for student and teacher, as under LoRA; beside a trained one the teacher has its own. GFLOP counts the logits of
 both sides and the gradients on states and on a trained head, of trained positions; MB every input read once and every
 gradient written once, with logits that never leave the processor. "limit" is the longer of both, at the speed of one
@@ -19,15 +21,16 @@ nats. divergences: the same of every objective of ours. Nothing is asserted.
 import argparse
 import ctypes
 import itertools
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import chosen_device, copied_bytes, described, product_flops, status_mib, versions, wait_for
+from attempts import Missed, append_row, attempted
+from machine import chosen_device, copied_bytes, described, product_flops, status_mib, timed, versions
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,6 +41,7 @@ from afterword.objectives import (
     Prediction,
     PredictionNear,
     SelfDistillation,
+    closed_forms,
     jsd,
     reverse_kl,
     total,
@@ -92,7 +96,37 @@ def ours(objective: Objective) -> Loss:
     return loss
 
 
+def compiled(loss: Loss) -> Loss:
+    """A loss of ours, whose passes over logits between its products torch.compile has made into fewer."""
+
+    def run(*given: Tensor) -> Tensor:
+        """Every chunk through the compiled function."""
+        plain, closed_forms._of_rows = closed_forms._of_rows, _compiled_rows()
+        try:
+            return loss(*given)
+        finally:
+            closed_forms._of_rows = plain
+
+    return run
+
+
+@cache
+def _compiled_rows() -> Any:
+    """closed_forms._of_rows, compiled; a compiler returns tensors, from which its record is made again."""
+    plain = closed_forms._of_rows
+
+    @torch.compile
+    def tensors(*given: Any) -> tuple[Any, ...]:
+        """The fields of the record."""
+        found = plain(*given)
+        return {**found.parts}, found.gradient, found.far
+
+    return lambda *given: closed_forms.Found(*tensors(*given))
+
+
 LOSSES: dict[str, Loss] = {"dense": dense, "liger": liger, "trl": trl, "ours": ours(Distillation())}
+COMPILED: dict[str, Loss] = {"ours, compiled": compiled(LOSSES["ours"])}
+"""With `--compiled`."""
 DIVERGENCES: dict[str, Objective] = {
     "forward KL": Distillation(),
     "forward KL, τ = 2": Distillation(temperature=2.0),
@@ -123,10 +157,11 @@ class Given:
 
 def inputs(args: Any, dtype: torch.dtype, kl: float) -> Given:
     """States that are apart by about `kl` nats."""
-    generator = torch.Generator().manual_seed(0)
+    # Drawn where they are used: a head of this size takes a processor seconds.
+    generator = torch.Generator(args.device).manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(args.device)
+        return torch.randn(*shape, generator=generator, device=args.device)
 
     head = (draw(args.vocabulary, args.hidden) * (2.5 / args.hidden**0.5)).to(dtype)
     student = draw(args.positions, args.hidden)
@@ -146,13 +181,11 @@ def measured(loss: Loss, sides: Sides, weights: Tensor, repeats: int) -> dict[st
         """Forward and backward."""
         student.grad, head.grad = None, None
         loss(*sides, weights).backward()
-        wait_for(student.device)
 
     peak = _added_mib(once, student.device)
     for _ in range(repeats):
-        started, cpu_started = time.perf_counter(), time.process_time()
-        once()
-        seconds.append(time.perf_counter() - started)
+        cpu_started = time.process_time()
+        seconds.append(timed(once, student.device))
         cpu.append(time.process_time() - cpu_started)
     return {"seconds": min(seconds), "cpu_seconds": min(cpu), "mib": peak}
 
@@ -160,6 +193,7 @@ def measured(loss: Loss, sides: Sides, weights: Tensor, repeats: int) -> dict[st
 def _added_mib(run: Callable[[], None], device: torch.device) -> float:
     """MiB by which memory grew at most. On a CPU every tensor gets pages of its own meanwhile, given back at once."""
     if device.type == "cuda":
+        run()  # What is compiled, and the workspaces of libraries, are made in the first run.
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated() / 2**20
         run()
@@ -195,27 +229,55 @@ def speed(args: Any) -> None:
     print(
         f"\nV = {args.vocabulary:,}, H = {args.hidden:,}, N = {args.positions:,}; seconds (CPU seconds) / MiB added\n"
     )
-    columns = [*LOSSES, "ours / trl", "ours / dense", "GFLOP", "MB", "limit, s", "ours / limit"]
+    columns = [*args.losses, "ours / trl", "ours / dense", "GFLOP", "MB", "limit, s", "ours / limit"]
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for dtype, trained, half in itertools.product(args.dtypes, (False, True), (False, True)):
+    halves = (False, True) if args.half else (False,)
+    for dtype, trained, half in itertools.product(args.dtypes, (False, True), halves):
         kind, positions = getattr(torch, dtype), args.positions // 2 if half else args.positions
         given = inputs(args, kind, 0.05)
         weights = torch.ones(args.positions, device=args.device)
         weights[positions:] = 0.0
-        found = {name: measured(loss, given.sides(trained), weights, args.repeats) for name, loss in LOSSES.items()}
-        cells = [f"{f['seconds']:.3f} ({f['cpu_seconds']:.3f}) / {f['mib']:.0f}" for f in found.values()]
-        own = found["ours"]["seconds"]
-        cells += [f"{own / found[name]['seconds']:.2f}" for name in ("trl", "dense")]
+        found = {}
+        for name, loss in args.losses.items():
+            found[name] = attempted(partial(_measured_anew, loss, given, trained, weights, args.repeats))
         flops, moved = least(args.vocabulary, args.hidden, positions, kind.itemsize, trained)
         limit = max(flops / args.product_flops[dtype], moved / args.copied_bytes)
-        cells += [f"{flops / 1e9:.3g}", f"{moved / 1e6:.3g}", f"{limit:.3f}", f"{own / limit:.1f}"]
+        cells = [*map(_cell, found.values()), *(_ratio(found["ours"], found[name]) for name in ("trl", "dense"))]
+        own = found["ours"]
+        over = "–" if isinstance(own, Missed) else f"{own['seconds'] / limit:.1f}"
+        cells += [f"{flops / 1e9:.3g}", f"{moved / 1e6:.3g}", f"{limit:.3g}", over]
         name = f"{dtype}, {'trained' if trained else 'frozen'} head{', half' if half else ''}"
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-        row = {"vocabulary": args.vocabulary, "positions": args.positions, "case": name, "limit_seconds": limit}
-        row |= {"gflop": flops / 1e9, "megabytes": moved / 1e6, **found}
-        if args.json:
-            with args.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        row = {"table": "speed", "vocabulary": args.vocabulary, "positions": args.positions, "case": name}
+        row |= {"limit_seconds": limit, "gflop": flops / 1e9, "megabytes": moved / 1e6}
+        append_row(args.json, row | {name: _json(each) for name, each in found.items()})
+        note_failures(args, found)
+
+
+def _measured_anew(loss: Loss, given: Given, trained: bool, weights: Tensor, repeats: int) -> dict[str, float]:
+    """With tensors of its own, which are gone where it fails."""
+    return measured(loss, given.sides(trained), weights, repeats)
+
+
+def _cell(found: dict[str, float] | Missed) -> str:
+    if isinstance(found, Missed):
+        return found.why.replace("|", "/")
+    return f"{found['seconds']:.3g} ({found['cpu_seconds']:.3g}) / {found['mib']:.0f}"
+
+
+def _ratio(own: dict[str, float] | Missed, other: dict[str, float] | Missed) -> str:
+    if isinstance(own, Missed) or isinstance(other, Missed):
+        return "–"
+    return f"{own['seconds'] / other['seconds']:.2f}"
+
+
+def _json(found: Any) -> Any:
+    return {"missed": found.why} if isinstance(found, Missed) else found
+
+
+def note_failures(args: Any, found: dict[str, Any]) -> None:
+    """Which contenders failed, for the exit status."""
+    args.failures.update(name for name, each in found.items() if isinstance(each, Missed) and each.failed)
 
 
 # ---- errors
@@ -275,35 +337,42 @@ def exact_logits(given: Given) -> tuple[Tensor, Tensor]:
 def errors(args: Any) -> None:
     """Of every implementation, forward KL, by precision and head."""
     for dtype in args.dtypes:
-        rows = {(name, trained): list[list[float]]() for trained in (False, True) for name in LOSSES}
-        for kl in KLS:
+        rows = {(name, trained): list[list[float] | Missed]() for trained in (False, True) for name in args.losses}
+        for kl in args.kls:
             given = inputs(args, getattr(torch, dtype), kl)
             exact = Exact.of(Distillation(), given, exact_logits(given))
             for (name, trained), row in rows.items():
-                row.append(exact.errors(LOSSES[name], given, trained=trained))
-        _show_errors(f"V = {args.vocabulary:,}, {dtype}, forward KL", rows)
+                row.append(attempted(partial(exact.errors, args.losses[name], given, trained=trained)))
+                note_failures(args, {name: row[-1]})
+        _show_errors(args, f"V = {args.vocabulary:,}, {dtype}, forward KL", rows)
+        for (name, trained), row in rows.items():
+            case = {"table": "errors", "vocabulary": args.vocabulary, "dtype": dtype, "name": name, "trained": trained}
+            append_row(args.json, case | {"kls": args.kls, "errors": [_json(each) for each in row]})
 
 
 def divergences(args: Any) -> None:
     """Of ours, every divergence."""
     for dtype in args.dtypes:
-        rows = {(name, trained): list[list[float]]() for trained in (False, True) for name in DIVERGENCES}
-        for kl in KLS:
+        rows = {(name, trained): list[list[float] | Missed]() for trained in (False, True) for name in DIVERGENCES}
+        for kl in args.kls:
             given = inputs(args, getattr(torch, dtype), kl)
             logits = exact_logits(given)
             for name, objective in DIVERGENCES.items():
                 exact = Exact.of(objective, given, logits)
                 for trained in (False, True):
                     rows[name, trained].append(exact.errors(ours(objective), given, trained=trained))
-        _show_errors(f"V = {args.vocabulary:,}, {dtype}, ours", rows)
+        _show_errors(args, f"V = {args.vocabulary:,}, {dtype}, ours", rows)
 
 
-def _show_errors(title: str, rows: dict[tuple[str, bool], list[list[float]]]) -> None:
+def _show_errors(args: Any, title: str, rows: dict[tuple[str, bool], list[list[float] | Missed]]) -> None:
     what = "errors in % of the gradient on states / on a trained head / of the loss"
     print(f"\n{title}: {what}, at a forward KL of about so many nats\n")
-    print(f"| | {' | '.join(f'{kl:g}' for kl in KLS)} |\n|---|{'---|' * len(KLS)}")
+    print(f"| | {' | '.join(f'{kl:g}' for kl in args.kls)} |\n|---|{'---|' * len(args.kls)}")
     for (name, trained), found in rows.items():
-        cells = (" / ".join(f"{100 * error:.2g}" for error in cell) for cell in found)
+        cells = (
+            _cell(cell) if isinstance(cell, Missed) else " / ".join(f"{100 * error:.2g}" for error in cell)
+            for cell in found
+        )
         print(f"| {name}, {'trained' if trained else 'frozen'} head | {' | '.join(cells)} |", flush=True)
 
 
@@ -322,10 +391,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, if not given")
-    parser.add_argument("--json", type=Path, help="also append a row for every case of speed")
+    parser.add_argument("--kls", type=float, nargs="*", default=list(KLS), help="nats at which errors are taken")
+    parser.add_argument("--no-half", dest="half", action="store_false", help="speed of whole batches alone")
+    parser.add_argument("--compiled", action="store_true", help="also ours with what is done with logits compiled")
+    parser.add_argument("--json", type=Path, help="also append a row for every case of speed and errors")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    asked.device = chosen_device(asked.device)
+    asked.device, asked.failures = chosen_device(asked.device), set()
+    asked.losses = LOSSES | (COMPILED if asked.compiled else {})
     asked.product_flops = {name: product_flops(asked.device, getattr(torch, name)) for name in asked.dtypes}
     asked.copied_bytes = copied_bytes(asked.device)
     print(f"{described(asked.device, asked.threads)}; {versions('torch', 'trl', 'liger-kernel')}")
@@ -334,6 +407,8 @@ def main() -> None:
     for vocabulary, name in itertools.product(asked.vocabulary, asked.tables.split(",")):
         for positions in asked.positions if name == "speed" else [asked.error_positions]:
             TABLES[name](argparse.Namespace(**{**vars(asked), "vocabulary": vocabulary, "positions": positions}))
+    if asked.failures:
+        raise SystemExit(f"failed: {', '.join(sorted(asked.failures))}")
 
 
 if __name__ == "__main__":

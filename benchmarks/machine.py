@@ -56,6 +56,22 @@ def wait_for(device: Any) -> None:
         torch.cuda.synchronize(device)
 
 
+def timed(work: Callable[[], Any], device: Any = "cpu") -> float:
+    """Seconds of work: on a GPU between two events on its stream, elsewhere by the wall clock."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        with clock(device) as seconds:
+            work()
+        return seconds[0]
+    begins, ends = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begins.record()
+    work()
+    ends.record()
+    ends.synchronize()
+    return begins.elapsed_time(ends) / 1000
+
+
 @contextmanager
 def clock(device: Any = "cpu") -> Iterator[list[float]]:
     """The seconds that passed, once it is left."""
@@ -64,6 +80,16 @@ def clock(device: Any = "cpu") -> Iterator[list[float]]:
     yield seconds
     wait_for(device)
     seconds.append(time.perf_counter() - began)
+
+
+DENSE_TFLOPS = {"H100": 989.0, "H200": 989.0, "GH200": 989.0, "B200": 2250.0, "A100": 312.0, "L40S": 362.0}
+"""In bfloat16, without sparsity, by the makers' sheets (SXM where there are several)."""
+
+
+def peak_tflops(device: Any) -> float | None:
+    """What a card's sheet says of its products in bfloat16; None for a CPU or a card that is not listed."""
+    words = set(described(device, 0).replace("-", " ").split())
+    return next((value for name, value in DENSE_TFLOPS.items() if name in words), None)
 
 
 def product_flops(device: Any = "cpu", dtype: Any = None, repeats: int = 8) -> float:
@@ -86,12 +112,7 @@ def copied_bytes(device: Any = "cpu", repeats: int = 8) -> float:
 
 def _fastest(work: Callable[[], Any], device: Any, repeats: int) -> float:
     """Seconds."""
-    times = list[float]()
-    for _ in range(repeats):
-        with clock(device) as seconds:
-            work()
-        times += seconds
-    return min(times)
+    return min(timed(work, device) for _ in range(repeats))
 
 
 def adamw_bytes(parameters: Any) -> int:

@@ -55,7 +55,7 @@ class AdaptSettings(Settings):
     save_precision: Literal["float32", "bf16"] | None = later(
         "Model", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
     )
-    attn_implementation: str | None = setting(None, "Model", "sdpa, eager, flash_attention_2, flex_attention.")
+    attn_implementation: str | None = setting(None, "Model", "sdpa, eager, flash_attention_2 (3, 4), flex_attention.")
 
     documents: tuple[str, ...] = setting((), "Documents", "Files, folders, globs, data-set ids.", weights=False)
     text_column: str | None = setting(None, "Documents", "Column of the text; detected if not given.")
@@ -182,6 +182,7 @@ class AdaptSettings(Settings):
             yield f"suffix_tokens: {self.suffix_tokens} is read by strategy random_token_suffix, not {self.strategy}."
         yield from _mixture_problems(self)
         yield from _method_problems(self)
+        yield from _attention_problems(self)
         yield from _trainer_problems(self)
 
     def method_settings(self) -> dict[str, Any]:
@@ -302,6 +303,14 @@ def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:
         return error.problems
     problem = None if broken else method.problem_with(general=settings.mixture or {})
     return (problem,) if problem else ()
+
+
+def _attention_problems(settings: AdaptSettings) -> Iterator[str]:
+    """Flash attention has kernels for half precision only, which fail in the first step."""
+    kernel = settings.attn_implementation
+    if kernel and "flash" in kernel and settings.precision == "float32":
+        problem = f"attn_implementation: {kernel} reads in half precision, and precision is float32"
+        yield f"{problem}. Use precision=bf16_mixed, or attn_implementation=sdpa."
 
 
 def _trainer_problems(settings: AdaptSettings) -> Iterator[str]:

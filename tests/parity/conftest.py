@@ -32,13 +32,15 @@ def step_gradient(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[.
         accumulation: int = 1,
         micro_batch_tokens: int = 8192,
         layout: str = "packed",
+        arguments: Any = None,
         **options: Any,
     ) -> Gradients:
         from afterword.models import frozen_copy
 
+        how = {"gradient_accumulation_steps": accumulation, "seed": 3, **(arguments or {})}
         trainer = AdaptationTrainer(
             model,
-            training_arguments(method, output_dir=str(tmp_path), gradient_accumulation_steps=accumulation, seed=3),
+            training_arguments(method, output_dir=str(tmp_path), **how),
             train_dataset=documents,
             processing_class=tokenizer,
             method=method,

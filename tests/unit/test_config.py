@@ -368,3 +368,11 @@ def test_settings_that_came_later_change_no_recorded_fingerprint():
     assert not {"mixture", "replay", "alpha", "ema"} & set(before)
     after = weights_settings(read_settings({**given, "ema": 0.9, "replay": "kl", "replay_documents": 1.0}))
     assert set(after) - set(before) >= {"ema", "replay", "replay_documents"}
+
+
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "kernels-community/flash-attn2"])
+def test_flash_attention_of_float32_is_refused_before_the_first_step(kernel):
+    (problem,) = problems(attn_implementation=kernel, precision="float32")
+    assert problem.startswith(f"attn_implementation: {kernel} reads in half precision, and precision is float32. Use")
+    assert settings(attn_implementation=kernel, precision="bf16_mixed").attn_implementation == kernel
+    assert settings(attn_implementation="sdpa", precision="float32").attn_implementation == "sdpa"

@@ -89,8 +89,8 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
 
 def resolved_precision(settings: AlignSettings) -> str:
     """`auto` decided for this machine."""
-    usable = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return settings.precision if settings.precision != "auto" else "bf16_mixed" if usable else "float32"
+    automatic = "bf16_mixed" if models.has_bfloat16() else "float32"
+    return automatic if settings.precision == "auto" else settings.precision
 
 
 def trainable(model: Any, settings: AlignSettings) -> Any:

@@ -9,7 +9,14 @@ from afterword.models.backbone import (
     trained_states_through,
 )
 from afterword.models.blending import blended, refuse_unlike
-from afterword.models.checks import check_head, check_weights, context_length, packs_cleanly, refuse_foreign_tokenizer
+from afterword.models.checks import (
+    check_head,
+    check_weights,
+    context_length,
+    has_bfloat16,
+    packs_cleanly,
+    refuse_foreign_tokenizer,
+)
 from afterword.models.continuing import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
 from afterword.models.loading import base_of_adapter, load_adapted, load_config, load_model, load_tokenizer
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora

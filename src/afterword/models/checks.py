@@ -1,5 +1,7 @@
 """What is checked when a model is loaded: weights, vocabulary, context, a head that we understand, and packing."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +21,11 @@ DEFAULT_MAX_LENGTH = 8192
 def unusable(name: str, problem: str) -> CheckpointError:
     """What is wrong with the model that a person named."""
     return CheckpointError(f"model_name_or_path: {name!r} {problem}")
+
+
+def has_bfloat16() -> bool:
+    """Whether there is a GPU that multiplies in bfloat16 itself. Older ones imitate it, more slowly than float32."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def check_weights(model: Any, name: str) -> None:
@@ -45,8 +52,8 @@ def context_length(config: Any, asked: int | None = None) -> int:
 
 def check_head(model: Any) -> None:
     """CheckpointError where logits are not what the head makes of the hidden states."""
-    view = _probe(model, 9)
-    with only_reading(model), reading_autocast(model):
+    with _where_it_reads(model), only_reading(model), reading_autocast(model):
+        view = _probe(model, 9)
         states = trained_states(model, view)
         ours = head_of(model).logits(states)
         theirs = model(input_ids=view.input_ids, use_cache=False).logits[0, :-1]
@@ -61,7 +68,7 @@ def packs_cleanly(model: Any) -> bool:
 
     Some architectures read across the border in silence (convolutions, recurrences, masks of their own).
     """
-    with only_reading(model), reading_autocast(model):
+    with _where_it_reads(model), only_reading(model), reading_autocast(model):
         packed = trained_states(model, _probe(model, 7, 12))
         alone = [trained_states(model, _probe(model, length)) for length in (7, 12)]
     return is_close(packed, torch.cat(alone), packed.dtype)
@@ -73,11 +80,33 @@ def is_close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
     return bool(error <= _TOLERANCE.get(dtype, _HALF_TOLERANCE))
 
 
+def _kernel(model: Any) -> str:
+    """Of attention, as transformers names it."""
+    return str(getattr(causal_lm(model).config, "_attn_implementation", ""))
+
+
 def reading_autocast(model: Any) -> torch.autocast:
     """The precision that a probe is read in."""
     # bfloat16 where the attention kernel takes nothing else.
-    flash = "flash" in str(getattr(causal_lm(model).config, "_attn_implementation", ""))
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=flash)
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled="flash" in _kernel(model))
+
+
+@contextlib.contextmanager
+def _where_it_reads(model: Any) -> Iterator[None]:
+    """On the GPU for the time being, where the model waits in the machine's memory and its kernel is one of a GPU.
+
+    A model is loaded, and checked, before the Trainer moves it. Flash attention runs nowhere else; flex attention has
+    another kernel on a processor.
+    """
+    moves = ("flash" in _kernel(model) or "flex" in _kernel(model)) and model.device.type == "cpu"
+    if not moves or not torch.cuda.is_available():
+        yield
+        return
+    model.to("cuda")
+    try:
+        yield
+    finally:
+        model.to("cpu")
 
 
 def vocabulary_of(model: Any) -> int:

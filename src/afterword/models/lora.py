@@ -35,7 +35,11 @@ def with_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
     targets = modules if isinstance(modules, str) else list(modules)
     sizes = {"r": settings.r, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout}
     places = {"target_modules": targets, "modules_to_save": whole or None, "use_dora": settings.use_dora}
-    with torch.random.fork_rng():
+    # Those that are used, not all that there are: each would be given a context, by every process.
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    if torch.cuda.is_initialized():
+        devices.add(torch.device("cuda", torch.cuda.current_device()))
+    with torch.random.fork_rng(list(devices)):
         torch.manual_seed(seed)
         try:
             adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **sizes, **places))

@@ -53,7 +53,8 @@ def quantised(model: Any, precision: str) -> Any:
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 
     if precision == "int4":
-        how: Any = Int4WeightOnlyConfig(GROUP_SIZE, False, int4_packing_format="tile_packed_to_4d")  # pyright: ignore
+        form: Any = "tile_packed_to_4d"
+        how: Any = Int4WeightOnlyConfig(group_size=GROUP_SIZE, set_inductor_config=False, int4_packing_format=form)
         model = model.to("cuda")
     else:
         how = Int8WeightOnlyConfig(set_inductor_config=False)

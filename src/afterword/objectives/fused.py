@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from afterword.objectives import closed_forms
 from afterword.objectives.head import Head
 from afterword.objectives.objective import Objective, total
-from afterword.objectives.products import raised
+from afterword.objectives.products import exact_products, raised
 
 LOGITS_WORKSPACE_MIB = 512
 """Bound on all [chunk, V] tensors that live at the same time, of student and teacher together."""
@@ -164,7 +164,7 @@ class _WeightedSum(torch.autograd.Function):
         on_weight = _raised_zeros(weight_VH) if for_weight else None
         on_bias = _raised_zeros(bias_V) if bias_V is not None and for_bias else None
         found: list[Tensor] = []
-        with torch.autocast(states_NH.device.type, enabled=False):
+        with exact_products(states_NH.device):
             for rows in work.slices():
                 parts_NP, on_logits = work.chunk(states_NH, rows, gradient=any(ctx.needs_input_grad[:3]))
                 found.append(parts_NP)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afterword.objectives.products import product, product_back
+from afterword.objectives.products import exact_products, product, product_back
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,10 +22,10 @@ class Head:
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """[N, H] → [N, V] in float32 (float64 for float64 hidden states), a tensor that may be overwritten.
 
-        Autocast is switched off: student and teacher start equal, and logits rounded to bfloat16 lose the
+        Autocast and TF32 are switched off: student and teacher start equal, and logits rounded to bfloat16 lose the
         gradient of a small KL (80 % error at 5e-4 nats).
         """
-        with torch.no_grad(), torch.autocast(hidden_NH.device.type, enabled=False):
+        with torch.no_grad(), exact_products(hidden_NH.device):
             logits_NV = product(hidden_NH, self.weight)
             if self.bias is not None:
                 logits_NV += self.bias.to(logits_NV.dtype)

@@ -53,6 +53,27 @@ def product_back(gradient_NV: Tensor, weight_VH: Tensor) -> Tensor:
     return out_NH.addr_(_lost(gradient_NV), _mean_row(weight_VH)) if rounds else out_NH
 
 
+@contextlib.contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Products in the precision of their factors: autocast is off, and on a GPU so is TF32.
+
+    TF32 leaves 10 bits of a float32 factor. Trainers (`tf32`, `torch_compile`) and some machines' environments have it
+    on for all of torch.
+    """
+    with torch.autocast(device.type, enabled=False):
+        settings: Any = torch.backends.cuda.matmul
+        # Asked and set in the one of torch's two ways that does not refuse where the other was used before.
+        rounds = device.type == "cuda" and settings.fp32_precision == "tf32"
+        if not rounds:
+            yield
+            return
+        settings.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            settings.fp32_precision = "tf32"
+
+
 def raised(values: Tensor) -> Tensor:
     """Float32; float64 stays what it is."""
     return values if values.dtype == torch.float64 else values.float()

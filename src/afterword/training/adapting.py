@@ -295,8 +295,8 @@ def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
 
 def resolved_precision(settings: AdaptSettings) -> str:
     """`auto` decided for this machine."""
-    usable = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return settings.precision if settings.precision != "auto" else "bf16_mixed" if usable else "float32"
+    automatic = "bf16_mixed" if models.has_bfloat16() else "float32"
+    return automatic if settings.precision == "auto" else settings.precision
 
 
 def _reading(settings: AdaptSettings, config: Any) -> Reading:

@@ -27,6 +27,20 @@ def default_tokens() -> int:
     return 4096 if torch.accelerator.is_available() else 512
 
 
+def on_one_gpu(args: TrainingArguments) -> TrainingArguments:
+    """The arguments, for one GPU: one process trains on one. Where more are visible, that is said.
+
+    The Trainer would cut every batch by its rows among all of them (DataParallel). A batch of ours is one row, or
+    rows whose trained positions are counted together.
+    """
+    if (visible := args.n_gpu) > 1:
+        problem = f"{visible} GPUs are visible, and one process trains on one: {args.device}"
+        how = f"torchrun --nproc_per_node {visible} -m afterword adapt …"
+        warnings.warn(f"{problem}. To use all, start it by {how}", stacklevel=3)
+        args._n_gpu = 1
+    return args
+
+
 def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] = ()) -> SpecialTokens:
     """What stands around the documents of a method. CheckpointError where it needs an EOS that is not there.
 

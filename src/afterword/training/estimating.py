@@ -78,6 +78,11 @@ def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch])
     )
 
 
+def largest_step(trainer: AdaptationTrainer) -> list[Batch]:
+    """The micro-batches of the first epoch's largest step, which `memory_of` measures on."""
+    return _totals(trainer)[1]
+
+
 def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
     """The teacher's own tensors: none where it is the student's weights."""
     teacher = trainer.teacher

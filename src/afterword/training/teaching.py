@@ -57,7 +57,7 @@ def teacher_of(
 
 def teacher_dtype(settings: AdaptSettings, student: torch.dtype) -> torch.dtype:
     """The precision that the teacher's weights are loaded in, beside a student that is trained whole."""
-    automatic = torch.bfloat16 if torch.cuda.is_available() else student
+    automatic = torch.bfloat16 if models.has_bfloat16() else student
     named = {"float32": torch.float32, "bf16": torch.bfloat16, "int4": torch.bfloat16}
     return named.get(settings.teacher_precision, automatic)
 

@@ -41,7 +41,7 @@ from afterword.processes import gathered, is_zero3, whole
 from afterword.training import steps, zero3
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.checking import check_step, checked_layout, default_tokens, special_tokens_for
+from afterword.training.checking import check_step, checked_layout, default_tokens, on_one_gpu, special_tokens_for
 from afterword.training.evaluating import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.lockstep import in_lockstep
 from afterword.training.mixture import streams
@@ -122,7 +122,7 @@ class AdaptationTrainer(WholeCheckpoints):
         self.step_started = time.perf_counter()
         data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
         self.source_sums = SourceSums(own.sources, tuple(mixture), self.terms)
-        super().__init__(model=model, args=args, processing_class=processing_class, **data, **trainer_arguments)
+        super().__init__(model, on_one_gpu(args), processing_class=processing_class, **data, **trainer_arguments)
         self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         prepare_sharding(self)
         self.remove_callback(PrinterCallback)

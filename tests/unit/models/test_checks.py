@@ -5,19 +5,24 @@ import pytest
 import torch
 import transformers
 
+from afterword.alignment import stages
+from afterword.alignment.settings import AlignSettings
 from afterword.batching import Packing, build_batch
+from afterword.config import AdaptSettings
 from afterword.errors import CheckpointError
 from afterword.models import (
     LoraSettings,
     backbone_of,
     causal_lm,
     check_head,
+    has_bfloat16,
     head_of,
     packs_cleanly,
     trained_states,
     trained_states_through,
     with_lora,
 )
+from afterword.training import adapting
 from afterword.types import Example, Segment
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
@@ -127,3 +132,37 @@ def test_a_wrapped_model_is_unwrapped(build_model):
     assert causal_lm(adapted) is model
     assert causal_lm(model) is model
     assert backbone_of(adapted) is backbone_of(model) is backbone
+
+
+@pytest.mark.parametrize("check", [check_head, packs_cleanly])
+def test_a_model_whose_kernel_is_one_of_a_gpu_is_checked_there_and_comes_back(check, build_model, monkeypatch):
+    model, moves = build_model("llama"), []
+    monkeypatch.setattr("afterword.models.checks._kernel", lambda model: "flex_attention")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(model, "to", moves.append)
+    assert check(model) in (None, True)
+    assert moves == ["cuda", "cpu"]
+
+
+def test_a_model_of_another_kernel_is_checked_where_it_is(build_model, monkeypatch):
+    model = build_model("llama")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(model, "to", lambda device: pytest.fail(f"moved to {device}"))
+    assert packs_cleanly(model)
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_bfloat16_that_a_gpu_only_imitates_is_not_chosen(itself, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: itself or including_emulation)
+    assert has_bfloat16() is itself
+    for read, resolved in ((AdaptSettings, adapting.resolved_precision), (AlignSettings, stages.resolved_precision)):
+        assert resolved(read.model_construct(precision="auto")) == ("bf16_mixed" if itself else "float32")
+        assert resolved(read.model_construct(precision="float32")) == "float32"
+
+
+def test_fresh_adapters_give_no_gpu_a_context_that_the_model_does_not_use(build_model, monkeypatch):
+    model, forked, fork = build_model("llama"), [], torch.random.fork_rng
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices=None: forked.append(devices) or fork(devices))
+    with_lora(model, LoraSettings(), seed=0)
+    assert forked == [[]]

@@ -18,7 +18,7 @@ from afterword.objectives import (
     total,
     weighted_sum,
 )
-from afterword.objectives.products import product_back
+from afterword.objectives.products import exact_products, product_back
 
 OBJECTIVES = {
     "forward_kl": Distillation(forward_kl),
@@ -188,3 +188,35 @@ def test_small_gradients_are_not_0_beside_a_float16_head(device):
     wanted = gradient.double() @ weight.double()
     for given in (gradient, gradient.as_subclass(AsOnAGpu)):
         assert_near([product_back(given, weight)], [wanted], 1e-5)
+
+
+@pytest.fixture
+def tf32():
+    """Float32 factors of products are rounded to 10 bits on a GPU, as some machines have it from the start."""
+    settings = torch.backends.cuda.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "tf32"
+    yield settings
+    settings.fp32_precision = before
+
+
+def test_factors_are_not_rounded_while_a_head_multiplies_and_are_again_when_it_is_done(tf32):
+    with exact_products(torch.device("cuda")):
+        assert tf32.fp32_precision == "ieee"
+    assert tf32.fp32_precision == "tf32"
+    with pytest.raises(ZeroDivisionError), exact_products(torch.device("cuda")):
+        _ = 1 / 0
+    assert tf32.fp32_precision == "tf32"
+
+
+def test_a_processor_leaves_the_settings_of_a_gpu_alone(tf32):
+    with exact_products(torch.device("cpu")):
+        assert tf32.fp32_precision == "tf32"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_float32_logits_and_gradients_are_whole_where_torch_rounds_to_tf32(tf32):
+    states, weight = draw(64, 256, seed=1).float().cuda(), draw(300, 256, seed=2).float().cuda()
+    assert_near([Head(weight).logits(states)], [states.double() @ weight.double().T], 1e-6)
+    # What is ours alone: elsewhere torch goes on as it was told.
+    assert (states @ weight.T - states.double() @ weight.double().T).abs().max() > 1e-3

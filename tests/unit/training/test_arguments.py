@@ -4,7 +4,7 @@ import pytest
 from transformers import TrainingArguments
 
 from afterword.methods import METHODS
-from afterword.training import training_arguments
+from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training.arguments import declared_arguments
 
 ALL = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
@@ -75,3 +75,12 @@ def test_what_was_replaced_is_said(tmp_path, caplog):
         declared_arguments(METHODS["disc"], TrainingArguments(output_dir=str(tmp_path), report_to="none"))
     assert "'disc' declares" in caplog.text
     assert "max_grad_norm" in caplog.text
+
+
+def test_one_process_trains_on_one_of_several_gpus_and_says_so(build_model, tokenizer, documents, tmp_path):
+    arguments = training_arguments(METHODS["finetune"], output_dir=str(tmp_path))
+    arguments._n_gpu = 4
+    how = {"train_dataset": documents, "processing_class": tokenizer, "method": "finetune"}
+    with pytest.warns(UserWarning, match=r"4 GPUs are visible.*torchrun --nproc_per_node 4 -m afterword adapt"):
+        trainer = AdaptationTrainer(build_model("llama"), arguments, **how)
+    assert trainer.args.n_gpu == 1
