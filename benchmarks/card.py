@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -82,23 +83,14 @@ def parts(out: Path, device: str, tiny: bool) -> list[Part]:
 
     tests = sorted(str(path) for path in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8"))
     pytest = ("-m", "pytest", "-m", "gpu", "-rfE", "-p", "no:cacheprovider", f"--junitxml={_junit_file(out)}")
+    # On a card most of their time is what processors need to compile.
+    pytest += ("-n", "4") if device == "cuda" and find_spec("xdist") else ()
     loss = ("--tables", "errors,speed", "--kls", "5e-4", "--no-half")
     bf16, large = (*loss, "--dtypes", "bfloat16", "--compiled"), ("--vocabulary", "151936")
     epoch = ("--rounds", "1", "--steps", "3")
     eight = ("--measure", "--only", WAY)
     if tiny:
-        few = (
-            "--vocabulary",
-            "500",
-            "--hidden",
-            "32",
-            "--positions",
-            "16",
-            "--error-positions",
-            "16",
-            "--repeats",
-            "1",
-        )
+        few = ("--vocabulary", "500", "--hidden", "32", "--repeats", "1", "--positions", "16", "--error-positions")
         losses = (script("loss.py", "b", *bf16, *few, "16"),)
         small = ("--shape", "tiny", "--per-step", "2", "--sentences", "6", "--micro-batch-tokens", "128")
         only = ("--only", "trl, bfd, whole step;finetune;mixcpt;disc;authors")
@@ -209,6 +201,9 @@ def told_of_eight(rows: Rows, _: Path) -> list[str]:
     for row in rows:
         if row["table"] == "estimate":
             told.append(f"dry run, {row['shape']}: {row['estimated_gib']:.3g} GiB")
+        elif row["table"] == "step":
+            held = "" if row["gib"] is None else f", {row['gib']:.1f} GiB at most so far"
+            told.append(f"a step: {row['seconds']:.2f} s{held}")
         elif "missed" in row:
             told.append(row["missed"])
         else:

@@ -142,12 +142,22 @@ PARTS = ("weights", "teacher", "gradients", "moments", "passing", "updating")
 
 
 class Peak(Meter):
-    """Also the most that the GPU's allocator held in the steps, without what a teacher read before them."""
+    """Also the most that the GPU's allocator held in the steps, without what a teacher read before them.
+
+    `note`: where every step is written when it ends, for who cannot wait for the last.
+    """
+
+    def __init__(self, device: Any, note: Path | None) -> None:
+        super().__init__(device)
+        self.note = note
 
     def tick(self) -> None:
         """From the first step on."""
         super().tick()
-        if len(self.ends) == 1 and torch.device(self.device).type == "cuda":
+        if self.steps:
+            row = {"table": "step", "seconds": self.ends[-1] - self.ends[-2], "gib": self.gib}
+            append_row(self.note, row)
+        elif torch.device(self.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     @property
@@ -174,14 +184,14 @@ class Trained:
 def measured(
     settings: dict[str, Any], tokens: int, *, shape: str = SHAPE, device: str = "cuda", note: Path | None = None
 ) -> Trained:
-    """Some steps of a way. `note`: where the dry run's estimate is written as soon as it is known."""
+    """Some steps of a way. `note`: where what is known is written as soon as it is."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, given = Path(scratch), {"method": "disc", "strategy": "all", "max_steps": STEPS}
         given |= {"model_name_or_path": shape, "documents": ["random"], "output_dir": scratch, "learning_rate": 1e-6}
         given["trainer"] = {"save_strategy": "no"}
         asked = read_settings({**given, **settings})
         model = shaped(weights_dtype(settings), adapter=asked.use_peft, device=device, shape=shape)
-        vocabulary, method, meter = models.causal_lm(model).config.vocab_size, method_of(asked), Peak(device)
+        vocabulary, method, meter = models.causal_lm(model).config.vocab_size, method_of(asked), Peak(device, note)
         args = arguments_of(asked, method, folder)
         trainer = AdaptationTrainer(
             model,

@@ -145,8 +145,9 @@ def test_ratios_of_steps_stand_beside_the_counted_ones(card: Any, tmp_path: Path
 @pytest.mark.parametrize(("gib", "mfu", "said"), [(79.0, 0.46, "met"), (81.0, 0.44, "missed")])
 def test_the_goals_of_the_8b_plan_are_judged(card: Any, tmp_path: Path, gib: float, mfu: float, said: str) -> None:
     row = {"table": "ways", "counted_gib": 54.0, "gib": gib, "mfu": mfu, "tokens_per_second": 9.0, "seconds": 1.0}
-    told = card.told_of_eight([{"table": "estimate", "shape": "8b", "estimated_gib": 55.0}, row], tmp_path)
-    assert told[0] == "dry run, 8b: 55 GiB"
+    step = {"table": "step", "seconds": 1.25, "gib": 50.04}
+    told = card.told_of_eight([{"table": "estimate", "shape": "8b", "estimated_gib": 55.0}, step, row], tmp_path)
+    assert told[:2] == ["dry run, 8b: 55 GiB", "a step: 1.25 s, 50.0 GiB at most so far"]
     assert f"held {gib:.1f} GiB (goal at most 80: {said})" in told
     assert f"MFU {100 * mfu:.1f} % (goal 45 %: {said})" in told
 
@@ -269,8 +270,8 @@ def test_the_whole_command_runs_on_a_processor(tmp_path: Path) -> None:
     packed = {row["kernel"]: row for row in results["c"]["rows"] if row["table"] == "attention"}
     assert packed["sdpa"]["gradient"] < 1e-4
     assert packed["flex_attention"]["states"] < 1e-4
-    assert [row["table"] for row in results["d"]["rows"]] == ["estimate", "ways"]
-    assert results["d"]["rows"][1]["tokens_per_second"] > 0
+    assert [row["table"] for row in results["d"]["rows"]] == ["estimate", "step", "step", "step", "ways"]
+    assert results["d"]["rows"][-1]["tokens_per_second"] > 0
     assert all(row["tokens_per_second"] > 0 for row in results["e"]["rows"])
     table = (out / "table.md").read_text()
     assert table in done.stdout
