@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from afterword.errors import ConfigError, nearest
+from afterword.forgetting import Budget, budget_of
 from afterword.general_text import SourceSettings, sources_of, with_amounts
 from afterword.settings import S, Settings, later, setting, validated
 from afterword.views.examples import Averaging, Strategy
@@ -30,6 +31,9 @@ _DECIDED_ELSEWHERE = {
     "ddp_find_unused_parameters": "nothing: every parameter is reached in every step",
 }
 """Other fields of TrainingArguments that a setting of ours, or the design, decides."""
+_CHOSEN = ("learning_rate", "num_train_epochs", "lr_scheduler_type")
+"""What a run chooses where nobody says it."""
+_PAPER = "-paper"
 _USUAL_EMA = 0.92
 """arXiv:2506.00288."""
 
@@ -106,16 +110,27 @@ class AdaptSettings(Settings):
     logits_workspace_mib: int | None = later("Step", "MiB for logits at a time, 512. Changes no gradient.", ge=1)
     packing: Literal["auto", "off"] = setting("auto", "Step", "Packed rows where the model keeps texts apart.")
 
-    learning_rate: float | None = setting(None, "Optimizer", "Peak learning rate.", gt=0)
-    num_train_epochs: float | None = setting(None, "Optimizer", "Passes over the documents.", gt=0)
+    learning_rate: float | None = setting(
+        None, "Optimizer", "Peak learning rate; auto, if not given: chosen by pilot runs within the budget.", gt=0
+    )
+    num_train_epochs: float | None = setting(None, "Optimizer", "Passes over the documents; auto if not given.", gt=0)
     max_steps: int | None = setting(None, "Optimizer", "Optimizer steps, instead of passes.", ge=1)
-    lr_scheduler_type: str | None = setting(None, "Optimizer", "Schedule, as transformers names it.")
+    lr_scheduler_type: str | None = setting(
+        None, "Optimizer", "Schedule, as transformers names it; auto, if not given: linear decay."
+    )
     warmup_steps: float | None = setting(None, "Optimizer", "Steps, or a share of all steps if below 1.", ge=0)
     weight_decay: float | None = setting(None, "Optimizer", "AdamW's decay.", ge=0)
     max_grad_norm: float | None = setting(None, "Optimizer", "Clip gradients at this norm; 0: do not.", ge=0)
     gradient_accumulation_steps: int = setting(1, "Optimizer", "Parts that a step is loaded in.", ge=1)
     gradient_checkpointing: bool = setting(False, "Optimizer", "Less memory, about a third more time.")
     seed: int = setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
+
+    preset: str | None = later("Budget", "METHOD-paper: the constants of the method's paper; nothing is chosen.")
+    forgetting_budget: str | None = later(
+        "Budget", "Most that may be lost: 0.1nats of drift, or 2points of retention on a suite or tasks."
+    )
+    suite: str | None = later("Budget", "Suite whose dev items say what is learned and lost; see `afterword evaluate`.")
+    questions: str | None = later("Budget", "JSON lines of questions whose answers say what is learned.")
 
     l2sp: float | None = later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
     ema: float | None = later("Optimizer", "Share kept of a running average of weights; true: 0.92.", ge=0, lt=1)
@@ -145,6 +160,22 @@ class AdaptSettings(Settings):
     then: Literal["align"] | None = setting(None, "Run", "What follows the run: align.", weights=False)
     align: dict[str, Any] = setting({}, "Run", "Its settings: KEY=VALUE; see `afterword align`.", weights=False)
     trainer: dict[str, Any] = setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_of_preset(cls, raw: Any) -> Any:
+        """A preset names its method, so that it need not be said twice."""
+        if not isinstance(raw, Mapping) or not raw.get("preset"):
+            return raw
+        from afterword.methods import METHODS
+
+        method = str(raw["preset"]).removesuffix(_PAPER)
+        return {"method": method, **raw} if method in METHODS else raw
+
+    @field_validator(*_CHOSEN, "warmup_steps", mode="before")
+    @classmethod
+    def _left_to_us(cls, value: Any) -> Any:
+        return None if value == "auto" else value
 
     @field_validator("mixture", mode="after")
     @classmethod
@@ -180,10 +211,26 @@ class AdaptSettings(Settings):
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
         if self.suffix_tokens is not None and self.strategy != "random_token_suffix":
             yield f"suffix_tokens: {self.suffix_tokens} is read by strategy random_token_suffix, not {self.strategy}."
+        yield from _budget_problems(self)
         yield from _mixture_problems(self)
         yield from _method_problems(self)
         yield from _attention_problems(self)
         yield from _trainer_problems(self)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Of rate, passes and schedule, those that are left to be chosen for this model, method and corpus."""
+        fixed = {"num_train_epochs"} if self.max_steps else set[str]()
+        return () if self.preset else tuple(n for n in _CHOSEN if getattr(self, n) is None and n not in fixed)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the run is held to a forgetting budget: one is given, or something is left to be chosen."""
+        return bool(self.free) or self.forgetting_budget is not None
+
+    def budget(self) -> Budget:
+        """The most that may be lost."""
+        return budget_of(self.forgetting_budget, points=bool(self.suite))
 
     def method_settings(self) -> dict[str, Any]:
         """What was set of the method's own settings."""
@@ -291,6 +338,25 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def to_yaml(settings: Settings) -> str:
     """The settings as a file that gives them back."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _budget_problems(settings: AdaptSettings) -> Iterator[str]:
+    """Of the budget, of the preset, and of what only a run with a budget reads."""
+    from afterword.methods import METHODS
+
+    known = [f"{name}{_PAPER}" for name in METHODS]
+    if (preset := settings.preset) and preset != f"{settings.method}{_PAPER}":
+        if preset in known:
+            yield f"preset: {preset!r} is of another method than {settings.method!r}. Leave method out, or preset."
+        else:
+            yield f"preset: there is no {preset!r}. {nearest(preset, known)}Known: {', '.join(known)}."
+    try:
+        settings.budget()
+    except ConfigError as error:
+        yield from error.problems
+    if not settings.is_guided and (read := [name for name in ("suite", "questions") if getattr(settings, name)]):
+        why = "is read by a run with a forgetting_budget, and with rate, passes and schedule fixed there is none"
+        yield f"{read[0]}: {why}. Give forgetting_budget, or ask afterwards with `afterword evaluate`."
 
 
 def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:

@@ -37,6 +37,10 @@ class TrainingError(AfterwordError, RuntimeError):
     """A run that had to stop: a non-finite loss, a full disk, no memory. What was saved is intact."""
 
 
+class Diverged(TrainingError):  # noqa: N818  the name says what happened
+    """A loss or gradient that is not finite."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`Did you mean …? ` for a name that is close to a known one, or nothing.
 

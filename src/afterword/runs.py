@@ -17,6 +17,7 @@ from afterword.alignment.folder import AlignFolder
 from afterword.alignment.preparing import check
 from afterword.alignment.running import AlignResult, run_alignment
 from afterword.alignment.settings import AlignSettings, following
+from afterword.budget import run_within_budget
 from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import DEFAULT_METHOD
@@ -84,7 +85,8 @@ def run(
     process, before it is aligned.
     """
     command = command or " ".join(sys.argv)
-    result = run_adaptation(planned.run, documents, command=command, console=console)
+    adapted = run_within_budget if planned.run.is_guided else run_adaptation
+    result = adapted(planned.run, documents, command=command, console=console)
     if between and is_main_process():
         between(result)
     if planned.alignment is None:

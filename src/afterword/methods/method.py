@@ -165,7 +165,7 @@ class Method:
         declared = self.replay.objective if self.replay else None
         given = None if replay is None else Replay(objective=REPLAYS[replay], on_documents=declared)
         chosen = self if given is None else replace(self, replay=given)
-        known = sorted(chosen._changeable())
+        known = sorted(chosen.adjustable())
         if unknown := [name for name in settings if name not in known]:
             raise ConfigError(
                 f"{name}: {settings[name]!r} has no meaning for {self.name}. {nearest(name, known) or 'Leave it out. '}"
@@ -188,8 +188,8 @@ class Method:
         own = {name: Replay(objective=REPLAYS[given], weight=weight) for name, (given, weight) in chosen.items()}
         return replace(self, sources={**self.sources, **own})
 
-    def _changeable(self) -> set[str]:
-        """Settings of this method but for those of an objective of its own on the documents, which it keeps."""
+    def adjustable(self) -> set[str]:
+        """Settings that a person can change: all but those of an objective of its own on the documents."""
         if self.replay is None or self.replay.on_documents is None:
             return set(self.settings())
         kept = set(_settable(self.replay.on_documents)) - set(_settable(self.replay.objective))

@@ -8,6 +8,7 @@ from afterword.models.backbone import (
     trained_states,
     trained_states_through,
 )
+from afterword.models.between import Between
 from afterword.models.blending import blended, refuse_unlike
 from afterword.models.checks import (
     check_head,

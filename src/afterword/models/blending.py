@@ -41,7 +41,7 @@ def blended(base: Any, adapted: Any, share: float) -> Any:
         for name, weight in blend.named_parameters():
             if name in start:
                 weight.copy_(torch.lerp(start[name].float(), weight.float(), share))
-            elif _is_any(_SCALED, name):
+            elif scales_update(name):
                 weight.copy_(share * weight.float())
     return blend
 
@@ -65,6 +65,16 @@ def refuse_unlike(base: Any, adapted: Any) -> None:
     if different:
         problem = f"adapted: nothing is between it and the base, because {different}"
         raise CheckpointError(f"{problem}. Give the base that it was adapted from.")
+
+
+def scales_update(name: str) -> bool:
+    """Whether a weight is the factor of an adapter's update that is scaled by λ."""
+    return _is_any(_SCALED, name)
+
+
+def keeps_direction(name: str) -> bool:
+    """Whether a weight is the other factor of an adapter's update, which stays as it was trained at every λ."""
+    return _is_any(_LINEAR, name) and not scales_update(name)
 
 
 def _refuse_other_than_lora(adapted: Any) -> None:

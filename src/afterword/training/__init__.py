@@ -1,9 +1,17 @@
 """Training: the trainer, and one run from settings to a finished folder."""
 
 from afterword.processes import is_main_process
-from afterword.training.adapting import RunResult, quiet_libraries, run_adaptation
+from afterword.training.adapting import (
+    RunResult,
+    load_trainer,
+    quiet_libraries,
+    resolved_precision,
+    run_adaptation,
+    used_settings,
+)
 from afterword.training.arguments import training_arguments
 from afterword.training.checkpoints import Interrupted
 from afterword.training.estimating import DryRun, dry_run
 from afterword.training.run_folder import RunFolder
+from afterword.training.sharding import sharded_by
 from afterword.training.trainer import AdaptationTrainer

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -56,6 +56,18 @@ class RunResult:
     """Folder of the alignment that followed, where one did."""
 
 
+class Watch(Protocol):
+    """What looks at a run from outside."""
+
+    def begins(self, trainer: AdaptationTrainer, step: int) -> None:
+        """Before the first step that is taken now, which follows `step`."""
+        ...
+
+    def ends(self, trainer: AdaptationTrainer) -> None:
+        """After the last step; what the trainer's model is when it returns is saved."""
+        ...
+
+
 def run_adaptation(
     settings: AdaptSettings,
     documents: Any = None,
@@ -63,19 +75,25 @@ def run_adaptation(
     command: str = "",
     console: Console | None = None,
     teacher_caches: Path | None = None,
+    asked: AdaptSettings | None = None,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Adapt a model as the settings say. `documents` replaces `settings.documents` when given from Python.
 
     A teacher that is cached is so in `teacher_caches`, where it is given, for all runs that are given the same.
+    `asked` is what a person set, where `settings` has more: what was chosen for them. `watch` sees the trainer before
+    its first step and after its last.
 
     An existing folder of the same run is resumed from its last whole checkpoint; a finished one is left as it is.
     """
+    asked = asked or settings
     if not settings.output_dir:
         raise ConfigError("output_dir: missing, and it has no default. Give the run folder with -o.")
     refuse_before_loading(settings.trainer)
     folder = RunFolder(Path(settings.output_dir))
     arguments_of(settings, method_of(settings), folder.path)
-    folder.refuse_other_settings(settings)
+    folder.refuse_other_settings(asked)
+    settings = folder.used(settings) or used_settings(settings)
     began_here = not folder.path.exists()
     with explained(folder.path):
         try:
@@ -95,11 +113,15 @@ def run_adaptation(
             data = {**data, "teacher_read_once": once}
         if trainer.kept:
             data = {**data, "teacher_top_k": left_out(trainer)}
-        known = (settings, identity, data, command or " ".join(sys.argv))
+        known = (asked, settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
         if is_main_process():
             _say(data, console)
+        if watch:
+            watch.begins(trainer, checkpoint_step(checkpoint) if checkpoint else 0)
         result = _train(trainer, folder, checkpoint, console)
+        if watch:
+            watch.ends(trainer)
         _finish(trainer, folder, settings, identity, result)
     return result
 
@@ -273,6 +295,19 @@ def arguments_of(settings: AdaptSettings, method: Method, output_dir: Path) -> T
     decided = {"bf16": resolved_precision(settings) == "bf16_mixed", "output_dir": str(output_dir)}
     with _refused_by_trainer(settings):
         return training_arguments(method, **{**rate, **settings.training_settings(), **settings.trainer, **decided})
+
+
+def used_settings(settings: AdaptSettings) -> AdaptSettings:
+    """The settings with everything decided that was left to the method's declaration or to this machine."""
+    method = method_of(settings)
+    args = arguments_of(settings, method, Path(settings.output_dir))
+    names = ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm")
+    decided: dict[str, Any] = {name: getattr(args, name) for name in names}
+    decided["lr_scheduler_type"] = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    decided["num_train_epochs"] = None if settings.max_steps else args.num_train_epochs
+    declared = method.settings()
+    decided |= {name: declared[name] for name in method.adjustable() if name in type(settings).model_fields}
+    return settings.model_copy(update={**decided, "precision": resolved_precision(settings)})
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from afterword.config import AdaptSettings, to_yaml
+from afterword.config import AdaptSettings, read_settings, to_yaml
 from afterword.errors import CheckpointError, ConfigError
 from afterword.general_text import SourceSettings, sources_of
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
@@ -25,7 +25,9 @@ from afterword.settings import Settings
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
-_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json"}
+_ASKED = "asked.yaml"
+"""What a person set; config.yaml is what was used."""
+_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", _ASKED}
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
@@ -80,9 +82,25 @@ class RunFolder:
             if problem := _unusable(self.path):
                 remedy = "Give a folder that is empty or not there yet."
                 raise ConfigError(f"output_dir: {str(self.path)!r} {problem}. {remedy}")
-        elif changed := differences(read_record(self.path / "config.yaml"), settings):
+        elif changed := differences(self._asked(), settings):
             problem = f"output_dir: {str(self.path)!r} holds a run that these settings cannot continue."
             raise ConfigError([f"{problem} Give another output_dir, or the settings of that run:", *changed])
+
+    def _asked(self) -> dict[str, Any]:
+        """What the run was asked for. Runs of before wrote it down as config.yaml."""
+        asked = self.path / _ASKED
+        return read_record(asked if asked.is_file() else self.path / "config.yaml")
+
+    def used(self, settings: AdaptSettings) -> AdaptSettings | None:
+        """The settings that the run here uses, with everything that was left open decided; None: it is not begun.
+
+        A machine or a version that would decide otherwise changes nothing of a run that has begun.
+        """
+        if not (self.path / _ASKED).is_file() or not self.exists():
+            return None
+        saved = read_record(self.path / "config.yaml")
+        decided = {name: saved[name] for name in _weighing(AdaptSettings) if name in saved}
+        return read_settings({**settings.model_dump(), **decided})
 
     def refuse_other_content(self, identity: Identity) -> None:
         """CheckpointError where the folder's run was of another model, configuration or of other documents.
@@ -101,23 +119,29 @@ class RunFolder:
             shutil.rmtree(self.path if began_here else self.path / ".work", ignore_errors=True)
 
     def begin_or_resume(
-        self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
+        self, asked: AdaptSettings, used: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
     ) -> Path | None:
-        """The newest whole checkpoint, with metrics.jsonl cut back to it; of a new run, write what is known."""
+        """The newest whole checkpoint, with metrics.jsonl cut back to it; of a new run, write what is known.
+
+        `asked` is what a person set, `used` the same with everything decided that was left open.
+        """
         checkpoint = last_complete_checkpoint(self.path)
         if is_main_process():
             if not self.exists():
-                self._begin(settings, identity, data, command)
+                self._begin(asked, used, identity, data, command)
             trim_metrics(self.metrics, checkpoint_step(checkpoint) if checkpoint else 0)
         return checkpoint
 
-    def _begin(self, settings: AdaptSettings, identity: Identity, data: dict[str, Any], command: str) -> None:
+    def _begin(
+        self, asked: AdaptSettings, used: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
+    ) -> None:
         self.write_state("running", identity)
         replace_file(self.path / "command.txt", command + "\n")
         for name, content in (("environment", environment()), ("data", data)):
             replace_file(self.path / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
+        replace_file(self.path / _ASKED, to_yaml(asked))
         # Last, because a folder with this file is a run.
-        replace_file(self.path / "config.yaml", to_yaml(settings))
+        replace_file(self.path / "config.yaml", to_yaml(used))
 
 
 def read_record(path: Path) -> dict[str, Any]:

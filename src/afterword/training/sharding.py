@@ -30,6 +30,14 @@ def refuse_before_loading(trainer_settings: Mapping[str, Any]) -> None:
         raise ConfigError(problems)
 
 
+def sharded_by(trainer_settings: Mapping[str, Any]) -> str | None:
+    """What a run is going to shard its model by; None: nothing."""
+    for kind, environment in (("fsdp", "ACCELERATE_USE_FSDP"), ("deepspeed", "ACCELERATE_USE_DEEPSPEED")):
+        if trainer_settings.get(kind) or _launched_with(environment):
+            return kind
+    return None
+
+
 def prepare_sharding(trainer: Any) -> None:
     """ConfigError, with every problem, where a trainer's way of sharding would not give the gradient of one process.
 

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from afterword import models
 from afterword.batching import Packing, micro_batches, to_device
-from afterword.errors import ConfigError, TrainingError
+from afterword.errors import ConfigError, Diverged
 from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
     LOGITS_WORKSPACE_MIB,
@@ -251,7 +251,7 @@ class AdaptationTrainer(WholeCheckpoints):
                 loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
                 self._backward(model, loss, last=i == len(inputs) - 1)
             if not bool(torch.isfinite(loss.detach())):
-                raise TrainingError(self._non_finite("loss", batch.documents))
+                raise Diverged(self._non_finite("loss", batch.documents))
             total += loss.detach()
             self.step_counts.update(_counts(batch))
             self.step_documents.extend(batch.documents)
@@ -307,7 +307,7 @@ class AdaptationTrainer(WholeCheckpoints):
         sharded = is_zero3(self.model)
         norm = zero3.gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
-            raise TrainingError(self._non_finite("gradient", tuple(self.step_documents)))
+            raise Diverged(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
         if sharded:
             # What accelerate has for its optimizer does nothing.

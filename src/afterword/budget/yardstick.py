@@ -1,0 +1,255 @@
+"""What was learned and what was lost, measured again and again while a run goes on.
+
+Everything of the model as it was given is measured once and kept: of another state of the weights only its own
+forward passes are left to do. The one rule: the same texts, in the same batches, for every state of one run.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afterword import models
+from afterword.batching import Packing, micro_batches, to_device
+from afterword.config import AdaptSettings
+from afterword.errors import DataError
+from afterword.evaluation.answering import is_correct
+from afterword.evaluation.choices import likelihoods
+from afterword.evaluation.generation import generate, own_samples, token_ids
+from afterword.evaluation.losses import VIEW
+from afterword.evaluation.questions import answer_lead, build_prompt, load_questions, prompt_ids
+from afterword.evaluation.suites import Item, drawn_suite, find_suite
+from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
+from afterword.types import Batch, Document, Example, Segment
+from afterword.views import Reading, read_document, special_tokens
+
+MOST_WINDOWS = 64
+"""Of the documents, that learning is measured on."""
+SAMPLES, SAMPLE_TOKENS = 32, 64
+"""Text of the model's own that drift is measured on: half of what `afterword evaluate` takes, half as long."""
+MOST_ITEMS = 200
+"""Of each part of a suite, and of the questions."""
+_ANSWER_TOKENS = 32
+_CPU = torch.device("cpu")
+_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one state of the weights stands against the model as it was given."""
+
+    learned_nats: float
+    """How much likelier what is to be learned has become, per token: sentences of the documents read alone, or the
+    right answers to questions about them."""
+    lost: float
+    """In the unit of the budget."""
+    drift_nats: float
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Batches that are read, and what the model as it was given makes of them."""
+
+    batches: tuple[Batch, ...]
+    nll_nats: float
+    """Its mean loss."""
+    states: tuple[Tensor, ...]
+    """Its hidden states [N, H] at the scored positions of every batch, on the CPU; empty where only losses are read."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Texts and questions, with what the model as it was given makes of them."""
+
+    tokenizer: Any
+    sentences: _Texts
+    """Sentences of the documents, alone."""
+    with_document_nats: float
+    """The loss of these sentences under the model as it was given, each with its document before it."""
+    samples: _Texts
+    """Text that the model itself wrote."""
+    head: Head
+    """The head of the model as it was given, on the CPU."""
+    answers: _Texts | None
+    """Right answers to questions about the documents, where there are any."""
+    kept: tuple[Item, ...]
+    """Questions that must go on being answered; empty where the budget is in nats."""
+    right: tuple[bool, ...]
+    """Which of them it answers right."""
+    parameters: int
+    """Of the model."""
+
+    @property
+    def reading_gives_nats(self) -> float:
+        """How much likelier the sentences become, per token, when their document is read before them."""
+        return self.sentences.nll_nats - self.with_document_nats
+
+    def standing(self, model: Any, autocast: Callable[[], AbstractContextManager[Any]]) -> Standing:
+        """Where a model stands, computed under `autocast`, in the mode and precision that it is in."""
+        with models.only_reading(model), autocast():
+            learned = self.answers or self.sentences
+            nll, _ = _losses(model, learned)
+            _, drift = _losses(model, self.samples, self.head)
+            lost = drift if not self.kept else self._points_lost(model)
+        return Standing(learned.nll_nats - nll, lost, drift)
+
+    def _points_lost(self, model: Any) -> float:
+        """Per cent of the questions that are no longer answered right, the mean over skills."""
+        now, skills = answered_right(model, self.tokenizer, self.kept), [item.skill for item in self.kept]
+        by_skill: dict[str, list[int]] = {skill: [] for skill in skills}
+        for skill, before, after in zip(skills, self.right, now, strict=True):
+            by_skill[skill].append(before - after)
+        return 100 * float(np.mean([np.mean(changes) for changes in by_skill.values()]))
+
+
+def build_yardsticks(
+    settings: AdaptSettings,
+    documents: Sequence[Sequence[Document]],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> list[Yardstick]:
+    """Measure the model as it was given, once for every list of documents that something is to be learned of.
+
+    The model is loaded for that, and gone afterwards but for its head.
+    """
+    name, device = settings.model_name_or_path, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
+    # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
+    reference = models.load_model(name, dtype=dtype).eval().to(device)
+    written = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
+    reference = reference.float() if device.type == "cpu" else reference
+    length = models.context_length(models.causal_lm(reference).config, settings.max_length)
+    reading = Reading(length, language=settings.language)
+    kept = _kept(settings)
+    with models.only_reading(reference), autocast():
+        samples = _texts(reference, [_example(i, it.token_ids, 1) for i, it in enumerate(written)], states=True)
+        right, head = tuple(answered_right(reference, tokenizer, kept)), _on(models.head_of(reference), _CPU)
+        parameters = sum(parameter.numel() for parameter in reference.parameters())
+        shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
+        sticks = list[Yardstick]()
+        for some in documents:
+            alone, in_document = _sentences(some, tokenizer, reading, settings.seed)
+            asked = _asked(settings, tokenizer, some)
+            learned = {
+                "sentences": _texts(reference, alone),
+                "with_document_nats": _texts(reference, in_document).nll_nats,
+                "answers": _texts(reference, asked) if asked else None,
+            }
+            sticks.append(Yardstick(**shared, **learned, parameters=parameters))
+    return sticks
+
+
+def answered_right(model: Any, tokenizer: Any, items: Sequence[Item]) -> list[bool]:
+    """Which questions a model answers right: by choice among four where there are choices, else by what it says."""
+    lead, prompts = answer_lead(tokenizer), [prompt_ids(tokenizer, build_prompt(tokenizer, i.prompt)) for i in items]
+    candidates = [[token_ids(tokenizer, lead + text) for text in (i.answer, *i.choices) if i.choices] for i in items]
+    found = likelihoods(model, tokenizer, list(zip(prompts, candidates, strict=True)), batch_tokens=_BATCH_TOKENS)
+    chosen = [bool(row.per_byte[0] > row.per_byte[1:].max()) if len(row.tokens) else None for row in found]
+    open_items = [i for i, each in enumerate(chosen) if each is None]
+    written = generate(model, tokenizer, [prompts[i] for i in open_items], max_new_tokens=_ANSWER_TOKENS)
+    for i, ids in zip(open_items, written, strict=True):
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        chosen[i] = is_correct(items[i], (text if tokenizer.chat_template else text.split("\n")[0]).strip())
+    return [bool(each) for each in chosen]
+
+
+def _asked(settings: AdaptSettings, tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
+    """Right answers behind their questions; of questions that name their document, those about these documents."""
+    named, pairs = {document.id for document in documents}, list[tuple[str, str]]()
+    if settings.questions:
+        questions = load_questions(settings.questions)
+        pairs += [(q.question, q.expected[0]) for q in questions if q.document is None or q.document in named]
+    if settings.suite:
+        pairs += [(item.prompt, item.answer) for item in _items(settings, "learning")]
+    chosen = sorted(np.random.default_rng(settings.seed).permutation(len(pairs))[:MOST_ITEMS])
+    lead, examples = answer_lead(tokenizer), list[Example]()
+    for number, (question, answer) in enumerate(pairs[i] for i in chosen):
+        prompt = prompt_ids(tokenizer, build_prompt(tokenizer, question))
+        examples.append(_example(number, [*prompt, *token_ids(tokenizer, lead + answer)], len(prompt)))
+    return examples
+
+
+def _kept(settings: AdaptSettings) -> tuple[Item, ...]:
+    return tuple(_items(settings, "retention")) if settings.budget().unit == "points" else ()
+
+
+def _items(settings: AdaptSettings, part: str) -> list[Item]:
+    """Items of the suite to choose by: those of dev, at most MOST_ITEMS, every skill by its share."""
+    assert settings.suite, "asked for"
+    suite = find_suite(settings.suite)
+    own = [item for item in suite.items if item.part == part and item.split == "dev"]
+    if not own:
+        return []
+    return list(drawn_suite(replace(suite, items=tuple(own)), max_items=MOST_ITEMS, seed=settings.seed).items)
+
+
+def _sentences(
+    documents: Sequence[Document], tokenizer: Any, reading: Reading, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Five sentences of each of some documents, alone; and the same, each with its document before it.
+
+    DataError where no document has a second sentence.
+    """
+    special = special_tokens(tokenizer, "auto", "document")
+    windows = [w for document in documents for w in read_document(document, 0, tokenizer, special, reading).windows]
+    fitting = [window for window in windows if VIEW.skip_reason(window) is None][:MOST_WINDOWS]
+    if not fitting:
+        problem = "documents: none has a second sentence, so what is learned of them cannot be measured"
+        raise DataError(f"{problem}. Give longer documents, or learning_rate, num_train_epochs and lr_scheduler_type.")
+    alone, in_document = list[Example](), list[Example]()
+    for number, window in enumerate(fitting):
+        example = VIEW.build(window, special, np.random.default_rng((seed, number)))
+        alone.append(Example(example.document, number, None, example.segments))
+        assert example.teacher_ids is not None, "a split context has a document"
+        places = np.concatenate([segment.teacher_positions for segment in example.segments])
+        whole = np.ones(len(places), np.float32)
+        read = Segment(example.teacher_ids, places, places, example.teacher_ids[places + 1], whole)
+        in_document.append(Example(example.document, number, None, (read,)))
+    return alone, in_document
+
+
+def _example(unit: int, ids: Sequence[int], first: int) -> Example:
+    array = np.array(ids, np.int64)
+    places = np.arange(max(1, first) - 1, len(array) - 1)
+    read = Segment(array, places, places, array[places + 1], np.ones(len(places), np.float32))
+    return Example(str(unit), unit, None, (read,))
+
+
+def _texts(model: Any, examples: Sequence[Example], *, states: bool = False) -> _Texts:
+    longest = max((len(segment.student_ids) for each in examples for segment in each.segments), default=1)
+    packing = Packing(max(_BATCH_TOKENS, longest), "padded", real_share=0.9)
+    ordered = sorted(examples, key=lambda each: len(each.segments[0].student_ids))
+    found = _Texts(tuple(micro_batches(ordered, packing)), 0.0, ())
+    nll, _ = _losses(model, found)
+    kept = tuple(_states(model, batch).cpu() for batch in found.batches) if states else ()
+    return _Texts(found.batches, nll, kept)
+
+
+def _losses(model: Any, texts: _Texts, head: Head | None = None) -> tuple[float, float]:
+    """The mean loss of a token; and the mean KL from what `head` makes of the states that were kept, 0 without."""
+    nll = kl = count = 0.0
+    own, device = models.head_of(model), models.causal_lm(model).device
+    given = head and _on(head, device)
+    for number, cpu_batch in enumerate(texts.batches):
+        batch = to_device(cpu_batch, device)
+        here = (_states(model, batch), own)
+        if given is None:
+            nll += float(hidden_losses(Prediction(), here, None, batch.target_ids).double().sum())
+        else:
+            before = (texts.states[number].to(device), given)
+            kl += float(hidden_losses(Distillation(forward_kl), here, before, batch.target_ids).double().sum())
+        count += len(batch.target_ids)
+    return nll / count, kl / count
+
+
+def _on(head: Head, device: torch.device) -> Head:
+    """A head on a device."""
+    weight = head.weight.detach().to(device)
+    return Head(weight, None if head.bias is None else head.bias.detach().to(device), head.scale, head.softcap)
+
+
+def _states(model: Any, batch: Batch) -> Tensor:
+    return models.trained_states(model, to_device(batch, models.causal_lm(model).device).student)
