@@ -105,7 +105,10 @@ def adapt(
     training.quiet_libraries()
     plan = runs.plan(raw)
     if dry_run:
-        _fill("dry_run.txt.j2", plan=training.dry_run(plan.run))
+        from afterword.budget import foresee
+
+        settings, chosen = foresee(plan.run) if plan.run.is_guided else (plan.run, "")
+        _fill("dry_run.txt.j2", plan=training.dry_run(settings), chosen=chosen)
         return
     _, aligned = runs.run(plan, command=_command(), console=err, between=lambda done: _after_adapt(plan.run, done))
     if aligned:

@@ -6,12 +6,13 @@ the one that learns most within it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log
 
 from afterword.budget.yardstick import Standing
 from afterword.forgetting import Budget
 
-_NEAR = 0.85
-"""Of the budget: what uses so much of it is near enough."""
+_NEAR, _AIM = 0.85, 0.95
+"""Of the budget: what uses so much of it is near enough; and how much is aimed at."""
 _MOST_MEASURED = 5
 """Points of the way besides its end."""
 
@@ -37,22 +38,33 @@ class Walk:
 def walk(standing_at: Callable[[float], Standing], budget: Budget) -> Walk:
     """The farthest point of the way that keeps the budget; its start, where nothing was learned, if none does.
 
-    `standing_at` measures the model at a share. The first guess takes what is lost to grow with the square of the
-    share, as a divergence does near its minimum; then the way is halved.
+    `standing_at` measures the model at a share. Between two points what is lost is taken to grow with a power of the
+    share: with its square at first, as a divergence does near its minimum, then as the points that were measured say.
     """
     points = [Point(1.0, standing_at(1.0))]
-    if points[0].standing.lost <= budget.limit:
-        return Walk(tuple(points), points[0])
-    kept, over = None, points[0]
-    while len(points) <= _MOST_MEASURED:
-        low = kept.share if kept else 0.0
-        square = over.share * (budget.limit / over.standing.lost) ** 0.5
-        share = round(square if low < square < over.share and len(points) < 3 else (low + over.share) / 2, 3)
+    over, kept, farther = points[0], None, None
+    while over.standing.lost > budget.limit and len(points) <= _MOST_MEASURED:
+        share = _between(kept, over, farther, _AIM * budget.limit)
         points.append(Point(share, standing_at(share)))
-        if points[-1].standing.lost <= budget.limit:
+        if points[-1].standing.lost > budget.limit:
+            over, farther = points[-1], over
+        else:
             kept = points[-1]
             if kept.standing.lost >= _NEAR * budget.limit:
                 break
-        else:
-            over = points[-1]
+    if points[0].standing.lost <= budget.limit:
+        return Walk(tuple(points), points[0])
     return Walk(tuple(points), kept or Point(0.0, Standing(0.0, 0.0, 0.0)))
+
+
+def _between(kept: Point | None, over: Point, farther: Point | None, lost: float) -> float:
+    """The share at which so much is lost, by the power of the share that two points speak for."""
+    low, high, power = (kept.share if kept else 0.0), over.share, 2.0
+    if other := kept or farther:
+        losses, shares = (over.standing.lost, other.standing.lost), (over.share, other.share)
+        if min(losses) > 0 and losses[0] != losses[1]:
+            power = log(losses[0] / losses[1]) / log(shares[0] / shares[1])
+    share = high * (lost / over.standing.lost) ** (1 / power) if power > 0 else 0.0
+    # Close to either end nothing new would be measured.
+    margin = 0.1 * (high - low)
+    return min(max(share, low + margin), high - margin)

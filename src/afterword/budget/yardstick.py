@@ -122,7 +122,7 @@ def build_yardsticks(
     written = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
-    reading = Reading(length, language=settings.language)
+    reading = Reading(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
         samples = _texts(reference, [_example(i, it.token_ids, 1) for i, it in enumerate(written)], states=True)

@@ -32,6 +32,7 @@ def load_run(path: Path) -> dict[str, Any]:
         "data": _read(path / "data.json", _json),
         "state": _read(path / "state.json", _json) if (path / "state.json").exists() else _COMPLETE,
         "measured": _measured(path / "scores.json"),
+        "budget": _read(path / "budget.json", _json) if (path / "budget.json").exists() else None,
     }
 
 
