@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from afterword.evaluation.choices import likelihoods
 from filelock import FileLock, Timeout
 
 import afterword
 from afterword.batching import Packing, micro_batches
+from afterword.evaluation.choices import likelihoods
 from afterword.evaluation.generation import own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, prompt_ids

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 
-
 def cache_folder(part: str) -> Path | None:
     """`part` of $AFTERWORD_CACHE, else of ~/.cache/afterword; None where the variable says off."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "afterword"

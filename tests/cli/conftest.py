@@ -40,7 +40,7 @@ def _train(place: Path, documents: str, run: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        adapt("model", documents, output_dir=run, max_steps=2)
+        adapt("model", documents, output_dir=run, preset="disc-paper", max_steps=2)
 
 
 @pytest.fixture

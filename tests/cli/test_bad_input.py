@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 ADAPT = "adapt model docs.jsonl -o run"
-AGAIN = "adapt model docs.jsonl -o done --max-steps 2"
+AGAIN = "adapt model docs.jsonl -o done --preset disc-paper --max-steps 2"
 
 
 @dataclass(frozen=True)
@@ -415,14 +415,14 @@ FOLDERS = [
     ),
     Case(
         "other-settings",
-        "adapt model docs.jsonl -o done --max-steps 3 --seed 1",
+        "adapt model docs.jsonl -o done --preset disc-paper --max-steps 3 --seed 1",
         ("output_dir", "'done'", "max_steps: 2 in the run, 3 now", "seed: 0 in the run, 1 now", "Give another"),
         code=2,
         problems=3,
     ),
     Case(
         "other-documents",
-        "adapt model a.txt -o done --max-steps 2",
+        "adapt model a.txt -o done --preset disc-paper --max-steps 2",
         ("documents", "'done'", "content differs", "another output_dir"),
         writes("a.txt", TWO),
     ),

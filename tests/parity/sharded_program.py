@@ -39,7 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 SETTINGS = (
     "--num-train-epochs 3 --documents-per-step 4 --micro-batch-tokens 128 --max-length 128 --learning-rate 1e-3 "
-    "--save-steps 2 --save-total-limit 9 --gradient-accumulation-steps 2"
+    "--lr-scheduler-type constant --save-steps 2 --save-total-limit 9 --gradient-accumulation-steps 2"
 )
 RUNS = {
     "full": "--l2sp 0.1 --ema 0.9 --ema-steps 4 --eval-documents docs.jsonl --eval-steps 3",

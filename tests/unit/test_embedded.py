@@ -23,7 +23,7 @@ def test_an_embedded_model_loads_by_its_name(name: str) -> None:
 def test_python_takes_names_as_the_command_line_does_and_keeps_them(tmp_path: Path) -> None:
     text = "Mara Lind was born in Oslo. She moved to Bergen. The bakery sells bread."
     run = afterword.adapt(
-        "almanac-chat", [{"text": text}], output_dir=tmp_path / "run", learning_rate=1e-5, max_steps=1, use_peft=True
+        "almanac-chat", [{"text": text}], output_dir=tmp_path / "run", preset="disc-paper", max_steps=1, use_peft=True
     )
     assert yaml.safe_load((run.path / "config.yaml").read_text())["model_name_or_path"] == "almanac-chat"
     # Whoever serves the adapter needs a folder.

@@ -1,6 +1,7 @@
 """What a person left open, chosen for a model, method and corpus: the rate by pilots, passes and schedule by rule."""
 
 import contextlib
+import functools
 import gc
 import hashlib
 import tempfile
@@ -21,7 +22,7 @@ from afterword.budget.yardstick import MOST_WINDOWS, Standing, Yardstick, build_
 from afterword.config import AdaptSettings, to_yaml
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import ConfigError, Diverged
-from afterword.models import Between
+from afterword.models import Between, parameter_count
 from afterword.processes import gathered, main_process_first
 from afterword.training import load_trainer, resolved_precision
 from afterword.types import Document
@@ -106,20 +107,21 @@ def choose(settings: AdaptSettings, documents: Any, console: Console) -> Choice:
         if "learning_rate" not in settings.free:
             return plan
         autocast = autocast_of(settings)
-        (stick,) = build_yardsticks(settings, [corpora.sample], autocast)
-        first = first_rate(stick.parameters, adapter=settings.use_peft)
+        first = first_rate(parameter_count(settings.model_name_or_path), adapter=settings.use_peft)
+        # Made for the first pilot, once its trainer has found everything in order.
+        stick_of = functools.cache(lambda: build_yardsticks(settings, [corpora.sample], autocast)[0])
         run, key = Path(settings.output_dir), _key(settings, corpora)
         record = load_record(run)
         if record.get("key") != key:
             record = {"format": 1, "key": key, "budget": asdict(settings.budget()), "pilots": []}
         known = [Pilot(**row) for row in record["pilots"]]
-        console.print(_announced(settings, plan, corpora, first), highlight=False, markup=False)
+        console.print(_announced(settings, plan, corpora, first), highlight=False, markup=False, soft_wrap=True)
 
         def pilot_of(rate: float) -> Pilot:
-            found = _pilot(plan.over(settings), corpora.sample, stick, rate, autocast)
+            found = _pilot(plan.over(settings), corpora.sample, stick_of, rate, autocast)
             record["pilots"].append(asdict(found))
             save_record(run, record)
-            console.print(_told(found, settings), highlight=False, markup=False)
+            console.print(_told(found, settings), highlight=False, markup=False, soft_wrap=True)
             return found
 
         tried = searched(first, pilot_of, known)
@@ -135,7 +137,11 @@ def autocast_of(settings: AdaptSettings) -> Autocast:
 
 
 def _pilot(
-    settings: AdaptSettings, sample: Sequence[Document], stick: Yardstick, rate: float, autocast: Autocast
+    settings: AdaptSettings,
+    sample: Sequence[Document],
+    stick_of: Callable[[], Yardstick],
+    rate: float,
+    autocast: Autocast,
 ) -> Pilot:
     """One rate, on a fresh model; whatever it writes is gone afterwards."""
     started = time.perf_counter()
@@ -146,7 +152,7 @@ def _pilot(
     with tempfile.TemporaryDirectory(prefix="afterword-pilot-") as scratch:
         trainer, _ = load_trainer(settings.model_copy(update=alone), list(sample), Path(scratch))
         trainer.args.save_strategy = "no"  # pyright: ignore[reportAttributeAccessIssue]
-        way = Between(trainer.model)
+        way, stick = Between(trainer.model), stick_of()
         walked = None
         # A rate that is too large is a result, too.
         with contextlib.suppress(Diverged):

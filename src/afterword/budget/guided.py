@@ -35,7 +35,7 @@ def run_within_budget(
         choice = choose(asked, documents, console)
         settings = choice.over(asked)
         _write_down(asked, choice)
-        console.print(in_words(asked, choice), highlight=False, markup=False)
+        console.print(in_words(asked, choice), highlight=False, markup=False, soft_wrap=True)
     watch = BudgetWatch(settings, documents, console)
     return run_adaptation(settings, documents, command=command, console=console, asked=asked, watch=watch)
 

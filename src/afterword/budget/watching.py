@@ -60,7 +60,7 @@ class BudgetWatch:
         self.way.at(walked.taken.share)
         self.record |= {"path": [asdict(point) for point in walked.points], "taken": asdict(walked.taken)}
         save_record(self.run, self.record)
-        self.console.print(self._said(walked), highlight=False, markup=False)
+        self.console.print(self._said(walked), highlight=False, markup=False, soft_wrap=True)
 
     def _said(self, walked: Walk) -> str:
         budget, taken, end = self.settings.budget(), walked.taken, walked.points[0]

@@ -80,8 +80,6 @@ class Yardstick:
     """Questions that must go on being answered; empty where the budget is in nats."""
     right: tuple[bool, ...]
     """Which of them it answers right."""
-    parameters: int
-    """Of the model."""
 
     @property
     def reading_gives_nats(self) -> float:
@@ -127,7 +125,6 @@ def build_yardsticks(
     with models.only_reading(reference), autocast():
         samples = _texts(reference, [_example(i, it.token_ids, 1) for i, it in enumerate(written)], states=True)
         right, head = tuple(answered_right(reference, tokenizer, kept)), _on(models.head_of(reference), _CPU)
-        parameters = sum(parameter.numel() for parameter in reference.parameters())
         shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
         sticks = list[Yardstick]()
         for some in documents:
@@ -138,7 +135,7 @@ def build_yardsticks(
                 "with_document_nats": _texts(reference, in_document).nll_nats,
                 "answers": _texts(reference, asked) if asked else None,
             }
-            sticks.append(Yardstick(**shared, **learned, parameters=parameters))
+            sticks.append(Yardstick(**shared, **learned))
     return sticks
 
 
@@ -191,16 +188,21 @@ def _sentences(
 ) -> tuple[list[Example], list[Example]]:
     """Five sentences of each of some documents, alone; and the same, each with its document before it.
 
-    DataError where no document has a second sentence.
+    A document of one sentence stands for itself on both sides. DataError where no document has a second token.
     """
     special = special_tokens(tokenizer, "auto", "document")
     windows = [w for document in documents for w in read_document(document, 0, tokenizer, special, reading).windows]
-    fitting = [window for window in windows if VIEW.skip_reason(window) is None][:MOST_WINDOWS]
+    fitting = [window for window in windows if len(window.token_ids) > 1][:MOST_WINDOWS]
     if not fitting:
-        problem = "documents: none has a second sentence, so what is learned of them cannot be measured"
-        raise DataError(f"{problem}. Give longer documents, or learning_rate, num_train_epochs and lr_scheduler_type.")
+        problem = "documents: none has a second token, so what is learned of them cannot be measured"
+        raise DataError(f"{problem}. Give longer documents.")
     alone, in_document = list[Example](), list[Example]()
     for number, window in enumerate(fitting):
+        if VIEW.skip_reason(window) is not None:
+            whole = _example(number, window.token_ids, 1)
+            alone.append(whole)
+            in_document.append(whole)
+            continue
         example = VIEW.build(window, special, np.random.default_rng((seed, number)))
         alone.append(Example(example.document, number, None, example.segments))
         assert example.teacher_ids is not None, "a split context has a document"

@@ -19,7 +19,14 @@ from afterword.models.checks import (
     refuse_foreign_tokenizer,
 )
 from afterword.models.continuing import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
-from afterword.models.loading import base_of_adapter, load_adapted, load_config, load_model, load_tokenizer
+from afterword.models.loading import (
+    base_of_adapter,
+    load_adapted,
+    load_config,
+    load_model,
+    load_tokenizer,
+    parameter_count,
+)
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
 from afterword.models.quantising import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao

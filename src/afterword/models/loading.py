@@ -35,6 +35,15 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
     return model
 
 
+def parameter_count(name: str) -> int:
+    """The parameters of a model, tied ones once, from its configuration alone."""
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(load_config(name), trust_remote_code=False)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def load_adapted(name: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """The result of a run as it would be served: a full model, or a base with its adapter on it."""
     if not (Path(name) / ADAPTER_CONFIG).is_file():

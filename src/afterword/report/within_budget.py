@@ -46,7 +46,9 @@ def _saved(record: Mapping[str, Any], limit: str) -> str:
         return f"The weights are saved as they were trained: they lose {lost} of {limit}."
     if share == 0:
         return f"No point between the model as it was given and as it was trained keeps {limit}: it is saved as given."
-    return f"Saved is the point at {_share(share)} of the way from the model as it was given: it loses {lost} of {limit}."
+    return (
+        f"Saved is the point at {_share(share)} of the way from the model as it was given: it loses {lost} of {limit}."
+    )
 
 
 def _standing(row: Mapping[str, Any]) -> dict[str, str]:

@@ -118,7 +118,7 @@ def test_both_stages_in_one_run_that_resumes(place: Path, afterword: Any):
     (place / "docs.txt").write_text("Mara Lind was born in Oslo. She moved to Bergen. The bakery sells bread.")
     aligned = ("--then", "align", "--align", "instructions=i.jsonl", "--align", "chat_template=plain")
     few = ("--align", "instruction-count=3", "--align", "sft_batch_size=3")
-    words = ("adapt", "model", "docs.txt", "-o", "run", "--method", "mixcpt", "--max-steps", "2", *aligned, *few)
+    words = ("adapt", "model", "docs.txt", "-o", "run", "--preset", "mixcpt-paper", "--max-steps", "2", *aligned, *few)
     said = afterword(*words)
     assert (said.code, "run/aligned holds the aligned model" in said.out) == (0, True)
     state = json.loads((place / "run/aligned/align.json").read_text(encoding="utf-8"))
@@ -168,7 +168,19 @@ def test_scores_are_of_the_text_that_the_first_stage_read(place: Path, afterword
     (place / "docs.txt").write_text("Mara Lind was born in Oslo. She moved to Bergen. The bakery sells bread.")
     source = "g=i.jsonl,kind=instructions,tokens=0.3,joiner= "
     aligned = ("--then", "align", "--align", "instructions=i.jsonl", "--align", "chat_template=plain")
-    words = ("adapt", "model", "docs.txt", "-o", "run", "--method", "mixcpt", "--max-steps", "2", "--mixture", source)
+    words = (
+        "adapt",
+        "model",
+        "docs.txt",
+        "-o",
+        "run",
+        "--preset",
+        "mixcpt-paper",
+        "--max-steps",
+        "2",
+        "--mixture",
+        source,
+    )
     assert afterword(*words, *aligned).code == 0
     assert afterword("align", "run", "--instructions", "i.jsonl", "--chat-template", "plain", "-o", "out").code == 0
     more = ("--instructions", "i.jsonl", "--chat-template", "plain", "--joiner", "\n\n", "-o", "other")

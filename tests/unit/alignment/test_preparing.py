@@ -20,7 +20,7 @@ from afterword.config import read_settings
 from afterword.errors import AfterwordError, CheckpointError, ConfigError
 from afterword.models import load_tokenizer
 
-ADAPT = ("adapt", "model", "docs.txt", "-o", "run", "--max-steps", "2", "--then", "align")
+ADAPT = ("adapt", "model", "docs.txt", "-o", "run", "--preset", "disc-paper", "--max-steps", "2", "--then", "align")
 GOOD = {"instructions": "i.jsonl", "chat_template": "plain", "sft_batch_size": 3, "instruction_count": 3}
 
 

@@ -334,7 +334,14 @@ def _file(path: Path) -> Path:
 def test_a_run_is_measured_by_a_suite_and_reported(model_folder: Path, documents: Any, tmp_path: Path):
     (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, documents)))
     suite, run = str(_file(tmp_path / "suite.jsonl")), tmp_path / "run"
-    afterword.adapt(model_folder, str(tmp_path / "docs.jsonl"), output_dir=str(run), max_documents=3, max_steps=1)
+    afterword.adapt(
+        model_folder,
+        str(tmp_path / "docs.jsonl"),
+        output_dir=str(run),
+        preset="disc-paper",
+        max_documents=3,
+        max_steps=1,
+    )
     quick = {
         "samples": 0,
         "max_documents": 3,

@@ -28,7 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, documents: list[dict[str, st
 
 def _adapt(folder: Path, model: Path, files: Path, **settings: Any) -> Path:
     run = folder / "run"
-    quick = {"max_documents": 5, "max_steps": 2, "eval_documents": [str(files / "held.jsonl")]}
+    quick = {"preset": "disc-paper", "max_documents": 5, "max_steps": 2, "eval_documents": [str(files / "held.jsonl")]}
     afterword.adapt(model, str(files / "docs.jsonl"), output_dir=str(run), **quick, **settings)
     return run
 

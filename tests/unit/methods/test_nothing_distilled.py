@@ -26,7 +26,7 @@ def place(tmp_path: Path, model_folder: Path, documents: Any, general_rows: Any,
 
 
 def test_it_is_said_on_the_command_line_and_in_the_report(place: Path, afterword: Any):
-    words = ("adapt", "model", "docs.jsonl", "--method", "mixcpt", "--max-steps", "1")
+    words = ("adapt", "model", "docs.jsonl", "--preset", "mixcpt-paper", "--max-steps", "1")
     for alpha, says in (("1", True), ("0.9", False)):
         named = (*words, "--alpha", alpha, "-o", f"run-{alpha}")
         assert (SAYS in afterword(*named, "--dry-run").out) == says

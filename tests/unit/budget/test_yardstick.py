@@ -1,0 +1,106 @@
+"""What is learned and lost: nothing by the model as it was given, and what other measures of the same say."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from afterword.budget.yardstick import build_yardsticks
+from afterword.config import read_settings
+from afterword.evaluation.generation import own_samples
+from afterword.evaluation.losses import Models, drift_scores
+from afterword.models import load_model, load_tokenizer
+from afterword.types import Document
+from afterword.views import special_tokens
+
+
+def plain():
+    return contextlib.nullcontext()
+
+
+@pytest.fixture
+def perturbed(model_folder):
+    model = load_model(str(model_folder)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.02 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+@pytest.fixture
+def some(documents):
+    return [Document(id=row["id"], text=row["text"]) for row in documents[:6]]
+
+
+def settings(model_folder, **more):
+    return read_settings({"model_name_or_path": str(model_folder), **more})
+
+
+def test_the_model_as_it_was_given_has_learned_and_lost_nothing(model_folder, some):
+    (stick,) = build_yardsticks(settings(model_folder), [some], plain)
+    standing = stick.standing(load_model(str(model_folder)), plain)
+    assert standing.learned_nats == pytest.approx(0, abs=1e-6)
+    assert standing.lost == standing.drift_nats == pytest.approx(0, abs=1e-6)
+
+
+def test_drift_is_what_evaluate_measures_on_the_same_samples(model_folder, some, perturbed):
+    (stick,) = build_yardsticks(settings(model_folder), [some], plain)
+    reference, tokenizer = load_model(str(model_folder)).eval(), load_tokenizer(str(model_folder))
+    samples = own_samples(reference, tokenizer, count=32, new_tokens=64, seed=0)
+    models = Models(reference, perturbed, tokenizer, special_tokens(tokenizer, "auto", "document"), 256)
+    drift, _ = drift_scores(models, [(sample.token_ids, 1) for sample in samples], "drift", {})
+    assert drift.after.value > 0.01
+    assert stick.standing(perturbed, plain).lost == pytest.approx(drift.after.value, rel=1e-4)
+
+
+def test_learned_is_the_change_of_the_sentences_loss(model_folder, some, perturbed):
+    whole, first = build_yardsticks(settings(model_folder), [some, some[:1]], plain)
+    assert whole.standing(perturbed, plain).learned_nats != first.standing(perturbed, plain).learned_nats
+    alone = [segment for each in first.sentences.batches for segment in [each]]
+    with torch.no_grad():
+        (batch,) = alone
+        logits = perturbed(
+            batch.student.input_ids,
+            attention_mask=batch.student.attention_mask,
+            position_ids=batch.student.position_ids,
+        ).logits
+        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1)[batch.student.trained], batch.target_ids)
+    expected = first.sentences.nll_nats - float(nll)
+    assert first.standing(perturbed, plain).learned_nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_questions_learning_is_read_off_their_answers(model_folder, some, tmp_path, perturbed):
+    file = tmp_path / "quiz.jsonl"
+    rows = [
+        {"question": "Where was Mara born?", "answer": "Oslo", "document": some[0].id},
+        {"question": "And when?", "answer": "In 1990", "document": "of other documents"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (asked,) = build_yardsticks(settings(model_folder, questions=str(file)), [some], plain)
+    assert sum(len(batch.target_ids) for batch in asked.answers.batches) == len(
+        load_tokenizer(str(model_folder))(" Oslo", add_special_tokens=False)["input_ids"]
+    )
+    assert asked.standing(load_model(str(model_folder)), plain).learned_nats == pytest.approx(0, abs=1e-6)
+
+
+def test_points_are_the_mean_over_skills_of_what_is_no_longer_right(model_folder, some, tmp_path, monkeypatch):
+    def item(number, skill):
+        checks = [{"kind": "contains", "value": "Oslo"}]
+        about = {"part": "retention", "skill": skill, "split": "dev", "prompt": f"Question {number}?"}
+        return {"id": str(number), **about, "answer": "Oslo", "checks": checks, "choices": ["Rome", "Bergen"]}
+
+    rows = [*(item(i, "many") for i in range(4)), item(9, "few")]
+    file = tmp_path / "suite.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (stick,) = build_yardsticks(settings(model_folder, suite=str(file)), [some], plain)
+    assert len(stick.kept) == 5
+    before, after = [True, True, True, False, True], [True, False, False, True, False]
+    order = np.argsort([item.id for item in stick.kept])
+    before, after = ([values[i] for i in np.argsort(order)] for values in (before, after))
+    monkeypatch.setattr("afterword.budget.yardstick.answered_right", lambda *_: after)
+    moved = type(stick)(**{**{n: getattr(stick, n) for n in stick.__dataclass_fields__}, "right": tuple(before)})
+    # Of the many a quarter is lost (two of four, and one is new), of the few all: the mean is 62.5 points.
+    assert moved.standing(load_model(str(model_folder)), plain).lost == pytest.approx(62.5)
