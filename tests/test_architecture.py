@@ -33,16 +33,29 @@ MAY_IMPORT = {
     "models": {"batching", "embedded", "errors", "objectives", "places", "processes", "types"},
     "settings": {"errors", "places"},
     "general_text": {"corpus", "errors", "settings"},
-    "config": {"corpus", "errors", "general_text", "methods", "settings", "views"},
+    "forgetting": {"errors"},
+    "config": {"corpus", "errors", "forgetting", "general_text", "methods", "settings", "views"},
     "training": _ALL
-    - {"alignment", "almanac", "cli", "comparison", "demo", "evaluation", "report", "runs", "__main__"},
+    - {"alignment", "almanac", "budget", "cli", "comparison", "demo", "evaluation", "report", "runs", "__main__"},
     "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
     | {"views"},
     "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
     | {"views"},
     "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "processes", "training", "types"}
     | {"progress", "settings", "views"},
-    "runs": {"alignment", "config", "errors", "methods", "processes", "training"},
+    "budget": {
+        "batching",
+        "config",
+        "corpus",
+        "errors",
+        "evaluation",
+        "forgetting",
+        "models",
+        "objectives",
+        "processes",
+    }
+    | {"training", "types", "views"},
+    "runs": {"alignment", "budget", "config", "errors", "methods", "processes", "training"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},

@@ -1,7 +1,6 @@
 """What a person left open, chosen for a model, method and corpus: the rate by pilots, passes and schedule by rule."""
 
 import contextlib
-import functools
 import gc
 import hashlib
 import tempfile
@@ -106,19 +105,21 @@ def choose(settings: AdaptSettings, documents: Any, console: Console) -> Choice:
         plan = foreseen(settings, corpora)
         if "learning_rate" not in settings.free:
             return plan
+        _refuse_what_cannot_run(plan.over(settings), documents)
         autocast = autocast_of(settings)
         first = first_rate(parameter_count(settings.model_name_or_path), adapter=settings.use_peft)
-        # Made for the first pilot, once its trainer has found everything in order.
-        stick_of = functools.cache(lambda: build_yardsticks(settings, [corpora.sample], autocast)[0])
+
         run, key = Path(settings.output_dir), _key(settings, corpora)
         record = load_record(run)
         if record.get("key") != key:
             record = {"format": 1, "key": key, "budget": asdict(settings.budget()), "pilots": []}
         known = [Pilot(**row) for row in record["pilots"]]
-        console.print(_announced(settings, plan, corpora, first), highlight=False, markup=False, soft_wrap=True)
+        said = _announced(settings, plan, corpora, first)
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        (stick,) = build_yardsticks(settings, [corpora.sample], autocast)
 
         def pilot_of(rate: float) -> Pilot:
-            found = _pilot(plan.over(settings), corpora.sample, stick_of, rate, autocast)
+            found = _pilot(plan.over(settings), corpora.sample, stick, rate, autocast)
             record["pilots"].append(asdict(found))
             save_record(run, record)
             console.print(_told(found, settings), highlight=False, markup=False, soft_wrap=True)
@@ -129,6 +130,13 @@ def choose(settings: AdaptSettings, documents: Any, console: Console) -> Choice:
         return replace(plan, learning_rate=best.learning_rate, pilots=tuple(tried))
 
 
+def _refuse_what_cannot_run(settings: AdaptSettings, documents: Any) -> None:
+    """Whatever the run itself would refuse, before its pilots have taken time."""
+    with tempfile.TemporaryDirectory(prefix="afterword-check-") as scratch:
+        load_trainer(settings, documents, Path(scratch))
+    gc.collect()
+
+
 def autocast_of(settings: AdaptSettings) -> Autocast:
     """What everything is measured under: the products of the run itself."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,11 +145,7 @@ def autocast_of(settings: AdaptSettings) -> Autocast:
 
 
 def _pilot(
-    settings: AdaptSettings,
-    sample: Sequence[Document],
-    stick_of: Callable[[], Yardstick],
-    rate: float,
-    autocast: Autocast,
+    settings: AdaptSettings, sample: Sequence[Document], stick: Yardstick, rate: float, autocast: Autocast
 ) -> Pilot:
     """One rate, on a fresh model; whatever it writes is gone afterwards."""
     started = time.perf_counter()
@@ -152,7 +156,7 @@ def _pilot(
     with tempfile.TemporaryDirectory(prefix="afterword-pilot-") as scratch:
         trainer, _ = load_trainer(settings.model_copy(update=alone), list(sample), Path(scratch))
         trainer.args.save_strategy = "no"  # pyright: ignore[reportAttributeAccessIssue]
-        way, stick = Between(trainer.model), stick_of()
+        way = Between(trainer.model)
         walked = None
         # A rate that is too large is a result, too.
         with contextlib.suppress(Diverged):

@@ -1,14 +1,12 @@
 """A run within a forgetting budget, from what a person asked for to the finished folder."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from afterword.budget.choosing import Choice, choose, foreseen, read_corpora
-from afterword.budget.record import load_record, save_record
 from afterword.budget.watching import BudgetWatch
 from afterword.config import AdaptSettings
 from afterword.errors import ConfigError
@@ -30,13 +28,13 @@ def run_within_budget(
     console, folder = console or Console(stderr=True), RunFolder(Path(asked.output_dir))
     documents = list(documents) if isinstance(documents, Iterator) else documents
     folder.refuse_other_settings(asked)
-    settings = folder.used(asked)
+    settings, chosen = folder.used(asked), dict[str, Any]()
     if settings is None:
         choice = choose(asked, documents, console)
         settings = choice.over(asked)
-        _write_down(asked, choice)
+        chosen = {"chosen": {name: getattr(choice, name) for name in asked.free}}
         console.print(in_words(asked, choice), highlight=False, markup=False, soft_wrap=True)
-    watch = BudgetWatch(settings, documents, console)
+    watch = BudgetWatch(settings, documents, console, chosen)
     return run_adaptation(settings, documents, command=command, console=console, asked=asked, watch=watch)
 
 
@@ -60,10 +58,3 @@ def in_words(asked: AdaptSettings, choice: Choice) -> str:
     budget = asked.budget()
     held = f"Forgetting budget: {budget}{'' if budget.given else ', the default'}."
     return f"Chosen: {', '.join(words)}. {held}" if words else held
-
-
-def _write_down(asked: AdaptSettings, choice: Choice) -> None:
-    run = Path(asked.output_dir)
-    chosen = {name: getattr(choice, name) for name in asked.free}
-    known = {"format": 1, "budget": asdict(asked.budget()), **load_record(run)}
-    save_record(run, {**known, "chosen": chosen, "pilots": [asdict(pilot) for pilot in choice.pilots]})

@@ -1,6 +1,7 @@
 """A run that is held to its budget: measured along the way, and at its end the point of the way that is saved."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ _WORTH = 5.0
 class BudgetWatch:
     """Sees a run from before its first step to after its last; see `training.adapting.Watch`."""
 
-    def __init__(self, settings: AdaptSettings, documents: Any, console: Console):
-        self.settings, self.documents, self.console = settings, documents, console
+    def __init__(self, settings: AdaptSettings, documents: Any, console: Console, known: Mapping[str, Any]):
+        """`known` is what budget.json says of how the settings were chosen, of a run that is not begun."""
+        self.settings, self.documents, self.console, self.known = settings, documents, console, known
         self.autocast = autocast_of(settings)
         self.run = Path(settings.output_dir)
         self.record: dict[str, Any] = {}
@@ -38,7 +40,8 @@ class BudgetWatch:
         with read_corpora(self.settings, self.documents) as corpora:
             (self.stick,) = build_yardsticks(self.settings, [corpora.measured], self.autocast)
         self.way = Between(trainer.model)
-        self.record = {"format": 1, "budget": asdict(self.settings.budget()), **load_record(self.run)}
+        self.record = {"format": 1, "budget": asdict(self.settings.budget()), "pilots": [], "chosen": {}}
+        self.record |= {**load_record(self.run), **self.known}
         along = [row for row in self.record.get("along", ()) if row["step"] <= step]
         base = {"sentence_nats": self.stick.sentences.nll_nats, "with_document_nats": self.stick.with_document_nats}
         self.record |= {"along": along, "base": base}

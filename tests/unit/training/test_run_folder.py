@@ -28,7 +28,7 @@ def begun(path, **raw):
 
 
 def resumed(folder, **raw):
-    return folder.begin_or_resume(settings(**raw), IDENTITY, {"documents": 3}, "afterword adapt")
+    return folder.begin_or_resume(settings(**raw), settings(**raw), IDENTITY, {"documents": 3}, "afterword adapt")
 
 
 def checkpoint(run, step, *, whole=True):
