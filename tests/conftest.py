@@ -56,6 +56,10 @@ def real_model() -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AFTERWORD_CACHE", _USERS_CACHE or "")
         models = cache_folder("models")
+        if os.environ.get("AFTERWORD_FETCH_REAL") == "1":
+            from afterword.models import model_folder as found
+
+            return Path(found(REAL_MODEL))
     folder = models and models / REAL_MODEL
     if not folder or not (folder / "model.safetensors").is_file():
         pytest.skip(f"the real model is not in the cache: `afterword fetch {REAL_MODEL}` puts it there")
@@ -245,3 +249,80 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, build
     build_model("llama").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_gguf(tokenizer: Any) -> Callable[..., Path]:
+    """`write_gguf(path, model)`: a Llama with the tests' tokenizer as a GGUF file, as llama.cpp lays it out."""
+    gguf = pytest.importorskip("gguf")
+
+    def write(path: Path, model: Any, *, kind: str = "F32", architecture: str = "llama", **fields: Any) -> Path:
+        config, writer = model.config, gguf.GGUFWriter(path, architecture)
+        for name, value in fields.items():
+            _adder(writer, value)(name.replace("__", "."), value)
+        writer.add_block_count(config.num_hidden_layers)
+        writer.add_context_length(config.max_position_embeddings)
+        writer.add_embedding_length(config.hidden_size)
+        writer.add_feed_forward_length(config.intermediate_size)
+        writer.add_head_count(config.num_attention_heads)
+        writer.add_head_count_kv(config.num_key_value_heads)
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        writer.add_vocab_size(config.vocab_size)
+        _add_tokenizer(writer, tokenizer, gguf)
+        quantisation = gguf.GGMLQuantizationType[kind]
+        for name, value in model.state_dict().items():
+            values = _as_llama_cpp(name, value.float().numpy(), config)
+            as_is = values.ndim == 1 or values.shape[-1] % 32
+            data = values if as_is else gguf.quants.quantize(values, quantisation)
+            writer.add_tensor(_gguf_name(name), data, raw_dtype=None if as_is else quantisation)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    return write
+
+
+def _adder(writer: Any, value: Any) -> Callable[[str, Any], None]:
+    return {int: writer.add_uint32, str: writer.add_string, float: writer.add_float32}[type(value)]
+
+
+def _add_tokenizer(writer: Any, tokenizer: Any, gguf: Any) -> None:
+    import json
+
+    core = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])]
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([control if token in ("<s>", "</s>") else normal for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in core["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}</s>{% endfor %}")
+
+
+def _gguf_name(name: str) -> str:
+    parts = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    layer = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.o_proj": "attn_output"}
+    layer |= {f"self_attn.{x}_proj": f"attn_{x}" for x in "qkv"}
+    layer |= {f"mlp.{x}_proj": f"ffn_{x}" for x in ("gate", "up", "down")}
+    stem = name.removesuffix(".weight")
+    if stem in parts:
+        return f"{parts[stem]}.weight"
+    number, _, rest = stem.removeprefix("model.layers.").partition(".")
+    return f"blk.{number}.{layer[rest]}.weight"
+
+
+def _as_llama_cpp(name: str, values: Any, config: Any) -> Any:
+    """Queries and keys have the two halves of every rotated pair side by side."""
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    kind = next((part for part in heads if f".{part}." in name), None)
+    if kind is None:
+        return values
+    rows, columns = values.shape
+    return values.reshape(heads[kind], 2, rows // heads[kind] // 2, columns).swapaxes(1, 2).reshape(rows, columns)

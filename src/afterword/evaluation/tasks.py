@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from afterword.embedded import model_folder
 from afterword.errors import ConfigError
 from afterword.evaluation.statistics import paired_change
-from afterword.models import ADAPTER_CONFIG, base_of_adapter, load_tokenizer
+from afterword.models import adapter_folder, is_adapter, load_tokenizer, model_folder
 from afterword.types import Estimate, Score
 
 VERSION = 1
@@ -40,8 +39,9 @@ def run_tasks(
     what: Any = {"tasks": list(tasks), "task_manager": _task_manager(lm_eval.tasks.TaskManager, tasks, include_path)}
     model_path = model_folder(model_path)
     model_args = {"pretrained": model_path, "tokenizer": model_path}
-    if (Path(model_path) / ADAPTER_CONFIG).is_file():
-        model_args |= {"pretrained": base_of_adapter(model_path), "peft": model_path}
+    if is_adapter(model_path):
+        adapter, base = adapter_folder(model_path)
+        model_args |= {"pretrained": base, "peft": adapter}
     chat = bool(load_tokenizer(model_path).chat_template)
     how = {"limit": limit, "fewshot_as_multiturn": chat}
     # Left open, the harness takes CUDA where there is none.

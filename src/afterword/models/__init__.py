@@ -1,5 +1,6 @@
 """Everything that knows transformers and peft: loading, backbone and head, teachers, saving."""
 
+from afterword.models.adapters import adapter_folder, base_of_adapter, is_adapter
 from afterword.models.backbone import (
     backbone_of,
     causal_lm,
@@ -19,14 +20,8 @@ from afterword.models.checks import (
     refuse_foreign_tokenizer,
 )
 from afterword.models.continuing import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
-from afterword.models.loading import (
-    base_of_adapter,
-    load_adapted,
-    load_config,
-    load_model,
-    load_tokenizer,
-    parameter_count,
-)
+from afterword.models.finding import model_folder, refuse_name
+from afterword.models.loading import load_adapted, load_config, load_model, load_tokenizer, parameter_count
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
 from afterword.models.quantising import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao

@@ -1,33 +1,52 @@
 """Models and tokenizers in: a folder or the hub's cache, safetensors only, with errors that a person can act on."""
 
-import json
+import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from afterword.embedded import model_folder
 from afterword.errors import CheckpointError, ConfigError
+from afterword.models.adapters import adapter_on, base_of_adapter, is_adapter, merged
 from afterword.models.checks import check_weights, unusable
+from afterword.models.dequantising import GGUF
+from afterword.models.finding import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
+from afterword.places import hub_answers, hub_is_offline, neighbour
+
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model folder, an embedded model or a hub id."""
-    return _loaded("AutoTokenizer", "tokenizer", name)
+    """The tokenizer of anything that `model_folder` finds; of an adapter without one, that of its base."""
+    folder = model_folder(name)
+    if is_adapter(folder) and not any((Path(folder) / file).is_file() for file in _TOKENIZER):
+        return load_tokenizer(base_of_adapter(folder))
+    return _loaded("AutoTokenizer", "tokenizer", folder)
 
 
 def load_config(name: str) -> Any:
-    """The configuration of a model folder, an embedded model or a hub id."""
-    return _loaded("AutoConfig", "configuration", name)
+    """The configuration of anything that `model_folder` finds; of an adapter, that of its base."""
+    folder = model_folder(name)
+    if is_adapter(folder):
+        return load_config(base_of_adapter(folder))
+    return _loaded("AutoConfig", "configuration", folder)
 
 
 def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> Any:
-    """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError."""
+    """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError.
+
+    An adapter's folder is the model that it makes of its base: merged in float32, then in `dtype`.
+    """
+    folder = model_folder(name)
+    if is_adapter(folder):
+        load = partial(load_model, dtype=torch.float32, attn_implementation=attn_implementation)
+        return merged(load, folder).to(dtype)
     _load_whole()
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
-    model, report = _loaded("AutoModelForCausalLM", "model", name, use_safetensors=True, **options)
+    model, report = _loaded("AutoModelForCausalLM", "model", folder, use_safetensors=True, **options)
     if missing := sorted(report["missing_keys"]):
         problem = f"lacks the weights {', '.join(missing[:3])}, which would be random"
         raise unusable(name, f"{problem}. Give a causal language model with all its weights.")
@@ -46,32 +65,32 @@ def parameter_count(name: str) -> int:
 
 def load_adapted(name: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """The result of a run as it would be served: a full model, or a base with its adapter on it."""
-    if not (Path(name) / ADAPTER_CONFIG).is_file():
-        return load_model(name, dtype=dtype)
-    import peft
-
-    adapted = peft.PeftModel.from_pretrained(load_model(base_of_adapter(name), dtype=dtype), name)
-    check_weights(adapted, name)
-    return adapted
+    folder = model_folder(name)
+    return adapter_on(partial(load_model, dtype=dtype), folder) if is_adapter(folder) else load_model(name, dtype=dtype)
 
 
-def base_of_adapter(name: str) -> str:
-    """The base model that an adapter folder names."""
-    return json.loads((Path(name) / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-
-
-def _loaded(auto: str, what: str, name: str, **options: Any) -> Any:
+def _loaded(auto: str, what: str, folder: str, **options: Any) -> Any:
+    """By transformers. `folder` may be an id on the hub, which is asked only where it answers."""
     import transformers
 
-    name = model_folder(name)
-    _refuse_folder(name, weights="use_safetensors" in options)
+    _refuse_folder(folder, weights="use_safetensors" in options)
+    local = os.path.isdir(folder) or not hub_answers()
     try:
-        return getattr(transformers, auto).from_pretrained(name, trust_remote_code=False, **options)
+        loader = getattr(transformers, auto)
+        return loader.from_pretrained(folder, trust_remote_code=False, local_files_only=local, **options)
     except Exception as error:  # tokenizers and safetensors raise classes that derive from nothing narrower
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if (kernel := options.get("attn_implementation")) and re.search("attn|attention", first, re.IGNORECASE):
             raise ConfigError(f"attn_implementation: {kernel!r} cannot be used. {first}") from error
-        raise CheckpointError(f"model_name_or_path: the {what} of {name!r} cannot be loaded. {first}") from error
+        if local and not os.path.isdir(folder):
+            raise _out_of_reach(folder) from error
+        raise CheckpointError(f"model_name_or_path: the {what} of {folder!r} cannot be loaded. {first}") from error
+
+
+def _out_of_reach(name: str) -> CheckpointError:
+    why = "HF_HUB_OFFLINE is set" if hub_is_offline() else "the hub does not answer"
+    problem = f"is no folder here and not in the cache of the hub, and {why}"
+    return unusable(name, f"{problem}. {neighbour(name)}Check the name or the network, or give a folder.")
 
 
 def _load_whole() -> None:
@@ -82,13 +101,13 @@ def _load_whole() -> None:
 
 
 def _refuse_folder(name: str, *, weights: bool) -> None:
-    path = Path(name).expanduser()
+    path = Path(name)
     if not path.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
-            raise unusable(name, "is no folder. Give a folder with config.json and safetensors, or an id on the hub.")
         return
     files = {file.name for file in path.iterdir()}
     if not files & {"config.json", ADAPTER_CONFIG}:
+        if ggufs := sorted(file for file in files if file.lower().endswith(GGUF)):
+            raise unusable(name, f"holds GGUF files and no config.json. Give one of the files: {path / ggufs[0]}")
         raise unusable(name, "has no config.json, so it holds no model. Give a folder written by save_pretrained.")
     if weights and not any(file.endswith(".safetensors") for file in files):
         if pickles := ", ".join(sorted(file for file in files if file.endswith((".bin", ".pt", ".pth")))[:3]):

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from afterword import models
 from afterword.batching import Packing
 from afterword.config import AdaptSettings, sources_of
-from afterword.corpus import Corpus, CorpusOptions, read_corpus
+from afterword.corpus import Corpus, CorpusOptions, read_corpus, refuse_missing
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import Method
 from afterword.objectives import LOGITS_WORKSPACE_MIB
@@ -212,6 +212,9 @@ def load_trainer(
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
     caching = caching_of(settings, run, teacher_caches)
+    models.refuse_name(name)
+    _refuse_adapter_on_adapter(settings)
+    _refuse_missing(documents, settings)
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, how = run / WORK_FOLDER, (method.view, tokenizer, _reading(settings, config))
     corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
@@ -241,6 +244,21 @@ def load_trainer(
     if teacher and settings.teacher_precision in models.BITS:
         about["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, {**corpus.to_json(), **windows.to_json(), **mixture, **about}
+
+
+def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
+    # Saved, it would need a base that is nowhere: other programs would put it on the base below.
+    if settings.use_peft and models.is_adapter(settings.model_name_or_path):
+        problem = f"use_peft: {settings.model_name_or_path!r} is an adapter, and a new one would be on it"
+        raise ConfigError(f"{problem}. Give the merged model (merged/ of a run with merge_adapter), or leave it out.")
+
+
+def _refuse_missing(documents: Any, settings: AdaptSettings) -> None:
+    """Documents that are nowhere are told before a model is fetched or loaded for them."""
+    if documents is None:
+        _refuse_none(settings.documents)
+        refuse_missing(settings.documents)
+    refuse_missing(settings.eval_documents)
 
 
 def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
@@ -278,10 +296,15 @@ def _preparation(settings: AdaptSettings) -> Preparation:
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
-    if isinstance(sources, list) and not sources:
-        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
+    if isinstance(sources, list):
+        _refuse_none(sources)
     options = CorpusOptions.of(settings)
     return main_process_first(lambda: read_corpus(sources, cache_dir=work, options=options))
+
+
+def _refuse_none(sources: Sequence[Any]) -> None:
+    if not sources:
+        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
 
 
 def method_of(settings: AdaptSettings) -> Method:

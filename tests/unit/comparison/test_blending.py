@@ -294,9 +294,6 @@ def test_what_cannot_be_blended_is_refused_before_anything_is_written(here, buil
     save_result(build_model("qwen3"), tokenizer, _made(here / "other"), dtype=torch.float32)
     with pytest.raises(CheckpointError, match="Qwen3ForCausalLM"):
         blending.blend(settings(adapted="other"))
-    save_result(with_lora(load_model("model"), LoraSettings(r=4), seed=0), tokenizer, _made(here / "lora"), dtype=None)
-    with pytest.raises(ConfigError, match="base: 'lora' is an adapter"):
-        blending.blend(settings(base="lora"))
     with pytest.raises(CheckpointError, match="nowhere"):
         blending.blend(settings(adapted="./nowhere"))
     assert not (here / "out").exists()

@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_named_with_place_rule_and_remedy(tmp_path
         ("a/b/c", ["a/b/c", "no such file or folder"]),
         ("./no-*.txt", ["./no-*.txt", "no file of a known ending", "quoted in the shell"]),
         ("some/dataset:train", ["some/dataset:train", "no such file or folder, and no data set", "name:split"]),
-        (["Yes", "No"], ["Yes", "no data set could be loaded"]),
+        (["Yes", "No"], ["Yes", "no such file or folder", "owner/name or name:split"]),
         ([], ["no sources", "at least one"]),
         (5, ["type int", "Give a path"]),
         (b"bytes", ["type bytes", "Give a path"]),

@@ -49,7 +49,7 @@ def test_a_folder_without_a_config(load, folder):
 
 @LOADERS
 def test_a_file_in_the_place_of_a_folder(load, folder):
-    assert "is no folder" in refused(load, folder / "config.json")
+    assert "is a file, and no GGUF file" in refused(load, folder / "config.json")
 
 
 def test_a_folder_without_weights(folder):
