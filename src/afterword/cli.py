@@ -220,14 +220,17 @@ def demo(
     output_dir: Annotated[
         Path, typer.Option("--output-dir", "-o", help="Folder of the demo, made anew.", parser=_path, metavar="PATH")
     ] = Path("runs/demo"),
-    model: Annotated[str, typer.Option(help="Folder or hub id of another chat model.")] = "almanac-chat",
+    world: Annotated[
+        str, typer.Option(help="ferry: documents for a real model. almanac: the embedded world, no network.")
+    ] = "ferry",
+    model: Annotated[str | None, typer.Option(help="Folder, name or hub id of another chat model.")] = None,
 ) -> None:
-    """Teach the embedded model what happened after its cutoff, in two ways, and show what it learned and lost."""
+    """Teach a real model fifteen documents, and show what it learned and what it lost."""
     from afterword import training
     from afterword.demo.running import run_demo
 
     training.quiet_libraries()
-    run_demo(output_dir, model=model, console=out)
+    run_demo(output_dir, world=world, model=model, console=out)
 
 
 @app.command(context_settings=_NAMES)

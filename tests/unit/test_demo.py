@@ -1,4 +1,4 @@
-"""The demo from nothing to its page, on a tiny model; and what it may not do."""
+"""The demo of the real model from nothing to its page, on a tiny model; and what is told where that is out of reach."""
 
 from __future__ import annotations
 
@@ -14,28 +14,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from afterword.almanac.after import CHOOSING, build_part
-from afterword.almanac.suite import RETENTION, build_suite
-from afterword.almanac.world import Fact, Size, build_world
-from afterword.almanac.writing import tell
 from afterword.config import EvaluateSettings, read_settings
-from afterword.demo import running
-from afterword.demo.evidence import evidence_of
-from afterword.demo.recipe import Plan, load_recipe
+from afterword.demo import running, teaching
+from afterword.demo.lessons import OPEN_BOOK, OTHERWISE, TOLD
 from afterword.demo.running import run_demo
-from afterword.demo.telling import Story, _cell
+from afterword.demo.teaching import drawn_answers, figures_of, load_lesson, run_lessons
 from afterword.errors import CheckpointError, ConfigError
-from afterword.evaluation.statistics import estimate
-from afterword.evaluation.suites import Item
-
-TINY = {"people": 2, "towns": 1, "companies": 1, "works": 1, "changes": 1, "per_entity": 1}
-ASKED = {"split": "test", "max_items": 60, "answer_tokens": 8, "max_documents": 2, "samples": 0}
+from afterword.evaluation.suites import PARTS
 
 
-def _recipe() -> Any:
-    recipe, short = load_recipe(), {"max_length": 256, "micro_batch_tokens": 1024, "num_train_epochs": 1}
-    runs = {name: Plan(plan.label, {**plan.settings, **short}) for name, plan in recipe.runs.items()}
-    return replace(recipe, world=TINY, evaluate=ASKED, runs=runs)
+def _lesson() -> Any:
+    lesson = load_lesson()
+    short = {"answer_tokens": 4}
+    adapt = {**lesson.adapt, "max_length": 256, "micro_batch_tokens": 1024, "num_train_epochs": 1}
+    return replace(lesson, adapt=adapt, evaluate={**lesson.evaluate, **short, "max_items": 40})
 
 
 @pytest.fixture(scope="module")
@@ -45,49 +37,31 @@ def told(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         console = Console(file=io.StringIO(), width=80)
-        page = run_demo(Path("runs/demo"), model=str(model_folder), recipe=_recipe(), console=console)
+        page = run_lessons(Path("runs/demo"), model=str(model_folder), lesson=_lesson(), console=console)
         text = page.read_text(encoding="utf-8")
     return place, text, console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_story_has_its_steps_and_a_table_in_80_columns(told: Any) -> None:
-    _, _, said = told
+def test_the_story_has_its_steps_and_ends_with_a_verdict(told: Any) -> None:
+    _, html, said = told
     steps = re.findall(r"^(\d)  (\w.*?) ─", said, re.MULTILINE)
     assert [number for number, _ in steps] == ["1", "2", "3", "4", "5"]
-    rows = [line for line in said.splitlines() if line.startswith(("All of these", "New facts"))]
-    assert rows
-    assert any(re.search(r"\d+ \[\d+, \d+\]", row) for row in rows)
-    assert all(len(row) <= 80 for row in rows)
+    verdict = said.split("The verdict")[1].splitlines()[1]
+    assert verdict in re.sub(r"&#39;", "'", html)
+    assert "What it learned" in said
+    assert "What it lost" in said
     assert "demo.html" in said
 
 
-def test_the_page_holds_what_it_must(told: Any) -> None:
-    _, html, _ = told
-    for words in (
-        "What was learned",
-        "What was lost",
-        "Learning against retention",
-        "Every question, before and after",
-        "The settings",
-        "On your own model and documents",
-        "DiSC",
-        "Fine-tuning",
-        "95 % interval",
-        "<mark>",
-        "0.0008",
-    ):
-        assert words in html, words
-
-
-def test_the_printed_commands_are_those_of_the_runs(told: Any, monkeypatch: Any, capsys: Any) -> None:
+def test_the_printed_commands_are_those_of_the_demo(told: Any, monkeypatch: Any, capsys: Any) -> None:
     from afterword import cli
 
     place, html, said = told
     commands = [line.removeprefix("$ ") for line in said.splitlines() if line.startswith("$ afterword")]
-    assert len(commands) == 5
+    assert [command.split()[1] for command in commands] == ["evaluate", "evaluate", "adapt", "evaluate"]
+    assert html.count("<span>afterword ") == 4
     monkeypatch.chdir(place)
     for command in commands:
-        assert command.split()[2] in html
         monkeypatch.setattr(sys, "argv", shlex.split(command))
         with pytest.raises(SystemExit) as stop:
             cli.main()
@@ -97,104 +71,98 @@ def test_the_printed_commands_are_those_of_the_runs(told: Any, monkeypatch: Any,
         assert "adapt" not in command.split()[1] or "nothing was trained" in printed.out
 
 
-def test_every_run_is_measured_against_the_same_answers(told: Any) -> None:
+def test_the_figures_are_those_of_the_answers(told: Any) -> None:
     demo = told[0] / "runs" / "demo"
     record = json.loads((demo / "demo.json").read_text())
-    before = [json.loads((demo / run["name"] / "scores.json").read_text())["answers"] for run in record["runs"]]
-    assert len({json.dumps([(row["id"], row["before"]) for row in rows]) for rows in before}) == 1
-    assert len(list((demo / "cache").iterdir())) == 1
-    counted = sum(total[0]["scores"][record["runs"][0]["name"]]["n"] for total in record["totals"].values())
-    assert counted == len(before[0])
+    answers = json.loads((demo / "taught" / "scores.json").read_text())["answers"]
+    learned = [row["after_chosen"] for row in answers if row["part"] == "learning"]
+    figure = record["figures"]["learned"]
+    assert (figure["n"], figure["after"]["value"]) == (len(learned), pytest.approx(sum(learned) / len(learned)))
+    assert figure["units"] < figure["n"]
+    reading = json.loads((demo / "reading" / "scores.json").read_text())["answers"]
+    # No document fits the context of the tiny model.
+    assert (reading, figure["ceiling"]) == ([], None)
+    assert {row["split"] for row in answers} == {"test"}
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, model_folder: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match=r"holds no demo\. Give a folder that is empty"):
-        run_demo(tmp_path, model=str(model_folder))
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+def _row(name: str, part: str, skill: str, **right: bool) -> dict[str, Any]:
+    row = {"id": name, "part": part, "skill": skill, "question": f"{name}? Answer briefly.", "expected": ["x"]}
+    said = {"before": "b", "after": "a", "before_correct": False, "after_correct": False}
+    return {**row, **said, **right}
 
 
-def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "demo.json").write_text("{}")
-    (tmp_path / "old").write_text("")
-    running._begin(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["demo.json"]
+def test_a_choice_counts_where_there_is_one_and_the_answer_where_there_is_none() -> None:
+    chosen = {"before_chosen": False, "after_chosen": True}
+    answers = [
+        _row("a/told", "learning", TOLD, **chosen),
+        _row("b/told", "learning", TOLD, before_chosen=False, after_chosen=False, after_correct=True),
+        _row("a/other", "learning", OTHERWISE, **chosen),
+        _row("r/0", "retention", "reading", before_correct=True, after_correct=True),
+        _row("f/0", "retention", "facts", before_chosen=True, after_chosen=False, after_correct=True),
+    ]
+    opened = {"a": True, "b": False}
+    reading = [_row(name, "learning", OPEN_BOOK, after_chosen=right) for name, right in opened.items()]
+    figures = figures_of(answers, reading)
+    assert (figures["learned"]["n"], figures["learned"]["units"]) == (3, 2)
+    assert figures["learned"]["after"]["value"] == pytest.approx(2 / 3)
+    assert figures["learned"]["ceiling"]["value"] == 0.5
+    assert figures["said"]["after"]["value"] == 0.5
+    assert (figures["kept"]["before"]["value"], figures["kept"]["after"]["value"]) == (1.0, 0.5)
+    assert figures["skills"]["facts"]["after"]["value"] == 0.0
 
 
-def test_a_model_that_is_not_there_leaves_no_folder_behind(tmp_path: Path) -> None:
+def test_answers_are_drawn_whatever_became_of_them() -> None:
+    def rows(right: bool) -> list[dict[str, Any]]:
+        told = [_row(f"q{i}/told", "learning", TOLD, after_correct=right and i % 2 > 0) for i in range(30)]
+        return [*told, *(_row(f"q{i}/w", "learning", OTHERWISE) for i in range(30))] + [
+            _row(f"k/{i}", "retention", "facts", after_correct=right) for i in range(9)
+        ]
+
+    drawn = drawn_answers(rows(True), {"learning": 14, "retention": 6})
+    assert [row["part"] for row in drawn] == ["learning"] * 14 + ["retention"] * 6
+    assert [row["id"] for row in drawn] == [
+        row["id"] for row in drawn_answers(rows(False), {"learning": 14, "retention": 6})
+    ]
+    assert not any(row["question"].endswith("briefly.") or row["skill"] == OTHERWISE for row in drawn)
+
+
+def test_the_recipe_is_valid_and_shows_twenty() -> None:
+    lesson = load_lesson()
+    read_settings({**lesson.adapt, "model_name_or_path": "given"})
+    read_settings(lesson.evaluate, EvaluateSettings)
+    read_settings(lesson.open_book, EvaluateSettings)
+    assert lesson.evaluate["split"] == lesson.open_book["split"] == "test"
+    assert sum(lesson.shown.values()) == 20
+    assert tuple(lesson.shown) == PARTS
+
+
+def test_where_the_real_model_cannot_be_had_the_embedded_world_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+    def load(name: str) -> Any:
+        raise CheckpointError(f"model_name_or_path: {name!r} cannot be fetched: no [red]network. Check it.")
+
+    told: list[Any] = []
+    monkeypatch.setattr(running.models, "load_tokenizer", load)
+    monkeypatch.setitem(running.WORLDS, "almanac", ("almanac-chat", lambda *a, **k: told.append((a, k["model"]))))
+    console = Console(file=io.StringIO(), width=80)
+    run_demo(tmp_path, console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told == [((tmp_path,), "almanac-chat")]
+    assert "no [red]network. Check it. So this is the demo of the embedded world." in said
+
+
+def test_another_model_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no model 'almanac-chatt'\. Did you mean almanac-chat\?"):
         run_demo(tmp_path / "demo", model="almanac-chatt")
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_recipe_is_valid_and_names_skills_that_there_are() -> None:
-    recipe = load_recipe()
-    assert len(recipe.runs) == 2
-    for plan in recipe.runs.values():
-        read_settings({**plan.settings, "model_name_or_path": "given"})
-    read_settings(recipe.evaluate, EvaluateSettings)
-    Size(**{name: count for name, count in recipe.world.items() if name not in ("changes", "per_entity")})
-    world = build_world()
-    suite = build_suite(world, build_part(world, CHOOSING, Size(2, 1, 1, 1), 1), scale=0.1)
-    there = {part: {item.skill for item in suite.items if item.part == part} for part in recipe.skills}
-    assert {part: set(names) for part, names in recipe.skills.items()} == there
-    assert set(RETENTION) < there["retention"]
-    assert all(set(recipe.shown[part]) <= there[part] for part in recipe.shown)
-
-
-def test_every_new_fact_that_is_asked_for_is_told_in_the_document_that_is_shown(told: Any) -> None:
-    world = told[0] / "runs" / "demo" / "world"
-    documents = {row["id"]: row["text"] for row in map(json.loads, (world / "documents.jsonl").open())}
-    items = [json.loads(line) for line in (world / "suite.jsonl").read_text().splitlines()[1:]]
-    evidence = json.loads((world.parent / "demo.json").read_text())["evidence"]
-    asked = [item for item in items if item["skill"] in ("new_direct", "new_other_wording", "changed")]
-    found = [(item, entry) for item in asked for entry in evidence.get(item["id"], ())]
-    # One document about each does not tell every fact.
-    assert len(found) > len(asked) / 3
-    for item, entry in found:
-        assert entry["sentence"] in documents[entry["document"]]
-        assert item["answer"].casefold() in entry["sentence"].casefold()
-    assert not [name for name in evidence if name.startswith("retention")]
-
-
-def test_evidence_of_two_steps_is_every_step_that_is_new() -> None:
-    new, old = Fact("Ada Arden", "lives_in", "Fenby"), Fact("Fenby", "mayor", "Bo Dahl")
-    answer = "Ada Arden lives in Fenby. Bo Dahl is the mayor of Fenby. Answer: Bo Dahl"
-    item = Item("a", "learning", "two", "test", "Who is the mayor of the town where Ada Arden lives?", answer, ())
-    document = {"id": "d", "text": f"A letter. {tell(new, '{S} lives in {o}.')} The end."}
-    told = {"a": [{"document": "d", "sentence": "Ada Arden lives in Fenby."}]}
-    assert evidence_of([item], [new], [document]) == told
-    assert evidence_of([item], [old], [document]) == {}
-
-
-def test_questions_about_the_same_fact_are_one_unit_of_a_total() -> None:
-    checks = ({"kind": "equals", "value": "Oslo"},)
-    answers = [{"id": name, "before": "", "after": "Oslo" if name in "ab" else "Rome"} for name in "abcd"]
-
-    def total(units: list[str | None]) -> Any:
-        items = [
-            Item(name, "learning", "s", "test", "?", "Oslo", checks, unit=u)
-            for name, u in zip("abcd", units, strict=True)
-        ]
-        return running._total({item.id: item for item in items}, answers, "")
-
-    assert total(["x", "x", "x", "x"]).after.interval_95 is None
-    assert total([None] * 4).after == estimate([1.0, 1.0, 0.0, 0.0])
-    assert total(["x", "x", "y", "y"]).after == estimate([1.0, 1.0, 0.0, 0.0], units=["x", "x", "y", "y"])
-
-
-def test_where_there_is_no_interval_the_table_has_a_dash() -> None:
-    assert _cell({"value": 0.5, "interval_95": None}) == "50 –"
-    assert _cell({"value": 0.5, "interval_95": [0.25, 0.75]}) == "50 [25, 75]"
+def test_another_world_is_an_error_that_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no world 'almanack'\. Did you mean almanac\? There are: ferry, almanac"):
+        run_demo(tmp_path / "demo", world="almanack")
 
 
 def test_what_a_model_wrote_is_no_markup() -> None:
     console = Console(file=io.StringIO(), width=80)
-    row = {"id": "a", "part": "learning", "skill": "s", "question": "[red]?", "after": "[/bold] :smile:"}
-    row |= {"after_correct": False, "expected": ["[b]"]}
-    recipe = replace(load_recipe(), shown={"retention": ["s"], "learning": ["s"]})
-    story = Story(console)
-    story.asks_the_base_model("$", [row], recipe)
-    said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Of 0 questions" in said
-    assert "✗ [/bold] :smile:   (right: [b])" in said
+    row = _row("[red]q", "learning", TOLD) | {"after": "[/bold] :smile:", "expected": ["[b]"]}
+    teaching.LessonsStory(console).asks_the_base_model("$", [row], {"documents": 15})
+    assert "✗ [/bold] :smile:   (right: [b])" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What the demo teaches, and how: recipe.yaml, read."""
+"""What the demo of the embedded world teaches, and how: almanac.yaml, read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from afterword.config import load_yaml
 
-RECIPE = Path(__file__).with_name("recipe.yaml")
+RECIPE = Path(__file__).with_name("almanac.yaml")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a demo follows from, besides the model."""
+    """Everything that this demo follows from, besides the model."""
 
     world: Mapping[str, int]
     """Arrivals by kind, `changes` of every changing relation, and documents `per_entity`."""

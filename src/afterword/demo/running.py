@@ -1,181 +1,42 @@
-"""The demo from nothing to its page: the same functions, in the same order, as a person's own commands.
+"""Which world a demo is told in. The one rule: a world that was not asked for is told of in one sentence."""
 
-The one rule: everything that is shown was computed in this run, but for the recorded comparison, which says so.
-"""
-
-import json
-import shlex
-import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from afterword import almanac, models, report
-from afterword.almanac.after import CHOOSING
-from afterword.almanac.files import write_files
-from afterword.almanac.world import Fact, Size
-from afterword.config import read_settings
-from afterword.demo.evidence import evidence_of
-from afterword.demo.recipe import Recipe, load_recipe
-from afterword.demo.telling import Story
-from afterword.errors import ConfigError
-from afterword.evaluation import evaluate
-from afterword.evaluation.answering import is_correct
-from afterword.evaluation.questions import SIDES
-from afterword.evaluation.statistics import before_and_after
-from afterword.evaluation.suites import Item, load_suite
-from afterword.models import replace_file
-from afterword.report.demo_page import build_demo, write_demo
-from afterword.training import run_adaptation
-from afterword.types import Score
+from afterword import models
+from afterword.demo.almanac import EMBEDDED, run_almanac
+from afterword.demo.teaching import REAL, run_lessons
+from afterword.errors import CheckpointError, ConfigError, nearest
 
-STUDY = Path(str(almanac.__file__)).with_name("study")
-"""Where the recorded comparison is shipped."""
-EMBEDDED = "almanac-chat"
-_RECORD = "demo.json"
+WORLDS: dict[str, tuple[str, Callable[..., Path]]] = {"ferry": (REAL, run_lessons), "almanac": (EMBEDDED, run_almanac)}
+"""The model that a world is taught to where no other is named, and what tells it."""
+FERRY, ALMANAC = WORLDS
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a demo happens and what it works on."""
+def run_demo(folder: Path, *, world: str = FERRY, model: str | None = None, console: Console | None = None) -> Path:
+    """Teach a world's documents to a model, measure both sides, and return the page.
 
-    folder: Path
-    model: str
-    """As a person names it: a folder, a hub id, or an embedded model."""
-    recipe: Recipe
-    console: Console
-
-    def world(self, name: str) -> Path:
-        """A file of the world."""
-        return self.folder / "world" / f"{name}.jsonl"
-
-
-def run_demo(
-    folder: Path, *, model: str = EMBEDDED, recipe: Recipe | None = None, console: Console | None = None
-) -> Path:
-    """Tell the whole story into `folder`, which is made anew, and return the page."""
-    started = time.perf_counter()
-    place = Place(folder, model, recipe or load_recipe(), console or Console())
-    story, parameters = Story(place.console), _parameters(place)
-    _begin(folder)
-    counts = _write_world(place)
-    story.opens(model, parameters, folder)
-    command, answers = _measure(place, model, folder / "base")
-    story.asks_the_base_model(command, answers, place.recipe)
-    story.begins_to_teach(counts, place.recipe)
-    runs = [_adapt_and_measure(place, name, story) for name in place.recipe.runs]
-    seconds = time.perf_counter() - started
-    about = {"format": 1, "model": model, "parameters": parameters, "seconds": seconds}
-    about |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "counts": counts}
-    about |= {"world": dict(place.recipe.world), "skills": place.recipe.skills, "runs": runs}
-    about |= {name: str(place.world(name)) for name in ("documents", "suite")}
-    about |= {"evidence": _evidence(place), "totals": _totals(place)}
-    _record(folder, about)
-    story.compares(build_demo(folder, STUDY))
-    page = write_demo(folder, STUDY)
-    story.ends(page, time.perf_counter() - started)
-    return page
-
-
-def command_line(*words: str, **settings: Any) -> str:
-    """What a person would type.
-
-    >>> command_line("adapt", "my model", "-o", "runs/a", learning_rate=3e-4, use_peft=True)
-    "afterword adapt 'my model' -o runs/a --learning-rate 0.0003 --use-peft"
+    Where the real model is neither here nor to be had, the embedded world is told instead, and that is said.
     """
-    flags: list[str] = []
-    for name, value in settings.items():
-        flag = f"--{name.replace('_', '-')}"
-        flags += [flag if value else f"--no{flag[1:]}"] if isinstance(value, bool) else [flag, str(value)]
-    return shlex.join(["afterword", *words, *flags])
+    console = console or Console()
+    if world not in WORLDS:
+        hint = nearest(world, WORLDS)
+        raise ConfigError(f"world: there is no world {world!r}. {hint}There are: {', '.join(WORLDS)}.")
+    usual, tell = WORLDS[world]
+    if world == FERRY and model is None and (reason := _out_of_reach(usual)):
+        console.print(
+            f"{reason} So this is the demo of the embedded world.", markup=False, highlight=False, soft_wrap=True
+        )
+        usual, tell = WORLDS[ALMANAC]
+    return tell(folder, model=model or usual, console=console)
 
 
-def _parameters(place: Place) -> int:
-    return sum(parameter.numel() for parameter in models.load_model(place.model).parameters())
-
-
-def _begin(folder: Path) -> None:
-    """An empty folder with the mark of a demo. Only what a demo made is removed."""
-    if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / _RECORD).is_file()):
-            problem = f"output_dir: {str(folder)!r} is there already and holds no demo"
-            raise ConfigError(f"{problem}. Give a folder that is empty or not there yet.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    _record(folder, {"format": 1, "status": "running"})
-
-
-def _record(folder: Path, about: Mapping[str, Any]) -> None:
-    replace_file(folder / _RECORD, json.dumps(about, indent=1, ensure_ascii=False))
-
-
-def _write_world(place: Place) -> Mapping[str, int]:
-    world = dict(place.recipe.world)
-    how = {"changes": world.pop("changes"), "per_entity": world.pop("per_entity"), "arrivals": Size(**world)}
-    return write_files(place.folder / "world", CHOOSING, **how)
-
-
-def _measure(place: Place, model: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The command that measures a model or run, and a row for every question."""
-    suite, cache = str(place.world("suite")), str(place.folder / "cache")
-    what = {"suite": suite, "suite_cache": cache, **place.recipe.evaluate}
-    own = [] if Path(model) == folder else ["-o", str(folder)]
-    command = command_line("evaluate", model, *own, **what)
-    return command, evaluate(model, output_dir=folder, command=command, **what).answers
-
-
-def _adapt_and_measure(place: Place, name: str, story: Story) -> dict[str, Any]:
-    """One run, and what demo.json says of it."""
-    plan, folder = place.recipe.runs[name], place.folder / name
-    documents = str(place.world("documents"))
-    command = command_line("adapt", place.model, documents, "-o", str(folder), **plan.settings)
-    story.teaches(plan.label, command)
-    given = {"model_name_or_path": place.model, "documents": [documents], "output_dir": str(folder)}
-    run = run_adaptation(read_settings({**plan.settings, **given}), command=command, console=place.console)
-    measured, _ = _measure(place, str(folder), folder)
-    report.write_model_card(folder)
-    report.write_report(folder)
-    story.has_taught(run, measured)
-    return {"name": name, "label": plan.label, "settings": list(plan.settings), "commands": [command, measured]}
-
-
-def _evidence(place: Place) -> dict[str, Any]:
-    facts = [Fact(**(row.get("new") or row)) for row in _rows(place.world("facts"))]
-    return evidence_of(load_suite(place.world("suite")).items, facts, list(_rows(place.world("documents"))))
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    return map(json.loads, file.read_text(encoding="utf-8").splitlines())
-
-
-def _totals(place: Place) -> dict[str, list[dict[str, Any]]]:
-    """All questions of a part together, by run: scores of the same shape as those in scores.json."""
-    suite = load_suite(place.world("suite"))
-    items = {item.id: item for item in suite.items}
-    answers = {name: _answers(place.folder / name) for name in place.recipe.runs}
-    wanted = [(part, "All of these", "") for part in place.recipe.skills]
-    wanted += [("learning", "All, if it may not refuse", "_unrefused")] if suite.refusals else []
-    totals: dict[str, list[dict[str, Any]]] = {part: [] for part in place.recipe.skills}
-    for part, label, kind in wanted:
-        asked = {name: [row for row in rows if row["part"] == part] for name, rows in answers.items()}
-        scores = {name: asdict(_total(items, rows, kind)) for name, rows in asked.items() if rows}
-        totals[part] += [{"label": label, "scores": scores}] if scores else []
-    return totals
-
-
-def _answers(run: Path) -> list[dict[str, Any]]:
-    return json.loads((run / "scores.json").read_text(encoding="utf-8"))["answers"]
-
-
-def _total(items: Mapping[str, Item], answers: Sequence[Mapping[str, Any]], kind: str) -> Score:
-    """`kind` is the end of the name of what is scored, where a row has it beside the answer itself."""
-    said = [[(items[row["id"]], row.get(f"{side}{kind}", row[side])) for row in answers] for side in SIDES]
-    values = [[float(is_correct(*each)) for each in side] for side in said]
-    units = [items[row["id"]].unit or row["id"] for row in answers]
-    how = {"metric": "correct_frac", "version": 1, "better": "higher"}
-    return Score(task="all", n=len(answers), **how, **before_and_after(*values, units=units))
+def _out_of_reach(model: str) -> str | None:
+    """Why a model that has to be fetched cannot be had; None where it is there."""
+    try:
+        models.load_tokenizer(model)
+    except CheckpointError as error:
+        return str(error)
+    return None

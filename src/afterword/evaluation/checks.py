@@ -177,13 +177,13 @@ def steps(text: str, *, value: str) -> bool:
 
 
 @_kind("contains")
-def contains(text: str, *, value: str) -> bool:
-    """The value is said, as whole words in any case; see `says`.
+def contains(text: str, *, value: str | None = None, values: list[str] | None = None) -> bool:
+    """The value, or one of the values, is said, as whole words in any case; see `says`.
 
-    >>> contains("It is in OSLO.", value="Oslo"), contains("Oslofjord", value="Oslo")
+    >>> contains("It is in OSLO.", value="Oslo"), contains("Oslofjord", values=["Oslo", "Bergen"])
     (True, False)
     """
-    return says(text, value) > 0
+    return any(says(text, each) for each in [*(values or ()), *([value] if value else ())])
 
 
 @_kind("only")

@@ -69,11 +69,11 @@ def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else as_text(value) for name, value in shown.items()}
 
 
-def _write(file: Path, page: dict[str, Any]) -> Path:
-    """Fill the file's template. Atomically: a reader sees the old page or the new one, never half of it."""
+def _write(file: Path, page: dict[str, Any], template: str = "") -> Path:
+    """Fill the file's template, or another. Atomically: a reader sees the old page or the new one, never half of it."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(_filled(f"{file.name}.j2", page), encoding="utf-8")
+        temporary.write_text(_filled(template or f"{file.name}.j2", page), encoding="utf-8")
         temporary.replace(file)
     except OSError as error:
         temporary.unlink(missing_ok=True)

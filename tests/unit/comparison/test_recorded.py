@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afterword.comparison.summarising import summarise
-from afterword.demo.running import STUDY
+from afterword.demo.almanac import STUDY
 
 STUDIES = Path(__file__).resolve().parents[3] / "studies"
 
