@@ -14,12 +14,17 @@ from afterword.models import replace_file
 _RECORD = "demo.json"
 
 
+def refuse_other(folder: Path) -> None:
+    """ConfigError where a folder holds something and no demo. Changes nothing."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / _RECORD).is_file())):
+        problem = f"output_dir: {str(folder)!r} is there already and holds no demo"
+        raise ConfigError(f"{problem}. Give a folder that is empty or not there yet.")
+
+
 def begin(folder: Path) -> None:
     """An empty folder with the mark of a demo, made anew where an earlier demo was."""
+    refuse_other(folder)
     if folder.exists():
-        if not folder.is_dir() or (any(folder.iterdir()) and not (folder / _RECORD).is_file()):
-            problem = f"output_dir: {str(folder)!r} is there already and holds no demo"
-            raise ConfigError(f"{problem}. Give a folder that is empty or not there yet.")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     record(folder, {"format": 1, "status": "running"})

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from afterword import models
 from afterword.demo.almanac import EMBEDDED, run_almanac
+from afterword.demo.folder import refuse_other
 from afterword.demo.teaching import REAL, run_lessons
 from afterword.errors import CheckpointError, ConfigError, nearest
 
@@ -24,6 +25,8 @@ def run_demo(folder: Path, *, world: str = FERRY, model: str | None = None, cons
     if world not in WORLDS:
         hint = nearest(world, WORLDS)
         raise ConfigError(f"world: there is no world {world!r}. {hint}There are: {', '.join(WORLDS)}.")
+    # Before anything is fetched.
+    refuse_other(folder)
     usual, tell = WORLDS[world]
     if world == FERRY and model is None and (reason := _out_of_reach(usual)):
         console.print(
