@@ -487,6 +487,8 @@ ALMANAC = [
     Case("slip", "adapt almanac-chatt docs.jsonl -o run", ("'almanac-chatt'", "Did you mean almanac-chat?")),
     Case("suite-slip", "evaluate done --suite almanak", ("suite", "'almanak'", "Did you mean almanac?"), code=2),
     Case("demo-folder", "demo -o model", ("output_dir", "'model'", "holds no demo", "empty"), code=2),
+    Case("demo-world", "demo -o new --world ferrry", ("world", "'ferrry'", "Did you mean ferry?", "almanac"), code=2),
+    Case("demo-model", "demo -o new --model almanac-chatt", ("'almanac-chatt'", "Did you mean almanac-chat?")),
     Case(
         "model-list",
         "adapt --config c.yaml -o run",
