@@ -36,6 +36,8 @@ _DECIDED_ELSEWHERE = {
 _CHOSEN = ("learning_rate", "num_train_epochs", "lr_scheduler_type")
 """What a run chooses where nobody says it."""
 _PAPER = "-paper"
+_MEASURED = ("suite", "tasks", "questions")
+"""What a run within a budget measures itself by."""
 _USUAL_EMA = 0.92
 """arXiv:2506.00288."""
 
@@ -129,9 +131,11 @@ class AdaptSettings(Settings):
 
     preset: str | None = later("Budget", "METHOD-paper: the constants of the method's paper; nothing is chosen.")
     forgetting_budget: str | None = later(
-        "Budget", "Most that may be lost: 0.1nats of drift, or 2points of retention on a suite or tasks."
+        "Budget", "Most that may be lost: 0.3nats of drift, or 2points of retention on a suite or tasks."
     )
     suite: str | None = later("Budget", "Suite whose dev items say what is learned and lost; see `afterword evaluate`.")
+    tasks: tuple[str, ...] | None = later("Budget", "Tasks of lm-evaluation-harness that say what is lost.")
+    tasks_path: str | None = later("Budget", "Folder with more tasks.")
     questions: str | None = later("Budget", "JSON lines of questions whose answers say what is learned.")
 
     l2sp: float | None = later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
@@ -232,7 +236,7 @@ class AdaptSettings(Settings):
 
     def budget(self) -> Budget:
         """The most that may be lost."""
-        return budget_of(self.forgetting_budget, points=bool(self.suite))
+        return budget_of(self.forgetting_budget, points=bool(self.suite or self.tasks))
 
     def method_settings(self) -> dict[str, Any]:
         """What was set of the method's own settings."""
@@ -356,7 +360,7 @@ def _budget_problems(settings: AdaptSettings) -> Iterator[str]:
         settings.budget()
     except ConfigError as error:
         yield from error.problems
-    if not settings.is_guided and (read := [name for name in ("suite", "questions") if getattr(settings, name)]):
+    if not settings.is_guided and (read := [name for name in _MEASURED if getattr(settings, name)]):
         why = "is read by a run with a forgetting_budget, and with rate, passes and schedule fixed there is none"
         yield f"{read[0]}: {why}. Give forgetting_budget, or ask afterwards with `afterword evaluate`."
 

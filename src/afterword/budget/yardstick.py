@@ -4,7 +4,7 @@ Everything of the model as it was given is measured once and kept: of another st
 forward passes are left to do. The one rule: the same texts, in the same batches, for every state of one run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,13 +16,14 @@ from torch import Tensor
 from afterword import models
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.config import AdaptSettings
-from afterword.errors import DataError
+from afterword.errors import ConfigError, DataError
 from afterword.evaluation.answering import is_correct
 from afterword.evaluation.choices import likelihoods
 from afterword.evaluation.generation import generate, own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import answer_lead, build_prompt, load_questions, prompt_ids
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
+from afterword.evaluation.task_answers import answer_tasks
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.types import Batch, Document, Example, Segment
 from afterword.views import Reading, read_document, special_tokens
@@ -62,6 +63,25 @@ class _Texts:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Questions and tasks that must go on being answered."""
+
+    items: tuple[Item, ...] = ()
+    tasks: tuple[str, ...] = ()
+    tasks_path: str | None = None
+
+    def answered(self, model: Any, tokenizer: Any) -> dict[str, list[float]]:
+        """By skill and task, how far a model has each right, from 0 to 1."""
+        by_skill: dict[str, list[float]] = {}
+        for item, right in zip(self.items, answered_right(model, tokenizer, self.items), strict=True):
+            by_skill.setdefault(item.skill, []).append(float(right))
+        if self.tasks:
+            found = answer_tasks(model, tokenizer, self.tasks, include_path=self.tasks_path)
+            by_skill |= {f"tasks/{name}": values for name, values in found.items()}
+        return by_skill
+
+
+@dataclass(frozen=True)
 class Yardstick:
     """Texts and questions, with what the model as it was given makes of them."""
 
@@ -76,10 +96,10 @@ class Yardstick:
     """The head of the model as it was given, on the CPU."""
     answers: _Texts | None
     """Right answers to questions about the documents, where there are any."""
-    kept: tuple[Item, ...]
-    """Questions that must go on being answered; empty where the budget is in nats."""
-    right: tuple[bool, ...]
-    """Which of them it answers right."""
+    kept: Kept | None
+    """What must go on being answered; None where the budget is in nats."""
+    right: Mapping[str, Sequence[float]]
+    """By skill or task, how far it answers each question right."""
 
     @property
     def reading_gives_nats(self) -> float:
@@ -96,12 +116,10 @@ class Yardstick:
         return Standing(learned.nll_nats - nll, lost, drift)
 
     def _points_lost(self, model: Any) -> float:
-        """Per cent of the questions that are no longer answered right, the mean over skills."""
-        now, skills = answered_right(model, self.tokenizer, self.kept), [item.skill for item in self.kept]
-        by_skill: dict[str, list[int]] = {skill: [] for skill in skills}
-        for skill, before, after in zip(skills, self.right, now, strict=True):
-            by_skill[skill].append(before - after)
-        return 100 * float(np.mean([np.mean(changes) for changes in by_skill.values()]))
+        """Per cent of the questions that are no longer answered right, the mean over skills and tasks."""
+        assert self.kept, "asked for"
+        now = self.kept.answered(model, self.tokenizer)
+        return 100 * float(np.mean([np.mean(self.right[skill]) - np.mean(now[skill]) for skill in now]))
 
 
 def build_yardsticks(
@@ -124,7 +142,8 @@ def build_yardsticks(
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
         samples = _texts(reference, [_example(i, it.token_ids, 1) for i, it in enumerate(written)], states=True)
-        right, head = tuple(answered_right(reference, tokenizer, kept)), _on(models.head_of(reference), _CPU)
+        right = kept.answered(reference, tokenizer) if kept else {}
+        head = _on(models.head_of(reference), _CPU)
         shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
         sticks = list[Yardstick]()
         for some in documents:
@@ -169,13 +188,21 @@ def _asked(settings: AdaptSettings, tokenizer: Any, documents: Sequence[Document
     return examples
 
 
-def _kept(settings: AdaptSettings) -> tuple[Item, ...]:
-    return tuple(_items(settings, "retention")) if settings.budget().unit == "points" else ()
+def _kept(settings: AdaptSettings) -> Kept | None:
+    """ConfigError where the budget is in points and there is nothing to lose any of."""
+    if settings.budget().unit != "points":
+        return None
+    items, tasks = tuple(_items(settings, "retention")), tuple(settings.tasks or ())
+    if not items and not tasks:
+        problem = f"suite: {settings.suite!r} has no dev items of retention, and the budget is in points of them"
+        raise ConfigError(f"{problem}. Give a suite with some, tasks, or a budget in nats: 0.3nats.")
+    return Kept(items, tasks, settings.tasks_path)
 
 
 def _items(settings: AdaptSettings, part: str) -> list[Item]:
     """Items of the suite to choose by: those of dev, at most MOST_ITEMS, every skill by its share."""
-    assert settings.suite, "asked for"
+    if not settings.suite:
+        return []
     suite = find_suite(settings.suite)
     own = [item for item in suite.items if item.part == part and item.split == "dev"]
     if not own:

@@ -31,12 +31,11 @@ def run_tasks(
     as the harness does.
     ConfigError where lm_eval is not installed or a task is unknown.
     """
-    try:
-        import lm_eval.tasks
-        import torch
-    except ImportError as error:
-        raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
-    what: Any = {"tasks": list(tasks), "task_manager": _task_manager(lm_eval.tasks.TaskManager, tasks, include_path)}
+    manager = task_manager(tasks, include_path)
+    import lm_eval
+    import torch
+
+    what: Any = {"tasks": list(tasks), "task_manager": manager}
     model_path = model_folder(model_path)
     model_args = {"pretrained": model_path, "tokenizer": model_path}
     if is_adapter(model_path):
@@ -53,7 +52,12 @@ def run_tasks(
     return [_score(results, how, *place) for place in found]
 
 
-def _task_manager(task_manager_class: Any, names: Sequence[str], folder: str | None) -> Any:
+def task_manager(names: Sequence[str], folder: str | None) -> Any:
+    """What finds tasks by their names. ConfigError where lm_eval is not installed or a task is unknown."""
+    try:
+        from lm_eval.tasks import TaskManager as task_manager_class  # noqa: N813
+    except ImportError as error:
+        raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
     # Reading the harness's own thousands of files takes many seconds; tasks of one's own do not need them.
     for include_defaults in (False, True):
         manager = task_manager_class(include_path=folder, include_defaults=include_defaults)

@@ -2,13 +2,16 @@
 
 import contextlib
 import json
+import random
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+import yaml
 
 from afterword.budget.yardstick import build_yardsticks
 from afterword.config import read_settings
+from afterword.errors import ConfigError
 from afterword.evaluation.generation import own_samples
 from afterword.evaluation.losses import Models, drift_scores
 from afterword.models import load_model, load_tokenizer
@@ -96,11 +99,40 @@ def test_points_are_the_mean_over_skills_of_what_is_no_longer_right(model_folder
     file = tmp_path / "suite.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (stick,) = build_yardsticks(settings(model_folder, suite=str(file)), [some], plain)
-    assert len(stick.kept) == 5
-    before, after = [True, True, True, False, True], [True, False, False, True, False]
-    order = np.argsort([item.id for item in stick.kept])
-    before, after = ([values[i] for i in np.argsort(order)] for values in (before, after))
-    monkeypatch.setattr("afterword.budget.yardstick.answered_right", lambda *_: after)
-    moved = type(stick)(**{**{n: getattr(stick, n) for n in stick.__dataclass_fields__}, "right": tuple(before)})
+    assert len(stick.kept.items) == 5
+    after = {"0": True, "1": False, "2": False, "3": True, "9": False}
+    monkeypatch.setattr("afterword.budget.yardstick.answered_right", lambda *_: [after[i.id] for i in stick.kept.items])
+    moved = replace(stick, right={"many": [1.0, 1.0, 1.0, 0.0], "few": [1.0]})
     # Of the many a quarter is lost (two of four, and one is new), of the few all: the mean is 62.5 points.
     assert moved.standing(load_model(str(model_folder)), plain).lost == pytest.approx(62.5)
+
+
+def test_tasks_count_as_skills_and_nothing_random_is_disturbed(model_folder, some, tmp_path, perturbed):
+    pytest.importorskip("lm_eval")
+    rows = [{"q": f"Question {i}?", "choices": ["Oslo", "Rome"], "gold": i % 2} for i in range(12)]
+    (tmp_path / "tiny.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"task": "tiny_kept", "dataset_path": "json", "output_type": "multiple_choice", "test_split": "test"}
+    task["dataset_kwargs"] = {"data_files": {"test": str(tmp_path / "tiny.jsonl")}}
+    task |= {"doc_to_text": "{{q}}", "doc_to_target": "{{gold}}", "doc_to_choice": "choices"}
+    task["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(task))
+    given = settings(model_folder, tasks=["tiny_kept"], tasks_path=str(tmp_path), forgetting_budget="3points")
+    (stick,) = build_yardsticks(given, [some], plain)
+    # Every second of twelve.
+    assert len(stick.right["tasks/tiny_kept"]) == 6
+    torch.manual_seed(3)
+    before, random_state = torch.get_rng_state(), random.getstate()
+    perturbed.train()
+    now = stick.kept.answered(perturbed.eval(), load_tokenizer(str(model_folder)))["tasks/tiny_kept"]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert random.getstate() == random_state
+    lost = 100 * (sum(stick.right["tasks/tiny_kept"]) - sum(now)) / 6
+    assert stick.standing(perturbed, plain).lost == pytest.approx(lost)
+
+
+def test_points_without_anything_to_lose_them_on_are_one_sentence(model_folder, some, tmp_path):
+    item = {"id": "a", "part": "learning", "skill": "news", "split": "dev", "prompt": "Who?", "answer": "Ada"}
+    item["checks"] = [{"kind": "contains", "value": "Ada"}]
+    (tmp_path / "suite.jsonl").write_text(json.dumps(item) + "\n")
+    with pytest.raises(ConfigError, match="no dev items of retention"):
+        build_yardsticks(settings(model_folder, suite=str(tmp_path / "suite.jsonl")), [some], plain)
