@@ -40,6 +40,9 @@ _MEASURED = ("suite", "tasks", "questions")
 """What a run within a budget measures itself by."""
 _USUAL_EMA = 0.92
 """arXiv:2506.00288."""
+_USUAL_SAVE_STEPS = 500
+_USUAL_LIMIT = 2
+"""Of checkpoints while a run goes on, where nothing was said of them."""
 
 
 class AdaptSettings(Settings):
@@ -60,8 +63,11 @@ class AdaptSettings(Settings):
     )
     teacher_cache: str | None = setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
     teacher_top_k: int | None = later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
-    save_precision: Literal["float32", "bf16"] | None = later(
-        "Model", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
+    save_precision: Literal["auto", "model", "float32", "bf16"] = later(
+        "Model",
+        "Of the result. auto: as the model came where rounding keeps what was learned (measured), else float32.",
+        exact=("auto",),
+        default="auto",
     )
     attn_implementation: str | None = setting(None, "Model", "sdpa, eager, flash_attention_2 (3, 4), flex_attention.")
 
@@ -158,8 +164,12 @@ class AdaptSettings(Settings):
     output_dir: str = setting("", "Run", "Run folder.", weights=False)
     eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents.", weights=False)
     eval_steps: int | None = setting(None, "Run", "Evaluate on them every so many steps.", weights=False, ge=1)
-    save_steps: int = setting(500, "Run", "Write a checkpoint every so many steps.", weights=False, ge=1)
-    save_total_limit: int | None = setting(2, "Run", "Checkpoints kept.", weights=False, ge=1)
+    save_steps: int | None = setting(
+        None, "Run", "Steps between checkpoints, kept at the end; else 500, removed.", weights=False, ge=1
+    )
+    save_total_limit: int | None = setting(
+        None, "Run", "Newest checkpoints kept, 2; 0: all. Where given, also at the end.", weights=False, ge=0
+    )
     report_to: tuple[str, ...] = setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
     push_to_hub: bool = setting(False, "Run", "Push the result to the hub.", weights=False)
     dataloader_num_workers: int = setting(0, "Run", "Processes that build batches.", weights=False, ge=0)
@@ -188,6 +198,12 @@ class AdaptSettings(Settings):
     def _amounts(cls, mixture: dict[str, Any] | None, info: Any) -> dict[str, Any] | None:
         return mixture and with_amounts(mixture, lambda: _declared_share(info.data.get("method")))
 
+    @field_validator("save_precision", mode="before")
+    @classmethod
+    def _not_given(cls, value: Any) -> Any:
+        # As configurations have it that were written before there was a choice.
+        return value or "auto"
+
     @field_validator("ema", mode="before")
     @classmethod
     def _share_kept(cls, value: Any) -> Any:
@@ -208,7 +224,7 @@ class AdaptSettings(Settings):
             yield "teacher_precision: float32 with precision: bf16 makes the teacher another model. Use auto."
         if self.align and not self.then:
             yield "align: is read where `then: align` asks for it. Add it, or leave these settings out."
-        if self.save_precision and self.use_peft and not self.merge_adapter:
+        if self.save_precision != "auto" and self.use_peft and not self.merge_adapter:
             whole = f"save_precision: {self.save_precision} is for whole models, and use_peft saves an adapter"
             yield f"{whole}. Add merge_adapter, or leave it out."
         if self.ema_steps is not None and self.ema is None:
@@ -262,10 +278,18 @@ class AdaptSettings(Settings):
         given = {
             n: v for n, v in self._panel("Optimizer").items() if v is not None and v is not False and n not in ours
         }
-        names = ("save_steps", "save_total_limit", "push_to_hub", "dataloader_num_workers")
+        names = ("push_to_hub", "dataloader_num_workers")
+        limit = _USUAL_LIMIT if self.save_total_limit is None else self.save_total_limit or None
+        given |= {"save_steps": self.save_steps or _USUAL_SAVE_STEPS, "save_total_limit": limit}
         evaluating = {"eval_strategy": "steps", "eval_steps": self.eval_steps} if self.eval_steps else {}
         run = {**{name: getattr(self, name) for name in names}, "report_to": list(self.report_to) or "none"}
         return {**given, **run, **evaluating}
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether checkpoints were asked for, and so stay when the run is finished."""
+        in_trainer = any(name.startswith("save_") or name == "load_best_model_at_end" for name in self.trainer)
+        return in_trainer or self.save_steps is not None or self.save_total_limit is not None
 
     def _panel(self, panel: str) -> dict[str, Any]:
         fields: Any = type(self).model_fields

@@ -22,7 +22,7 @@ from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import DEFAULT_METHOD
 from afterword.processes import is_main_process
-from afterword.training import RunResult, run_adaptation
+from afterword.training import RunResult, push, run_adaptation
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,12 @@ def run(
     command = command or " ".join(sys.argv)
     adapted = run_within_budget if planned.run.is_guided else run_adaptation
     result = adapted(planned.run, documents, command=command, console=console)
-    if between and is_main_process():
-        between(result)
+    if is_main_process():
+        if between:
+            between(result)
+        if result.hub_model_id:
+            # After what is between: the model card is part of the folder.
+            push(planned.run, result.path, result.hub_model_id)
     if planned.alignment is None:
         return result, None
     # The next model needs the memory of the last, which references in circles would keep.

@@ -16,13 +16,14 @@ def setting(default: Any, panel: str, text: str, *, weights: bool = True, **rule
     return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
 
 
-def later(panel: str, text: str, *, exact: tuple[str, ...] = (), **rules: Any) -> Any:
+def later(panel: str, text: str, *, exact: tuple[str, ...] = (), default: str | None = None, **rules: Any) -> Any:
     """A setting that came after results were recorded: where it is not given, they still count.
 
-    `exact`: values that lead to the same weights as none.
+    `exact`: values that count as none given, the default among them.
     """
+    assert default is None or default in exact, "results were recorded without it"
     about: dict[str, Any] = {"panel": panel, "weights": True, "later": True, "exact": exact}
-    return Field(None, description=text, json_schema_extra=about, **rules)
+    return Field(default, description=text, json_schema_extra=about, **rules)
 
 
 class Settings(BaseModel):
@@ -46,6 +47,12 @@ class Settings(BaseModel):
         number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
         pairs = at_home(pairs)
         return {k: float(v) if number.fullmatch(str(v)) else v for k, v in pairs.items()}
+
+    @classmethod
+    def without_effect(cls, name: str, value: Any) -> Any:
+        """None for a value of a setting that counts as none given; any other value as it is."""
+        fields: Any = cls.model_fields
+        return None if value in fields[name].json_schema_extra.get("exact", ()) else value
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""

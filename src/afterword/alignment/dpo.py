@@ -25,11 +25,21 @@ _REFERENCE_ADAPTER = "ref"
 
 
 def train_dpo(
-    model: Any, tokenizer: Any, dialogues: Sequence[Dialogue], settings: AlignSettings, folder: Path, console: Console
+    model: Any,
+    tokenizer: Any,
+    dialogues: Sequence[Dialogue],
+    settings: AlignSettings,
+    folder: Path,
+    console: Console,
+    *,
+    measured: bool = False,
 ) -> StageResult:
-    """Train the model in place; checkpoints go to `folder`. TrainingError where the first loss is not ln 2."""
+    """Train the model in place; checkpoints go to `folder`. TrainingError where the first loss is not ln 2.
+
+    `measured` as of `train_stage`.
+    """
     trainer = build_dpo_trainer(model, tokenizer, dialogues, settings, folder)
-    result = train_stage(trainer, "dpo", dialogues, console)
+    result = train_stage(trainer, "dpo", dialogues, console, measured=measured)
     if hasattr(model, "peft_config"):
         model.delete_adapter(_REFERENCE_ADAPTER)
     return result

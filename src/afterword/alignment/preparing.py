@@ -73,7 +73,7 @@ def check(settings: AlignSettings, run: AdaptSettings) -> None:
 
 def refuse_save_precision(settings: AlignSettings, *, adapter: bool) -> None:
     """ConfigError where a precision is asked for of an adapter, which has its own."""
-    if settings.save_precision and adapter:
+    if settings.save_precision != "auto" and adapter:
         problem = f"save_precision: {settings.save_precision} is for whole models, and the result is an adapter"
         raise ConfigError(f"{problem}, which is saved in float32. Leave it out.")
 

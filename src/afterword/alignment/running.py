@@ -23,6 +23,7 @@ from afterword.alignment.samples import Sample
 from afterword.alignment.scoring import score_samples
 from afterword.alignment.settings import AlignSettings, Stage
 from afterword.alignment.sft import train_sft
+from afterword.alignment.stages import StageResult
 from afterword.config import read_settings
 from afterword.corpus import Corpus, Dialogue, Kind
 from afterword.types import Skipped
@@ -30,10 +31,6 @@ from afterword.types import Skipped
 _STAGES: tuple[tuple[Stage, Kind, Any], ...] = (("sft", "instructions", train_sft), ("dpo", "preferences", train_dpo))
 """In their order: what each is trained on, and how."""
 _CONFIGURATION = "config.json"
-
-
-_FEW_CHANGED = 0.05
-"""Share of trained weights: a stage that changes fewer, once they are saved, is told so."""
 
 
 @dataclass(frozen=True)
@@ -186,36 +183,38 @@ def _train(
         target = folder.path if last else folder.path / stage
         if not models.has_result(target):
             model = stages.trainable(_load_model(source, settings), settings)
-            dtype = _final_dtype(model, settings) if last else torch.float32
-            start = _rounded(model, dtype)
-            result = train(model, tokenizer, chosen[kind], settings, folder.work / stage, console)
-            changed = _share_changed(start, _rounded(model, dtype))
-            state["stages"][stage] = {**result.to_json(), "changed_weights_frac": changed}
+            where = (folder.work / stage, console)
+            # Between two stages everything is in float32.
+            decides = last and not hasattr(model, "peft_config")
+            measured = decides and _may_round(model, settings)
+            result = train(model, tokenizer, chosen[kind], settings, *where, measured=measured)
+            saving = _save(model, result, tokenizer, settings, target) if decides else None
+            if saving is None:
+                models.save_result(model, tokenizer, target, dtype=torch.float32, given=_given(settings))
+            state["stages"][stage] = result.to_json() | ({"saved": saving.to_json()} if saving else {})
             folder.write_state(state)
-            models.save_result(model, tokenizer, target, dtype=dtype)
             shutil.rmtree(folder.work / stage, ignore_errors=True)
             console.print(stages.summary(stage, result), highlight=False, markup=False, soft_wrap=True)
-            if changed < _FEW_CHANGED:
-                few = f"{stage}: once saved in {dtype}, {100 * changed:.2g} % of the trained weights have changed"
-                remedy = f"Set save_precision: float32, or raise {stage}_learning_rate."
-                told = f"{few}. Most of what was learned is rounded away. {remedy}"
-                console.print(told, highlight=False, markup=False, soft_wrap=True)
+            if saving:
+                console.print(saving.sentence(), highlight=False, markup=False, soft_wrap=True)
         source = str(target)
 
 
-def _rounded(model: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The trained weights as they would be saved, copied to the CPU."""
-    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return {name: parameter.detach().to("cpu", dtype, copy=True) for name, parameter in trained}
+def _given(settings: AlignSettings) -> models.StoredModel:
+    """The model on the disk that is aligned; below an adapter, its base."""
+    name = settings.model_name_or_path
+    return models.StoredModel(models.base_of_adapter(name) if _is_adapter(name) else name)
 
 
-def _share_changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
-    """Of all values, those that differ."""
-    changed = sum(int((after[name] != value).sum()) for name, value in before.items())
-    return changed / sum(value.numel() for value in before.values())
+def _may_round(model: Any, settings: AlignSettings) -> bool:
+    precisions = models.stored_precisions(model, _given(settings))
+    return settings.save_precision != "float32" and models.rounds(model, precisions)
 
 
-def _final_dtype(model: Any, settings: AlignSettings) -> torch.dtype:
-    """The one asked for, or that of the model as it was given; peft writes adapters in their own."""
-    adapter = hasattr(model, "peft_config")
-    return torch.float32 if adapter else models.result_dtype(settings.model_name_or_path, settings.save_precision)
+def _save(model: Any, result: StageResult, tokenizer: Any, settings: AlignSettings, target: Path) -> models.Saving:
+    """Write the last stage's model in the precision that keeps what it was trained for."""
+    given, measure = _given(settings), {"loss": result.loss, "loss_before": result.loss_before}
+    trained = models.trained_from(model, given, **measure)
+    saving, precisions = models.settle(trained, settings.save_precision, seed=settings.seed)
+    models.save_result(model, tokenizer, target, dtype=precisions, given=given)
+    return saving

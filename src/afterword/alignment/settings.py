@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from afterword.config import AdaptSettings, Settings, later, read_settings, setting, sources_of
 from afterword.corpus import Kind
 from afterword.errors import ConfigError
@@ -49,12 +51,21 @@ class AlignSettings(Settings):
     precision: Literal["auto", "float32", "bf16_mixed"] = setting(
         "auto", "Training", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
     )
-    save_precision: Literal["float32", "bf16"] | None = later(
-        "Training", "What the result is saved in; as the model was if not given. An adapter is saved in float32."
+    save_precision: Literal["auto", "model", "float32", "bf16"] = later(
+        "Training",
+        "Of the result. auto: as the model came where rounding keeps what was learned (measured), else float32.",
+        exact=("auto",),
+        default="auto",
     )
     use_peft: bool = setting(False, "Training", "LoRA on a full model. An adapter that is there is trained anyway.")
     save_steps: int = setting(25, "Training", "Write a checkpoint every so many steps.", weights=False, ge=1)
     seed: int = setting(0, "Training", "Order of samples, random selection, adapters.", ge=0)
+
+    @field_validator("save_precision", mode="before")
+    @classmethod
+    def _not_given(cls, value: Any) -> Any:
+        # As configurations have it that were written before there was a choice.
+        return value or "auto"
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""

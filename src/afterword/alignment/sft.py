@@ -14,10 +14,18 @@ from afterword.corpus import Dialogue
 
 
 def train_sft(
-    model: Any, tokenizer: Any, dialogues: Sequence[Dialogue], settings: AlignSettings, folder: Path, console: Console
+    model: Any,
+    tokenizer: Any,
+    dialogues: Sequence[Dialogue],
+    settings: AlignSettings,
+    folder: Path,
+    console: Console,
+    *,
+    measured: bool = False,
 ) -> StageResult:
-    """Train the model in place; checkpoints go to `folder`."""
-    return train_stage(build_sft_trainer(model, tokenizer, dialogues, settings, folder), "sft", dialogues, console)
+    """Train the model in place; checkpoints go to `folder`. `measured` as of `train_stage`."""
+    trainer = build_sft_trainer(model, tokenizer, dialogues, settings, folder)
+    return train_stage(trainer, "sft", dialogues, console, measured=measured)
 
 
 def build_sft_trainer(

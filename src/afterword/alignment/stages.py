@@ -8,13 +8,14 @@ import contextlib
 import importlib.util
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from afterword import models
@@ -23,6 +24,8 @@ from afterword.errors import ConfigError, TrainingError
 from afterword.models.manifest import write_manifest
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SAMPLED = 32
+"""Samples that the loss is measured on by which saving is decided."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,14 @@ class StageResult:
     """Step of the checkpoint that was resumed from."""
     losses: Mapping[int, float]
     """Mean loss of the samples of a step, by step, in nats: a token's for SFT, a pair's for DPO."""
+    loss: Callable[[], float] | None = field(default=None, repr=False)
+    """On some of the samples, in float32, of the model as it is at the moment; None where that was not asked for."""
+    loss_before: float | None = None
+    """The same before the stage."""
 
     def to_json(self) -> dict[str, Any]:
         """As align.json keeps it."""
-        return asdict(self)
+        return {name: value for name, value in vars(self).items() if name not in ("loss", "loss_before")}
 
 
 def refuse_machine() -> None:
@@ -115,9 +122,16 @@ def without_telemetry() -> Iterator[None]:
         constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
-def train_stage(trainer: Any, stage: Stage, samples: Sequence[Any], console: Console) -> StageResult:
-    """Train to the end, from the last whole checkpoint of the trainer's folder where there is one."""
+def train_stage(
+    trainer: Any, stage: Stage, samples: Sequence[Any], console: Console, *, measured: bool = False
+) -> StageResult:
+    """Train to the end, from the last whole checkpoint of the trainer's folder where there is one.
+
+    `measured`: what saving the model loses will be asked, so the loss before is computed.
+    """
     checkpoint = _last_checkpoint(Path(trainer.args.output_dir))
+    loss = _sampled_loss(trainer) if measured else None
+    before = loss() if loss else None
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(stage, console))
     began = time.monotonic()
@@ -125,7 +139,22 @@ def train_stage(trainer: Any, stage: Stage, samples: Sequence[Any], console: Con
     losses = {int(row["step"]): float(row["loss"]) for row in trainer.state.log_history if "loss" in row}
     tokens = max((int(row["num_tokens"]) for row in trainer.state.log_history if "num_tokens" in row), default=0)
     seconds, resumed_from = time.monotonic() - began, _step(checkpoint) if checkpoint else None
-    return StageResult(len(samples), trainer.state.global_step, tokens, seconds, resumed_from, losses)
+    return StageResult(len(samples), trainer.state.global_step, tokens, seconds, resumed_from, losses, loss, before)
+
+
+def _sampled_loss(trainer: Any) -> Callable[[], float]:
+    """The mean loss of the first samples, as trl has it, of the model as it is; in float32, without dropout."""
+    data = trainer.train_dataset.select(range(min(_SAMPLED, len(trainer.train_dataset))))
+    batches = list(DataLoader(data, batch_size=4, collate_fn=trainer.data_collator))
+
+    def loss() -> float:
+        # accelerate's autocast is around the forward of a model that was trained under it.
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        with models.only_reading(model):
+            of_batches = [float(trainer.compute_loss(model, trainer._prepare_inputs(batch))) for batch in batches]
+        return sum(of_batches) / len(of_batches)
+
+    return loss
 
 
 def summary(stage: Stage, result: StageResult) -> str:

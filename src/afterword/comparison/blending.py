@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
@@ -70,7 +71,9 @@ def blend(settings: BlendSettings, *, command: str = "", console: Console | None
         rows = _rows(output)
         summary = summary_of(settings, [rows[each.fingerprint] for each in path], command)
         models.replace_file(output / _SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
-        _save_only(next((each for each in path if each.share == summary["pick"].get("lambda")), None), settings)
+        chosen = next((each for each in path if each.share == summary["pick"].get("lambda")), None)
+    if saving := _save_only(chosen, settings):
+        console.print(saving.sentence(), markup=False, highlight=False, soft_wrap=True)
     return summary
 
 
@@ -105,21 +108,20 @@ def _plan(settings: BlendSettings) -> list[Blend]:
     base, adapted = _load(settings)
     models.refuse_unlike(base, adapted)
     fingerprints = [models.content_sha256(model) for model in (base, adapted)]
-    about = {"models": fingerprints, "dtype": str(_dtype(adapted))}
+    about = {"models": fingerprints, "dtype": str(models.saved_dtype(models.causal_lm(adapted).config))}
+    if not models.is_adapter(settings.adapted) and models.StoredModel(settings.base).dtype != torch.float32:
+        # What is rounded depends on how that is decided.
+        about["save_precision"] = "auto"
     contents = grid.Contents(fingerprints[0], running.suite_fingerprint(settings.suite), running.evaluating(settings))
     weights = {share: grid.sha256({**about, "lambda": share}) for share in settings.lambdas}
     return [Blend(share, made_of, grid.fingerprint(made_of, contents)) for share, made_of in weights.items()]
 
 
-def _load(settings: BlendSettings) -> tuple[Any, Any]:
-    """The base and the adapted model, each in the precision that it is saved in."""
+def _load(settings: BlendSettings, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """The base and the adapted model, each in the precision that it is saved in, or both in another."""
     base, adapted = settings.base, settings.adapted
-    dtypes = [models.saved_dtype(models.load_config(name)) for name in (base, adapted)]
+    dtypes = [dtype or models.saved_dtype(models.load_config(name)) for name in (base, adapted)]
     return models.load_model(base, dtype=dtypes[0]), models.load_adapted(adapted, dtype=dtypes[1])
-
-
-def _dtype(model: Any) -> Any:
-    return models.saved_dtype(models.causal_lm(model).config)
 
 
 def _begin(output: Path) -> None:
@@ -142,23 +144,34 @@ def _measured(each: Blend, settings: BlendSettings, command: str) -> dict[str, A
     """The row of one λ. Its weights are dropped once they are measured; the pick's are made again."""
     folder = Path(settings.output_dir) / "cells" / f"lambda-{each.share:g}"
     shutil.rmtree(folder, ignore_errors=True)
-    _save(each, settings, folder)
+    saving = _save(each, settings, folder)
     running.free_memory()
     measured = running.measure(folder, settings, command)
     running.drop_weights(folder)
     running.free_memory()
     about = {"format": 1, "lambda": each.share, "fingerprint": each.fingerprint}
-    return {**about, **measured, "environment": environment()}
+    saved = {"saved": saving.to_json()} if saving else {}
+    return {**about, **saved, **measured, "environment": environment()}
 
 
-def _save(each: Blend, settings: BlendSettings, folder: Path) -> None:
-    """The model of one λ as a run folder has it: `afterword evaluate` compares it with the base."""
-    base, adapted = _load(settings)
-    result, tokenizer = models.blended(base, adapted, each.share), models.load_tokenizer(settings.adapted)
+def _save(each: Blend, settings: BlendSettings, folder: Path) -> models.Saving | None:
+    """The model of one λ as a run folder has it: `afterword evaluate` compares it with the base.
+
+    Blended in float32; what rounding it loses is decided on as of a run, by the update alone: what is measured is the
+    folder as it was saved. None of an adapter, of which nothing is rounded.
+    """
+    base, adapted = _load(settings, torch.float32)
+    result, tokenizer = models.blend_into(base, adapted, each.share), models.load_tokenizer(settings.adapted)
+    del base, adapted
+    given, saving, precisions = models.StoredModel(settings.base), None, models.Precisions(torch.float32)
+    if not models.is_adapter(settings.adapted):
+        why = "a blend is measured as it was saved"
+        saving, precisions = models.settle(models.trained_from(result, given, why_no_loss=why))
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        models.save_result(result, tokenizer, folder, dtype=_dtype(adapted))
+        models.save_result(result, tokenizer, folder, dtype=precisions, given=given)
         models.replace_file(folder / "config.yaml", _record(each, settings))
+    return saving
 
 
 def _record(each: Blend, settings: BlendSettings) -> str:
@@ -167,15 +180,14 @@ def _record(each: Blend, settings: BlendSettings) -> str:
     return yaml.safe_dump({**about, "lambda": each.share, "weights": each.weights}, sort_keys=False, allow_unicode=True)
 
 
-def _save_only(chosen: Blend | None, settings: BlendSettings) -> None:
+def _save_only(chosen: Blend | None, settings: BlendSettings) -> models.Saving | None:
     """The picked model in the output folder, or none: what an earlier pick left is removed."""
     output = Path(settings.output_dir)
     config = output / "config.yaml"
     is_there = config.is_file() and models.has_result(output)
     if chosen and is_there and config.read_text(encoding="utf-8") == _record(chosen, settings):
-        return
+        return None
     running.drop_weights(output)
     for name in ("config.yaml", "config.json", models.ADAPTER_CONFIG, "scores.json"):
         (output / name).unlink(missing_ok=True)
-    if chosen:
-        _save(chosen, settings, output)
+    return _save(chosen, settings, output) if chosen else None

@@ -122,7 +122,8 @@ def _aligning(settings: AlignSettings) -> dict[str, Any]:
     names = [name for name, field in fields.items() if field.json_schema_extra["weights"] or name in content]
     later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
     dumped = settings.model_dump(mode="json")
-    return by_content({name: dumped[name] for name in names if dumped[name] is not None or name not in later})
+    counted = {name: AlignSettings.without_effect(name, dumped[name]) for name in names}
+    return by_content({name: value for name, value in counted.items() if value is not None or name not in later})
 
 
 def weights_settings(settings: AdaptSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from afterword.models.backbone import (
     trained_states_through,
 )
 from afterword.models.between import Between
-from afterword.models.blending import blended, refuse_unlike
+from afterword.models.blending import blend_into, blended, refuse_unlike
 from afterword.models.checks import (
     check_head,
     check_weights,
@@ -24,16 +24,21 @@ from afterword.models.finding import model_folder, refuse_name
 from afterword.models.loading import load_adapted, load_config, load_model, load_tokenizer, parameter_count
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
+from afterword.models.merging import merged, widen
 from afterword.models.quantising import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
+from afterword.models.save_precision import SavePrecision, Saving, Trained, base_in_memory, rounds, settle, trained_from
 from afterword.models.saving import (
     configuration_sha256,
     content_sha256,
     has_result,
-    result_dtype,
+    result_folder,
     save_result,
     saved_dtype,
     weights_fingerprint,
+    write_model,
 )
+from afterword.models.saying import difference, said
+from afterword.models.stored import Precisions, StoredModel, stored_precisions
 from afterword.models.teacher_cache import TeacherCache, given_fingerprint, open_cache
 from afterword.models.teachers import (
     AdapterOff,

@@ -25,12 +25,20 @@ _COMPUTED_WITH = ("hidden_act", "num_attention_heads", "num_key_value_heads", "r
 def blended(base: Any, adapted: Any, share: float) -> Any:
     """A copy of `adapted` with the weights θ0 + λ(θ − θ0), λ being `share`: 0 is the base, 1 the adapted model.
 
-    WiSE-FT (arXiv:2109.01903) and LM-Cocktail (arXiv:2311.13534). Computed in float32, left in the precision of
-    `adapted`; tied weights stay tied, buffers are those of `adapted`. An adapter stays one: λ scales its update, and
-    its `modules_to_save` are interpolated. Errors as of `refuse_unlike`.
+    Errors as of `refuse_unlike`.
     """
     refuse_unlike(base, adapted)
-    blend = copy.deepcopy(adapted)
+    return blend_into(base, copy.deepcopy(adapted), share)
+
+
+def blend_into(base: Any, adapted: Any, share: float) -> Any:
+    """Give `adapted` itself the weights θ0 + λ(θ − θ0).
+
+    WiSE-FT (arXiv:2109.01903) and LM-Cocktail (arXiv:2311.13534). Computed in float32, left in the precision of
+    `adapted`; tied weights stay tied, buffers are those of `adapted`. An adapter stays one: λ scales its update, and
+    its `modules_to_save` are interpolated. To be called for models that `refuse_unlike` lets pass.
+    """
+    blend = adapted
     start = dict(base.named_parameters())
     if hasattr(blend, "peft_config"):
         # A module trained whole has the one that it replaced beside it.

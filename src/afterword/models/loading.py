@@ -51,6 +51,7 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
         problem = f"lacks the weights {', '.join(missing[:3])}, which would be random"
         raise unusable(name, f"{problem}. Give a causal language model with all its weights.")
     check_weights(model, name)
+    _make_writable(model)
     return model
 
 
@@ -67,6 +68,21 @@ def load_adapted(name: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """The result of a run as it would be served: a full model, or a base with its adapter on it."""
     folder = model_folder(name)
     return adapter_on(partial(load_model, dtype=dtype), folder) if is_adapter(folder) else load_model(name, dtype=dtype)
+
+
+def _make_writable(model: Any) -> None:
+    """Leave out what transformers reads of the settings of generation but does not write: values of no effect.
+
+    No checkpoint could be written with them. A result has the settings as they were given.
+    """
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        ids = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = type(generation)(**ids)
 
 
 def _loaded(auto: str, what: str, folder: str, **options: Any) -> Any:

@@ -1,38 +1,67 @@
-"""Results out: an ordinary folder in the input model's precision, whole or not at all."""
+"""Results out: an ordinary folder, every tensor in the precision it is to have, whole or not at all.
 
+The one rule: what is written is read again, and must say what the model in memory says. A folder that does not is
+never published.
+"""
+
+import contextlib
 import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from afterword.models.backbone import causal_lm
-from afterword.models.loading import load_config
 from afterword.models.manifest import MANIFEST, is_complete, staging_folder, write_manifest
+from afterword.models.merging import merged
+from afterword.models.save_precision import rounds
+from afterword.models.saying import refuse_other_values, refuse_unlike_folder
+from afterword.models.stored import Precisions, StoredModel
 
 _MUTE = {"_name_or_path", "base_model_name_or_path", "revision", "architectures", "auto_mapping", "task_type"}
 _MUTE |= {"transformers_version", "peft_version", "dtype", "torch_dtype", "use_cache", "return_dict", "inference_mode"}
 _MUTE |= {"output_attentions", "output_hidden_states", "id2label", "label2id", "problem_type"}
 """Of a configuration, what changes nothing that the model says. (The precision is that of the weights.)"""
+_TRAINERS_OWN = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")
+"""Of a configuration, what a trainer sets for its own use, by the tokenizer's or for its backward pass."""
+_GENERATION = "generation_config.json"
 _CHUNK_VALUES = 2**24
 """Hashed at once: all that is copied of a weight."""
 
 
-def save_result(model: Any, tokenizer: Any, run: Path, *, dtype: torch.dtype, merge: bool = False) -> None:
+def save_result(
+    model: Any,
+    tokenizer: Any,
+    run: Path,
+    *,
+    dtype: torch.dtype | Precisions,
+    given: StoredModel | None = None,
+    merge: bool = False,
+) -> None:
     """Write the adapted model into the run folder so that `AutoModelForCausalLM.from_pretrained(run)` loads it.
 
-    Full models are written in `dtype`; adapters as peft writes them, and with `merge` also the merged model
-    in `merged/`. The manifest appears last: without it the result does not count as written.
+    Full models are written in `dtype`, of all tensors or of each; adapters as peft writes them, and with `merge` also
+    the merged model in `merged/`. `given`: the model that it was made from, whose configuration it keeps.
+    """
+    with result_folder(run) as folder:
+        write_model(model, tokenizer, folder, dtype=dtype, given=given)
+        if merge and hasattr(model, "merge_and_unload"):
+            write_model(merged(model), tokenizer, folder / "merged", dtype=dtype, given=given)
+
+
+@contextlib.contextmanager
+def result_folder(run: Path) -> Iterator[Path]:
+    """A folder for the files of a result, which are in the run folder afterwards: all of them, or none.
+
+    The manifest appears last: without it the result does not count as written.
     """
     staging = staging_folder(run / "result")
-    _save(model, tokenizer, staging, dtype)
-    if merge and hasattr(model, "merge_and_unload"):
-        _save(model.merge_and_unload(), tokenizer, staging / "merged", dtype)
+    yield staging
     write_manifest(staging)
     (run / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(run / "merged", ignore_errors=True)
@@ -41,15 +70,70 @@ def save_result(model: Any, tokenizer: Any, run: Path, *, dtype: torch.dtype, me
     staging.rmdir()
 
 
+def write_model(
+    model: Any, tokenizer: Any, folder: Path, *, dtype: torch.dtype | Precisions, given: StoredModel | None = None
+) -> None:
+    """Write a model or an adapter, and read it again. CheckpointError where that says something else.
+
+    The configuration is that of `given` in everything that a trainer changes for its own use.
+    """
+    precisions = dtype if isinstance(dtype, Precisions) else Precisions(dtype)
+    tokenizer.save_pretrained(folder)
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(folder)
+        # peft leaves an empty model card; the run writes its own once it is scored.
+        (folder / "README.md").unlink(missing_ok=True)
+        refuse_unlike_folder(model, folder)
+        return
+    state, cast = dict[str, Tensor](), dict[Any, Tensor]()
+    for name, value in model.state_dict().items():
+        # Tied weights are cast to one tensor, or they would be written twice.
+        tensor = (value.data_ptr(), value.shape)
+        state[name] = cast.setdefault(tensor, value.to(precisions.of(name, value)))
+    with _configured(model, given):
+        # A copy, of which save_pretrained takes what it has written.
+        model.save_pretrained(folder, state_dict=dict(state))
+        # Written again, because save_pretrained names the precision that the model is trained in.
+        model.config.dtype = precisions.main
+        model.config.save_pretrained(folder)
+    _as_given(folder, given)
+    if rounds(model, precisions):
+        refuse_other_values(model, state, folder)
+    else:
+        refuse_unlike_folder(model, folder)
+
+
+def _as_given(folder: Path, given: StoredModel | None) -> None:
+    """The settings of generation as the model had them, or none where it had none.
+
+    Also what transformers would not write of them: a person may serve it.
+    """
+    if given is None:
+        return
+    (folder / _GENERATION).unlink(missing_ok=True)
+    if file := given.file(_GENERATION):
+        shutil.copyfile(file, folder / _GENERATION)
+
+
+@contextlib.contextmanager
+def _configured(model: Any, given: StoredModel | None) -> Iterator[None]:
+    """The configuration as it was given, in what trainers set to their own use."""
+    own = model.config
+    model.config = copy.deepcopy(own)
+    if given:
+        inner, before = model.config.get_text_config(), given.config.get_text_config()
+        for name in _TRAINERS_OWN:
+            if hasattr(before, name):
+                setattr(inner, name, getattr(before, name))
+    try:
+        yield
+    finally:
+        model.config = own
+
+
 def has_result(run: Path) -> bool:
     """Whether the run folder holds a finished, undamaged model."""
     return is_complete(run)
-
-
-def result_dtype(name: str, asked: Literal["float32", "bf16"] | None) -> torch.dtype:
-    """The precision that a result is saved in: the one asked for, else that of the model `name` that it came from."""
-    known = {"float32": torch.float32, "bf16": torch.bfloat16}
-    return known[asked] if asked else saved_dtype(load_config(name))
 
 
 def saved_dtype(config: Any) -> torch.dtype:
@@ -110,22 +194,3 @@ def _used(config: Mapping[str, Any]) -> dict[str, Any]:
 def _in_json(value: Any) -> Any:
     # Sets, such as peft's names of modules, have another order in every process.
     return sorted(value) if isinstance(value, set) else str(value)
-
-
-def _save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    tokenizer.save_pretrained(folder)
-    if hasattr(model, "peft_config"):
-        model.save_pretrained(folder)
-        # peft leaves an empty model card; the run writes its own once it is scored.
-        (folder / "README.md").unlink(missing_ok=True)
-        return
-    state, cast = {}, {}
-    for name, value in model.state_dict().items():
-        # Tied weights are cast to one tensor, or they would be written twice.
-        tensor = (value.data_ptr(), value.shape)
-        state[name] = cast.setdefault(tensor, value.to(dtype) if value.is_floating_point() else value)
-    model.save_pretrained(folder, state_dict=state)
-    # Written again, because save_pretrained names the precision that the model is trained in.
-    config = copy.deepcopy(model.config)
-    config.dtype = dtype
-    config.save_pretrained(folder)

@@ -21,6 +21,7 @@ from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
 from afterword.report.within_budget import within_budget
+from afterword.report.saved import saved_block
 
 
 def write_report(run: Path) -> tuple[Path, Path]:
@@ -49,6 +50,7 @@ def build_page(path: Path) -> dict[str, Any]:
         "method": run["settings"].get("method") or "unknown method",
         "folder": run["settings"].get("output_dir") or str(path),
         "within": within_budget(run["budget"]),
+        "saved": saved_block(run["data"]["saved"]),
         "mixture": mixture_rows(run["data"]["mixture"]),
         "source_losses": {"trained": source_losses(run["metrics"]), "held_out": held_out_losses(run["metrics"])},
         "drawings": [drawing for drawing in (draw_changes(rows), draw_training(run["metrics"])) if drawing],

@@ -12,6 +12,7 @@ from afterword.training.adapting import (
 from afterword.training.arguments import training_arguments
 from afterword.training.checkpoints import Interrupted
 from afterword.training.estimating import DryRun, dry_run
+from afterword.training.finishing import push
 from afterword.training.run_folder import RunFolder
 from afterword.training.sharding import sharded_by
 from afterword.training.trainer import AdaptationTrainer

@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +21,12 @@ from afterword.corpus import Corpus, CorpusOptions, read_corpus, refuse_missing
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import Method
 from afterword.objectives import LOGITS_WORKSPACE_MIB
-from afterword.processes import is_main_process, is_sharded, main_process_first, whole_state
+from afterword.processes import is_main_process, main_process_first
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress
 from afterword.training.checking import checked_layout, default_tokens
-from afterword.training.checkpoints import checkpoint_step, explained
+from afterword.training.checkpoints import checkpoint_step, explained, remove_checkpoints
+from afterword.training.finishing import finish, measure_before
 from afterword.training.mixture import Share
 from afterword.training.optimizing import optimizer_of
 from afterword.training.parts import GeneralText, Preparation, as_windows
@@ -54,6 +55,8 @@ class RunResult:
     already_complete: bool = False
     aligned: Path | None = None
     """Folder of the alignment that followed, where one did."""
+    hub_model_id: str | None = None
+    """Where the folder is to be pushed, where that was asked for."""
 
 
 class Watch(Protocol):
@@ -117,13 +120,30 @@ def run_adaptation(
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
         if is_main_process():
             _say(data, console)
+        measure = measure_before(trainer, settings)
         if watch:
             watch.begins(trainer, checkpoint_step(checkpoint) if checkpoint else 0)
         result = _train(trainer, folder, checkpoint, console)
         if watch:
             watch.ends(trainer)
-        _finish(trainer, folder, settings, identity, result)
-    return result
+        fresh = partial(_fresh_model, settings)
+        saved = finish(trainer, folder, settings, measure, fresh)
+        if saved:
+            folder.add_to_data("saved", saved)
+            folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
+            folder.tidy(began_here=False)
+            if not asked.keeps_checkpoints:
+                remove_checkpoints(folder.path)
+            console.print(saved["sentence"], highlight=False, markup=False, soft_wrap=True)
+        trainer.accelerator.wait_for_everyone()
+    return replace(result, hub_model_id=trainer.hub_model_id if settings.push_to_hub else None)
+
+
+def _fresh_model(settings: AdaptSettings) -> Any:
+    """The model as the run began with it, for the weights of one that is sharded."""
+    attention = settings.attn_implementation
+    fresh = models.load_model(settings.model_name_or_path, dtype=_dtype(settings), attn_implementation=attention)
+    return models.with_lora(fresh, _lora(settings), settings.seed) if settings.use_peft else fresh
 
 
 def _identity(trainer: AdaptationTrainer) -> Identity:
@@ -172,36 +192,6 @@ def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | Non
     resumed_from = checkpoint_step(checkpoint) if checkpoint else None
     seconds = time.perf_counter() - started
     return RunResult(folder.path, trainer.state.global_step, seconds, resumed_from, first_and_last)
-
-
-def _finish(
-    trainer: AdaptationTrainer, folder: RunFolder, settings: AdaptSettings, identity: Identity, result: RunResult
-) -> None:
-    adapted, tokenizer = _adapted(trainer, settings), trainer.processing_class
-    if trainer.is_world_process_zero():
-        dtype = models.result_dtype(settings.model_name_or_path, settings.save_precision)
-        models.save_result(adapted, tokenizer, folder.path, dtype=dtype, merge=settings.merge_adapter)
-        folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
-        folder.tidy(began_here=False)
-    trainer.accelerator.wait_for_everyone()
-    if settings.push_to_hub:
-        trainer.push_to_hub()
-
-
-def _adapted(trainer: AdaptationTrainer, settings: AdaptSettings) -> Any:
-    """The model that was trained. Of a sharded one, a fresh model with its weights, and on the main process alone."""
-    if not is_sharded(trainer.model):
-        return trainer.accelerator.unwrap_model(trainer.model)
-    state = whole_state(trainer.model)
-    if not trainer.is_world_process_zero():
-        return None
-    name, attention = settings.model_name_or_path, settings.attn_implementation
-    fresh = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
-    if settings.use_peft:
-        fresh = models.with_lora(fresh, _lora(settings), settings.seed)
-    fresh.load_state_dict(state)
-    models.causal_lm(fresh).config.use_cache = models.causal_lm(trainer.model).config.use_cache
-    return fresh
 
 
 def load_trainer(

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def last_complete_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a run whose every file is there and undamaged, or None."""
     folders = [path for path in run.glob("checkpoint-*") if path.is_dir() and _NAME.fullmatch(path.name)]
     return next(filter(is_complete, sorted(folders, key=checkpoint_step, reverse=True)), None)
+
+
+def remove_checkpoints(run: Path) -> None:
+    """Remove every checkpoint of a run, whole or not: its result is there."""
+    for path in run.glob("checkpoint-*"):
+        if path.is_dir() and _NAME.match(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def require_complete(folder: Path) -> Path:

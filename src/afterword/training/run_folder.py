@@ -76,6 +76,11 @@ class RunFolder:
         """Record how far the run has come."""
         replace_file(self.path / "state.json", json.dumps({"status": status, **vars(identity), **more}, indent=1))
 
+    def add_to_data(self, name: str, value: Any) -> None:
+        """Add to data.json what is known at the end."""
+        path = self.path / "data.json"
+        replace_file(path, json.dumps({**read_record(path), name: value}, indent=1, ensure_ascii=False))
+
     def refuse_other_settings(self, settings: AdaptSettings) -> None:
         """ConfigError where the folder holds a run with settings that lead to other weights, or something else."""
         if not self.exists():
@@ -177,8 +182,7 @@ def _weighing(kind: type[Settings]) -> list[str]:
 
 def without_effect(name: str, value: Any) -> Any:
     """None for a value of a setting that leads to the same weights as none given; any other value as it is."""
-    fields: Any = AdaptSettings.model_fields
-    return None if value in fields[name].json_schema_extra.get("exact", ()) else value
+    return AdaptSettings.without_effect(name, value)
 
 
 def environment() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
     LOGITS_WORKSPACE_MIB,
     AdaptivePrediction,
+    Head,
     Objective,
     Prediction,
     TopK,
@@ -289,18 +290,39 @@ class AdaptationTrainer(WholeCheckpoints):
     def _weighted_sum(self, model: Any, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
         """Σ weight · loss of a micro-batch, and the parts of its losses."""
         with self.autocast():
-            states, teacher = models.trained_states_through(model, self.model, batch.student), None
-            if objective.needs_teacher and batch.teacher_rows is None:
-                assert isinstance(self.teacher, models.ReadingTeacher), "a method that needs a teacher has one"
-                assert batch.teacher, "and its views give the teacher something to read"
-                teacher = (self.teacher.trained_states(*batch.teacher), self.teacher.head())
-        student, where = (states, models.head_of(self.model)), (batch.target_ids, batch.weights)
-        if objective.needs_teacher and batch.teacher_rows is not None:
-            if self.kept:
-                return top_k_weighted_sum(objective, student, (batch.teacher_rows, self.kept), *where, **self.workspace)
-            assert self.teacher, "its head is left of it"
-            teacher = (batch.teacher_rows, self.teacher.head())
-        return weighted_sum(objective, student, teacher, *where, **self.workspace)
+            states = models.trained_states_through(model, self.model, batch.student)
+            teacher = self.teacher_reads(batch, objective)
+        return self.weighted(objective, (states, models.head_of(self.model)), teacher, batch)
+
+    def teacher_reads(self, batch: Batch, objective: Objective) -> tuple[Tensor, Head | TopK] | None:
+        """What an objective needs of the teacher at the trained positions: hidden states, or what is cached of them.
+
+        With the head that makes logits of it, or the entries that it is of. None where it needs no teacher.
+        """
+        if not objective.needs_teacher:
+            return None
+        if batch.teacher_rows is not None:
+            assert self.kept or self.teacher, "its head is left of it"
+            return batch.teacher_rows, self.kept or self.teacher.head()  # pyright: ignore
+        assert isinstance(self.teacher, models.ReadingTeacher), "a method that needs a teacher has one"
+        assert batch.teacher, "and its views give the teacher something to read"
+        return self.teacher.trained_states(*batch.teacher), self.teacher.head()
+
+    def weighted(
+        self,
+        objective: Objective,
+        student: tuple[Tensor, Head],
+        teacher: tuple[Tensor, Head | TopK] | None,
+        batch: Batch,
+    ) -> tuple[Tensor, Tensor]:
+        """Σ weight · loss of hidden states at the trained positions of a batch, and the parts of the losses."""
+        where = (batch.target_ids, batch.weights)
+        if teacher is None:
+            return weighted_sum(objective, student, None, *where, **self.workspace)
+        said, by = teacher
+        if isinstance(by, TopK):
+            return top_k_weighted_sum(objective, student, (said, by), *where, **self.workspace)
+        return weighted_sum(objective, student, (said, by), *where, **self.workspace)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
