@@ -346,6 +346,8 @@ def _show_scores(result: Any) -> None:
             change += " [{:+.4g}, {:+.4g}]".format(*score.change.interval_95)
         table.add_row(score.task, score.metric, f"{score.n:,}", before, after, change)
     out.print(table)
+    weights = ", ".join(f"{value} {name[8:]}" for name, value in result.computed_in.items() if "weights" in name)
+    _say(f"Weights as stored ({weights}); products in {result.computed_in['products']}.")
     for note in result.notes:
         _say(f"Note: {note}")
 

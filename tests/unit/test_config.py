@@ -155,7 +155,7 @@ EXAMPLES = (
     {"learning_rate": "1e-6", "documents": ["a", "ä.txt", "b: c"], "trainer": {"adam_beta2": 0.95}},
     {"method": "finetune", "averaging": "token", "use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]},
     {"strategy": "random_token_suffix", "suffix_tokens": 8, "num_train_epochs": 2.5, "warmup_steps": 0.03},
-    {"eval_documents": "held", "eval_steps": 2, "report_to": ["wandb"], "max_grad_norm": 0, "save_total_limit": None},
+    {"eval_documents": "held", "eval_steps": 2, "report_to": ["wandb"], "max_grad_norm": 0, "save_total_limit": 0},
 )
 
 

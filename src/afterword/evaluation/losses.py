@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,17 @@ import torch
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.config import EvaluateSettings
 from afterword.evaluation.statistics import before_and_after, estimate, paired_change, ratio_of_means
-from afterword.models import causal_lm, context_length, head_of, load_adapted, load_tokenizer, trained_states
+from afterword.models import (
+    ADAPTER_CONFIG,
+    StoredModel,
+    base_of_adapter,
+    causal_lm,
+    context_length,
+    head_of,
+    load_adapted,
+    load_tokenizer,
+    trained_states,
+)
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
 from afterword.types import Batch, Example, Score, Segment, Window
 from afterword.views import SpecialTokens, SplitContext, special_tokens
@@ -60,6 +71,25 @@ def load_models(name: str, settings: EvaluateSettings) -> Models:
     pair = (loaded[0], loaded[1] if settings.reference else None)
     tokenizer, length = load_tokenizer(name), context_length(causal_lm(loaded[-1]).config, settings.max_length)
     return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length, settings.micro_batch_tokens)
+
+
+def computed_in(models: Models, name: str, reference: str | None) -> dict[str, str]:
+    """The precision that each model's weights are stored in, which is served, and that of the products here.
+
+    Every weight has the value that it is stored with. Products are float32: in bfloat16 each is rounded as well, which
+    adds a noise to every score that is none of the model's and another one for a server's kernels.
+    """
+    sides = {"before": reference, "after": name}
+    stored = {f"weights_{side}": stored_dtype(path) for side, path in sides.items() if path}
+    device, product = models.reference.device.type, next(models.reference.parameters()).dtype
+    return {**stored, "products": str(product).removeprefix("torch."), "device": device}
+
+
+def stored_dtype(name: str) -> str:
+    """What a model's weights are stored in, by torch's name; of an adapter with those of its base."""
+    if not (Path(name) / ADAPTER_CONFIG).is_file():
+        return str(StoredModel(name).dtype).removeprefix("torch.")
+    return f"{stored_dtype(base_of_adapter(name))}, with an adapter in float32"
 
 
 @torch.inference_mode()

@@ -30,6 +30,8 @@ class Scores:
     samples: list[dict[str, str]] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    computed_in: dict[str, str] = field(default_factory=dict)
+    """The precision that the weights of each model are stored in, and that of all products."""
 
 
 def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command: str = "", **what: Any) -> Scores:
@@ -94,6 +96,7 @@ def _measure(name: str, settings: EvaluateSettings, documents: dict[str, Corpus]
     asked = questions.load_questions(settings.questions) if settings.questions else ()
     suite = _suite(settings) if settings.suite else None
     models = losses.load_models(name, settings)
+    result.computed_in.update(losses.computed_in(models, name, settings.reference))
     for part, task in (("documents", "learning/trained"), ("held_out", "learning/held_out")):
         if part in documents:
             result.scores.extend(_learning(models, documents[part], task, settings))

@@ -6,8 +6,9 @@ loss of the model as it was given, as it was trained, and as it would be saved.
 
     gain kept = (loss given − loss saved) / (loss given − loss trained)
 
-The one rule: `auto` gives up no more than a hundredth of the gain. The model's own precision where rounding to the
-nearest value keeps that; else the same precision, rounded stochastically, where that keeps it; else float32.
+The one rule: under `auto`, what is saved is within a hundredth of the gain of what was trained. The model's own
+precision where rounding to the nearest value is; else the same precision, rounded stochastically, where that is; else
+float32. A gain that rounding adds counts as one that it takes: it is noise, and on other text it has the other sign.
 """
 
 import math
@@ -29,7 +30,8 @@ Losses = Callable[[], float]
 BaseTensors = Callable[[str, Sequence[Tensor]], Iterable[tuple[Tensor, tuple[Tensor, ...]]]]
 """Of several values of a named tensor: every part of it as it was before, with the same part of each of the values."""
 KEPT_FRAC = 0.99
-"""Of the gain in loss; where no gain can be measured, of the update's direction and of its length along it."""
+"""Of the gain in loss, and no more than as much above all of it; where no gain can be measured, of the update's
+direction and of its length along it."""
 LEAST_GAIN_NATS = 1e-4
 """A smaller gain is too near to the noise of float32 sums to be divided into hundredths."""
 _TINY = 1e-30
@@ -53,8 +55,8 @@ class Kept:
     def is_enough(self, rule: Rule) -> bool:
         """Whether `auto` may save so."""
         if rule == "gain":
-            return self.gain_frac is not None and self.gain_frac >= KEPT_FRAC
-        return self.cosine >= KEPT_FRAC and abs(self.along_frac - 1) <= 1 - KEPT_FRAC
+            return self.gain_frac is not None and _is_whole(self.gain_frac)
+        return self.cosine >= KEPT_FRAC and _is_whole(self.along_frac)
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,10 @@ def _by_gain_or_update(trained: Trained, saving: Saving) -> Saving:
     return saving
 
 
+def _is_whole(share: float) -> bool:
+    return abs(share - 1) <= 1 - KEPT_FRAC
+
+
 def _before(saving: Saving) -> float:
     assert saving.loss_before_nats is not None, "measured where the gain decides"
     return saving.loss_before_nats
@@ -283,7 +289,7 @@ def _sentence(saving: Saving) -> str:
         if saving.nearest.is_enough("gain" if by_gain else "update"):
             return f"Saved in {saved}, as asked for: rounding keeps {near}.{because}"
         rest = _share(saving.nearest, only=True)
-        remedy = f"save_precision: auto keeps at least {_percent(KEPT_FRAC)}."
+        remedy = f"save_precision: auto keeps {_percent(KEPT_FRAC)} and more."
         return f"Warning: saved in {saved}, as asked for, and rounding keeps {rest}; {remedy}{because}"
     if saving.choice == "as it came":
         return f"Saved in {saved}, as the model came: rounding keeps {near}.{because}"
@@ -302,6 +308,8 @@ def _share(kept: Kept, *, only: bool = False) -> str:
         return f"an update whose cosine with the trained one is {word}{kept.cosine:.3f}"
     if kept.gain_frac < _NEARLY_NONE:
         return "none of the gain in loss"
+    if kept.gain_frac > 1 and not _is_whole(kept.gain_frac):
+        return f"{_percent(kept.gain_frac)} of the gain in loss, more than was trained, which is noise of the rounding"
     return f"{word}{_percent(kept.gain_frac)} of the gain in loss"
 
 

@@ -305,35 +305,41 @@ def test_python_takes_the_settings_of_the_command_line(place: Path) -> None:
     assert align("model", instructions="i.jsonl", output_dir=place / "python", **more).already_complete
 
 
-def test_a_stage_whose_steps_are_rounded_away_says_so(place: Path, capsys: Any) -> None:
+def test_a_result_is_saved_in_the_precision_that_keeps_what_was_trained(place: Path, capsys: Any) -> None:
     load_model("model", dtype=torch.bfloat16).save_pretrained(place / "half")
     load_tokenizer("model").save_pretrained(place / "half")
     more = {"chat_template": "plain", "preference_count": 4, "preferences": "p.jsonl", "dpo_batch_size": 1}
-    align("half", output_dir=place / "gentle", **more, dpo_learning_rate=1e-9)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "once saved in torch.bfloat16, 0 % of the trained weights have changed" in said
-    assert "Set save_precision: float32, or raise dpo_learning_rate." in said
-    align("half", output_dir=place / "rough", **more, dpo_learning_rate=1e-2)
-    assert "rounded away" not in capsys.readouterr().err
-    state = json.loads((place / "rough/align.json").read_text())
-    assert state["stages"]["dpo"]["changed_weights_frac"] > 0.5
-
-
-def test_a_result_in_float32_keeps_what_is_rounded_away_else(place: Path, capsys: Any) -> None:
-    load_model("model", dtype=torch.bfloat16).save_pretrained(place / "half")
-    load_tokenizer("model").save_pretrained(place / "half")
-    more = {"chat_template": "plain", "preference_count": 4, "preferences": "p.jsonl", "dpo_batch_size": 1}
-    more |= {"dpo_learning_rate": 1e-6}
-    changed, moved, dtypes = [], [], []
-    for precision in (None, "float32"):
-        align("half", output_dir=place / str(precision), **more, save_precision=precision)
-        changed.append(state(str(precision))["stages"]["dpo"]["changed_weights_frac"])
-        before, after = weights("half"), weights(str(precision))
+    more |= {"dpo_learning_rate": 1e-6, "dpo_epochs": 2}
+    moved, dtypes = [], []
+    for precision in ("auto", "model", "float32"):
+        align("half", output_dir=place / precision, **more, save_precision=precision)
+        before, after = weights("half"), weights(precision)
         others = sum(int((before[name] != value).sum()) for name, value in after.items())
         moved.append(others / sum(value.numel() for value in after.values()))
-        dtypes.append(json.loads((place / str(precision) / "config.json").read_text())["dtype"])
-    assert dtypes == ["bfloat16", "float32"]
-    assert changed == pytest.approx(moved)
-    assert moved[0] < 0.05 < 0.5 < moved[1]
+        dtypes.append(json.loads((place / precision / "config.json").read_text())["dtype"])
+    assert dtypes == ["float32", "bfloat16", "float32"]
+    assert moved[1] < 0.05 < 0.5 < moved[0] == moved[2]
+    saved = [state(precision)["stages"]["dpo"]["saved"] for precision in ("auto", "model", "float32")]
+    assert [each["choice"] for each in saved] == ["float32", "as it came", "float32"]
+    # By the loss of the pairs, which is ln 2 before the first step.
+    assert saved[0]["loss_before_nats"] == pytest.approx(math.log(2), abs=1e-6)
+    assert saved[0]["loss_trained_nats"] < saved[0]["loss_before_nats"]
+    assert saved[1]["nearest"]["changed_frac"] == pytest.approx(moved[1])
+    assert saved[2]["nearest"] is None
+    said = " ".join(capsys.readouterr().err.split())
+    for each in saved:
+        assert each["sentence"] in said
+    assert "Warning: saved in bf16, as asked for" in saved[1]["sentence"]
     with pytest.raises(ConfigError, match=r"save_precision: bf16 is for whole models, .* Leave it out"):
         align("half", output_dir=place / "adapter", **more, use_peft=True, save_precision="bf16")
+
+
+def test_an_alignment_from_before_there_was_a_choice_goes_on(place: Path) -> None:
+    more = {"chat_template": "plain", "instruction_count": 3, "sft_batch_size": 3, "instructions": "i.jsonl"}
+    align("model", output_dir=place / "old", **more)
+    file = place / "old/align.json"
+    record = json.loads(file.read_text())
+    assert record["settings"]["save_precision"] == "auto"
+    record["settings"]["save_precision"] = None
+    file.write_text(json.dumps(record))
+    assert align("model", output_dir=place / "old", **more).already_complete

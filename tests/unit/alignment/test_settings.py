@@ -64,3 +64,5 @@ def test_settings_that_came_later_change_no_recorded_fingerprint():
     assert not {"joiner", "save_precision"} & set(before)
     for more in ({"joiner": "\n\n"}, {"save_precision": "float32"}):
         assert _aligning(read_settings({**given, **more}, AlignSettings)) == {**before, **more}
+    for same in ({"save_precision": None}, {"save_precision": "auto"}):
+        assert _aligning(read_settings({**given, **same}, AlignSettings)) == before
