@@ -20,8 +20,8 @@ from afterword.report.mixtures import held_out_losses, mixture_rows, source_loss
 from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
-from afterword.report.within_budget import within_budget
 from afterword.report.saved import saved_block
+from afterword.report.within_budget import within_budget
 
 
 def write_report(run: Path) -> tuple[Path, Path]:
