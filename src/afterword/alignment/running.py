@@ -202,8 +202,7 @@ def _train(
 
 def _given(settings: AlignSettings) -> models.StoredModel:
     """The model on the disk that is aligned; below an adapter, its base."""
-    name = settings.model_name_or_path
-    return models.StoredModel(models.base_of_adapter(name) if _is_adapter(name) else name)
+    return models.StoredModel(settings.model_name_or_path)
 
 
 def _may_round(model: Any, settings: AlignSettings) -> bool:

@@ -20,7 +20,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,11 @@ from afterword.batching import Packing, micro_batches, to_device
 from afterword.config import EvaluateSettings
 from afterword.evaluation.statistics import before_and_after, estimate, paired_change, ratio_of_means
 from afterword.models import (
-    ADAPTER_CONFIG,
     StoredModel,
-    base_of_adapter,
     causal_lm,
     context_length,
     head_of,
+    is_adapter,
     load_adapted,
     load_tokenizer,
     trained_states,
@@ -87,9 +85,8 @@ def computed_in(models: Models, name: str, reference: str | None) -> dict[str, s
 
 def stored_dtype(name: str) -> str:
     """What a model's weights are stored in, by torch's name; of an adapter with those of its base."""
-    if not (Path(name) / ADAPTER_CONFIG).is_file():
-        return str(StoredModel(name).dtype).removeprefix("torch.")
-    return f"{stored_dtype(base_of_adapter(name))}, with an adapter in float32"
+    dtype = str(StoredModel(name).dtype).removeprefix("torch.")
+    return f"{dtype}, with an adapter in float32" if is_adapter(name) else dtype
 
 
 @torch.inference_mode()

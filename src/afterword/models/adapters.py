@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from afterword.errors import CheckpointError
+from afterword.models.backbone import causal_lm
 from afterword.models.checks import check_weights, unusable
 from afterword.models.finding import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
@@ -79,9 +82,26 @@ def _refuse_incomplete(adapted: Any, folder: Path, name: str) -> None:
 
 def merged(load: Callable[[str], Any], name: str) -> Any:
     """The ordinary model that an adapter makes of its base, merged in memory, in the precision that `load` gives."""
-    whole = adapter_on(load, name).merge_and_unload()
+    adapted = adapter_on(load, name)
+    untie(adapted)
+    whole = adapted.merge_and_unload()
     # peft had frozen it below the adapter.
     return whole.requires_grad_(True)
+
+
+def untie(adapted: Any) -> None:
+    """Give an embedding with an adapter a weight of its own. The output keeps the tensor that both had.
+
+    Merged into the weight of both, what was trained of the one would change the other.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    inner = causal_lm(adapted)
+    embedding, head = inner.get_input_embeddings(), inner.get_output_embeddings()
+    if isinstance(embedding, BaseTunerLayer):
+        base: Any = embedding.get_base_layer()
+        if base.weight is getattr(head, "weight", None):
+            base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
 
 
 def adapter_folder(name: str) -> tuple[str, str]:

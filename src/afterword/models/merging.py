@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from afterword.errors import CheckpointError
+from afterword.models.adapters import untie
 from afterword.models.backbone import causal_lm
 from afterword.models.saying import difference, said
 from afterword.models.stored import StoredModel
@@ -38,7 +38,7 @@ def merged(model: Any) -> Any:
     says something else than model and adapter.
     """
     before = said(model)
-    _untie(causal_lm(model))
+    untie(model)
     whole = model.merge_and_unload()
     embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
     config = whole.config.get_text_config()
@@ -48,14 +48,3 @@ def merged(model: Any) -> Any:
         problem = f"merged, model and adapter say something else: logits differ by {100 * apart:.2g} % of their norm"
         raise CheckpointError(f"merge_adapter: {problem}. Leave merge_adapter out, and serve the adapter.")
     return whole
-
-
-def _untie(model: Any) -> None:
-    """Give an embedding with an adapter a weight of its own. The output keeps the tensor that both had."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if isinstance(embedding, BaseTunerLayer):
-        base: Any = embedding.get_base_layer()
-        if base.weight is getattr(head, "weight", None):
-            base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)

@@ -204,7 +204,7 @@ class _Rounding:
         trained, left, both, changed = sums.tolist()
         self.update_norm = math.sqrt(trained)
         cosine, along = both / max(math.sqrt(trained * left), _TINY), both / max(trained, _TINY)
-        if not trained:
+        if compared and not trained:
             # Nothing was trained, so nothing of it can be lost.
             cosine = along = 1.0
         loss = self.trained.loss() if saving.rule == "gain" and self.trained.loss else None

@@ -14,7 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from afterword.embedded import model_folder
+from afterword.models.adapters import base_of_adapter, is_adapter
+from afterword.models.finding import model_folder
 from afterword.models.loading import load_config
 
 _WEIGHTS = "model.safetensors"
@@ -25,7 +26,7 @@ _NAMES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 @dataclass(frozen=True)
 class StoredModel:
-    """The model `name` (folder, embedded model or hub id in the cache) on the disk."""
+    """The model `name` (folder, embedded model or hub id in the cache) on the disk; of an adapter, its base."""
 
     name: str
 
@@ -52,12 +53,14 @@ class StoredModel:
 
     def file(self, name: str) -> Path | None:
         """One of its files, or None where it has no such file."""
-        folder = Path(model_folder(self.name)).expanduser()
-        if folder.is_dir():
+        found = model_folder(self.name)
+        if is_adapter(found):
+            return StoredModel(base_of_adapter(found)).file(name)
+        if (folder := Path(found)).is_dir():
             return folder / name if (folder / name).is_file() else None
         from transformers.utils.hub import cached_file
 
-        found = cached_file(self.name, name, _raise_exceptions_for_missing_entries=False, local_files_only=True)
+        found = cached_file(found, name, _raise_exceptions_for_missing_entries=False, local_files_only=True)
         return Path(found) if found else None
 
     def tensor(self, key: str) -> Tensor:

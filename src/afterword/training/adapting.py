@@ -120,22 +120,34 @@ def run_adaptation(
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
         if is_main_process():
             _say(data, console)
-        measure = measure_before(trainer, settings)
-        if watch:
-            watch.begins(trainer, checkpoint_step(checkpoint) if checkpoint else 0)
-        result = _train(trainer, folder, checkpoint, console)
-        if watch:
-            watch.ends(trainer)
-        fresh = partial(_fresh_model, settings)
-        saved = finish(trainer, folder, settings, measure, fresh)
-        if saved:
-            folder.add_to_data("saved", saved)
+        result = _trained_and_saved(trainer, settings, folder, checkpoint, console, watch)
+        if is_main_process():
             folder.write_state("complete", identity, steps=result.steps, seconds=result.seconds)
             folder.tidy(began_here=False)
             if not asked.keeps_checkpoints:
                 remove_checkpoints(folder.path)
-            console.print(saved["sentence"], highlight=False, markup=False, soft_wrap=True)
         trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _trained_and_saved(
+    trainer: AdaptationTrainer,
+    settings: AdaptSettings,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    console: Console,
+    watch: Watch | None,
+) -> RunResult:
+    """Train from the checkpoint or the start, and write the model, in the precision that keeps what was trained."""
+    measure = measure_before(trainer, settings)
+    if watch:
+        watch.begins(trainer, checkpoint_step(checkpoint) if checkpoint else 0)
+    result = _train(trainer, folder, checkpoint, console)
+    if watch:
+        watch.ends(trainer)
+    if saved := finish(trainer, folder, settings, measure, partial(_fresh_model, settings)):
+        folder.add_to_data("saved", saved)
+        console.print(saved["sentence"], highlight=False, markup=False, soft_wrap=True)
     return replace(result, hub_model_id=trainer.hub_model_id if settings.push_to_hub else None)
 
 
