@@ -312,14 +312,14 @@ def test_a_result_is_saved_in_the_precision_that_keeps_what_was_trained(place: P
     more |= {"dpo_learning_rate": 1e-6, "dpo_epochs": 2}
     moved, dtypes = [], []
     for precision in ("auto", "model", "float32"):
-        align("half", output_dir=place / precision, **more, save_precision=precision)
-        before, after = weights("half"), weights(precision)
+        align("half", output_dir=place / f"as-{precision}", **more, save_precision=precision)
+        before, after = weights("half"), weights(f"as-{precision}")
         others = sum(int((before[name] != value).sum()) for name, value in after.items())
         moved.append(others / sum(value.numel() for value in after.values()))
-        dtypes.append(json.loads((place / precision / "config.json").read_text())["dtype"])
+        dtypes.append(json.loads((place / f"as-{precision}" / "config.json").read_text())["dtype"])
     assert dtypes == ["float32", "bfloat16", "float32"]
     assert moved[1] < 0.05 < 0.5 < moved[0] == moved[2]
-    saved = [state(precision)["stages"]["dpo"]["saved"] for precision in ("auto", "model", "float32")]
+    saved = [state(f"as-{precision}")["stages"]["dpo"]["saved"] for precision in ("auto", "model", "float32")]
     assert [each["choice"] for each in saved] == ["float32", "as it came", "float32"]
     # By the loss of the pairs, which is ln 2 before the first step.
     assert saved[0]["loss_before_nats"] == pytest.approx(math.log(2), abs=1e-6)
