@@ -168,40 +168,33 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
 def cells_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every cell: the base, the grid of each method, then the defaults."""
     yield {"arm": "base"}
-    for passes in PASSES:
+    for passes in PASSES if "grid" in args.cells else ():
         for rate in RATES[1:3] + RATES[:1] + RATES[3:]:
             for method in args.methods:
                 yield {"arm": method, "learning_rate": rate, "num_train_epochs": passes, "seed": 0}
-    if args.defaults:
-        for seed in SEEDS:
-            for method in args.methods:
-                yield {"arm": method, "default": True, "seed": seed}
+    for seed in SEEDS if "defaults" in args.cells else ():
+        for method in args.methods:
+            yield {"arm": method, "default": True, "seed": seed}
 
 
 def run_cell(study: Study, cell: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Train and measure one cell."""
+    """Train and measure one cell. A cell of the grid is saved as it was trained."""
     if cell["arm"] == "base":
         return {**cell, **measured(study, study.reference)}
     folder, started = args.output / "cells" / _name(cell), time.perf_counter()
-    own = {name: cell[name] for name in ("learning_rate", "num_train_epochs", "seed") if name in cell}
-    fixed = {} if cell.get("default") else {"lr_scheduler_type": "linear", "warmup_steps": 0.05}
-    fixed |= {"save_precision": "float32"} if not cell.get("default") else {"forgetting_budget": args.budget}
-    general = json.loads(args.mixture) if "mix" in cell["arm"] else {}
-    shutil.rmtree(folder, ignore_errors=True)
+    settings = {name: cell[name] for name in ("learning_rate", "num_train_epochs", "seed") if name in cell}
+    settings |= {"precision": args.precision, "max_documents": args.max_documents}
+    if not cell.get("default"):
+        settings |= {"lr_scheduler_type": "linear", "warmup_steps": 0.05, "save_precision": "float32"}
+    elif args.budget:
+        settings |= {"forgetting_budget": args.budget}
+    settings |= json.loads(args.mixture) if cell["arm"] in args.mixing else {}
     with torch.enable_grad():
-        settings = {
-            **own,
-            **fixed,
-            **general,
-            "trainer": {"optim": "adamw_torch_fused"},
-            "precision": args.precision,
-            "max_documents": args.max_documents,
-        }
         afterword.adapt(args.model, str(args.chosen), method=cell["arm"], output_dir=str(folder), **settings)
     seconds = time.perf_counter() - started
     row = {**cell, **measured(study, load_model(str(folder)).eval()), "train_seconds": seconds}
-    if (folder / "chosen.json").is_file():
-        row["chosen"] = json.loads((folder / "chosen.json").read_text())
+    if (folder / "budget.json").is_file():
+        row["budget"] = json.loads((folder / "budget.json").read_text(encoding="utf-8"))
     shutil.rmtree(folder, ignore_errors=True)
     return row
 
@@ -218,13 +211,14 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--keep", type=Path, nargs="+", required=True)
     parser.add_argument("--methods", nargs="+", default=["finetune", "disc", "disc_mixcpt"])
-    parser.add_argument("--mixture", default="{}", help="JSON settings of general text for methods that mix.")
+    parser.add_argument("--mixing", nargs="*", default=["disc_mixcpt"], help="Methods that get the mixture.")
+    parser.add_argument("--mixture", default="{}", help="JSON settings of general text, for methods that mix.")
     parser.add_argument("--max-documents", type=int, default=30)
     parser.add_argument("--max-questions", type=int, default=100)
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--precision", default="bf16_mixed")
-    parser.add_argument("--budget", default="auto")
-    parser.add_argument("--defaults", action="store_true")
+    parser.add_argument("--budget", help="Forgetting budget of the defaults; the product's own if not given.")
+    parser.add_argument("--cells", nargs="+", choices=("grid", "defaults"), default=["grid", "defaults"])
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
