@@ -24,6 +24,7 @@ from afterword.errors import ConfigError, Diverged
 from afterword.models import Between, parameter_count
 from afterword.processes import gathered, main_process_first
 from afterword.training import load_trainer, resolved_precision
+from afterword.training.callbacks import RichProgress
 from afterword.types import Document
 
 WARMUP_FRAC = 0.05
@@ -119,7 +120,7 @@ def choose(settings: AdaptSettings, documents: Any, console: Console) -> Choice:
         (stick,) = build_yardsticks(settings, [corpora.sample], autocast)
 
         def pilot_of(rate: float) -> Pilot:
-            found = _pilot(plan.over(settings), corpora.sample, stick, rate, autocast)
+            found = _pilot(plan.over(settings), corpora.sample, stick, rate, autocast, console)
             record["pilots"].append(asdict(found))
             save_record(run, record)
             console.print(_told(found, settings), highlight=False, markup=False, soft_wrap=True)
@@ -145,7 +146,12 @@ def autocast_of(settings: AdaptSettings) -> Autocast:
 
 
 def _pilot(
-    settings: AdaptSettings, sample: Sequence[Document], stick: Yardstick, rate: float, autocast: Autocast
+    settings: AdaptSettings,
+    sample: Sequence[Document],
+    stick: Yardstick,
+    rate: float,
+    autocast: Autocast,
+    console: Console,
 ) -> Pilot:
     """One rate, on a fresh model; whatever it writes is gone afterwards."""
     started = time.perf_counter()
@@ -156,11 +162,15 @@ def _pilot(
     with tempfile.TemporaryDirectory(prefix="afterword-pilot-") as scratch:
         trainer, _ = load_trainer(settings.model_copy(update=alone), list(sample), Path(scratch))
         trainer.args.save_strategy = "no"  # pyright: ignore[reportAttributeAccessIssue]
-        way = Between(trainer.model)
+        way, progress = Between(trainer.model), RichProgress(console, f"  pilot at {rate:g}, step")
+        trainer.add_callback(progress)
         walked = None
         # A rate that is too large is a result, too.
         with contextlib.suppress(Diverged):
-            trainer.train()
+            try:
+                trainer.train()
+            finally:
+                progress.stop()
             walked = walk(standing_along(trainer.model, way, stick, autocast), settings.budget())
         del trainer, way
     gc.collect()

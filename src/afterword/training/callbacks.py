@@ -51,13 +51,14 @@ def trim_metrics(path: Path, step: int) -> None:
 class RichProgress(TrainerCallback):
     """Step, loss, tokens a second and time left, as everything long is told (see `afterword.progress`)."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, console: Console, what: str = "step"):
+        """`what` stands before the count of steps."""
+        self.console, self.what = console, what
         self.shown: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin where the run starts or resumes."""
-        self.shown = Progress("step", state.max_steps, done=state.global_step, console=self.console)
+        self.shown = Progress(self.what, state.max_steps, done=state.global_step, console=self.console)
         self.shown.__enter__()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
