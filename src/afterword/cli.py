@@ -337,7 +337,19 @@ def _fill(template: str, **values: Any) -> None:
     _say(texts.get_template(template).render(duration=duration, **values))
 
 
+def _show_verdict(scores: Any) -> None:
+    """What the scores come to, before them."""
+    from dataclasses import asdict
+
+    from afterword.report.verdict import verdict_of
+
+    verdict = verdict_of([asdict(score) for score in scores])
+    for about, sentence in verdict.lines.items() if verdict else ():
+        _say(f"{about:<9}{sentence}")
+
+
 def _show_scores(result: Any) -> None:
+    _show_verdict(result.scores)
     table = Table("measured on", "quantity", "n", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0))
     for score in result.scores:
         before, after = ("–" if part is None else f"{part.value:.4g}" for part in (score.before, score.after))

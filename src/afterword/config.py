@@ -298,12 +298,21 @@ class AdaptSettings(Settings):
         }
 
 
+BRIEFLY = "Answer with the shortest possible answer, without a sentence."
+"""Asks a chat model for an answer that can be compared."""
+
+
 class EvaluateSettings(Settings):
     """Everything that `afterword evaluate` can be told."""
 
     documents: tuple[str, ...] = setting((), "What", "Trained documents; the run's own if not given.")
     held_out: tuple[str, ...] = setting((), "What", "Documents that were not trained.")
-    questions: str | None = setting(None, "What", "JSON lines: question, answer(s), document.")
+    questions: str | None = setting(None, "What", "JSON lines: question, answer(s), choices, document.")
+    question_instruction: str = setting(
+        BRIEFLY,
+        "What",
+        "Stands behind every question to a chat model; '' for none, as it always is without a template.",
+    )
     suite: str | None = setting(None, "What", "JSON lines of items with exact checks, or an embedded suite's name.")
     split: Literal["dev", "test", "both"] = setting("both", "What", "Items of the suite: dev, test or both.")
     suite_cache: str | None = setting(None, "What", "Folder where the reference's answers are kept for other runs.")

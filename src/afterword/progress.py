@@ -50,7 +50,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         self._started = self._last_line = time.monotonic()
         self._inside = bool(_SHOWN)
-        if is_main_process():
+        if is_main_process() and self.total:
             _SHOWN.append(self)
             if self.console.is_terminal:
                 self._show_bar()

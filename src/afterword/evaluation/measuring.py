@@ -101,7 +101,8 @@ def _measure(name: str, settings: EvaluateSettings, documents: dict[str, Corpus]
         if part in documents:
             result.scores.extend(_learning(models, documents[part], task, settings))
     if asked:
-        _ask(models, _drawn(asked, settings.max_questions, settings.seed), documents.get("documents"), result)
+        drawn = _drawn(asked, settings.max_questions, settings.seed)
+        _ask(models, drawn, documents.get("documents"), settings.question_instruction, result)
     if suite:
         _answer(models, suite, settings, result)
     if settings.samples and models.adapted is not None:
@@ -140,13 +141,15 @@ def _windows(models: losses.Models, documents: Corpus, settings: EvaluateSetting
     return _drawn(windows, count, settings.seed)
 
 
-def _ask(models: losses.Models, asked: list[questions.Question], documents: Corpus | None, result: Scores) -> None:
+def _ask(
+    models: losses.Models, asked: list[questions.Question], documents: Corpus | None, instruction: str, result: Scores
+) -> None:
     asked_about = {question.document for question in asked}
     texts = {document.id: document.text for document in documents or () if document.id in asked_about}
     if not texts:
         result.notes.append("No question names a document that was read, so there is no open-book ceiling.")
     for setting, opened in (("closed_book", None), ("open_book", texts))[: 2 if texts else 1]:
-        scores, rows = questions.ask(models, asked, setting, opened)
+        scores, rows = questions.ask(models, asked, setting, opened, instruction=instruction)
         result.scores.extend(scores)
         result.answers.extend(rows)
 

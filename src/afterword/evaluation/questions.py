@@ -2,30 +2,31 @@
 
 The one rule: a prompt is asked whole or not at all. Open book is the ceiling that learning is held against,
 so a question whose document is missing or does not fit is left out and counted, never asked with less.
-Matching follows SQuAD 1.1 (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1).
 """
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from afterword.errors import DataError
+from afterword.evaluation.checks import says
+from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likelihoods
 from afterword.evaluation.generation import generate, token_ids, user_turn
 from afterword.evaluation.json_lines import read_rows
 from afterword.evaluation.losses import Models
+from afterword.evaluation.matching import exact_match, said, token_f1
 from afterword.evaluation.statistics import before_and_after
+from afterword.progress import Progress
 from afterword.types import Score
 
-VERSION = 1
+VERSION = 2
 ANSWER_TOKENS = 32
 """Room for an answer, in tokens."""
 SIDES = ("before", "after")
-_ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answers": ["…", …].'
+_ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answers": ["…", …], and "choices": ["…", …].'
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,15 @@ class Question:
     """What counts as right; the best match of any of them counts."""
     document: str | None = None
     """Id of the document that holds the answer."""
+    choices: tuple[str, ...] = ()
+    """Wrong answers, for choice by likelihood; none: not measured."""
+    right_choice: str | None = None
+    """Which of the expected answers stands among the choices; None: the first."""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The right answer, and then the wrong ones; empty where there are none to choose from."""
+        return (self.right_choice or self.expected[0], *self.choices) if self.choices else ()
 
 
 def load_questions(path: str | Path) -> tuple[Question, ...]:
@@ -50,28 +60,44 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
 
 def _question(where: str, row: dict[str, Any]) -> Question:
     question, document, answers = row.get("question"), row.get("document"), row.get("answers", row.get("answer"))
-    answers = [answers] if isinstance(answers, str) else answers
+    answers, choices = answers if isinstance(answers, list) else [answers], row.get("choices") or []
     for problem, wrong in {
-        '"question" is missing or not text': not _is_text(question),
-        'no "answer", or an empty list of "answers"': not isinstance(answers, list) or not answers,
-        "every answer must be text that is not empty; put numbers in quotes": not all(map(_is_text, answers or ())),
+        '"question" is missing or not text': _as_text(question) is None,
+        'no "answer", or an empty list of "answers"': answers in ([], [None]),
+        "every answer must be a number, or text that is not empty": None in map(_as_text, answers),
         '"document" must be a document id in quotes, or left away': not isinstance(document, str | None),
+        '"choices" must be a list of texts or numbers': not isinstance(choices, list) or None in map(_as_text, choices),
     }.items():
         if wrong:
             raise DataError(f"{where}: {problem}. {_ROW}")
-    return Question(row["question"], tuple(answers or ()), document)
+    expected = tuple(text for text in map(_as_text, answers) if text)
+    offered = dict.fromkeys(text for text in map(_as_text, choices) if text)
+    right = [choice for choice in offered if exact_match(choice, expected)]
+    others = tuple(choice for choice in offered if choice not in right)
+    if offered and not others:
+        raise DataError(f'{where}: every one of the "choices" is a right answer. Give wrong ones beside it. {_ROW}')
+    return Question(str(_as_text(question)), expected, document, others, next(iter(right), None))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _as_text(value: Any) -> str | None:
+    """Text, or a number as text; None where it is neither, or empty.
+
+    >>> _as_text(42), _as_text(2.50), _as_text(" a "), _as_text(True), _as_text(" ")
+    ('42', '2.5', ' a ', None, None)
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value.strip() else None
 
 
-def build_prompt(tokenizer: Any, question: str, document_text: str | None = None) -> str:
+def build_prompt(tokenizer: Any, question: str, document_text: str | None = None, instruction: str = "") -> str:
     """The question as a user turn of the chat template, or as `Question: …` and `Answer:` without one.
 
-    A document text goes before it, with a blank line between.
+    A document text goes before it, with a blank line between. An instruction stands behind the question, on a line of
+    its own; a model without a chat template follows none, and is given none.
     """
-    text = question if tokenizer.chat_template else f"Question: {question}\nAnswer:"
+    asked = f"{question}\n{instruction}" if instruction else question
+    text = asked if tokenizer.chat_template else f"Question: {question}\nAnswer:"
     text = text if document_text is None else f"{document_text}\n\n{text}"
     return user_turn(tokenizer, text) if tokenizer.chat_template else text
 
@@ -96,93 +122,123 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
 
+def end_of_turn(tokenizer: Any) -> list[int]:
+    """The token that the chat template writes behind an answer, where it is one that means nothing else."""
+    if not tokenizer.chat_template:
+        return []
+    mark = "@"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
+    behind = token_ids(tokenizer, whole.rpartition(mark)[2].lstrip())[:1]
+    return [token for token in behind if token in tokenizer.added_tokens_decoder]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What one model made of a question."""
+
+    text: str
+    likelihoods: Likelihoods
+    """Of the candidates; of none where there is nothing to choose from."""
+
+
+_METRICS: dict[str, Callable[[Question, _Answered], float | None]] = {
+    "said_frac": lambda asked, answer: said(answer.text, asked.expected, _others(asked)),
+    "exact_match_frac": lambda asked, answer: exact_match(answer.text, asked.expected),
+    "token_f1_frac": lambda asked, answer: token_f1(answer.text, asked.expected),
+    "choice_correct_frac": lambda asked, answer: (
+        float(is_first_likeliest(answer.likelihoods.per_byte)) if asked.choices else None
+    ),
+}
+"""The value of an answer: None where the question is not measured by it."""
+
+
 def ask(
-    models: Models, questions: Sequence[Question], setting: str, documents: Mapping[str, str] | None = None
+    models: Models,
+    questions: Sequence[Question],
+    setting: str,
+    documents: Mapping[str, str] | None = None,
+    *,
+    instruction: str = "",
 ) -> tuple[list[Score], list[dict[str, Any]]]:
-    """Greedy answers of both models: exact match and token F1 as fractions, and a row for each question asked.
+    """Greedy answers of both models and their choices, as fractions that are right, and a row for each question asked.
+
+    `said_frac`: the answer says what is expected, and nothing that is offered as wrong; `exact_match_frac`;
+    `token_f1_frac`; and of the questions that have choices, `choice_correct_frac`: the right one is likelier than each
+    of the others, by nats per byte of text. In a row, `correct` is that the answer was said.
 
     Open book with `documents`, texts by id; closed book without. The questions left out are counted by reason,
     `document_missing` or `too_long`, in `details["left_out"]`; a score with n = 0 says that all of them were.
     """
-    prompts = [_prompt(models, question, documents) for question in questions]
+    prompts = [_prompt(models, question, documents, instruction) for question in questions]
     asked = [(question, text) for question, (text, reason) in zip(questions, prompts, strict=True) if not reason]
-    writers = (models.reference, models.adapted) if models.adapted else (None, models.reference)
-    before, after = (_answers(writer, models.tokenizer, [text for _, text in asked]) for writer in writers)
-    rows = [{"setting": setting, **asdict(question), "prompt": text} for question, text in asked]
-    for row, old, new in zip(rows, before, after, strict=True):
-        row |= {"before": old, "after": new}
-        matches = {side: _matched(exact_match, [row], side) for side in SIDES}
-        row |= {f"{side}_correct": match and bool(match[0]) for side, match in matches.items()}
-    template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}")
+    writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
+    sides = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
+    template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}", instruction)
     limits = {"max_new_tokens": ANSWER_TOKENS, "max_length_tokens": models.max_length}
     left_out = dict(Counter(reason for _, reason in prompts if reason))
     details = {"prompt_template": template, "decoding": "greedy", **limits, "left_out": left_out}
-    score = partial(Score, task=f"questions/{setting}", version=VERSION, n=len(rows), better="higher", details=details)
-    matched = {metric.__name__: [_matched(metric, rows, side) for side in SIDES] for metric in (exact_match, token_f1)}
-    return [score(metric=f"{name}_frac", **before_and_after(*sides)) for name, sides in matched.items()], rows
+    score = partial(Score, task=f"questions/{setting}", version=VERSION, better="higher", details=details)
+    scores = []
+    for metric, value in _METRICS.items():
+        rows = [i for i, (question, _) in enumerate(asked) if question.choices or metric != "choice_correct_frac"]
+        found = {side: [value(asked[i][0], answers[i]) for i in rows] or None for side, answers in sides.items()}
+        if rows or (not asked and metric != "choice_correct_frac"):
+            scores.append(score(metric=metric, n=len(rows), **before_and_after(*map(found.get, SIDES))))
+    return scores, [_row(setting, *each, {side: sides[side][i] for side in sides}) for i, each in enumerate(asked)]
 
 
-def _matched(metric: Callable[..., float], rows: Sequence[Mapping[str, Any]], side: str) -> list[float] | None:
-    return [metric(row[side], row["expected"]) for row in rows if row[side] is not None] or None
+def _others(question: Question) -> list[str]:
+    """Wrong answers that a right one has no reason to say: what the question names itself may come back."""
+    return [choice for choice in question.choices if not says(question.question, choice)]
 
 
-def _prompt(models: Models, question: Question, documents: Mapping[str, str] | None) -> tuple[str, str | None]:
+def _row(setting: str, question: Question, prompt: str, sides: Mapping[str, _Answered]) -> dict[str, Any]:
+    row: dict[str, Any] = {"setting": setting, "question": question.question, "expected": list(question.expected)}
+    row |= {"document": question.document, "prompt": prompt}
+    row |= {side: sides[side].text if side in sides else None for side in SIDES}
+    right = _METRICS["said_frac"]
+    row |= {f"{side}_correct": bool(right(question, sides[side])) if side in sides else None for side in SIDES}
+    if question.choices:
+        row["choices"] = list(question.candidates)
+        for side, answer in sides.items():
+            row[f"{side}_chosen"] = question.candidates[int(answer.likelihoods.per_byte.argmax())]
+    return row
+
+
+def _prompt(
+    models: Models, question: Question, documents: Mapping[str, str] | None, instruction: str
+) -> tuple[str, str | None]:
     """The prompt, and None or why it is not asked."""
     document = None if documents is None else documents.get(question.document or "")
     if documents is not None and document is None:
         return "", "document_missing"
-    prompt = build_prompt(models.tokenizer, question.question, document)
-    too_long = len(prompt_ids(models.tokenizer, prompt)) + ANSWER_TOKENS > models.max_length
+    prompt = build_prompt(models.tokenizer, question.question, document, instruction)
+    longest = max([ANSWER_TOKENS, *map(len, _candidates(models.tokenizer, question))])
+    too_long = len(prompt_ids(models.tokenizer, prompt)) + longest > models.max_length
     return prompt, "too_long" if too_long else None
 
 
-def _answers(model: Any | None, tokenizer: Any, prompts: Sequence[str]) -> Sequence[str | None]:
+def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
+    lead = answer_lead(tokenizer)
+    return [token_ids(tokenizer, lead + text) for text in question.candidates]
+
+
+def _answers(model: Any, models: Models, asked: Sequence[tuple[Question, str]], what: str) -> list[_Answered]:
     """Without a chat template an answer ends at its first line break."""
-    if model is None:
-        return [None] * len(prompts)
-    ids, plain = [prompt_ids(tokenizer, prompt) for prompt in prompts], not tokenizer.chat_template
+    tokenizer = models.tokenizer
+    ids, plain = [prompt_ids(tokenizer, prompt) for _, prompt in asked], not tokenizer.chat_template
     # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
     breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")} if plain else ()
-    ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")]
-    written = generate(model, tokenizer, ids, max_new_tokens=ANSWER_TOKENS, extra_eos_ids=ends)
+    ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")] or end_of_turn(tokenizer)
+    cost = f"{len(ids):,} prompts, {sum(map(len, ids)):,} tokens, up to {ANSWER_TOKENS} new ones each"
+    with Progress(f"{what}: answers", len(ids), cost=cost) as progress:
+        how: dict[str, Any] = {"max_new_tokens": ANSWER_TOKENS, "extra_eos_ids": ends, "advance": progress.advance}
+        written = generate(model, tokenizer, ids, **how)
     texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
-    return [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
-
-
-def normalised(text: str) -> str:
-    """Lower case, no ASCII punctuation, no articles, single spaces.
-
-    >>> normalised("The  Denver-Broncos, a team!")
-    'denverbroncos team'
-    """
-    text = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def exact_match(text: str, expected: Sequence[str]) -> float:
-    """1.0 if the text is one of the expected answers after normalisation, else 0.0.
-
-    >>> exact_match("the Broncos.", ["Denver Broncos", "Broncos"]), exact_match("Bronco", ["Broncos"])
-    (1.0, 0.0)
-    """
-    return float(normalised(text) in map(normalised, expected))
-
-
-def token_f1(text: str, expected: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall in words, the best over the expected answers, in [0, 1].
-
-    Two texts that are both empty after normalisation agree.
-
-    >>> token_f1("Denver won", ["the Denver Broncos"])  # 1 of 2 words written, 1 of 2 expected
-    0.5
-    >>> token_f1("Denver", ["Denver Colorado Broncos", "x"])  # precision 1, recall 1/3
-    0.5
-    >>> token_f1("The", ["a"]), token_f1("", ["Denver"])
-    (1.0, 0.0)
-    """
-    return max(_f1(normalised(text).split(), normalised(answer).split()) for answer in expected)
-
-
-def _f1(words: list[str], expected: list[str]) -> float:
-    shared = (Counter(words) & Counter(expected)).total()
-    return 2 * shared / (len(words) + len(expected)) if words or expected else 1.0
+    texts = [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
+    candidates = [_candidates(tokenizer, question) for question, _ in asked]
+    with Progress(f"{what}: choices", sum(map(bool, candidates))) as progress:
+        how = {"batch_tokens": models.micro_batch_tokens, "advance": progress.advance}
+        likely = likelihoods(model, tokenizer, list(zip(ids, candidates, strict=True)), **how)
+    return [_Answered(text, each) for text, each in zip(texts, likely, strict=True)]

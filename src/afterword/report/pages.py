@@ -21,6 +21,7 @@ from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
 from afterword.report.saved import saved_block
+from afterword.report.verdict import verdict_of
 from afterword.report.within_budget import within_budget
 
 
@@ -45,6 +46,7 @@ def build_page(path: Path) -> dict[str, Any]:
     measured = run["measured"] or {"scores": [], "answers": []}
     rows = rows_of(measured["scores"])
     page = {"run": run, "rows": rows, "columns": headline(rows), "questions": _questions(measured["answers"])}
+    page["verdict"] = verdict_of(measured["scores"])
     return page | {
         "base": run["settings"].get("model_name_or_path") or "unknown model",
         "method": run["settings"].get("method") or "unknown method",

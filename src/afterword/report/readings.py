@@ -1,4 +1,7 @@
-"""Scores in words and digits. The one rule: no conclusion without an interval."""
+"""Scores in words and digits. The one rule: no conclusion without an interval, nor from one alone.
+
+An interval that excludes 0 says that something moved; whether anybody notices follows from how far.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,15 +11,24 @@ from afterword.report import printing
 Rows = list[dict[str, Any]]
 
 
+NOTICEABLE = {"_frac": 0.01, "_nats": 0.02, "bits_per_byte": 0.01}
+"""The smallest change that is more than a hair, by the end of a metric's name: a point, 2 % of perplexity."""
+NOTICEABLE_SHARE = 0.05
+"""The same as a share of what reading the document gives, where that is known."""
+
+
 class Reading(NamedTuple):
-    """What a change means in plain words. `tone`: better, worse, unclear, or none where nothing is judged."""
+    """What a change means in plain words. `tone`: better, worse, slight, unclear, or none where nothing is judged."""
 
     words: str
     tone: str
 
 
-def read_change(score: Mapping[str, Any]) -> Reading:
-    """Whether the score moved, by its paired 95 % interval alone."""
+def read_change(score: Mapping[str, Any], aim: float | None = None) -> Reading:
+    """Whether the score moved, by its paired 95 % interval, and whether that is enough to be noticed.
+
+    `aim` is the value that the base model has with the document before it, where the score strives for that.
+    """
     if not score["change"]:
         return Reading(
             printing.load_table("words.yaml")["unpaired"][bool(score["before"])][bool(score["after"])], "none"
@@ -27,16 +39,37 @@ def read_change(score: Mapping[str, Any]) -> Reading:
     if low <= 0 <= high:
         return Reading("no clear change: the interval includes 0", "unclear")
     direction, side = ("rises", "higher") if low > 0 else ("falls", "lower")
+    if abs(score["change"]["value"]) < _noticeable(score, aim):
+        return Reading(f"{direction}, too little to notice", "slight")
     if score["better"] not in ("lower", "higher"):
-        return Reading(f"{direction} clearly", "none")
+        return Reading(direction, "none")
     tone = "better" if score["better"] == side else "worse"
     return Reading(f"{direction}, which is {tone}", tone)
+
+
+def _noticeable(score: Mapping[str, Any], aim: float | None) -> float:
+    if aim is not None and score["before"]:
+        return NOTICEABLE_SHARE * abs(score["before"]["value"] - aim)
+    return next((least for end, least in NOTICEABLE.items() if score["metric"].endswith(end)), 0.0)
 
 
 def rows_of(scores: Sequence[Mapping[str, Any]]) -> Rows:
     """Every score as a row ready to print, in the order measured."""
     aims = {score["task"]: score["before"] for score in scores if score["metric"] == "target_nll_with_context_nats"}
-    return [_row(score, aims.get(score["task"])) for score in scores]
+    opened = {score["metric"]: score["before"] for score in scores if score["task"] == "questions/open_book"}
+    return [_row(score, _aim(score, aims, opened)) for score in scores]
+
+
+def _aim(
+    score: Mapping[str, Any], with_document: Mapping[str, printing.Estimate], opened: Mapping[str, printing.Estimate]
+) -> printing.Estimate:
+    """The base model's value with the document before it, where the score strives for that."""
+    if score["task"] == "questions/closed_book":
+        return opened.get(score["metric"])
+    if score["metric"] == "target_nll_nats":
+        return with_document.get(score["task"])
+    # A divergence from the model that reads the document strives for none.
+    return {"value": 0.0, "interval_95": None} if score["metric"] == "kl_from_context_nats" else None
 
 
 def _row(score: Mapping[str, Any], aim: printing.Estimate) -> dict[str, Any]:
@@ -49,9 +82,8 @@ def _row(score: Mapping[str, Any], aim: printing.Estimate) -> dict[str, Any]:
         "before": _printed(metric, score["before"], places, printing.value),
         "after": _printed(metric, score["after"], places, printing.value),
         "change": _printed(metric, score["change"], printing.places_of(metric, score["change"]), printing.change),
-        "reading": read_change(score),
-        # The base model's value with the document in context, where that is what the score strives for.
-        "aim": printing.value(metric, aim["value"], places) if aim and metric == "target_nll_nats" else "",
+        "reading": read_change(score, aim["value"] if aim else None),
+        "aim": printing.value(metric, aim["value"], places) if aim and metric != "kl_from_context_nats" else "",
     }
 
 

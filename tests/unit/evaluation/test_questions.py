@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -14,15 +15,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.errors import DataError
 from afterword.evaluation.losses import Models
+from afterword.evaluation.matching import exact_match, said, token_f1
 from afterword.evaluation.questions import (
     Question,
     answer_lead,
     ask,
     build_prompt,
-    exact_match,
+    end_of_turn,
     load_questions,
     prompt_ids,
-    token_f1,
 )
 from afterword.views import SpecialTokens
 
@@ -97,7 +98,8 @@ def _teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, end: str
 def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str | None, end: str):
     tokenizer, before, model = _tokenizer(chat_template), _random_llama(), _random_llama()
     _teach(model, tokenizer, end)
-    (match, f1), rows = ask(_models(before, model, tokenizer), QUESTIONS, "closed_book")
+    (said, match, f1), rows = ask(_models(before, model, tokenizer), QUESTIONS, "closed_book")
+    assert (said.metric, said.before.value, said.after.value) == ("said_frac", 0.0, 1.0)
     assert (match.task, match.metric, match.n, match.better) == (
         "questions/closed_book",
         "exact_match_frac",
@@ -120,7 +122,7 @@ def test_ten_taught_answers_are_wrong_before_and_right_after(chat_template: str 
     json.dumps(rows)
 
     shifted = [Question(q.question, QUESTIONS[i - 1].expected, q.document) for i, q in enumerate(QUESTIONS)]
-    (match, _), rows = ask(_models(model, None, tokenizer), shifted, "closed_book")
+    (_, match, _), rows = ask(_models(model, None, tokenizer), shifted, "closed_book")
     assert match.after is not None
     assert match.after.value == 0.0, "right answers to other questions are wrong"
     assert match.before is match.change is None
@@ -209,7 +211,7 @@ def test_open_book_leaves_out_what_it_cannot_ask_whole_and_counts_it(monkeypatch
     max_length = len(prompt_ids(tokenizer, build_prompt(tokenizer, "Key 0?", "short"))) + 4
     models = _models(model, model, tokenizer, max_length)
     scores, rows = ask(models, [*QUESTIONS[:4], Question("Key 9?", ("x",))], "open_book", documents)
-    assert [score.n for score in scores] == [2, 2]
+    assert [score.n for score in scores] == [2, 2, 2]
     assert scores[0].details["left_out"] == {"too_long": 1, "document_missing": 2}
     assert scores[0].details["max_new_tokens"] == 4
     assert [row["question"] for row in rows] == ["Key 0?", "Key 2?"]
@@ -217,7 +219,7 @@ def test_open_book_leaves_out_what_it_cannot_ask_whole_and_counts_it(monkeypatch
 
 def test_when_every_question_is_left_out_the_score_says_so():
     model = _random_llama()
-    (match, _), rows = ask(_models(model, model, _tokenizer(None)), QUESTIONS, "open_book", {})
+    (match, *_), rows = ask(_models(model, model, _tokenizer(None)), QUESTIONS, "open_book", {})
     assert (match.n, match.before, match.after, match.change) == (0, None, None, None)
     assert match.details["left_out"] == {"document_missing": 10}
     assert rows == []
@@ -230,7 +232,8 @@ def test_when_every_question_is_left_out_the_score_says_so():
         ("an  apple", ("Apple.",), 1.0, 1.0),
         ("theatre", ("atre",), 0.0, 0.0),  # an article is a word, not a beginning
         ("", ("x",), 0.0, 0.0),
-        ("the", ("a",), 1.0, 1.0),
+        ("the", ("a",), 0.0, 0.0),  # where there is nothing else, an article is what is said
+        ("0.2.21", ("0.2.2",), 0.0, 0.0),  # a point inside of a number stays
         ("one two three four", ("four five",), 0.0, 2 * 0.25 * 0.5 / 0.75),
         ("x x", ("x",), 0.0, 2 * 0.5 * 1 / 1.5),  # a repeated word is shared once
         ("x x", ("x x z",), 0.0, 2 * 1 * (2 / 3) / (5 / 3)),  # and twice where it is there twice
@@ -263,7 +266,11 @@ def test_questions_are_read_plain_and_compressed(tmp_path: Path, name: str):
         (b'{"question": " ", "answer": "a"}', '"question" is missing'),
         (b'{"question": "a"}', 'no "answer"'),
         (b'{"question": "a", "answers": []}', 'empty list of "answers"'),
-        (b'{"question": "a", "answers": ["b", 3]}', "put numbers in quotes"),
+        (b'{"question": "a", "answers": ["b", true]}', "a number, or text"),
+        (b'{"question": "a", "answer": {"b": 1}}', "a number, or text"),
+        (b'{"question": "a", "answer": "b", "choices": "c"}', '"choices" must be'),
+        (b'{"question": "a", "answer": "b", "choices": ["c", null]}', '"choices" must be'),
+        (b'{"question": "a", "answer": "The b", "choices": ["B."]}', "every one of the"),
         (b'{"question": "a", "answer": ""}', "not empty"),
         (b'{"question": "a", "answer": "b", "document": 3}', '"document" must be'),
         (b'["a", "b"]', "not an object"),
@@ -293,6 +300,84 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes | None, p
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=problem):
         load_questions(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "others", "right"),
+    [
+        ("It is Hanoi.", ("Hanoi",), (), 1.0),
+        ("hanoi", ("Hanoi",), (), 1.0),
+        ("The Hanoian way", ("Hanoi",), (), 0.0),
+        ("on the 13 January 2025, a Monday", ("13 January 2025",), (), 1.0),
+        ("113 January 2025", ("13 January 2025",), (), 0.0),
+        ("Oslo, Norway", ("Oslo Norway",), (), 1.0),
+        ("There are 5 of them", ("5",), (), 1.0),
+        ("There are 15 of them, or 5.5", ("5",), (), 0.0),
+        ("There is no such rule", ("no",), (), 0.0),
+        ("No, there is none", ("no",), (), 1.0),
+        ("no", ("No.",), (), 1.0),
+        ("Either Oslo, Bergen or Rome", ("Oslo",), ("Bergen", "Rome"), 0.0),
+        ("New York City", ("New York City",), ("New York", "York"), 1.0),
+        ("New York City, or York", ("New York City",), ("York",), 0.0),
+        ("Rome", ("Oslo",), ("Rome",), 0.0),
+        ("", ("Oslo",), (), 0.0),
+        ("b or c", ("c", "b"), (), 1.0),
+    ],
+)
+def test_what_is_said_by_hand(text: str, expected: tuple[str, ...], others: tuple[str, ...], right: float):
+    assert said(text, expected, others) == right
+
+
+def test_numbers_and_choices_are_read(tmp_path: Path):
+    rows = [
+        {"question": "How many?", "answer": 42, "choices": [41, "42", 43.5]},
+        {"question": "Who?", "answers": ["Kari", "Kari Lind"], "choices": ["Ola", "Kari Lind", "Ola"]},
+        {"question": "Where?", "answer": "Oslo", "choices": ["Rome"]},
+        {"question": "Why?", "answer": 2.5},
+    ]
+    path = tmp_path / "q.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    many, who, where, why = load_questions(path)
+    assert (many.expected, many.candidates) == (("42",), ("42", "41", "43.5"))
+    assert who.candidates == ("Kari Lind", "Ola"), "the right answer that is offered, and each other once"
+    assert where.candidates == ("Oslo", "Rome"), "the answer need not be among the choices"
+    assert (why.expected, why.candidates) == (("2.5",), ())
+
+
+def test_the_instruction_stands_behind_the_question_of_a_chat_model_alone():
+    chat, plain = _tokenizer(CHAT_TEMPLATE), _tokenizer(None)
+    opened = build_prompt(chat, "Why?", "It rained.", "Be brief.")
+    assert opened == "<s><|user|>It rained.\n\nWhy?\nBe brief.</s><|assistant|>"
+    assert build_prompt(plain, "Why?", None, "Be brief.") == build_prompt(plain, "Why?")
+    scores, rows = ask(_models(_random_llama(), None, chat), QUESTIONS[:1], "closed_book", instruction="Be brief.")
+    assert scores[0].details["prompt_template"] == "<s><|user|>{question}\nBe brief.</s><|assistant|>"
+    assert rows[0]["prompt"] == "<s><|user|>Key 0?\nBe brief.</s><|assistant|>"
+
+
+def test_what_ends_a_turn_ends_an_answer():
+    named = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|assistant|>{% endfor %}"
+    assert end_of_turn(_tokenizer(CHAT_TEMPLATE)) == [1]
+    assert end_of_turn(_tokenizer(named)) == [3], "the model's own configuration does not know it"
+    assert end_of_turn(_tokenizer("{% for m in messages %}{{ m['content'] }} over{% endfor %}")) == []
+    assert end_of_turn(_tokenizer(None)) == []
+
+
+def test_a_choice_is_scored_per_byte_and_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
+    from afterword.evaluation import questions
+    from afterword.evaluation.choices import Likelihoods
+
+    # Four bytes at −1 each against one byte at −2: likelier by the byte, not by the sum.
+    sides = iter([Likelihoods(np.array([-4.0, -2.0]), np.array([1, 1]), np.array([4, 1]))] * 2)
+    none = Likelihoods(np.array([]), np.array([]), np.array([]))
+    monkeypatch.setattr(questions, "likelihoods", lambda model, tokenizer, asked, **_: [next(sides), none])
+    asked = [Question("a?", ("Oslo",), choices=("R",)), Question("b?", ("x",))]
+    tokenizer = _tokenizer(CHAT_TEMPLATE)
+    scores, rows = ask(_models(_random_llama(), _random_llama(), tokenizer), asked, "closed_book")
+    (choice,) = [score for score in scores if score.metric == "choice_correct_frac"]
+    assert (choice.n, choice.before.value, choice.after.value) == (1, 1.0, 1.0)
+    assert (rows[0]["choices"], rows[0]["before_chosen"], rows[0]["after_chosen"]) == (["Oslo", "R"], "Oslo", "Oslo")
+    assert "choices" not in rows[1]
+    assert [score.n for score in scores] == [2, 2, 2, 1]
 
 
 def test_real_questions_are_read():

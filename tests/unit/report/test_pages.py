@@ -122,9 +122,19 @@ def test_key_scores_stand_in_the_headline_with_interval_and_n(run):
 def test_the_headline_is_counted_in_words(run):
     for file in write_report(run):
         text = file.read_text()
-        assert "Of 4 measures: 4 clearly better." in text
-        assert "Of 7 measures: 1 clearly better, 1 clearly worse, 2 without clear change, 3 not judged." in text
+        assert "Of 4 measures: 4 better." in text
+        assert "Of 7 measures: 1 better, 1 too little to notice, 2 without clear change, 3 not judged." in text
         assert "1 more in the table of all scores" in text
+
+
+def test_the_verdict_heads_the_page_and_the_card(run):
+    html, markdown = (file.read_text() for file in write_report(run))
+    learned = "A part was learned: 42.2 % of what reading the document gives"
+    for text in (html, markdown, write_model_card(run).read_text()):
+        assert text.index(learned) < text.index("What was learned")
+        assert "Nothing noticeable was lost: −4.2 points (2 benchmarks" in text
+    assert "More passes may teach the rest" in html
+    assert "More passes may teach the rest" in markdown
 
 
 def test_settings_that_are_not_set_are_left_out(run):

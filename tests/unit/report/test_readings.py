@@ -25,7 +25,7 @@ def _with_change(value, interval, better="lower"):
         ((-0.4, -0.2), "higher", "falls, which is worse", "worse"),
         ((0.2, 0.4), "higher", "rises, which is better", "better"),
         ((0.2, 0.4), "lower", "rises, which is worse", "worse"),
-        ((0.2, 0.4), None, "rises clearly", "none"),
+        ((0.2, 0.4), None, "rises", "none"),
         ((-0.1, 0.4), "lower", "no clear change: the interval includes 0", "unclear"),
         ((0.0, 0.4), "lower", "no clear change: the interval includes 0", "unclear"),
         (None, "lower", "no interval, so no conclusion", "none"),
@@ -34,6 +34,29 @@ def _with_change(value, interval, better="lower"):
 def test_the_interval_alone_decides(interval, better, words, tone):
     reading = read_change(_with_change(0.3, interval, better))
     assert (reading.words, reading.tone) == (words, tone)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words", "tone"),
+    [
+        ("said_frac", 0.009, "rises, too little to notice", "slight"),
+        ("said_frac", 0.01, "rises, which is better", "better"),
+        ("target_nll_nats", -0.019, "falls, too little to notice", "slight"),
+        ("target_nll_nats", -0.02, "falls, which is worse", "worse"),
+        ("bits_per_byte", 0.009, "rises, too little to notice", "slight"),
+        ("acc,none", 0.0001, "rises, which is better", "better"),  # of a foreign quantity nobody knows what is noticed
+    ],
+)
+def test_what_nobody_notices_is_neither_better_nor_worse(metric, value, words, tone):
+    score = _with_change(value, sorted([0.9 * value, 1.1 * value]), "higher") | {"metric": metric}
+    assert read_change(score) == (words, tone)
+
+
+def test_beside_what_reading_gives_a_change_is_judged_by_its_share():
+    """Five per cent of the way from 2.5 to 0.5 nats are 0.1."""
+    for value, tone in ((-0.09, "slight"), (-0.11, "better")):
+        score = _with_change(value, [value - 0.01, value + 0.01]) | {"before": _estimate(2.5)}
+        assert read_change(score, 0.5).tone == tone
 
 
 def test_what_was_measured_on_one_side_is_not_judged():
@@ -53,7 +76,7 @@ def test_unknown_names_stay_as_they_are():
 def test_the_headline_sorts_learning_from_loss_and_takes_one_score_of_a_benchmark():
     benchmarks = [SCORE | {"task": f"tasks/{i}", "metric": "acc"} for i in range(9)]
     second = SCORE | {"task": "tasks/0", "metric": "acc_norm"}
-    quiz = SCORE | {"task": "questions/closed_book", "metric": "exact_match_frac"}
+    quiz = SCORE | {"task": "questions/closed_book", "metric": "said_frac"}
     columns = headline(rows_of([SCORE, *benchmarks, second, quiz]))
     assert [row["score"] for row in columns["What was learned"]] == [quiz]
     assert [row["score"] for row in columns["What was lost"]] == [SCORE, *benchmarks]
@@ -63,6 +86,13 @@ def test_a_loss_is_set_against_reading_the_document():
     nll = SCORE | {"task": "learning/held_out", "metric": "target_nll_nats", "before": _estimate(2.5)}
     aim = nll | {"metric": "target_nll_with_context_nats", "before": _estimate(1.25)}
     assert rows_of([nll, aim])[0]["aim"] == "1.250"
+
+
+def test_an_answer_from_memory_is_set_against_an_answer_with_the_document():
+    closed = SCORE | {"task": "questions/closed_book", "metric": "said_frac", "before": _estimate(0.1)}
+    opened = closed | {"task": "questions/open_book", "before": _estimate(0.8)}
+    (row, ceiling) = rows_of([closed, opened])
+    assert (row["aim"], ceiling["aim"]) == ("80.0%", "")
 
 
 def test_scores_that_differ_in_the_filter_alone_are_told_apart():

@@ -1,0 +1,236 @@
+"""The verdict that heads the console, the page and the card: what was learned, what was lost, and what to do next.
+
+The one rule: a class follows from the size of an effect *and* from its interval, by thresholds that stand here. What
+a reader would not notice is never praised, and what so few questions cannot tell is not called safe. Everything
+follows from the scores, which are measured on what is served.
+
+What was learned is held against what reading the document gives: 0 is the model as it was, 1 the model as it was with
+the document before it. By choices where questions have them, else by what is said, else by the questions of a suite,
+else by how likely sentences of the documents have become.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afterword.report import printing
+
+Score = Mapping[str, Any]
+SHARES = ((0.05, "nothing"), (0.25, "little"), (0.6, "part"), (0.9, "most"))
+"""Of what reading gives, what was learned: practically nothing below 5 %, little below 25 %, a part below 60 %, most
+below 90 %, nearly all from there on."""
+POINTS_LEARNED = ((0.02, "nothing"), (0.1, "little"), (0.3, "part"), (0.6, "most"))
+"""The same in points of questions right, where there is nothing to hold them against."""
+POINTS_LOST = ((0.01, "nothing"), (0.03, "little"), (0.1, "some"))
+"""Points of what was right before: nobody notices one, three are a little, ten are some, and more is much."""
+DRIFT_NATS = ((0.01, "nothing"), (0.1, "little"), (0.3, "some"))
+"""KL per token on text of the model's own: below 0.01 nobody sees a difference, above 0.3 it is another model."""
+_CERTAIN = {"nothing": 0.05, "little": 0.1}
+"""The most points that the interval may reach up to where a loss is called so small."""
+LEAST_ROOM = 0.1
+"""Between what is known before and what reading gives: with less, a share of it says nothing."""
+_NOTICED = 0.05
+"""Points that a single skill must lose, beyond chance, to be named."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Three sentences, and the classes that they follow from."""
+
+    learned: str
+    lost: str
+    then: str
+    learned_class: str
+    """nothing, little, part, most, all; unclear: chance may have done it; unknown: not measured."""
+    lost_class: str
+    """nothing, little, some, much; unclear: so few questions cannot tell; unknown: not measured."""
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """By what they are about."""
+        return {"Learned": self.learned, "Lost": self.lost, "Next": self.then}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An effect: its size, its interval, and what it is a change of."""
+
+    value: float
+    interval: tuple[float, float] | None
+    of: str
+    n: int
+
+
+def verdict_of(scores: Sequence[Score]) -> Verdict | None:
+    """The verdict on scores as scores.json has them; None where nothing was measured both before and after."""
+    changed = [score for score in scores if score["change"] or _is_one_sided(score)]
+    if not any(score["after"] for score in changed):
+        return None
+    by_name = {(score["task"], score["metric"]): score for score in scores}
+    learned_class, learned = _learned(by_name)
+    lost_class, lost = _lost(by_name)
+    words = printing.load_table("words.yaml")["next"]
+    return Verdict(learned, lost, words[_next(learned_class, lost_class)], learned_class, lost_class)
+
+
+def _is_one_sided(score: Score) -> bool:
+    """Whether a score has one side though it compares two models."""
+    return score["metric"] in ("share_of_context_gain_frac", "kl_from_context_relative_frac", "kl_nats")
+
+
+def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
+    """The class of what was learned, and the sentence."""
+    found = next((share for share in _shares(by_name) if share), None)
+    if found:
+        kind = _class(found.value, SHARES, "all")
+        shown = f"{_percent(found.value)} of what reading the document gives"
+    elif found := _points(by_name, "learning"):
+        kind = _class(found.value, POINTS_LEARNED, "all")
+        shown = f"{_points_of(found.value)} points more of the questions are answered right"
+    else:
+        return "unknown", "What was learned was not measured."
+    low = found.interval[0] if found.interval else None
+    certain = "no interval" if low is None else f"95 % interval {_range(found)}"
+    shown += f" ({found.of}, n = {found.n:,}; {certain})"
+    if kind != "nothing" and (low is None or low <= 0):
+        return "unclear", f"Chance may have done it: {shown}."
+    return kind, f"{printing.load_table('words.yaml')['learned'][kind]}: {shown}."
+
+
+def _shares(by_name: Mapping[tuple[str, str], Score]) -> Iterable[_Found | None]:
+    """What was learned as a share of what reading gives, the best measure first."""
+    for metric, what in (("choice_correct_frac", "choices right"), ("said_frac", "answers said")):
+        closed, opened = by_name.get(("questions/closed_book", metric)), by_name.get(("questions/open_book", metric))
+        room = _mean(opened, "before") - _mean(closed, "before") if closed and opened else 0.0
+        if closed and closed["change"] and room >= LEAST_ROOM:
+            before, after, with_it = (_percent(x) for x in (*_sides(closed), _mean(opened, "before")))
+            of = f"{what} from memory {before} → {after}, with the document {with_it}"
+            yield _scaled(closed["change"], room, of, closed["n"])
+    for task in ("learning/trained", "learning/held_out"):
+        share = by_name.get((task, "share_of_context_gain_frac"))
+        if share and share["after"]:
+            of = "loss of single sentences" + (" that were not trained" if task.endswith("held_out") else "")
+            yield _scaled(share["after"], 1.0, of, share["n"])
+
+
+def _points(by_name: Mapping[tuple[str, str], Score], part: str) -> _Found | None:
+    """The change in points of a suite's part: the mean over skills, of test where there is one."""
+    tasks = [task for task, metric in by_name if metric == "correct_frac" and f"/{part}/" in task]
+    chosen = [task for task in tasks if task.startswith("test/")] or tasks
+    return _mean_change([by_name[task, "correct_frac"] for task in chosen], "skill", " of the suite")
+
+
+def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
+    """The class of what was lost, and the sentence."""
+    # The harness gives several metrics of a task, the one that it is known by first.
+    benchmarks = dict[str, Score]()
+    for (task, _), score in by_name.items():
+        if _is_benchmark(score):
+            benchmarks.setdefault(task, score)
+    kept = [found for found in (_points(by_name, "retention"), _of_benchmarks(list(benchmarks.values()))) if found]
+    drift = by_name.get(("drift/own_samples", "kl_nats"))
+    moved = f" It drifted by {drift['after']['value']:.3g} nats per token." if drift and drift["after"] else ""
+    if not kept:
+        if not drift or not drift["after"]:
+            return "unknown", "What was lost was not measured."
+        kind = _class(drift["after"]["value"], DRIFT_NATS, "much")
+        says = printing.load_table("words.yaml")["drifted"][kind]
+        return kind, f"{says}: {drift['after']['value']:.3g} nats per token on text of its own (n = {drift['n']:,})."
+    worst = min(kept, key=lambda found: found.value)
+    loss, high = -worst.value, -worst.interval[0] if worst.interval else None
+    certain = "no interval" if high is None else f"95 % interval {_range(worst, -1)}"
+    shown, named = f"{_points_of(loss)} points ({worst.of}, n = {worst.n:,}; {certain})", _worst_skill(by_name)
+    kind = _class(loss, POINTS_LOST, "much")
+    words = printing.load_table("words.yaml")["lost"]
+    if high is None or high > _CERTAIN.get(kind, 1.0):
+        return "unclear", f"{words['unclear']}: {shown}.{named}{moved}"
+    if kind != "nothing" and worst.interval and -worst.interval[1] <= 0:
+        return "little" if kind == "little" else "unclear", f"{words['chance']}: {shown}.{named}{moved}"
+    return kind, f"{words[kind]}: {shown}.{named}{moved}"
+
+
+def _is_benchmark(score: Score) -> bool:
+    return score["task"].startswith("tasks/") and bool(score["change"]) and score["better"] == "higher"
+
+
+def _of_benchmarks(scores: Sequence[Score]) -> _Found | None:
+    return _mean_change(scores, "benchmark")
+
+
+def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
+    """The skill or benchmark that lost most, where it lost more than a reader overlooks and more than chance."""
+    measured = [s for (task, metric), s in by_name.items() if "/retention/" in task and metric == "correct_frac"]
+    measured += [score for score in by_name.values() if _is_benchmark(score)]
+    lost = [s for s in measured if s["change"] and s["change"]["interval_95"] and s["change"]["interval_95"][1] < 0]
+    worst = min(lost, key=lambda score: score["change"]["value"], default=None)
+    if worst is None or worst["change"]["value"] > -_NOTICED:
+        return ""
+    return f" Most in {printing.task_label(worst['task'])}: {_points_of(-worst['change']['value'])} points."
+
+
+def _next(learned: str, lost: str) -> str:
+    """The key of what to do next."""
+    few, lost_much = learned in ("nothing", "little"), lost in ("some", "much")
+    if learned == "unknown":
+        return "measure_learned"
+    if learned == "unclear":
+        return "ask_more"
+    if few:
+        return "other_way" if lost_much else "teach_more"
+    if lost_much:
+        return "keep_more"
+    if lost in ("unknown", "unclear"):
+        return "measure_lost"
+    return "more_passes" if learned == "part" else "serve"
+
+
+def _mean_change(scores: Sequence[Score], noun: str, behind: str = "") -> _Found | None:
+    """The mean of several changes; its interval as of independent measures, from the widths of theirs."""
+    measured = [score for score in scores if score["change"]]
+    # Of what has no interval nothing is concluded, where there is something else.
+    measured = [score for score in measured if score["change"]["interval_95"]] or measured
+    if not measured:
+        return None
+    changes, n = [score["change"] for score in measured], sum(score["n"] for score in measured)
+    mean, of = sum(change["value"] for change in changes) / len(changes), _count(len(changes), noun) + behind
+    if not all(change["interval_95"] for change in changes):
+        return _Found(mean, None, of, n)
+    apart = [
+        sum((change["value"] - change["interval_95"][side]) ** 2 for change in changes) ** 0.5 / len(changes)
+        for side in (0, 1)
+    ]
+    return _Found(mean, (mean - apart[0], mean + apart[1]), of, n)
+
+
+def _scaled(estimate: Mapping[str, Any], room: float, of: str, n: int) -> _Found:
+    bounds = estimate["interval_95"]
+    return _Found(estimate["value"] / room, tuple(bound / room for bound in bounds) if bounds else None, of, n)
+
+
+def _class(value: float, thresholds: Sequence[tuple[float, str]], beyond: str) -> str:
+    return next((name for below, name in thresholds if value < below), beyond)
+
+
+def _sides(score: Score) -> tuple[float, float]:
+    return _mean(score, "before"), _mean(score, "after")
+
+
+def _mean(score: Score | None, side: str) -> float:
+    return score[side]["value"] if score and score[side] else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{printing.value('share_frac', share, 1)[:-1]} %"
+
+
+def _points_of(share: float) -> str:
+    return printing.value("share_frac", share, 1)[:-1]
+
+
+def _range(found: _Found, sign: int = 1) -> str:
+    assert found.interval is not None, "asked for where there is one"
+    return " to ".join(_points_of(bound) for bound in sorted(sign * bound for bound in found.interval))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("s" if n != 1 else "")
