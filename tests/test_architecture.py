@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "processes",
     }
     | {"training", "types", "views"},
-    "runs": {"alignment", "budget", "config", "errors", "methods", "processes", "training"},
+    "runs": {"alignment", "budget", "config", "errors", "evaluation", "methods", "processes", "training"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},

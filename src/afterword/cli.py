@@ -323,7 +323,12 @@ def _after_adapt(settings: AdaptSettings, result: Any) -> None:
 
     write_model_card(result.path)
     data = json.loads((result.path / "data.json").read_text(encoding="utf-8"))
-    _fill("adapted.txt.j2", settings=settings, result=result, data=data)
+    from afterword.report.first_look import in_words, read_first_look
+    from afterword.report.verdict import verdict_of
+
+    seen = read_first_look(result.path)
+    verdict, changes = verdict_of(seen), in_words(seen)
+    _fill("adapted.txt.j2", settings=settings, result=result, data=data, verdict=verdict, changes=changes)
 
 
 def _fill(template: str, **values: Any) -> None:

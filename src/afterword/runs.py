@@ -20,9 +20,12 @@ from afterword.alignment.settings import AlignSettings, following
 from afterword.budget import run_within_budget
 from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
+from afterword.evaluation import first_look
 from afterword.methods import DEFAULT_METHOD
 from afterword.processes import is_main_process
 from afterword.training import RunResult, push, run_adaptation
+from afterword.processes import is_main_process, process_count
+from afterword.training import RunResult, run_adaptation
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def run(
 ) -> tuple[RunResult, AlignResult | None]:
     """Adapt, then align where that is planned; what is finished is left as it is, what was begun goes on.
 
+    What a run of one process changed is looked at as soon as it ends (see `evaluation.first_look`).
+
     `documents` replaces those of the settings when given from Python. `between` is told of the run, on the main
     process, before it is aligned.
     """
@@ -93,6 +98,12 @@ def run(
         if result.hub_model_id:
             # After what is between: the model card is part of the folder.
             push(planned.run, result.path, result.hub_model_id)
+    if not result.already_complete and process_count() == 1:
+        # The trained model and its optimizer are in circles: their memory is for the models that are looked at.
+        gc.collect()
+        first_look.look(planned.run, documents)
+    if between and is_main_process():
+        between(result)
     if planned.alignment is None:
         return result, None
     # The next model needs the memory of the last, which references in circles would keep.

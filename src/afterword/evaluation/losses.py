@@ -138,19 +138,38 @@ def learning_scores(models: Models, windows: Sequence[Window], task: str, *, see
     mean = {name: values / sums["positions"] for name, values in sums.items()}
     b, c, a = mean["nll_before"], mean["nll_with_context"], mean.get("nll_after")
     kl_before, kl_after = mean["kl_before"], mean.get("kl_after")
-    score = partial(Score, task=task, version=VERSION, n=len(unit), details={"targets": VIEW.targets, "seed": seed})
-    scores = [
-        score(metric="target_nll_nats", better="lower", **before_and_after(b, a)),
-        score(metric="target_nll_with_context_nats", before=estimate(c)),
-        score(metric="kl_from_context_nats", better="lower", **before_and_after(kl_before, kl_after)),
-    ]
+    details = {"targets": VIEW.targets, "seed": seed}
+    score = partial(Score, task=task, version=VERSION, n=len(unit), details=details, better="lower")
+    scores = target_nll_scores(task, b, c, a, details)
+    scores.append(score(metric="kl_from_context_nats", **before_and_after(kl_before, kl_after)))
     if a is None or kl_after is None:
         return scores
-    shares = {"kl_from_context_relative_frac": ("lower", ratio_of_means(kl_after, kl_before))}
+    relative = ratio_of_means(kl_after, kl_before)
+    scores.append(score(metric="kl_from_context_relative_frac", after=relative))
+    share = share_of_context_gain(task, b, c, a, details)
+    return [*scores, share] if share else scores
+
+
+def target_nll_scores(
+    task: str, b: np.ndarray, c: np.ndarray, a: np.ndarray | None, details: dict[str, Any]
+) -> list[Score]:
+    """The loss of sentences alone, before and after, and that before with the document; a value for each document."""
+    score = partial(Score, task=task, version=VERSION, n=len(b), details=details)
+    return [
+        score(metric="target_nll_nats", better="lower", **before_and_after(b, a)),
+        score(metric="target_nll_with_context_nats", before=estimate(c)),
+    ]
+
+
+def share_of_context_gain(
+    task: str, b: np.ndarray, c: np.ndarray, a: np.ndarray, details: dict[str, Any]
+) -> Score | None:
+    """(b − a) / (b − c); None where the context's gain is not real."""
     gain = paired_change(c, b)
-    if gain.value >= MIN_CONTEXT_GAIN_NATS and gain.interval_95 and gain.interval_95[0] > 0:
-        shares["share_of_context_gain_frac"] = ("higher", ratio_of_means(b - a, b - c))
-    return scores + [score(metric=name, better=better, after=share) for name, (better, share) in shares.items()]
+    if gain.value < MIN_CONTEXT_GAIN_NATS or not gain.interval_95 or gain.interval_95[0] <= 0:
+        return None
+    how = {"metric": "share_of_context_gain_frac", "better": "higher", "details": details}
+    return Score(task=task, version=VERSION, n=len(b), after=ratio_of_means(b - a, b - c), **how)
 
 
 def drift_scores(models: Models, texts: Sequence[Text], task: str, details: dict[str, Any]) -> list[Score]:

@@ -182,7 +182,9 @@ def ask(
     scores = []
     for metric, value in _METRICS.items():
         rows = [i for i, (question, _) in enumerate(asked) if question.choices or metric != "choice_correct_frac"]
-        found = {side: [value(asked[i][0], answers[i]) for i in rows] or None for side, answers in sides.items()}
+        found: dict[str, Any] = {
+            side: [value(asked[i][0], answers[i]) for i in rows] or None for side, answers in sides.items()
+        }
         if rows or (not asked and metric != "choice_correct_frac"):
             scores.append(score(metric=metric, n=len(rows), **before_and_after(*map(found.get, SIDES))))
     return scores, [_row(setting, *each, {side: sides[side][i] for side in sides}) for i, each in enumerate(asked)]
