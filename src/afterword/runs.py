@@ -22,10 +22,8 @@ from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.evaluation import first_look
 from afterword.methods import DEFAULT_METHOD
-from afterword.processes import is_main_process
-from afterword.training import RunResult, push, run_adaptation
 from afterword.processes import is_main_process, process_count
-from afterword.training import RunResult, run_adaptation
+from afterword.training import RunResult, push, run_adaptation
 
 
 @dataclass(frozen=True)
@@ -92,18 +90,16 @@ def run(
     command = command or " ".join(sys.argv)
     adapted = run_within_budget if planned.run.is_guided else run_adaptation
     result = adapted(planned.run, documents, command=command, console=console)
+    if not result.already_complete and process_count() == 1:
+        # The trained model and its optimizer are in circles: their memory is for the models that are looked at.
+        gc.collect()
+        first_look.look(planned.run, documents)
     if is_main_process():
         if between:
             between(result)
         if result.hub_model_id:
             # After what is between: the model card is part of the folder.
             push(planned.run, result.path, result.hub_model_id)
-    if not result.already_complete and process_count() == 1:
-        # The trained model and its optimizer are in circles: their memory is for the models that are looked at.
-        gc.collect()
-        first_look.look(planned.run, documents)
-    if between and is_main_process():
-        between(result)
     if planned.alignment is None:
         return result, None
     # The next model needs the memory of the last, which references in circles would keep.

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from afterword.errors import CheckpointError
 from afterword.report.figures import draw_changes, draw_training
+from afterword.report.first_look import read_first_look
 from afterword.report.mixtures import held_out_losses, mixture_rows, source_losses, with_general_text
 from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
@@ -46,7 +47,7 @@ def build_page(path: Path) -> dict[str, Any]:
     measured = run["measured"] or {"scores": [], "answers": []}
     rows = rows_of(measured["scores"])
     page = {"run": run, "rows": rows, "columns": headline(rows), "questions": _questions(measured["answers"])}
-    page["verdict"] = verdict_of(measured["scores"])
+    page["verdict"] = verdict_of(measured["scores"] or read_first_look(path))
     return page | {
         "base": run["settings"].get("model_name_or_path") or "unknown model",
         "method": run["settings"].get("method") or "unknown method",

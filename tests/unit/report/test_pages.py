@@ -110,6 +110,24 @@ def test_a_run_without_scores_says_so_and_how_to_measure(unmeasured_run):
         assert "All scores" not in text
 
 
+def test_before_it_is_measured_a_first_look_is_the_verdict(unmeasured_run):
+    e = {"value": 0.02, "interval_95": [0.01, 0.03]}
+    share = {
+        "task": "learning/trained",
+        "metric": "share_of_context_gain_frac",
+        "n": 9,
+        "better": "higher",
+        "details": {},
+    }
+    share |= {"before": None, "after": e, "change": None}
+    (unmeasured_run / "learned.json").write_text(json.dumps({"scores": [share]}))
+    for file in (*write_report(unmeasured_run), write_model_card(unmeasured_run)):
+        text = file.read_text()
+        assert "Practically nothing was learned: 2.0 % of what reading the document gives" in text
+        assert "This is a first look" in text
+        assert "Nothing has been measured yet" not in text
+
+
 def test_key_scores_stand_in_the_headline_with_interval_and_n(run):
     html, markdown = (file.read_text() for file in write_report(run))
     column = html[html.index("What was learned") : html.index("What was lost")]
