@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "settings": {"errors", "places"},
     "general_text": {"corpus", "errors", "settings"},
     "forgetting": {"errors"},
-    "config": {"corpus", "embedded", "errors", "forgetting", "general_text", "methods", "places", "settings", "views"},
+    "trainer_fields": {"errors"},
+    "config": {"corpus", "embedded", "errors", "forgetting", "general_text", "methods", "places", "settings"}
+    | {"trainer_fields", "views"},
     "training": _ALL
     - {"alignment", "almanac", "budget", "cli", "comparison", "demo", "evaluation", "report", "runs", "__main__"},
     "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
@@ -55,7 +57,7 @@ MAY_IMPORT = {
         "processes",
     }
     | {"training", "types", "views"},
-    "runs": {"alignment", "budget", "config", "errors", "evaluation", "methods", "processes", "training"},
+    "runs": {"alignment", "budget", "config", "errors", "evaluation", "methods", "processes", "settings", "training"},
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},

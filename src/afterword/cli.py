@@ -1,10 +1,14 @@
 """The command line. Options are the fields of the settings; nothing is declared twice."""
 
+import errno
 import functools
 import inspect
+import itertools
 import json
 import logging
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from afterword import __version__
 from afterword.alignment.settings import AlignSettings
 from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
@@ -32,6 +37,9 @@ app = typer.Typer(
 )
 _CALLED = f"Folder, GGUF file, hub id, or one of {', '.join(NAMES)}"
 # A table in a file or a pipe is not cut to the 80 columns of a terminal that is not there.
+_STOPPED = 128 + signal.SIGTERM
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Of a file or folder of a person's, whoever met it."""
 out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=True)
 
 
@@ -51,16 +59,55 @@ def main() -> None:
     # transformers imports torchao where it is installed, and that tells of kernels for other machines.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    terminated = _interrupted_by_sigterm()
     try:
         app()
     except AfterwordError as error:
         settings = isinstance(error, ConfigError)
         text = f"These settings cannot be run:\n{error}" if settings else str(error)
-        err.print(text, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2 if settings else getattr(error, "exit_code", 1))
+        _say_error(text)
+        sys.exit(_STOPPED if terminated else 2 if settings else getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
-        err.print("Interrupted.")
-        sys.exit(130)
+        _say_error("Interrupted.")
+        sys.exit(_STOPPED if terminated else 130)
+    except OSError as error:
+        if error.errno not in _UNUSABLE or not error.filename:
+            raise
+        _say_error(f"{error.filename}: {error.strerror}. Give a place that can be read and written, or make room.")
+        sys.exit(1)
+
+
+def _interrupted_by_sigterm() -> list[int]:
+    """End as at Ctrl-C where a scheduler asks for it, so that temporary folders go. The list says that it did."""
+    got, here = list[int](), os.getpid()
+
+    def stop(number: int, _: Any) -> None:
+        if os.getpid() != here:
+            os._exit(128 + number)  # A process that was forked for reading: nothing is its own.
+        got.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    return got
+
+
+def _say_error(text: str) -> None:
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        _say(f"afterword {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and stop.")
+    ] = False,
+) -> None:
+    """Before every command."""
 
 
 def _with_settings(model: Any, command: Callable[..., None]) -> Callable[..., None]:
@@ -113,10 +160,13 @@ def adapt(
     given = {"model_name_or_path": model, "documents": documents, "output_dir": output_dir}
     raw = {**(load_yaml(config) if config else {}), **(overrides or {})}
     raw.update({name: value for name, value in given.items() if value})
-    from afterword import runs, training
+    from afterword import runs
+
+    plan = runs.plan(raw)
+    # After the settings: it imports the libraries, which takes seconds.
+    from afterword import training
 
     training.quiet_libraries()
-    plan = runs.plan(raw)
     if dry_run:
         from afterword.budget import foresee
 
@@ -354,14 +404,20 @@ def _show_verdict(scores: Any) -> None:
 
 
 def _show_scores(result: Any) -> None:
+    """A heading for each thing measured, and under it a line for each quantity, within 80 columns."""
+    from rich.text import Text
+
     _show_verdict(result.scores)
-    table = Table("measured on", "quantity", "n", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0))
-    for score in result.scores:
-        before, after = ("–" if part is None else f"{part.value:.4g}" for part in (score.before, score.after))
-        change = f"{score.change.value:+.4g}" if score.change else "–"
-        if score.change and score.change.interval_95:
-            change += " [{:+.4g}, {:+.4g}]".format(*score.change.interval_95)
-        table.add_row(score.task, score.metric, f"{score.n:,}", before, after, change)
+    table = Table("", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0), width=min(out.width, 80))
+    for (task, n), scores in itertools.groupby(result.scores, key=lambda score: (score.task, score.n)):
+        table.add_section()
+        table.add_row(Text(f"{task}, n = {n:,}", overflow="fold"))
+        for score in scores:
+            before, after = ("–" if part is None else f"{part.value:.4g}" for part in (score.before, score.after))
+            change = f"{score.change.value:+.3g}" if score.change else "–"
+            if score.change and score.change.interval_95:
+                change += " [{:+.3g}, {:+.3g}]".format(*score.change.interval_95)
+            table.add_row(Text(f"  {score.metric}", overflow="fold"), before, after, change)
     out.print(table)
     weights = ", ".join(f"{value} {name[8:]}" for name, value in result.computed_in.items() if "weights" in name)
     _say(f"Weights as stored ({weights}); products in {result.computed_in['products']}.")

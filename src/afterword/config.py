@@ -4,7 +4,6 @@ Names that transformers or peft gave keep their names. A setting whose value is 
 declaration, or the model.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,21 +17,13 @@ from afterword.forgetting import Budget, budget_of
 from afterword.general_text import SourceSettings, sources_of, with_amounts
 from afterword.places import at_home
 from afterword.settings import S, Settings, later, setting, validated
+from afterword.trainer_fields import trainer_problems
 from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
 
 if TYPE_CHECKING:
     from afterword.methods import Method
 
-_DECIDED_ELSEWHERE = {
-    "bf16": "precision",
-    "fp16": "precision",
-    "output_dir": "output_dir",
-    **dict.fromkeys(("per_device_train_batch_size", "train_sampling_strategy"), "documents_per_step"),
-    **dict.fromkeys(("remove_unused_columns", "label_names"), "nothing: batches are built by the view"),
-    "ddp_find_unused_parameters": "nothing: every parameter is reached in every step",
-}
-"""Other fields of TrainingArguments that a setting of ours, or the design, decides."""
 _CHOSEN = ("learning_rate", "num_train_epochs", "lr_scheduler_type")
 """What a run chooses where nobody says it."""
 _PAPER = "-paper"
@@ -51,7 +42,7 @@ class AdaptSettings(Settings):
     # The model's content and the documents' content are compared by hash, so their paths may change.
     model_name_or_path: str = setting("", "Model", "Folder, GGUF file, hub id or name of the model.", weights=False)
     precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = setting(
-        "auto", "Model", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
+        "auto", "Model", "auto: float32 weights, under bf16 autocast where that is measured to be faster."
     )
     teacher_precision: Literal["auto", "float32", "bf16", "int8", "int4"] = setting(
         "auto", "Model", "auto: bf16 on GPU. int8, int4: its linear layers; the error in nats is measured and said."
@@ -237,7 +228,7 @@ class AdaptSettings(Settings):
         yield from _mixture_problems(self)
         yield from _method_problems(self)
         yield from _attention_problems(self)
-        yield from _trainer_problems(self)
+        yield from trainer_problems(self.trainer, AdaptSettings.model_fields)
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -416,21 +407,3 @@ def _attention_problems(settings: AdaptSettings) -> Iterator[str]:
     if kernel and "flash" in kernel and settings.precision == "float32":
         problem = f"attn_implementation: {kernel} reads in half precision, and precision is float32"
         yield f"{problem}. Use precision=bf16_mixed, or attn_implementation=sdpa."
-
-
-def _trainer_problems(settings: AdaptSettings) -> Iterator[str]:
-    """Fields under `trainer:` that TrainingArguments does not have, or that are decided elsewhere."""
-    if not settings.trainer:
-        return
-    from transformers import TrainingArguments
-
-    known = {item.name: str(item.type) for item in dataclasses.fields(TrainingArguments) if item.init}
-    for name, value in settings.trainer.items():
-        if name in _DECIDED_ELSEWHERE or name in AdaptSettings.model_fields:
-            better = _DECIDED_ELSEWHERE.get(name, f"the setting {name} itself")
-            yield f"trainer.{name}: decided by {better}. Leave it out here."
-        elif name not in known:
-            hint = nearest(name, known) or "See TrainingArguments for its fields."
-            yield f"trainer.{name}: no such field of TrainingArguments. {hint}".rstrip()
-        elif "float" in known[name] and "str" not in known[name] and isinstance(value, str):
-            yield f"trainer.{name}: must be a number, got {value!r}."

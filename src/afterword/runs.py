@@ -1,6 +1,7 @@
 """A run with the alignment that may follow it: what the command line and Python have in common.
 
-The one rule: whatever can be found wrong with either is found before the first of them is trained.
+The one rule: whatever can be found wrong with either is found before the first of them is trained; and what is wrong
+with the settings alone before the libraries are imported, which takes seconds.
 """
 
 import gc
@@ -9,21 +10,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from afterword.alignment.folder import AlignFolder
-from afterword.alignment.preparing import check
-from afterword.alignment.running import AlignResult, run_alignment
 from afterword.alignment.settings import AlignSettings, following
-from afterword.budget import run_within_budget
 from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
-from afterword.evaluation import first_look
 from afterword.methods import DEFAULT_METHOD
 from afterword.processes import is_main_process, process_count
-from afterword.training import RunResult, push, run_adaptation
+from afterword.settings import without_problems
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from afterword.alignment.running import AlignResult
+    from afterword.training import RunResult
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
     """Of the alignment that follows; None where none does."""
 
 
-def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **settings: Any) -> RunResult:
+def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **settings: Any) -> "RunResult":
     """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
 
     `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `settings`
@@ -55,10 +55,13 @@ def plan(raw: Mapping[str, Any]) -> Plan:
     try:
         settings = read_settings(raw)
     except ConfigError as error:
-        problems += error.problems
+        problems += [*error.problems, *_folder_problems(raw)]
     try:
         asked = settings or _about_the_alignment(raw)
         if second := following(asked):
+            from afterword.alignment.folder import AlignFolder
+            from afterword.alignment.preparing import check
+
             AlignFolder(Path(second.output_dir)).state(second)
             check(second, asked)
     except ConfigError as error:
@@ -77,9 +80,9 @@ def run(
     documents: Any = None,
     *,
     command: str = "",
-    console: Console | None = None,
-    between: Callable[[RunResult], None] | None = None,
-) -> tuple[RunResult, AlignResult | None]:
+    console: "Console | None" = None,
+    between: "Callable[[RunResult], None] | None" = None,
+) -> "tuple[RunResult, AlignResult | None]":
     """Adapt, then align where that is planned; what is finished is left as it is, what was begun goes on.
 
     What a run of one process changed is looked at as soon as it ends (see `evaluation.first_look`).
@@ -87,6 +90,10 @@ def run(
     `documents` replaces those of the settings when given from Python. `between` is told of the run, on the main
     process, before it is aligned.
     """
+    from afterword.budget import run_within_budget
+    from afterword.evaluation import first_look
+    from afterword.training import push, run_adaptation
+
     command = command or " ".join(sys.argv)
     adapted = run_within_budget if planned.run.is_guided else run_adaptation
     result = adapted(planned.run, documents, command=command, console=console)
@@ -102,9 +109,26 @@ def run(
             push(planned.run, result.path, result.hub_model_id)
     if planned.alignment is None:
         return result, None
+    from afterword.alignment.running import run_alignment
+
     # The next model needs the memory of the last, which references in circles would keep.
     gc.collect()
     return result, run_alignment(planned.alignment, command=command, console=console)
+
+
+def _folder_problems(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why the settings that are right of those cannot continue the run that is in the folder, where there is one."""
+    folder = raw.get("output_dir")
+    if not isinstance(folder, str) or not (Path(folder) / "config.yaml").is_file():
+        return ()
+    from afterword.training import RunFolder
+
+    settings, wrong = without_problems(raw, AdaptSettings)
+    try:
+        RunFolder(Path(folder)).refuse_other_settings(settings, but=wrong)
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 def _about_the_alignment(raw: Mapping[str, Any]) -> AdaptSettings:

@@ -1,7 +1,9 @@
 """What all trees of settings share: how a setting is declared, and how all that is wrong with one is told at once."""
 
+import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -39,7 +41,8 @@ class Settings(BaseModel):
         if value is False and "'off'" in annotation:
             return "off"  # A bare off is false in YAML.
         if "dict" not in annotation:
-            return (value,) if "tuple" in annotation and isinstance(value, str) else value
+            number = isinstance(value, int | float) and re.search("float|int", annotation)
+            return value if "tuple" not in annotation else (value,) if number else listed(value)
         pairs = key_values(value) if isinstance(value, list | tuple) else value
         if not isinstance(pairs, dict):
             return pairs
@@ -59,6 +62,35 @@ class Settings(BaseModel):
         yield from ()
 
 
+def listed(value: Any) -> Any:
+    """A list as it may be given: one value, several, and several in one text between commas.
+
+    A comma in the name of something that is there belongs to the name. What is no list and no text stays as it is.
+    """
+    if not isinstance(value, str | list | tuple):
+        return value
+    items = [value] if isinstance(value, str) else value
+    return tuple(part for item in items for part in (_between_commas(item) if isinstance(item, str) else [item]))
+
+
+def _between_commas(text: str) -> list[str]:
+    parts, found = text.split(","), list[str]()
+    while parts:
+        # The longest name that is there, or the first part.
+        known = (n for n in range(len(parts), 1, -1) if _is_there(",".join(parts[:n])))
+        taken = next(known, 1)
+        found.append(",".join(parts[:taken]).strip() if taken == 1 else ",".join(parts[:taken]))
+        parts = parts[taken:]
+    return [part for part in found if part] or [text]
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists() or bool(glob.has_magic(name) and glob.glob(name, recursive=True))
+    except (OSError, ValueError):
+        return False  # Longer than a name can be, or with a zero byte: a text.
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -69,14 +101,22 @@ def validated(raw: Mapping[str, Any], kind: type[S]) -> S:
         settings = kind.model_validate(dict(raw))
     except ValidationError as error:
         problems = [_problem(detail, kind) for detail in error.errors()]
-        bad = {str(detail["loc"][0]) for detail in error.errors()}
         # The rest is checked too, so that a person mends everything at once.
-        settings = kind.model_validate({name: value for name, value in raw.items() if name not in bad})
+        settings, _ = without_problems(raw, kind)
     told = {problem.split(":")[0] for problem in problems}
     problems += [problem for problem in settings.relations() if problem.split(":")[0] not in told]
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def without_problems(raw: Mapping[str, Any], kind: type[S]) -> tuple[S, set[str]]:
+    """The settings of a raw tree that are right, each alone, and the names of the others, which are not given then."""
+    try:
+        return kind.model_validate(dict(raw)), set()
+    except ValidationError as error:
+        wrong = {str(detail["loc"][0]) for detail in error.errors()}
+        return kind.model_validate({name: value for name, value in raw.items() if name not in wrong}), wrong
 
 
 def key_values(pairs: Sequence[str]) -> dict[str, Any]:
@@ -92,7 +132,11 @@ def _value(name: str, text: str) -> Any:
     """A text as YAML has it; a joiner that is not quoted as it stands, because YAML drops the blanks that it is of."""
     if name == "joiner" and text[:1] not in ("'", '"'):
         return text
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        remedy = "Put the value in single quotes"
+        raise ValueError(f"{name}: the value {text!r} cannot be read as YAML. {remedy}") from error
     return text if isinstance(value, str) and ",joiner=" in text else value
 
 

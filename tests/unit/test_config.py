@@ -1,10 +1,13 @@
 """Settings are refused politely and completely, and a file gives back what was written to it."""
 
+import dataclasses
+import importlib.util
 import json
 
 import pytest
 import yaml
 
+from afterword import trainer_fields
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings, sources_of, to_yaml
 from afterword.errors import ConfigError
 from afterword.training.run_folder import differences
@@ -299,9 +302,61 @@ def test_any_other_trainer_field_is_taken():
     assert settings(trainer={"adam_beta1": 0.8, "dataloader_prefetch_factor": 2}).trainer["adam_beta1"] == 0.8
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("label_smoothing_factor", 0.3), ("data_seed", 1), ("per_device_eval_batch_size", 4)]
+)
+def test_a_trainer_field_without_effect_is_refused_and_its_off_value_is_taken(name, value):
+    (only,) = problems(trainer={name: value})
+    assert only.startswith(f"trainer.{name}: {value} would have no effect: ")
+    assert settings(trainer={name: 0}).trainer == {name: 0}
+
+
+def test_a_trainer_field_that_needs_a_package_says_so():
+    if importlib.util.find_spec("liger_kernel"):
+        pytest.skip("the package is there")
+    (only,) = problems(trainer={"use_liger_kernel": True})
+    assert "pip install liger-kernel" in only
+
+
+def test_the_fields_are_those_of_transformers():
+    from transformers import TrainingArguments
+
+    taken = {field.name: field.init for field in dataclasses.fields(TrainingArguments)}
+    assert set(trainer_fields._fields()) == {name for name, init in taken.items() if init}
+    told = {*trainer_fields._WITHOUT_EFFECT, *trainer_fields._DECIDED_ELSEWHERE, *trainer_fields._PACKAGES}
+    assert told <= set(taken)
+
+
+@pytest.mark.parametrize("given", ["logging_steps=[", "report_to=@x"])
+def test_a_value_that_is_no_yaml_is_one_sentence(given):
+    (only,) = problems(trainer=[given])
+    assert only.startswith("trainer: ")
+    assert given.split("=")[1] in only
+    assert "quotes" in only
+
+
+def test_lists_are_taken_with_commas_and_names_with_commas_stay_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.txt", "c.txt"):
+        (tmp_path / name).touch()
+    given = {
+        "documents": "a,b.txt",
+        "eval_documents": ["c.txt,a,b.txt", "hub/id"],
+        "lora_target_modules": "q_proj, v_proj",
+        "report_to": ("wandb,tensorboard",),
+    }
+    asked = settings(**given, eval_steps=2)
+    assert asked.documents == ("a,b.txt",)
+    assert asked.eval_documents == ("c.txt", "a,b.txt", "hub/id")
+    assert asked.lora_target_modules == ("q_proj", "v_proj")
+    assert asked.report_to == ("wandb", "tensorboard")
+    measured = read_settings({"tasks": ["one,two"], "held_out": "x,a,*.txt", "general": "y,z"}, EvaluateSettings)
+    assert (measured.tasks, measured.held_out, measured.general) == (("one", "two"), ("x", "a,*.txt"), ("y", "z"))
+
+
 def test_trainer_fields_of_the_command_line_are_keys_and_values():
-    given = settings(trainer=["adam_beta1=0.8", "dataloader-drop-last=true", "run_name=a=b"])
-    assert given.trainer == {"adam_beta1": 0.8, "dataloader_drop_last": True, "run_name": "a=b"}
+    given = settings(trainer=["adam_beta1=0.8", "dataloader-persistent-workers=true", "run_name=a=b"])
+    assert given.trainer == {"adam_beta1": 0.8, "dataloader_persistent_workers": True, "run_name": "a=b"}
     assert "has no '='" in problems(trainer=["adam_beta1"])[0]
 
 

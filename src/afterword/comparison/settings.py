@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from afterword.alignment.settings import following
 from afterword.config import EvaluateSettings, Settings, read_settings, setting
@@ -19,13 +19,6 @@ class GridAxes(Settings):
 
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting((), "Grid", "Peak rates: 1e-5,3e-5.")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Seeds: 0,1,2.")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _from_commas(cls, value: Any, info: Any) -> Any:
-        if info.field_name not in ("learning_rates", "seeds", "methods", "reference_point"):
-            return value
-        return _split_at_commas(value)
 
 
 class CompareSettings(GridAxes):
@@ -87,11 +80,6 @@ class BlendSettings(Settings):
     retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
     max_loss_points: float = setting(5.0, "Reading", "Most points that the pick loses on any retention skill.", ge=0)
 
-    @field_validator("lambdas", mode="before")
-    @classmethod
-    def _from_commas(cls, value: Any) -> Any:
-        return _split_at_commas(value)
-
     def relations(self) -> Iterator[str]:
         """Problems between settings."""
         for name in ("base", "adapted", "suite", "output_dir"):
@@ -112,12 +100,6 @@ _OF_THE_GRID = {
     "seed": "seeds",
 }
 """Settings of adapt that the grid gives every cell."""
-
-
-def _split_at_commas(value: Any) -> tuple[Any, ...]:
-    items = value if isinstance(value, list | tuple) else (value,)
-    split = [str(item).split(",") if isinstance(item, str) else [item] for item in items]
-    return tuple(part.strip() if isinstance(part, str) else part for parts in split for part in parts if part != "")
 
 
 def _metric_problems(settings: CompareSettings | BlendSettings) -> Iterator[str]:

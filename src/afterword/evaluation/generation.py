@@ -4,25 +4,25 @@ The one rule: what is written for a prompt depends on the model, the prompt, its
 seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random state.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from jinja2.exceptions import TemplateError
-from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig
 
 from afterword.errors import CheckpointError
+from afterword.evaluation.decoding import Forbidden, TokenIds, Writing, written_rows
 from afterword.models import causal_lm
+from afterword.progress import Progress
 
-TokenIds = Sequence[int]
-Forbidden = Mapping[tuple[int, ...], Sequence[int]]
-"""By the tokens that a completion has begun with, those that may not follow."""
 _SENTINEL = "AFTERWORDUSERTURN"
 _PROMPT_TOKENS = 32
+_BATCH_TOKENS = 20480
+"""All samples of the default number and length at once: a processor that reads every weight for each token of a batch
+wants many rows."""
 # A user turn may not end before: an empty question would tell nothing about the reply.
 _MIN_USER_TOKENS = 4
 
@@ -48,7 +48,7 @@ def generate(
     min_new_tokens: int = 0,
     extra_eos_ids: TokenIds = (),
     forbidden: Sequence[Forbidden] = (),
-    batch_tokens: int = 8192,
+    batch_tokens: int = _BATCH_TOKENS,
     advance: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
     """One completion for each prompt, in their order: greedy, or with a seed drawn at temperature 1.
@@ -57,76 +57,33 @@ def generate(
     model or tokenizer, or one of `extra_eos_ids`; nothing ends it before `min_new_tokens`. Prompt i is drawn
     with random numbers of its own, made from (seed, i). `forbidden` has one entry for each prompt, or is empty.
     `batch_tokens` bounds rows × (longest prompt + new tokens). Settings or penalties of the model's own
-    generation_config are not applied, and dropped. `advance` is told how many prompts are done after each batch.
+    generation_config are not applied, and dropped. `advance` is told how many more prompts are done.
     """
     assert not model.training, "dropout would be in what is written"
     inner = causal_lm(model)
     # Chat models name several in their generation_config: the end of a turn and the end of a text.
     own = inner.generation_config.eos_token_id
     named = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *extra_eos_ids]
-    ends = sorted({token for token in named if token is not None})
+    ends = {token for token in named if token is not None}
     # generate() fills whatever `config` leaves open from the model's own (repetition_penalty, for one).
     inner.generation_config = GenerationConfig(eos_token_id=own)
-    # A pad is masked in front of a prompt, and cut off behind an end; without any end nothing is cut off.
-    special = {"eos_token_id": ends or None, "pad_token_id": (ends or [0])[0]}
-    config = GenerationConfig(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None, **special)
     completions: list[list[int]] = [[] for _ in prompts]
     for rows in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
-        processors: list[LogitsProcessor] = [_Forbidden([forbidden[row] for row in rows])] if forbidden else []
-        processors += [] if seed is None else [_DrawnToken(seed, rows, max_new_tokens)]
-        written = _written(inner, [prompts[row] for row in rows], config, processors)
-        for row, ids in zip(rows, written, strict=True):
-            completions[row] = ids[: next((i for i, token in enumerate(ids, 1) if token in ends), len(ids))]
-        if advance:
-            advance(len(rows))
+        how = Writing(
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            ends=frozenset(ends),
+            forbidden=[forbidden[row] for row in rows] if forbidden else (),
+            draws=None if seed is None else _draws(seed, rows, max_new_tokens),
+        )
+        for row, ids in zip(rows, written_rows(inner, [prompts[row] for row in rows], how, advance), strict=True):
+            completions[row] = ids
     return completions
 
 
-class _Forbidden(LogitsProcessor):
-    """Makes the tokens impossible that may not follow what a row has begun with."""
-
-    def __init__(self, forbidden: Sequence[Forbidden]):
-        self.forbidden = forbidden
-        self.written = 0
-        self.longest = max((len(opening) for each in forbidden for opening in each), default=-1)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if self.written <= self.longest:
-            scores, begun = scores.clone(), input_ids[:, input_ids.shape[1] - self.written :].tolist()
-            for row, (opening, forbidden) in enumerate(zip(begun, self.forbidden, strict=True)):
-                scores[row, list(forbidden.get(tuple(opening), ()))] = -torch.inf
-        self.written += 1
-        return scores
-
-
-class _DrawnToken(LogitsProcessor):
-    """Leaves one token possible, where the cumulated probability passes a number drawn in advance.
-
-    generate() would draw the rows of a batch from one global stream, so that a text would depend on its
-    neighbours. Drawn in advance, greedy decoding of what this leaves *is* sampling.
-    """
-
-    def __init__(self, seed: int, rows: Sequence[int], new_tokens: int):
-        # [new_tokens, rows] float64 in [0, 1), read from the front
-        draws = np.stack([np.random.default_rng((seed, row)).random(new_tokens) for row in rows], axis=1)
-        self.draws = iter(torch.from_numpy(draws))
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # On the CPU: float64 is unknown to MPS, and CUDA has no deterministic cumulative sum.
-        cumulated = scores.float().softmax(-1).cpu().double().cumsum(-1)
-        draw = next(self.draws)[:, None] * cumulated[:, -1:]
-        # right=True passes over tokens of probability zero, where the sum does not grow.
-        token = torch.searchsorted(cumulated, draw, right=True).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, token.to(scores.device), 0.0)
-
-
-def _written(model: Any, prompts: list[TokenIds], config: GenerationConfig, processors: list[Any]) -> list[list[int]]:
-    # Padded on the left, so that every row goes on from its own last token.
-    rows = [torch.tensor(prompt, dtype=torch.int64, device=model.device) for prompt in prompts]
-    ids = pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id, padding_side="left")  # [B, T] int64
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
-    how = {"generation_config": config, "logits_processor": LogitsProcessorList(processors)}
-    return model.generate(ids, attention_mask=mask, **how)[:, ids.shape[1] :].tolist()
+def _draws(seed: int, rows: Sequence[int], new_tokens: int) -> np.ndarray:
+    """[rows, new_tokens] float64 in [0, 1): a stream of its own for every prompt, whatever else is in its batch."""
+    return np.stack([np.random.default_rng((seed, row)).random(new_tokens) for row in rows])
 
 
 def _batches(lengths: Sequence[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -161,8 +118,10 @@ def own_samples(model: Any, tokenizer: Any, *, count: int = 64, new_tokens: int 
     if tokenizer.chat_template:
         return _chat_samples(model, tokenizer, count, new_tokens, seed)
     start, cut = _start_ids(tokenizer), min(_PROMPT_TOKENS, new_tokens)
-    # At least `cut` tokens behind the start, so that something follows the prompt.
-    texts = generate(model, tokenizer, [start] * count, max_new_tokens=new_tokens, min_new_tokens=cut, seed=seed)
+    with Progress("texts of the model's own", count, cost=f"at most {count * new_tokens:,} tokens") as progress:
+        # At least `cut` tokens behind the start, so that something follows the prompt.
+        how = {"max_new_tokens": new_tokens, "min_new_tokens": cut, "seed": seed, "advance": progress.advance}
+        texts = generate(model, tokenizer, [start] * count, **how)
     prompts = [[*start, *text[: cut - 1]] for text in texts]
     shown = [tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts]
     return [Sample(tuple(p), (*start, *text), words) for p, text, words in zip(prompts, texts, shown, strict=True)]
@@ -182,11 +141,14 @@ def _chat_samples(model: Any, tokenizer: Any, count: int, new_tokens: int, seed:
     prefix = token_ids(tokenizer, before) or _start_ids(tokenizer)
     write, shortest = partial(generate, model, tokenizer, max_new_tokens=new_tokens), min(_MIN_USER_TOKENS, new_tokens)
     # 2 seed here and 2 seed + 1 for the replies: no two samples of any seed share random numbers.
-    turns = write([prefix] * count, min_new_tokens=shortest, extra_eos_ids=ends, seed=2 * seed)
-    texts = [tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
-    users = [(text.split(end)[0] if end else text).strip() for text in texts]
-    prompts = [token_ids(tokenizer, user_turn(tokenizer, user)) for user in users]
-    replies = write(prompts, min_new_tokens=1, seed=2 * seed + 1)
+    cost = f"at most {2 * count * new_tokens:,} tokens"
+    with Progress("turns of the model's own", 2 * count, cost=cost) as progress:
+        write = partial(write, advance=progress.advance)
+        turns = write([prefix] * count, min_new_tokens=shortest, extra_eos_ids=ends, seed=2 * seed)
+        texts = [tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+        users = [(text.split(end)[0] if end else text).strip() for text in texts]
+        prompts = [token_ids(tokenizer, user_turn(tokenizer, user)) for user in users]
+        replies = write(prompts, min_new_tokens=1, seed=2 * seed + 1)
     return [Sample(tuple(p), (*p, *reply), user) for p, reply, user in zip(prompts, replies, users, strict=True)]
 
 
@@ -207,6 +169,9 @@ def answered_prompts(
 ) -> list[dict[str, str]]:
     """The samples' prompts answered greedily by both models, to be read side by side."""
     prompts = [sample.prompt_ids for sample in samples]
-    written = [generate(writer, tokenizer, prompts, max_new_tokens=new_tokens) for writer in (reference, model)]
+    cost = f"at most {2 * len(prompts) * new_tokens:,} tokens"
+    with Progress("prompts answered before and after", 2 * len(prompts), cost=cost) as progress:
+        how = {"max_new_tokens": new_tokens, "advance": progress.advance}
+        written = [generate(writer, tokenizer, prompts, **how) for writer in (reference, model)]
     texts = [[tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in side] for side in written]
     return [{"prompt": s.prompt, "before": old, "after": new} for s, old, new in zip(samples, *texts, strict=True)]

@@ -4,9 +4,12 @@ The one rule: the harness prompts, measures and averages; here is only which mod
 translation of what it found into scores that say how it was found.
 """
 
+import contextlib
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from afterword.types import Estimate, Score
 
 VERSION = 1
 _PER_SAMPLE = "per_sample"
+_CONSENT = "HF_ALLOW_CODE_EVAL"
+"""The variable by which the metrics that run code are allowed, too."""
 
 
 def run_tasks(
@@ -45,11 +50,27 @@ def run_tasks(
     how = {"limit": limit, "fewshot_as_multiturn": chat}
     # Left open, the harness takes CUDA where there is none.
     what |= {"model": "hf", "model_args": model_args, "device": "cuda" if torch.cuda.is_available() else "cpu"}
-    results: Any = lm_eval.simple_evaluate(**what, **how, apply_chat_template=chat, log_samples=True)
+    how_asked = {**how, "apply_chat_template": chat, "confirm_run_unsafe_code": os.environ.get(_CONSENT) == "1"}
+    with _refused_by_the_harness():
+        results: Any = lm_eval.simple_evaluate(**what, **how_asked, log_samples=True)
     how |= {"lm_eval_version": lm_eval.__version__, "chat_template_applied": chat}
     rows = [(task, key, value) for task, row in results["results"].items() for key, value in row.items() if "," in key]
     found = [(task, key) for task, key, value in rows if "_stderr," not in key and _is_number(value)]
     return [_score(results, how, *place) for place in found]
+
+
+@contextlib.contextmanager
+def _refused_by_the_harness() -> Iterator[None]:
+    """A task whose code nobody has consented to is a ConfigError that says how to."""
+    try:
+        yield
+    except ValueError as error:
+        if "unsafe" not in str(error):
+            raise
+        task = re.search(r"task: (\S+)", str(error))
+        problem = f"{task[1] if task else 'a task'!r} runs code that the model wrote (unsafe_code)"
+        remedy = f"To allow it, set {_CONSENT}=1, on a machine that may come to harm; or leave the task out"
+        raise ConfigError(f"tasks: {problem}. {remedy}.") from error
 
 
 def task_manager(names: Sequence[str], folder: str | None) -> Any:

@@ -25,6 +25,7 @@ from afterword.models.loading import load_adapted, load_config, load_model, load
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
 from afterword.models.merging import merged, widen
+from afterword.models.precision import bf16_speedup, layer_shape, measured_precision, unmeasured_precision
 from afterword.models.quantising import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
 from afterword.models.save_precision import SavePrecision, Saving, Trained, base_in_memory, rounds, settle, trained_from
 from afterword.models.saving import (

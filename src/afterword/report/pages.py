@@ -60,6 +60,9 @@ def build_page(path: Path) -> dict[str, Any]:
     }
 
 
+_OF_ADAPTERS = ("use_peft", "use_dora", "merge_adapter")
+
+
 def _questions(answers: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
     """Every question with the word that tells what became of it, by setting."""
     marks = load_table("words.yaml")["marks"]
@@ -68,8 +71,13 @@ def _questions(answers: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
 
 
 def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as text: strings as they are, everything else as JSON, unset and empty ones left out."""
-    shown = {name: value for name, value in settings.items() if value not in (None, "", [], {})}
+    """Settings as text: strings as they are, everything else as JSON.
+
+    Unset and empty ones are left out, and those of an adapter where there is none: they say nothing of the run.
+    """
+    without_adapter = "use_peft" in settings and not settings["use_peft"]
+    unread = [name for name in settings if without_adapter and (name.startswith("lora_") or name in _OF_ADAPTERS)]
+    shown = {n: value for n, value in settings.items() if value not in (None, "", [], {}) and n not in unread}
     as_text = json.JSONEncoder(ensure_ascii=False, default=str).encode
     return {name: value if isinstance(value, str) else as_text(value) for name, value in shown.items()}
 

@@ -28,7 +28,7 @@ from afterword.training.checking import checked_layout, default_tokens
 from afterword.training.checkpoints import checkpoint_step, explained, remove_checkpoints
 from afterword.training.finishing import finish, measure_before
 from afterword.training.mixture import Share
-from afterword.training.optimizing import optimizer_of
+from afterword.training.optimizing import optimizer_of, try_optimizer
 from afterword.training.parts import GeneralText, Preparation, as_windows
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
@@ -96,6 +96,8 @@ def run_adaptation(
     folder = RunFolder(Path(settings.output_dir))
     arguments_of(settings, method_of(settings), folder.path)
     folder.refuse_other_settings(asked)
+    if settings.precision == "auto" and folder.is_of_before():
+        settings = settings.model_copy(update={"precision": models.unmeasured_precision()})
     settings = folder.used(settings) or used_settings(settings)
     began_here = not folder.path.exists()
     with explained(folder.path):
@@ -318,8 +320,14 @@ def arguments_of(settings: AdaptSettings, method: Method, output_dir: Path) -> T
     """TrainingArguments of a run. What TrainingArguments itself refuses is a ConfigError."""
     rate = {"learning_rate": models.LORA_LEARNING_RATE} if settings.use_peft else {}
     decided = {"bf16": resolved_precision(settings) == "bf16_mixed", "output_dir": str(output_dir)}
+    given = {**rate, **settings.training_settings()}
     with _refused_by_trainer(settings):
-        return training_arguments(method, **{**rate, **settings.training_settings(), **settings.trainer, **decided})
+        args = training_arguments(method, **{**given, **settings.trainer, **decided})
+    of_optimizer = ("learning_rate", "weight_decay", "warmup_steps", "lr_scheduler_type")
+    own = {name: given[name] for name in of_optimizer if name in given}
+    of_trainer = {f"trainer.{n}": v for n, v in settings.trainer.items() if n.startswith(("optim", "adam_", "lr_"))}
+    try_optimizer(args, {**own, **of_trainer})
+    return args
 
 
 def used_settings(settings: AdaptSettings) -> AdaptSettings:
@@ -354,9 +362,9 @@ def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
 
 
 def resolved_precision(settings: AdaptSettings) -> str:
-    """`auto` decided for this machine."""
-    automatic = "bf16_mixed" if models.has_bfloat16() else "float32"
-    return automatic if settings.precision == "auto" else settings.precision
+    """`auto` decided for this model on this machine."""
+    asked = settings.precision
+    return models.measured_precision(settings.model_name_or_path) if asked == "auto" else asked
 
 
 def _reading(settings: AdaptSettings, config: Any) -> Reading:

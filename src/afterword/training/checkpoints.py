@@ -15,6 +15,7 @@ from afterword.models import is_complete
 _NAME = re.compile(r"checkpoint-\d+")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota", "os error 28")
+_OF_THE_SYSTEM = re.compile(r"\(os error \d+\)")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
@@ -62,6 +63,11 @@ def explained(run: Path) -> Iterator[None]:
     except (KeyboardInterrupt, MemoryError, OSError, RuntimeError, SafetensorError) as error:
         explanation = None if isinstance(error, TrainingError) else _explanation(error, run)
         if explanation is None:
+            raise
+        raise explanation from error
+    except Exception as error:
+        # Tokenizers raise nothing narrower; a file that the system did not take is told as any other.
+        if not _OF_THE_SYSTEM.search(str(error)) or (explanation := _explanation(error, run)) is None:
             raise
         raise explanation from error
 

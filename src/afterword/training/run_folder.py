@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,13 +81,16 @@ class RunFolder:
         path = self.path / "data.json"
         replace_file(path, json.dumps({**read_record(path), name: value}, indent=1, ensure_ascii=False))
 
-    def refuse_other_settings(self, settings: AdaptSettings) -> None:
-        """ConfigError where the folder holds a run with settings that lead to other weights, or something else."""
+    def refuse_other_settings(self, settings: AdaptSettings, *, but: Collection[str] = ()) -> None:
+        """ConfigError where the folder holds a run with settings that lead to other weights, or something else.
+
+        What is named in `but` is not compared.
+        """
         if not self.exists():
             if problem := _unusable(self.path):
                 remedy = "Give a folder that is empty or not there yet."
                 raise ConfigError(f"output_dir: {str(self.path)!r} {problem}. {remedy}")
-        elif changed := differences(self._asked(), settings):
+        elif changed := differences(self._asked(), settings, but=but):
             problem = f"output_dir: {str(self.path)!r} holds a run that these settings cannot continue."
             raise ConfigError([f"{problem} Give another output_dir, or the settings of that run:", *changed])
 
@@ -95,6 +98,10 @@ class RunFolder:
         """What the run was asked for. Runs of before wrote it down as config.yaml."""
         asked = self.path / _ASKED
         return read_record(asked if asked.is_file() else self.path / "config.yaml")
+
+    def is_of_before(self) -> bool:
+        """Whether a run was begun here by a version that did not write down what it decided."""
+        return self.exists() and not (self.path / _ASKED).is_file()
 
     def used(self, settings: AdaptSettings) -> AdaptSettings | None:
         """The settings that the run here uses, with everything that was left open decided; None: it is not begun.
@@ -159,10 +166,10 @@ def read_record(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 
 
-def differences(saved: Mapping[str, Any], now: AdaptSettings) -> list[str]:
+def differences(saved: Mapping[str, Any], now: AdaptSettings, *, but: Collection[str] = ()) -> list[str]:
     """Settings that affect the weights and differ between a saved run and this one, one line each."""
     before, after = _affecting(saved), _affecting(now.model_dump(mode="json"))
-    pairs = [(name, before.get(name), after.get(name)) for name in {**before, **after}]
+    pairs = [(name, before.get(name), after.get(name)) for name in {**before, **after} if name not in but]
     return [f"{name}: {value!r} in the run, {new!r} now." for name, value, new in pairs if value != new]
 
 

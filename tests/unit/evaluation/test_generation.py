@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from afterword.evaluation.generation import _DrawnToken, generate
+from afterword.evaluation.generation import generate
 
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "stories260K"
 EOS = 1
@@ -100,15 +100,6 @@ def test_sampled_tokens_have_the_probabilities_of_the_model():
     counted = np.bincount([ids[0] for ids in drawn], minlength=258) / 4_000
     # Total variation of 4,000 draws over few probable tokens.
     assert np.abs(counted - expected).sum() / 2 < 0.08
-
-
-@pytest.mark.parametrize(("draw", "token"), [(0.0, 1), (0.49, 1), (0.51, 3), (1 - 2**-53, 3)])
-def test_a_token_of_probability_zero_is_never_drawn(draw: float, token: int):
-    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0]])
-    processor = _DrawnToken(0, [0], 1)
-    processor.draws = iter(torch.tensor([[draw]], dtype=torch.float64))
-    left = processor(torch.empty(1, 0, dtype=torch.int64), scores)
-    assert left.isfinite().nonzero().tolist() == [[0, token]]
 
 
 def test_a_completion_ends_with_the_token_that_ended_it_and_not_before_the_minimum():
