@@ -12,6 +12,9 @@ from afterword.report.readings import Rows, grouped
 _COLOURS = {"ink": "#010101", "muted": "#020202", "accent": "#030303", "better": "#040404", "worse": "#050505"}
 _INK, _MUTED, _ACCENT = (_COLOURS[name] for name in ("ink", "muted", "accent"))
 
+_TICKS = 5
+"""Intervals of an axis: the labels of more would touch each other where numbers are small."""
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -54,10 +57,18 @@ def _draw_curve(axes: Any, name: str, panel: str, points: Points) -> None:
     if name == "Training loss":
         axes.plot(*zip(*_binned(points, 400), strict=True), color=_ACCENT, alpha=0.35, linewidth=0.9)
         axes.plot(*zip(*_binned(points, 40), strict=True), color=_ACCENT, linewidth=1.8, label="training, averaged")
+        if len(points) == 1:
+            # A line of one point is none.
+            axes.plot(*zip(*points, strict=True), color=_ACCENT, marker="o", markersize=4)
     else:
         axes.plot(*zip(*points, strict=True), color=_INK, marker="o", markersize=4, linewidth=1, label="evaluation")
     axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
-    axes.locator_params(axis="x", integer=True)
+    if axes.dataLim.width == 0:
+        # Steps are whole: the axis of one step has no fractions of it.
+        axes.set_xticks([points[0][0]])
+    else:
+        axes.locator_params(axis="x", integer=True, nbins=_TICKS)
+    axes.ticklabel_format(useOffset=False)
 
 
 def _binned(points: Points, most: int) -> Points:
@@ -87,6 +98,12 @@ def _draw_forest(axes: Any, rows: Rows, scale: int) -> None:
         # In the layout, a long name would squeeze the axes.
         axes.text(0, y - 0.3, name, transform=axes.get_yaxis_transform(), color=_INK, parse_math=False, in_layout=False)
     axes.set(yticks=[], ylim=(len(rows) - 0.5, -0.8), xmargin=0.08)
+    if axes.dataLim.width == 0:
+        # Nothing has changed: other numbers on the axis would mean nothing.
+        axes.set_xticks([0])
+    else:
+        axes.locator_params(axis="x", nbins=_TICKS)
+        axes.ticklabel_format(axis="x", useOffset=False)
 
 
 def _figure(heights_inches: Sequence[float], *, sharex: bool) -> Any:

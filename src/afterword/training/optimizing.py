@@ -1,6 +1,7 @@
 """Which AdamW a run takes: torch's own, or torchao's with less memory, as `optimizer_states` says."""
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -45,6 +46,8 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
     weight = torch.nn.Parameter(torch.ones(2, 2))
     with _told_of({name: value for name, value in given.items() if "scheduler" not in name}):
         kind, how = Trainer.get_optimizer_cls_and_kwargs(args)
+        if args.optim_args and (kind, how) == Trainer.get_optimizer_cls_and_kwargs(_without_arguments(args)):
+            raise ConfigError(f"trainer.optim_args: {args.optim_args} has no effect on {kind.__name__}. Leave it out.")
         optimizer = kind([weight], **how)
         if kind.__module__.startswith("torch.optim"):
             weight.grad = torch.ones_like(weight)
@@ -63,6 +66,12 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
             schedule.step()
 
 
+def _without_arguments(args: TrainingArguments) -> TrainingArguments:
+    other = copy.copy(args)
+    other.optim_args = None
+    return other
+
+
 @contextlib.contextmanager
 def _told_of(given: Mapping[str, Any]) -> Iterator[None]:
     """What torch or transformers refuse becomes a ConfigError under the settings that they quote, or all of those."""
@@ -70,6 +79,8 @@ def _told_of(given: Mapping[str, Any]) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except ConfigError:
+        raise
     except (ValueError, TypeError, RuntimeError, OverflowError, ImportError, KeyError, ZeroDivisionError) as error:
         text = " ".join(str(error).split())
         quoted = [name for name, value in given.items() if str(value) in text]

@@ -12,6 +12,7 @@ import yaml
 
 from afterword.errors import CheckpointError
 from afterword.report import write_model_card, write_report
+from afterword.report.pages import printed_settings
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -255,3 +256,11 @@ def test_nothing_heavy_is_imported(run):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] False False"
+
+
+def test_settings_of_an_adapter_are_shown_only_where_there_is_one():
+    given = {"seed": 1, "lora_r": 16, "use_dora": False, "merge_adapter": False, "learning_rate": 1e-4}
+    whole = printed_settings({**given, "use_peft": False})
+    assert whole == {"seed": "1", "learning_rate": "0.0001"}
+    assert set(printed_settings({**given, "use_peft": True})) == {*given, "use_peft"}
+    assert "lora_r" in printed_settings({"lora_r": 16}), "settings of something else"
