@@ -24,7 +24,7 @@ from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
 from afterword.embedded import MODELS, NAMES, PACKAGED
 from afterword.errors import AfterwordError, ConfigError
-from afterword.places import at_home, cache_folder
+from afterword.places import at_home, cache_folder, unwritable
 
 _NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
 app = typer.Typer(
@@ -185,6 +185,10 @@ def evaluate(
 ) -> None:
     """Measure what a run learned and what it lost, before and after, with 95 % intervals."""
     settings = read_settings(overrides or {}, EvaluateSettings)
+    target = output_dir or (model if os.path.isfile(Path(model) / "config.yaml") else None)
+    if target and not os.path.isfile(target) and (parent := unwritable(Path(target))):
+        where = f"output_dir: {target!r} cannot be written ({parent} is not writable)"
+        raise ConfigError(f"{where}. Give another folder for scores.json with -o.")
     from afterword import evaluation, training
 
     training.quiet_libraries()

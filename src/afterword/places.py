@@ -6,6 +6,7 @@ The one rule: what is written like a path, or exists in part, is a path. It is n
 import functools
 import os
 import re
+import tempfile
 import threading
 from difflib import get_close_matches
 from pathlib import Path
@@ -113,3 +114,14 @@ def hub_answers() -> bool:
     asking.start()
     asking.join(_HUB_SECONDS)
     return answered.is_set()
+
+
+def unwritable(folder: Path) -> Path | None:
+    """Where a folder that is to be written stands, if nothing can be written there: itself, or the nearest above it."""
+    parent = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    try:
+        # Tried, not asked: os.access says yes to root also where the file system says no.
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError:
+        return parent
+    return None

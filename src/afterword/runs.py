@@ -5,6 +5,7 @@ with the settings alone before the libraries are imported, which takes seconds.
 """
 
 import gc
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -119,7 +120,7 @@ def run(
 def _folder_problems(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Why the settings that are right of those cannot continue the run that is in the folder, where there is one."""
     folder = raw.get("output_dir")
-    if not isinstance(folder, str) or not (Path(folder) / "config.yaml").is_file():
+    if not isinstance(folder, str) or not os.path.isfile(Path(folder) / "config.yaml"):
         return ()
     from afterword.training import RunFolder
 

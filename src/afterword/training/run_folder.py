@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from afterword.config import AdaptSettings, read_settings, to_yaml
 from afterword.errors import CheckpointError, ConfigError
 from afterword.general_text import SourceSettings, sources_of
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
+from afterword.places import unwritable
 from afterword.processes import is_main_process, process_count
 from afterword.settings import Settings
 from afterword.training.callbacks import trim_metrics
@@ -62,7 +62,8 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "config.yaml").is_file()
+        # Not Path.is_file, which raises below a folder that may not be entered.
+        return os.path.isfile(self.path / "config.yaml")
 
     def is_finished(self) -> bool:
         """Whether the adapted model is written, whole."""
@@ -204,16 +205,14 @@ def environment() -> dict[str, Any]:
 
 def _unusable(path: Path) -> str | None:
     """Why a new run cannot be begun here."""
-    if path.is_dir() and any(file.name not in _BEGUN and file.suffix != STAGING_SUFFIX for file in path.iterdir()):
+    held = path.iterdir() if os.path.isdir(path) else ()
+    if any(file.name not in _BEGUN and file.suffix != STAGING_SUFFIX for file in held):
         return "is not empty and holds no run of Afterword"
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         return "is a file"
-    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    try:
-        # Tried, not asked: os.access says yes to root also where the file system says no.
-        tempfile.TemporaryFile(dir=parent).close()
-    except OSError:
+    if parent := unwritable(path):
         return f"cannot be written ({parent} is not writable)"
+    return None
 
 
 def _version(package: str) -> str | None:
