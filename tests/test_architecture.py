@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "report": {"errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},
-    "cli": _ALL - {"__main__"},
+    "cli": _ALL - {"__main__"} | {"__version__"},
     "__main__": {"cli"},
     "__init__": _ALL - {"__main__"},
 }
