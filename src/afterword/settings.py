@@ -41,8 +41,10 @@ class Settings(BaseModel):
         if value is False and "'off'" in annotation:
             return "off"  # A bare off is false in YAML.
         if "dict" not in annotation:
-            number = isinstance(value, int | float) and re.search("float|int", annotation)
-            return value if "tuple" not in annotation else (value,) if number else listed(value)
+            if "tuple" not in annotation:
+                return value
+            alone = isinstance(value, int | float) and re.search("float|int", annotation)
+            return (value,) if alone else at_home(listed(value))
         pairs = key_values(value) if isinstance(value, list | tuple) else value
         if not isinstance(pairs, dict):
             return pairs

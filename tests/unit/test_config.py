@@ -350,6 +350,8 @@ def test_lists_are_taken_with_commas_and_names_with_commas_stay_whole(tmp_path, 
     assert asked.eval_documents == ("c.txt", "a,b.txt", "hub/id")
     assert asked.lora_target_modules == ("q_proj", "v_proj")
     assert asked.report_to == ("wandb", "tensorboard")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert settings(documents="~/a,~/b").documents == ("/home/me/a", "/home/me/b")
     measured = read_settings({"tasks": ["one,two"], "held_out": "x,a,*.txt", "general": "y,z"}, EvaluateSettings)
     assert (measured.tasks, measured.held_out, measured.general) == (("one", "two"), ("x", "a,*.txt"), ("y", "z"))
 
