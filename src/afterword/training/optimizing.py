@@ -53,9 +53,7 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
             weight.grad = torch.ones_like(weight)
             optimizer.step()
             if not torch.isfinite(weight).all():
-                raise ConfigError(
-                    f"learning_rate: {args.learning_rate:g} makes weights infinite in one step. Lower it."
-                )
+                raise ConfigError(f"learning_rate: {args.learning_rate:g} makes weights infinite at once. Lower it.")
     steps = max(args.max_steps, 100)
     with _told_of({name: value for name, value in given.items() if "scheduler" in name or "warmup" in name}):
         more = {"num_warmup_steps": args.get_warmup_steps(steps), "num_training_steps": steps}
