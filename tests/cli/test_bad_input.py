@@ -378,7 +378,7 @@ SETTINGS = [
     ),
     Case(
         "wrong-and-another-run",
-        "adapt model docs.jsonl -o done --max-steps 3 --seed nine",
+        f"{AGAIN.replace('steps 2', 'steps 3')} --seed nine",
         ("seed", "'nine'", "'done' holds a run", "max_steps: 2 in the run, 3 now"),
         code=2,
         problems=3,
