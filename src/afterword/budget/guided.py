@@ -11,6 +11,7 @@ from afterword.budget.watching import BudgetWatch
 from afterword.config import AdaptSettings
 from afterword.errors import ConfigError
 from afterword.training import RunFolder, RunResult, run_adaptation, sharded_by
+from afterword.training.adapting import arguments_of, method_of
 
 
 def run_within_budget(
@@ -27,6 +28,8 @@ def run_within_budget(
         raise ConfigError(f"{problem}. Give learning_rate, num_train_epochs and lr_scheduler_type, or a preset.")
     console, folder = console or Console(stderr=True), RunFolder(Path(asked.output_dir))
     documents = list(documents) if isinstance(documents, Iterator) else documents
+    # What optimizer and schedule refuse is told before the first pilot.
+    arguments_of(asked, method_of(asked), folder.path)
     folder.refuse_other_settings(asked)
     settings, chosen = folder.used(asked), dict[str, Any]()
     if settings is None:
