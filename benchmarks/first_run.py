@@ -27,7 +27,7 @@ from afterword.evaluation.choices import likelihoods
 from afterword.evaluation.generation import own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, prompt_ids
-from afterword.models import context_length, head_of, load_model, load_tokenizer, trained_states
+from afterword.models import blended, context_length, head_of, load_model, load_tokenizer, trained_states
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
 from afterword.types import Example, Segment
 from afterword.views import Reading, read_document, special_tokens
@@ -192,7 +192,12 @@ def run_cell(study: Study, cell: dict[str, Any], args: argparse.Namespace) -> di
     with torch.enable_grad():
         afterword.adapt(args.model, str(args.chosen), method=cell["arm"], output_dir=str(folder), **settings)
     seconds = time.perf_counter() - started
-    row = {**cell, **measured(study, load_model(str(folder)).eval()), "train_seconds": seconds}
+    trained = load_model(str(folder)).eval()
+    row = {**cell, **measured(study, trained), "train_seconds": seconds}
+    if args.shares and not cell.get("default"):
+        row["way"] = [
+            {"share": share, **measured(study, blended(study.reference, trained, share))} for share in args.shares
+        ]
     if (folder / "budget.json").is_file():
         row["budget"] = json.loads((folder / "budget.json").read_text(encoding="utf-8"))
     shutil.rmtree(folder, ignore_errors=True)
@@ -216,7 +221,10 @@ def main() -> None:
     parser.add_argument("--max-documents", type=int, default=30)
     parser.add_argument("--max-questions", type=int, default=100)
     parser.add_argument("--items", type=int, default=100)
-    parser.add_argument("--precision", default="bf16_mixed")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--shares", type=float, nargs="*", default=[], help="Of the way of a grid's cell, measured too."
+    )
     parser.add_argument("--budget", help="Forgetting budget of the defaults; the product's own if not given.")
     parser.add_argument("--cells", nargs="+", choices=("grid", "defaults"), default=["grid", "defaults"])
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -33,7 +33,7 @@ SCHEDULE = "linear"
 """Decay to zero. On a small real model it has the better trade-off (docs/LOG.md)."""
 PILOT_FRAC, PILOT_TOKENS = 0.25, 50_000
 """Share of the documents that pilots read, and at most so many tokens in one pass."""
-FEWEST_DOCUMENTS = 8
+FEWEST_DOCUMENTS = 4
 _CHARACTERS_PER_TOKEN = 4.0
 """About, before a corpus is tokenised. Only the number of passes and the size of the pilots follow from it."""
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
