@@ -10,7 +10,7 @@ Unit = Literal["nats", "points"]
 DEFAULTS: dict[Unit, float] = {"nats": 0.3, "points": 2.0}
 """Where nobody says how much may be lost."""
 _MOST: dict[Unit, float] = {"nats": 5.0, "points": 100.0}
-_UNITS = {"nat": "nats", "nats": "nats", "point": "points", "points": "points"}
+_UNITS: dict[str, Unit] = {"nat": "nats", "nats": "nats", "point": "points", "points": "points"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def budget_of(text: str | None, *, points: bool) -> Budget:
     found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e-?\d+)?)\s*([a-z]*)", str(text).strip().lower())
     if not found or found[2] not in ("", *_UNITS):
         raise ConfigError(f"forgetting_budget: must be a number with nats or points, got {text!r}. Give 0.3nats.")
-    limit, unit = float(found[1]), _UNITS.get(found[2], usual)
+    limit, unit = float(found[1]), _UNITS[found[2]] if found[2] else usual
     if unit == "points" and not points:
         problem = f"forgetting_budget: {text!r} is in points of retention, and there is nothing to measure them on"
         raise ConfigError(f"{problem}. Give a suite, or nats of drift: 0.3nats.")

@@ -54,7 +54,8 @@ def keep_on_disk(model: Any, folder: Path, device: Any) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     # Of several processes each calls its processor cpu:0, which accelerate takes for a device of another kind.
-    disk_offload(model, str(folder), execution_device="cpu" if device.type == "cpu" else device)
+    where: Any = "cpu" if device.type == "cpu" else device
+    disk_offload(model, str(folder), execution_device=where)
 
 
 def is_sharded(model: Any) -> bool:

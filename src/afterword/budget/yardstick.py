@@ -226,7 +226,7 @@ def _sentences(
     alone, in_document = list[Example](), list[Example]()
     for number, window in enumerate(fitting):
         if VIEW.skip_reason(window) is not None:
-            whole = _example(number, window.token_ids, 1)
+            whole = _example(number, window.token_ids.tolist(), 1)
             alone.append(whole)
             in_document.append(whole)
             continue

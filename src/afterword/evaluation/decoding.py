@@ -131,7 +131,8 @@ def _padded_on_the_left(prompts: Sequence[TokenIds], device: Any) -> tuple[Tenso
 def _goes_by_steps(model: Any) -> bool:
     """Whether the model is called as all decoders with attention are; others know themselves what a step needs."""
     takes = inspect.signature(model.forward).parameters
-    own = type(model).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
+    stock: Any = GenerationMixin
+    own = type(model).prepare_inputs_for_generation is not stock.prepare_inputs_for_generation
     needed = {"position_ids", "past_key_values", "attention_mask", "logits_to_keep"}
     return needed <= takes.keys() and not own and not model.config.is_encoder_decoder and not model._is_stateful
 

@@ -38,15 +38,22 @@ def answer_tasks(
     with _undisturbed(model):
         manager = task_manager(names, include_path)
         import lm_eval
-        from lm_eval.models.huggingface import HFLM
+        from lm_eval.models import huggingface
         from lm_eval.tasks import get_task_dict
 
         counts = dict(_document_counts(get_task_dict(list(names), manager)))
         chosen = {name: list(range(0, min(count, 2 * most), 2)) for name, count in counts.items()}
-        harness = HFLM(pretrained=inner, tokenizer=tokenizer, batch_size=batch_size, device=str(inner.device))
-        asked: dict[str, Any] = {"tasks": list(names), "task_manager": manager, "samples": chosen}
+        harness_class: Any = huggingface.HFLM
+        harness = harness_class(pretrained=inner, tokenizer=tokenizer, batch_size=batch_size, device=str(inner.device))
+        asked: dict[str, Any] = {
+            "model": harness,
+            "log_samples": True,
+            "tasks": list(names),
+            "task_manager": manager,
+            "samples": chosen,
+        }
         asked |= {"apply_chat_template": chat, "fewshot_as_multiturn": chat, "bootstrap_iters": 0}
-        results: Any = lm_eval.simple_evaluate(model=harness, log_samples=True, **asked)
+        results: Any = lm_eval.simple_evaluate(**asked)
     better = results["higher_is_better"]
     return {name: _values(name, results["samples"][name], better.get(name, {})) for name in counts}
 

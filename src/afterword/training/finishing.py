@@ -88,7 +88,7 @@ def finish(
             saved = saving.to_json()
         else:
             models.write_model(adapted, tokenizer, staging, dtype=given.dtype)
-            saved = {"sentence": _ADAPTER}
+            saved = dict[str, Any](sentence=_ADAPTER)
             if settings.merge_adapter:
                 saved["merged"] = merged = _merge(trainer, adapted, settings, given, staging / "merged")
                 saved["sentence"] += f" merged/: {merged['sentence'][0].lower()}{merged['sentence'][1:]}"
@@ -142,10 +142,16 @@ def push(settings: AdaptSettings, folder: Path, hub_model_id: str) -> None:
     """Push the very folder that was saved to the hub, without its checkpoints."""
     import huggingface_hub
 
-    known = {"token": settings.trainer.get("hub_token"), "revision": settings.trainer.get("hub_revision")}
-    what = {"repo_id": hub_model_id, "folder_path": folder, "ignore_patterns": _NOT_PUSHED}
+    token, revision = (settings.trainer.get(f"hub_{name}") for name in ("token", "revision"))
     try:
-        huggingface_hub.upload_folder(**what, **known, commit_message="Adapted with Afterword")
+        huggingface_hub.upload_folder(
+            repo_id=hub_model_id,
+            folder_path=folder,
+            ignore_patterns=_NOT_PUSHED,
+            token=token,
+            revision=revision,
+            commit_message="Adapted with Afterword",
+        )
     except OSError as error:
         problem = f"push_to_hub: {hub_model_id!r} was not pushed ({' '.join(str(error).split())})"
         raise TrainingError(f"{problem}. The result is whole in {str(folder)!r}: push that folder.") from error

@@ -57,9 +57,8 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
     steps = max(args.max_steps, 100)
     with _told_of({name: value for name, value in given.items() if "scheduler" in name or "warmup" in name}):
         more = {"num_warmup_steps": args.get_warmup_steps(steps), "num_training_steps": steps}
-        schedule: Any = get_scheduler(
-            args.lr_scheduler_type, optimizer, **more, scheduler_specific_kwargs=args.lr_scheduler_kwargs
-        )
+        own: Any = args.lr_scheduler_kwargs
+        schedule: Any = get_scheduler(args.lr_scheduler_type, optimizer, **more, scheduler_specific_kwargs=own)
         for _ in range(steps if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) else 0):
             schedule.step()
 
