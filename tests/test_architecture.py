@@ -21,29 +21,63 @@ _ALL = {path.stem if path.parent == SOURCE else path.relative_to(SOURCE).parts[0
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
+    "parsing": set(),
     "places": set(),
     "embedded": set(),
     "processes": set(),
     "progress": {"processes"},
     "objectives": {"types"},
-    "corpus": {"errors", "places", "types"},
+    "corpus": {"errors", "parsing", "places", "types"},
     "views": {"corpus", "errors", "places", "types"},
     "batching": {"types"},
     "methods": {"errors", "objectives", "types", "views"},
-    "models": {"batching", "embedded", "errors", "objectives", "places", "processes", "types"},
-    "settings": {"errors", "places"},
+    "models": {"batching", "embedded", "errors", "objectives", "parsing", "places", "processes", "types"},
+    "settings": {"errors", "parsing", "places"},
     "general_text": {"corpus", "errors", "settings"},
     "forgetting": {"errors"},
     "trainer_fields": {"errors"},
     "config": {"corpus", "embedded", "errors", "forgetting", "general_text", "methods", "places", "settings"}
-    | {"trainer_fields", "views"},
+    | {"parsing", "trainer_fields", "views"},
     "training": _ALL
     - {"alignment", "almanac", "budget", "cli", "comparison", "demo", "evaluation", "report", "runs", "__main__"},
-    "evaluation": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
+    "evaluation": {
+        "parsing",
+        "batching",
+        "config",
+        "corpus",
+        "embedded",
+        "errors",
+        "models",
+        "objectives",
+        "progress",
+        "types",
+    }
     | {"places", "views"},
-    "alignment": {"batching", "config", "corpus", "embedded", "errors", "models", "objectives", "progress", "types"}
+    "alignment": {
+        "parsing",
+        "batching",
+        "config",
+        "corpus",
+        "embedded",
+        "errors",
+        "models",
+        "objectives",
+        "progress",
+        "types",
+    }
     | {"views"},
-    "comparison": {"alignment", "config", "corpus", "errors", "evaluation", "models", "processes", "training", "types"}
+    "comparison": {
+        "parsing",
+        "alignment",
+        "config",
+        "corpus",
+        "errors",
+        "evaluation",
+        "models",
+        "processes",
+        "training",
+        "types",
+    }
     | {"progress", "settings", "views"},
     "budget": {
         "batching",
@@ -58,7 +92,7 @@ MAY_IMPORT = {
     }
     | {"training", "types", "views"},
     "runs": {"alignment", "budget", "config", "errors", "evaluation", "methods", "processes", "settings", "training"},
-    "report": {"errors", "types"},
+    "report": {"parsing", "errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},
     "cli": _ALL - {"__main__"} | {"__version__"},

@@ -23,7 +23,8 @@ from afterword.alignment.settings import AlignSettings
 from afterword.comparison.settings import BlendSettings, CompareSettings
 from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
 from afterword.embedded import MODELS, NAMES, PACKAGED
-from afterword.errors import AfterwordError, ConfigError
+from afterword.errors import AfterwordError, ConfigError, printable
+from afterword.parsing import parse_json
 from afterword.places import at_home, cache_folder, unwritable
 
 _NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
@@ -358,7 +359,8 @@ def _command() -> str:
 
 
 def _say(text: str) -> None:
-    out.print(text, highlight=False, soft_wrap=True, markup=False)
+    # Names of files are in it, which may hold anything.
+    out.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def _after_align(result: Any) -> None:
@@ -376,7 +378,7 @@ def _after_adapt(settings: AdaptSettings, result: Any) -> None:
     from afterword.report import write_model_card
 
     write_model_card(result.path)
-    data = json.loads((result.path / "data.json").read_text(encoding="utf-8"))
+    data = parse_json((result.path / "data.json").read_text(encoding="utf-8"))
     from afterword.report.first_look import in_words, read_first_look
     from afterword.report.verdict import verdict_of
 

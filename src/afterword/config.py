@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import field_validator, model_validator
 
+from afterword.corpus.files import read_settings_file
 from afterword.embedded import NAMES
 from afterword.errors import ConfigError, nearest
 from afterword.forgetting import Budget, budget_of
 from afterword.general_text import SourceSettings, sources_of, with_amounts
+from afterword.parsing import parse_yaml
 from afterword.places import at_home
 from afterword.settings import S, Settings, later, setting, validated
 from afterword.trainer_fields import trainer_problems
+from afterword.views.control_tokens import ControlTokens
 from afterword.views.examples import Averaging, Strategy
 from afterword.views.reading import Bos, Join
 
@@ -29,6 +32,8 @@ _CHOSEN = ("learning_rate", "num_train_epochs", "lr_scheduler_type")
 _PAPER = "-paper"
 _MEASURED = ("suite", "tasks", "questions")
 """What a run within a budget measures itself by."""
+_SETTINGS_BYTES = 2**20
+"""A file of settings has some hundred lines."""
 _USUAL_EMA = 0.92
 """arXiv:2506.00288."""
 _USUAL_SAVE_STEPS = 500
@@ -71,6 +76,9 @@ class AdaptSettings(Settings):
     language: str = setting("en", "Documents", "Language code for finding sentences.")
     skip_bad_rows: bool = setting(False, "Documents", "Skip broken rows, counted and listed, instead of stopping.")
     max_document_mib: float = setting(64.0, "Documents", "A larger document stops the run.", gt=0, le=1024)
+    control_tokens: ControlTokens | None = later(
+        "Documents", "Control tokens written in documents: text, refuse, keep.", exact=("text",)
+    )
     max_documents: int | None = setting(None, "Documents", "Read at most so many documents.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams.")
     preparation_workers: int | None = setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
@@ -355,11 +363,11 @@ def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of settings. Dashes in names are underscores."""
     try:
-        raw = yaml.safe_load(at_home(path).read_text(encoding="utf-8"))
+        raw = parse_yaml(read_settings_file(Path(at_home(path)), _SETTINGS_BYTES))
     except OSError as error:
         raise ConfigError(f"config: {str(path)!r} cannot be read ({error.strerror}). Give a YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: {str(path)!r} is not YAML. {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ConfigError(f"config: {str(path)!r} is not YAML of settings. {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict | None):
         raise ConfigError(f"config: {str(path)!r} holds a {type(raw).__name__}. Give lines of `name: value`.")
     return {str(name).replace("-", "_"): value for name, value in (raw or {}).items()}

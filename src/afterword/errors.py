@@ -5,12 +5,20 @@ Our own bugs are `assert`s. Everything here reaches a person as one message with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of writing, and halves of characters."""
 
 
 class AfterwordError(Exception):
     """Base of every error that the person at the keyboard can do something about."""
+
+    def __str__(self) -> str:
+        # Names of files and words of documents are quoted in it.
+        return printable(super().__str__())
 
 
 class ConfigError(AfterwordError, ValueError):
@@ -39,6 +47,23 @@ class TrainingError(AfterwordError, RuntimeError):
 
 class Diverged(TrainingError):  # noqa: N818  the name says what happened
     """A loss or gradient that is not finite."""
+
+
+def printable(text: str, kept: str = "\n\t") -> str:
+    r"""The text as it may be shown: control characters, and bytes of names that are not UTF-8, as escapes.
+
+    A name must not clear a terminal, set its title or turn the direction of what follows it.
+
+    >>> print(printable("\x1b[2J caf\udce9.txt"))
+    \x1b[2J caf\xe9.txt
+    """
+    shown = (c if c in kept or not _UNSHOWN.match(c) else _escape(ord(c)) for c in text)
+    return "".join(shown) if _UNSHOWN.search(text) else text
+
+
+def _escape(code: int) -> str:
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code
+    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,11 +3,14 @@
 The one rule: what is written like a path, or exists in part, is a path. It is never looked for on the hub.
 """
 
+import contextlib
 import functools
+import logging
 import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,8 @@ _FILES = (
 _HUB_SECONDS = 5.0
 """How long the hub may take to answer before it counts as out of reach."""
 _HOME = re.compile(r"~[\w.-]*[/\\]")
+_SILENT_SECONDS = 5
+"""A wait for another process that is longer is said."""
 
 
 def cache_folder(part: str) -> Path | None:
@@ -125,3 +130,21 @@ def unwritable(folder: Path) -> Path | None:
     except OSError:
         return parent
     return None
+
+
+@contextlib.contextmanager
+def held(lock: Path, doing: str) -> Iterator[None]:
+    """One process at a time. Whoever waits says for whom: the other `doing` may hang, or may have been stopped."""
+    from filelock import FileLock, Timeout
+
+    gate = FileLock(lock)
+    try:
+        gate.acquire(timeout=_SILENT_SECONDS)
+    except Timeout:
+        remedy = "Let it go on, or end it"
+        logging.getLogger("afterword").warning("Waiting: another process %s (%s). %s.", doing, lock, remedy)
+        gate.acquire()
+    try:
+        yield
+    finally:
+        gate.release()

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from afterword.errors import ConfigError, nearest
+from afterword.parsing import parse_yaml
 from afterword.places import at_home
 
 
@@ -135,8 +135,8 @@ def _value(name: str, text: str) -> Any:
     if name == "joiner" and text[:1] not in ("'", '"'):
         return text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text)
+    except ValueError as error:
         remedy = "Put the value in single quotes"
         raise ValueError(f"{name}: the value {text!r} cannot be read as YAML. {remedy}") from error
     return text if isinstance(value, str) and ",joiner=" in text else value

@@ -32,6 +32,8 @@ class Document:
     """Where it came from: a file, or a data-set id. Losses and counts are reported per source."""
     dialogue: str | None = None
     """The conversation that `text` renders, as `Dialogue.to_json` gives it. None where it is only a text."""
+    section: str | None = None
+    """Where in a larger whole it stands: a chapter, a sheet. None where the text is the whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import yaml
 from afterword.alignment.settings import AlignSettings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models import STAGING_SUFFIX, replace_file
+from afterword.parsing import parse_json, parse_yaml
 
 SELECTION, CONFIG = "selection.jsonl", "config.yaml"
 _BEGUN = {SELECTION, CONFIG}
@@ -44,7 +45,7 @@ class AlignFolder:
                 remedy = "Give a folder that is empty or not there yet."
                 raise ConfigError(f"output_dir: {str(self.path)!r} {problem}. {remedy}")
             return {}
-        state = _parsed(self.state_file, json.loads)
+        state = _parsed(self.state_file, parse_json)
         if changed := _differences(state.get("settings", {}), settings):
             problem = f"output_dir: {str(self.path)!r} holds an alignment that these settings cannot continue."
             raise ConfigError([f"{problem} Give another output_dir, or the settings of that one:", *changed])
@@ -63,7 +64,7 @@ class AlignFolder:
 
     def selected(self) -> set[tuple[str, str]]:
         """Kind and id of every selected sample."""
-        lines = _parsed(self.path / SELECTION, lambda text: {"rows": [json.loads(row) for row in text.splitlines()]})
+        lines = _parsed(self.path / SELECTION, lambda text: {"rows": [parse_json(row) for row in text.splitlines()]})
         return {(row["kind"], row["id"]) for row in lines["rows"] if row["selected"]}
 
     def _unusable(self) -> str | None:
@@ -81,7 +82,7 @@ def started_from(name: str) -> dict[str, Any]:
     Alignment follows a run that taught documents, so what was learned and lost is counted from before that run.
     """
     path = Path(name) / CONFIG
-    return {"model_name_or_path": name} | (_parsed(path, yaml.safe_load) if path.is_file() else {})
+    return {"model_name_or_path": name} | (_parsed(path, parse_yaml) if path.is_file() else {})
 
 
 def refuse_other_content(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -105,6 +106,6 @@ def _differences(saved: Mapping[str, Any], settings: AlignSettings) -> list[str]
 def _parsed(path: Path, parse: Any) -> dict[str, Any]:
     try:
         return dict(parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read ({reason}). {_DAMAGED}") from error

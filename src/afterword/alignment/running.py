@@ -19,7 +19,7 @@ from afterword.alignment import selecting, stages
 from afterword.alignment.dpo import train_dpo
 from afterword.alignment.folder import AlignFolder, refuse_other_content, started_from
 from afterword.alignment.preparing import Given, Usable, read_given, refuse_save_precision, usable_of
-from afterword.alignment.samples import Sample
+from afterword.alignment.samples import Sample, dialogue_in
 from afterword.alignment.scoring import score_samples
 from afterword.alignment.settings import AlignSettings, Stage
 from afterword.alignment.sft import train_sft
@@ -74,7 +74,7 @@ def run_alignment(settings: AlignSettings, *, console: Console | None = None, co
             state = _begin(folder, settings, given, usable, model, console, command)
         # Every stage loads its own, also where nothing was interrupted.
         del model
-        chosen = _chosen(folder, given.corpora)
+        chosen = _chosen(folder, given.corpora, given.tokenizer)
     complete = models.has_result(folder.path)
     if not complete:
         _train(folder, settings, state, given.tokenizer, chosen, console)
@@ -158,11 +158,11 @@ def _left_out_row(kind: Kind, skipped: Skipped) -> dict[str, Any]:
     return {**row, "left_out": skipped.reason, "detail": skipped.detail}
 
 
-def _chosen(folder: AlignFolder, corpora: Mapping[Kind, Corpus]) -> dict[Kind, list[Dialogue]]:
+def _chosen(folder: AlignFolder, corpora: Mapping[Kind, Corpus], tokenizer: Any) -> dict[Kind, list[Dialogue]]:
     """The selected dialogues, in the order in which they were read."""
     selected = folder.selected()
     return {
-        kind: [Dialogue.from_json(d.dialogue) for d in corpus if d.dialogue and (kind, d.id) in selected]
+        kind: [dialogue_in(d, tokenizer) for d in corpus if d.dialogue and (kind, d.id) in selected]
         for kind, corpus in corpora.items()
     }
 

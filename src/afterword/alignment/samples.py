@@ -10,6 +10,7 @@ from typing import Any
 from afterword.alignment.templates import Tokens, chat_tokens, plain_tokens
 from afterword.corpus import Dialogue, Kind
 from afterword.types import Document, Skipped
+from afterword.views import as_words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +38,7 @@ def usable_samples(
     samples, left_out = list[Sample](), list[Skipped]()
     for document in documents:
         assert document.dialogue is not None, "the corpus was read as instructions or preferences"
-        dialogue = Dialogue.from_json(document.dialogue)
+        dialogue = dialogue_in(document, tokenizer)
         plain, forms = plain_tokens(tokenizer, dialogue, joiner), _chat_forms(tokenizer, template, dialogue)
         longest = max(len(form.ids) for form in (plain, *forms))
         if longest > max_length:
@@ -47,6 +48,13 @@ def usable_samples(
         else:
             samples.append(Sample(document.id, document.source, kind, dialogue, plain, forms[0]))
     return samples, left_out
+
+
+def dialogue_in(document: Document, tokenizer: Any) -> Dialogue:
+    """The dialogue that a document is; control tokens that it writes out are words in it, and end no turn."""
+    dialogue = Dialogue.from_json(document.dialogue or "")
+    messages = tuple({**each, "content": as_words(tokenizer, each["content"])} for each in dialogue.messages)
+    return Dialogue(messages, dialogue.rejected and as_words(tokenizer, dialogue.rejected))
 
 
 def _chat_forms(tokenizer: Any, template: str, dialogue: Dialogue) -> list[Tokens]:

@@ -3,13 +3,13 @@
 The one rule: tokens and positions are those that the run counted in metrics.jsonl, over all its resumes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from afterword import models
+from afterword.parsing import parse_json
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def cost_of(run: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
     and seconds. `teacher_read_once`: what a cached teacher read before the first step, which is not in the totals, as
     all runs that read the same share it.
     """
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [parse_json(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row for row in rows if "train/loss_nats" in row]
     tokens = {name: _total(steps, f"data/{name}") for name in ("student_tokens", "teacher_tokens")}
     positions = {name: _total(steps, f"data/{name}") for name in ("trained_positions", "teacher_positions")}
@@ -86,7 +86,7 @@ def cost_of(run: Path, size: ModelSize, *, frozen: bool) -> dict[str, Any]:
 
 
 def _read_once(data: Path, size: ModelSize) -> dict[str, Any]:
-    once = json.loads(data.read_text(encoding="utf-8")).get("teacher_read_once") if data.is_file() else None
+    once = parse_json(data.read_text(encoding="utf-8")).get("teacher_read_once") if data.is_file() else None
     if not once:
         return {}
     read = {"teacher_tokens": once["tokens"], "teacher_positions": once["positions"]}
@@ -98,7 +98,7 @@ def _alignment_cost(state: Path, size: ModelSize, *, frozen: bool) -> dict[str, 
     """Of the alignment with this align.json, nothing without one. Its heads are at every position that it reads."""
     if not state.is_file():
         return {}
-    stages = json.loads(state.read_text(encoding="utf-8"))["stages"]
+    stages = parse_json(state.read_text(encoding="utf-8"))["stages"]
     tokens = {name: stage["tokens"] for name, stage in stages.items()}
     # DPO's reference reads what its policy reads.
     read = {name: count if name == "dpo" else 0 for name, count in tokens.items()}

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.suites import find_suite
+from afterword.parsing import parse_json
 from afterword.processes import process_count
 from afterword.training import Interrupted, run_adaptation
 from afterword.training.teaching import CACHED, refuse_teacher
@@ -147,7 +148,8 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
 
     def read(cell: Cell) -> str:
         """The content of the documents, as the cell reads them."""
-        options = CorpusOptions.of(cell.settings)
+        # Every cell has a folder of its own inside the comparison's.
+        options = replace(CorpusOptions.of(cell.settings), output_dir=settings.output_dir)
         if options not in corpora:
             work = scratch / str(len(corpora))
             corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
@@ -205,7 +207,7 @@ def _ended(
     finally:
         free_memory()
     cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
-    environment = json.loads((cell.folder / "environment.json").read_text(encoding="utf-8"))
+    environment = parse_json((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
     return {"format": 1, "status": "complete", **about, **measured, **ended}
 

@@ -24,6 +24,7 @@ from afterword.comparison.frontier import (
     t_interval,
 )
 from afterword.errors import CheckpointError, ConfigError
+from afterword.parsing import parse_json
 from afterword.types import Estimate
 
 Row = Mapping[str, Any]
@@ -44,7 +45,7 @@ def _parsed_rows(path: Path, modified_ns: int, size: int) -> tuple[dict[str, Any
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             rows.append({"fingerprint": row["fingerprint"], **row})
         except (ValueError, KeyError, TypeError) as error:
             problem = f"{path}: line {number} is no row of a comparison"
@@ -65,7 +66,7 @@ def summarise(output: Path) -> dict[str, Any]:
 
 def _asked(output: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((output / "grid.json").read_text(encoding="utf-8")))
+        return dict(parse_json((output / "grid.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         problem = f"output_dir: {str(output)!r} holds no comparison (grid.json is missing or broken)"
         raise CheckpointError(f"{problem}. Run `afterword compare` first, or give the folder that it wrote.") from error
@@ -281,7 +282,7 @@ def nothing_measured(metrics: Mapping[str, str], rows: Sequence[Row], where: str
 
 def _distinct(environments: Sequence[Row]) -> list[dict[str, Any]]:
     unique = {json.dumps({k: v for k, v in e.items() if k != "created"}, sort_keys=True) for e in environments}
-    return [json.loads(text) for text in sorted(unique)]
+    return [parse_json(text) for text in sorted(unique)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Self, get_args
 
 from afterword.corpus.dialogues import Kind, Responses, dialogue_of, plain_text
 from afterword.corpus.rows import BadRowError, Origin, Record, Rows, problem_of
-from afterword.errors import DataError, nearest
+from afterword.errors import DataError, nearest, printable
 from afterword.types import Document
 
 # The columns of each part of a document, by their usual names; of labels, the earlier wins.
@@ -22,6 +22,10 @@ _USUAL = {
     "date": "date published published_at publication_date created created_at timestamp",
     "source": "source",
 }
+
+
+class NoTextError(DataError):
+    """A file without a column that holds the text of documents: another data file, or a tool's configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,8 @@ class CorpusOptions:
     """What the rows are. Instructions and preferences become documents with a dialogue."""
     responses: Responses = "chosen"
     """Which responses of preferences become documents. `both`: two of every pair, the second without its pair."""
+    output_dir: str | None = None
+    """Folder of the run, whose files are never read as documents."""
     joiner: str = "\n\n"
     """Stands between the messages of a dialogue in the text of its document."""
 
@@ -86,7 +92,7 @@ def read_rows(rows: Rows, origin: Origin, options: CorpusOptions) -> Iterator[Re
                 columns = find_columns(tuple(row), options, origin.shown)
             text_column = columns["text"] if columns and options.kind == "documents" else None
             unnamed = ":".join([origin.name, *place.split()[1:]])
-            defaults = {"id": unnamed, "title": None, "date": None, "source": origin.source}
+            defaults = {"id": unnamed, "title": None, "date": None, "source": origin.source, "section": None}
             for document in _documents(row, text_column, options, defaults):
                 yield document, origin.shown, place or origin.name
     except BadRowError as error:
@@ -103,7 +109,7 @@ def find_columns(columns: Sequence[Any], options: CorpusOptions, shown: str) -> 
     texts = candidates.get("text", [])
     if options.kind == "documents" and len(texts) != 1:
         problem = f"columns {_listed(texts)} could all be" if texts else "no column looks like"
-        raise DataError(f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}.")
+        raise NoTextError(f"{shown}: {problem} the text. Name it with text_column; the columns are {_listed(columns)}.")
     return {part: found[0] for part, found in candidates.items()}
 
 
@@ -117,7 +123,7 @@ def columns_to_read(columns: Sequence[str], options: CorpusOptions, shown: str) 
 
 
 def _listed(columns: Iterable[Any]) -> str:
-    return (_label(", ".join(map(str, columns))) or "none")[:250]
+    return printable((_label(", ".join(map(str, columns))) or "none")[:250], kept="")
 
 
 # Rows of one file mostly have the same keys; the bound is for files whose rows never do.

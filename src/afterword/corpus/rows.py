@@ -14,6 +14,10 @@ class BadRowError(ValueError):
         self.reason = reason
 
 
+class LoneObject(dict[str, Any]):
+    """The one object that a .json file is: a document, or the configuration of a tool."""
+
+
 Rows = Iterator[tuple[str, Any]]
 """Each with its place (`line 3`, `row 2`, empty where it is a whole file); an object, a Document, the text
 itself, or the BadRowError that is there instead."""
@@ -23,11 +27,13 @@ class Origin(NamedTuple):
     """Where rows come from, as errors, ids and counts name it."""
 
     shown: str
-    """For messages: the path as it is opened, or the data-set id."""
+    """For messages: the path, or the data-set id, in characters that can be shown."""
     name: str
-    """For ids: the path relative to the given folder, or the file name."""
+    """For ids: the path relative to the given folder, or the file name, in such characters."""
     source: str
-    """The source as given, under which its documents are counted."""
+    """The source as given, under which its documents are counted, in such characters."""
+    path: str = ""
+    """The path as it is opened; nothing for what is in no file."""
 
 
 Record = tuple[Document | BadRowError, str, str]

@@ -7,6 +7,11 @@ from itertools import pairwise
 from afterword.errors import ConfigError
 
 _BLANK_LINES = re.compile(r"\n\s*\n\s*")
+_INITIAL_AND_SPACE = re.compile(r"[A-Z]\s+(?=\.)")
+_PIECE_CHARACTERS = 12_000
+"""Of ASCII. The splitter takes time with the square of a longer text, and more where a character has more bytes."""
+_MARGIN = 300
+"""Characters at the end of a piece in which no sentence is believed to begin."""
 
 
 def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
@@ -29,13 +34,43 @@ def split_sentences(text: str, language: str = "en") -> list[tuple[int, int]]:
 
 def _pieces(text: str, code: str) -> Iterator[tuple[int, int]]:
     """Spans of the paragraphs, which blank lines end, and of the sentences in them, not trimmed."""
-    # A compiled module, whose names a type checker cannot see.
-    from sentencex import get_sentence_boundaries  # pyright: ignore[reportAttributeAccessIssue]
-
     cuts = (gap.end() for gap in _BLANK_LINES.finditer(text))
     for first, last in pairwise([0, *cuts, len(text)]):
         yield first, last
         # Paragraph by paragraph, because the splitter works in pieces of about 10,000 characters and
         # loses the blank lines between them.
-        for bound in get_sentence_boundaries(code, text[first:last]):
-            yield first + bound["start_index"], first + bound["end_index"]
+        starts = [first, *(first + start for start in _starts(text[first:last], code))]
+        yield from pairwise([*starts, last])
+
+
+def _starts(paragraph: str, code: str) -> Iterator[int]:
+    """Where sentences begin in a paragraph, its own beginning aside; in time proportional to its length.
+
+    A long one is read in pieces, each from the last beginning that is known on, so that what is decided at a place
+    follows from the same words as in the whole.
+    """
+    share = len(paragraph) / max(1, len(paragraph.encode()))
+    size = max(_MARGIN * 2, int(_PIECE_CHARACTERS * share * share))
+    begin = 0
+    while len(paragraph) - begin > size:
+        # What stands near the end of a piece is decided with the next one, which has what follows.
+        known = [begin + at for at in _boundaries(paragraph[begin : begin + size], code) if at < size - _MARGIN]
+        yield from known
+        begin = known[-1] if known else begin + size - _MARGIN
+    yield from (begin + at for at in _boundaries(paragraph[begin:], code))
+
+
+def _boundaries(text: str, code: str) -> list[int]:
+    """Where the splitter has sentences begin; nowhere, where it breaks down."""
+    # A compiled module, whose names a type checker cannot see.
+    from sentencex import get_sentence_boundaries  # pyright: ignore[reportAttributeAccessIssue]
+
+    # It cuts inside a character where a wide space stands between an initial and its full stop.
+    text = _INITIAL_AND_SPACE.sub(lambda found: found[0][0] + " " * (len(found[0]) - 1), text)
+    try:
+        return [bound["start_index"] for bound in get_sentence_boundaries(code, text) if bound["start_index"] > 0]
+    except BaseException as error:
+        # What a panic of the compiled module is raised as; no Exception, and of a class that cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        return []

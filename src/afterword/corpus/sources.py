@@ -8,14 +8,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, columns_to_read, read_rows
-from afterword.corpus.formats import ENDINGS, ROW_ENDINGS, ending_of, refuse
-from afterword.corpus.rows import Origin, Record, Rows, numbered
+from afterword.corpus.files import ending_of, shown_name
+from afterword.corpus.folders import OFFICE, Aside, chosen, counted, judged, remedy_of, walk, without_ours
+from afterword.corpus.formats import ENDINGS, ROW_ENDINGS
+from afterword.corpus.rows import BadRowError, Origin, Record, Rows, numbered
 from afterword.errors import DataError
 from afterword.places import hub_answers, hub_is_offline, is_hub_id, neighbour
 from afterword.types import Document
@@ -33,10 +35,21 @@ class SourceReport:
     """Files of known endings that were found."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows and documents that were not used, by reason."""
-    ignored_files: dict[str, int] = field(default_factory=dict)
-    """Files in the folder whose ending is not read, by ending."""
     renamed_ids: int = 0
     """Documents whose id was taken by another text, and got `#2`, `#3`, …"""
+    aside: Aside = field(default_factory=Aside)
+    """What of a folder was not read, by name."""
+
+    @property
+    def ignored_files(self) -> Counter[str]:
+        """Files in the folder whose ending is not read, by ending."""
+        return self.aside.ignored_files
+
+    def to_json(self) -> dict[str, Any]:
+        """What data.json says of it."""
+        counts = {name: value for name, value in asdict(self).items() if name != "aside"}
+        aside = {"ignored_files": dict(self.ignored_files), "ignored_folders": self.aside.ignored_folders}
+        return {**counts, **aside, "named_files": self.aside.named}
 
 
 Source = tuple[SourceReport, Iterator[Record]]
@@ -96,40 +109,51 @@ def _from_name(given: str | Path, options: CorpusOptions) -> Source:
     folder, _, split = (name, "", "") if os.path.lexists(name) else name.partition(":")
     if _is_saved(folder) or (split and os.path.isdir(folder)):
         return _from_data_set(folder, split, label, options)
+    aside = Aside()
     if os.path.isdir(name):
-        return _from_files(_walk(name), name, label, options)
+        return _from_files(walk(name, options, aside), name, label, options, aside)
     if os.path.lexists(name):
-        return _from_files([Path(name)], os.path.dirname(name), label, options)
+        return _from_file(name, label, options)
     if glob.has_magic(name) and not split:
-        files = sorted(path for path in map(Path, glob.glob(name, recursive=True)) if not path.is_dir())
-        return _from_files(files, re.split(r"[^/\\]*[*?[]", name)[0], label, options)
+        files, base = sorted(map(Path, glob.glob(name, recursive=True))), re.split(r"[^/\\]*[*?[]", name)[0]
+        files = without_ours([path for path in files if not path.is_dir()], base, options, aside)
+        return _from_files(files, base, label, options, aside)
     _refuse_nowhere(given)
     return _from_data_set(folder, split, label, options)
 
 
-def _walk(folder: str) -> list[Path]:
-    """Files at any depth, sorted, without hidden ones. Links to folders are followed, each folder once."""
-    seen, paths = set(), []
-    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        paths += [Path(here, name) for name in files if not name.startswith(".") and real not in seen]
-        seen.add(real)
-    return sorted(paths)
-
-
-def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions) -> Source:
+def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions, aside: Aside) -> Source:
     endings = ENDINGS if options.kind == "documents" else ROW_ENDINGS
-    known = [path for path in paths if ending_of(path) in endings]
-    ignored = Counter(ending_of(path) or "no ending" for path in paths if ending_of(path) not in endings)
+    known = chosen(paths, endings, aside)
     if not known:
         listed = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
         remedy = f"{listed} A pattern has to be quoted in the shell."
-        others = ", ".join(f"{count} of {ending}" for ending, count in ignored.items())
-        raise DataError(f"{label}: no file of a known ending (others: {others or 'none'}). {remedy}")
-    origins = {path: Origin(str(path), path.relative_to(base).as_posix(), label) for path in known}
-    files = (read_rows(ENDINGS[ending_of(path)](origins[path], options), origins[path], options) for path in known)
-    return SourceReport(label, files=len(known), ignored_files=dict(ignored)), chain.from_iterable(files)
+        others = ", ".join(f"{count} of {ending}" for ending, count in aside.ignored_files.items()) or "none"
+        raise DataError(f"{label}: no file of a known ending (others: {others}{remedy_of(aside)}). {remedy}")
+    beside_texts = any(ending_of(path) not in ROW_ENDINGS for path in known)
+
+    def records(path: Path) -> Iterator[Record]:
+        """What is in one of the files."""
+        name = shown_name(path.relative_to(base).as_posix())
+        origin = Origin(shown_name(path), name, shown_name(label), str(path))
+        rows = judged(ENDINGS[ending_of(path)](origin, options), origin, options, aside, beside_texts=beside_texts)
+        lenient = options.skip_bad_rows or (beside_texts and ending_of(path) == ".json")
+        return counted(read_rows(rows, origin, options), origin, aside, lenient=lenient)
+
+    return SourceReport(shown_name(label), files=len(known), aside=aside), chain.from_iterable(map(records, known))
+
+
+def _from_file(path: str, label: str, options: CorpusOptions) -> Source:
+    """A file that was named: it is what it was named for, or an error."""
+    endings = ENDINGS if options.kind == "documents" else ROW_ENDINGS
+    ending = ending_of(Path(path))
+    if ending not in endings:
+        known = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
+        extra = " pip install 'afterword[documents]' reads it." if ending in OFFICE else ""
+        raise DataError(f"{label}: no file of a known ending ({ending or 'it has none'}).{extra} {known}")
+    origin = Origin(shown_name(path), shown_name(os.path.basename(path)), shown_name(label), path)
+    rows = read_rows(ENDINGS[ending](origin, options), origin, options)
+    return SourceReport(shown_name(label), files=1), rows
 
 
 def _find(source: Any, labels: Iterator[str], options: CorpusOptions) -> Source:
@@ -148,9 +172,28 @@ def _value_rows(values: Any, label: str, options: CorpusOptions) -> Rows:
     if getattr(values, "column_names", None):
         values = values.select_columns(columns_to_read(values.column_names, options, label)).with_format(None)
     try:
-        yield from numbered(values)
-    except (OSError, RuntimeError, DatasetsError) as error:
+        yield from _decoded(values)
+    except (OSError, UnicodeDecodeError, RuntimeError, DatasetsError) as error:
         raise DataError(f"{label}: the rows could not be read to the end: {error}") from error
+
+
+def _decoded(values: Any) -> Rows:
+    """Rows with their numbers. One that is not UTF-8 is a bad row where the others can be asked for by number."""
+    if not hasattr(values, "select_columns") or not hasattr(values, "__getitem__"):
+        yield from numbered(values)
+        return
+    given = 0
+    try:
+        for place, row in numbered(values):
+            yield place, row
+            given += 1
+    except UnicodeDecodeError:
+        for number in range(given, len(values)):
+            try:
+                row = values[number]
+            except UnicodeDecodeError as error:
+                row = BadRowError("undecodable", f"not valid UTF-8 ({error})")
+            yield f"row {number}", row
 
 
 def _is_saved(folder: str) -> bool:

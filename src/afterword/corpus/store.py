@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions
-from afterword.corpus.formats import too_large
+from afterword.corpus.files import too_large
+from afterword.corpus.folders import sentences
 from afterword.corpus.rows import BadRowError
 from afterword.corpus.sources import Source, SourceReport, find_sources
 from afterword.errors import ConfigError, DataError
@@ -58,8 +59,11 @@ class Corpus:
         """What data.json says of the documents."""
         counts = {"documents": len(self), "characters": self.characters, "skipped_total": self.skipped_total}
         read = {"content_sha256": self.content_sha256, "stopped_at_max_documents": self.stopped_at_max_documents}
-        listed = {"sources": [asdict(s) for s in self.sources], "skipped": [asdict(s) for s in self.skipped]}
-        return {**counts, **read, **listed, "skipped_listed": len(self.skipped)}
+        listed = {"sources": [s.to_json() for s in self.sources], "skipped": [asdict(s) for s in self.skipped]}
+        said = {
+            "not_read": [sentence for source in self.sources for sentence in sentences(source.source, source.aside)]
+        }
+        return {**counts, **read, **listed, "skipped_listed": len(self.skipped), **said}
 
 
 def read_corpus(sources: Any, *, cache_dir: Path, options: CorpusOptions | None = None) -> Corpus:
@@ -119,6 +123,7 @@ class _Gathering:
         kept = replace(document, id=self._unique_id(document.id))
         parts = [part.encode() for part in (kept.id, kept.title or "", kept.text)]
         parts += [kept.dialogue.encode()] if kept.dialogue else []
+        parts += [b"section:" + kept.section.encode()] if kept.section else []
         if max(map(len, parts[2:])) > self.options.max_document_bytes:
             raise too_large(place, self.options.max_document_bytes)
         self.content.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))

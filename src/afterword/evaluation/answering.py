@@ -23,6 +23,7 @@ from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, pro
 from afterword.evaluation.statistics import before_and_after
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
 from afterword.models import causal_lm, content_sha256, replace_file
+from afterword.parsing import parse_json
 from afterword.types import Score
 
 VERSION = 1
@@ -156,7 +157,7 @@ def _kept(
     same = [VERSION, content_sha256(models.reference), ends, suite.fingerprint, suite.refusals, answer_tokens, read]
     file = Path(cache) / f"{hashlib.sha256(json.dumps(same).encode()).hexdigest()}.json"
     try:
-        return [Answered(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+        return [Answered(**row) for row in parse_json(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         # Not there, or not readable: it is made again.
         said = answer()

@@ -5,7 +5,6 @@ functions' parameters are the fields of the check: {"kind": "times", "value": "O
 """
 
 import inspect
-import json
 import re
 import string
 import unicodedata
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from afterword.errors import nearest
+from afterword.parsing import parse_json
 
 KINDS: dict[str, Callable[..., bool]] = {}
 """Every check by the name of its kind."""
@@ -234,7 +234,7 @@ def json_object(text: str, *, key: str, value: _Scalar) -> bool:
     (True, False)
     """
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError):
         return False
     said = found.get(key) if isinstance(found, dict) else None

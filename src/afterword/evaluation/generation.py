@@ -17,6 +17,7 @@ from afterword.errors import CheckpointError
 from afterword.evaluation.decoding import Forbidden, TokenIds, Writing, written_rows
 from afterword.models import causal_lm
 from afterword.progress import Progress
+from afterword.views import as_words
 
 _SENTINEL = "AFTERWORDUSERTURN"
 _PROMPT_TOKENS = 32
@@ -33,8 +34,14 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def user_turn(tokenizer: Any, content: str, *, reply_follows: bool = True) -> str:
-    """A user's words as the chat template has them. Models that think aloud first are asked not to."""
-    turns, how = [{"role": "user", "content": content}], {"tokenize": False, "enable_thinking": False}
+    """A user's words as the chat template has them. Models that think aloud first are asked not to.
+
+    Control tokens that the words write out stay words: a document in them cannot end the turn.
+    """
+    turns, how = (
+        [{"role": "user", "content": as_words(tokenizer, content)}],
+        {"tokenize": False, "enable_thinking": False},
+    )
     return tokenizer.apply_chat_template(turns, add_generation_prompt=reply_follows, **how)
 
 

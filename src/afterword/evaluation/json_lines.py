@@ -1,32 +1,42 @@
-"""Files of JSON objects, one a line: read whole, plain or .gz, every problem with file and line."""
+"""Files of JSON objects, one a line: plain or .gz, in bounded memory, every problem with file and line."""
 
-import gzip
-import json
-import zlib
 from pathlib import Path
 from typing import Any
 
+from afterword.corpus.files import read_lines
+from afterword.corpus.rows import BadRowError, problem_of
 from afterword.errors import DataError
+from afterword.parsing import parse_json
 
 Row = tuple[str, dict[str, Any]]
 """Where it stands (`file:line`), and what stands there."""
+_LINE_BYTES = 16 * 2**20
+_FILE_CHARACTERS = 2**30
+"""A suite of a million items has some hundred MB; more is no suite, but what a few KB of gzip can come to."""
 
 
 def read_rows(path: Path, rule: str) -> list[Row]:
     """The objects of a file; blank lines are passed over. DataError, with the rule, for what is none."""
+    rows, characters = list[Row](), 0
     try:
-        lines = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).split(b"\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Give a .jsonl or .jsonl.gz file.") from error
-    return [_row(line, f"{path}:{number}", rule) for number, line in enumerate(lines, 1) if line.strip()]
+        for number, line in read_lines(str(path), _LINE_BYTES, "the limit of a line, in MiB,"):
+            characters += len(line)
+            if characters > _FILE_CHARACTERS:
+                raise DataError(f"{path}: more than {_FILE_CHARACTERS // 2**20} MiB of text. {rule}")
+            if not line.isspace():
+                rows.append(_row(line, f"{path}:{number}", rule))
+    except BadRowError as error:
+        raise DataError(f"{path}: {error}. {rule}") from error
+    return rows
 
 
-def _row(line: bytes, where: str, rule: str) -> Row:
+def _row(line: str, where: str, rule: str) -> Row:
+    if (problem := problem_of(line)) and problem.reason == "undecodable":
+        raise DataError(f"{where}: not valid UTF-8 ({problem}). {rule}")
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = parse_json(line)
     except ValueError as error:
-        problem = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "broken JSON"
-        raise DataError(f"{where}: {problem} ({error}). {rule}") from error
+        raise DataError(f"{where}: broken JSON ({error}). {rule}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not an object. {rule}")
     return where, row

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from afterword.config import EvaluateSettings, read_settings
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation import answering, generation, losses, questions, suites, tasks
 from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
+from afterword.parsing import parse_yaml
 from afterword.places import at_home
 from afterword.types import Score, Window
 from afterword.views import Reading, read_document
@@ -68,8 +68,8 @@ def _run_settings(folder: Path) -> dict[str, Any]:
     if not has_result(folder):
         raise ConfigError(f"RUN: {str(folder)!r} has no finished model. Run `afterword adapt` to its end first.")
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return dict(parse_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 

@@ -21,6 +21,7 @@ from afterword.evaluation.matching import exact_match, said, token_f1
 from afterword.evaluation.statistics import before_and_after
 from afterword.progress import Progress
 from afterword.types import Score
+from afterword.views import as_words
 
 VERSION = 2
 ANSWER_TOKENS = 32
@@ -99,7 +100,7 @@ def build_prompt(tokenizer: Any, question: str, document_text: str | None = None
     asked = f"{question}\n{instruction}" if instruction else question
     text = asked if tokenizer.chat_template else f"Question: {question}\nAnswer:"
     text = text if document_text is None else f"{document_text}\n\n{text}"
-    return user_turn(tokenizer, text) if tokenizer.chat_template else text
+    return user_turn(tokenizer, text) if tokenizer.chat_template else as_words(tokenizer, text)
 
 
 def answer_lead(tokenizer: Any) -> str:

@@ -1,6 +1,5 @@
 """Folders of adapters: the base that they name, what is wrong with them, and the model that both make together."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from afterword.models.backbone import causal_lm
 from afterword.models.checks import check_weights, unusable
 from afterword.models.finding import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
+from afterword.parsing import parse_json
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -25,7 +25,7 @@ def base_of_adapter(name: str) -> str:
     """The base model that an adapter folder names. CheckpointError where it names none or cannot be read."""
     path = Path(name).expanduser() / ADAPTER_CONFIG
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = parse_json(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = "it names no base model" if isinstance(error, KeyError) else _first_line(error)
         raise unusable(

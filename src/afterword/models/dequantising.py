@@ -19,6 +19,7 @@ from rich.console import Console
 from afterword.errors import CheckpointError
 from afterword.models import cached
 from afterword.models.checks import unusable
+from afterword.parsing import parse_json
 
 GGUF = ".gguf"
 ORIGIN = "origin.json"
@@ -44,7 +45,7 @@ def dequantised(file: Path, console: Console | None = None) -> Path:
 
     def make(staging: Path) -> None:
         written_as_folder(file, staging, name=str(file), about={"file": file.name})
-        origin = json.loads((staging / ORIGIN).read_text(encoding="utf-8"))
+        origin = parse_json((staging / ORIGIN).read_text(encoding="utf-8"))
         console.print(_in_words(file, origin), markup=False, highlight=False, soft_wrap=True)
 
     return cached.made_once(f"gguf-{cached.remembered_sha256(file)[:16]}", make, console)

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from afterword.parsing import parse_json
+
 MANIFEST = "manifest.json"
 STAGING_SUFFIX = ".partial"
 
@@ -42,7 +44,7 @@ def write_manifest(folder: Path) -> None:
 def is_complete(folder: Path) -> bool:
     """Whether every file that the manifest lists is there with its hash."""
     try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        hashes = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
         return bool(hashes) and all(_sha256(folder / name) == expected for name, expected in hashes.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

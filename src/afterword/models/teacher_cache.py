@@ -23,6 +23,7 @@ from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
 from afterword.models.manifest import STAGING_SUFFIX, _flush, _sha256, replace_file
 from afterword.models.saving import weights_sha256
+from afterword.parsing import parse_json
 
 INDEX = "index.json"
 SHARD_MIB = 256
@@ -145,7 +146,7 @@ def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCach
         folder.mkdir(parents=True, exist_ok=True)
         return TeacherCache(folder, origin, lengths)._written()
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = parse_json((folder / INDEX).read_text(encoding="utf-8"))
         found = {**index["origin"], "bos_ids": tuple(index["origin"]["bos_ids"])}
         shards = tuple(Shard(each["file"], each["sha256"], tuple(each["texts"])) for each in index["shards"])
     except (OSError, ValueError, KeyError, TypeError) as error:

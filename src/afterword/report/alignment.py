@@ -1,12 +1,12 @@
 """The page of an alignment: what was selected, of what, by which scores. Reads its folder and nothing else."""
 
-import json
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
+from afterword.parsing import parse_json
 from afterword.report import figures, pages, printing
 from afterword.report.readings import Rows, grouped
 from afterword.report.run_folder import flat_settings, without_tokens
@@ -22,8 +22,8 @@ def write_alignment(folder: Path) -> Path:
 
     CheckpointError where the folder holds no alignment, or a broken one.
     """
-    state = _read(folder / "align.json", json.loads)
-    rows = _read(folder / "selection.jsonl", lambda text: [json.loads(line) for line in text.splitlines()])
+    state = _read(folder / "align.json", parse_json)
+    rows = _read(folder / "selection.jsonl", lambda text: [parse_json(line) for line in text.splitlines()])
     try:
         return pages._write(folder / "align.html", _page(folder, state, rows))
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,11 +1,11 @@
 """The page of a blend: learning and retention on the way from a model to its adapted self. Reads blend.json alone."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
+from afterword.parsing import parse_json
 from afterword.report import figures, pages, printing
 from afterword.report.run_folder import flat_settings, without_tokens
 
@@ -23,7 +23,7 @@ def write_blend(folder: Path) -> Path:
     file = folder / "blend.json"
     again = "Run `afterword blend` first, or give the folder that it wrote."
     try:
-        page = _page(folder, json.loads(file.read_text(encoding="utf-8")))
+        page = _page(folder, parse_json(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {again}") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

@@ -3,12 +3,12 @@
 The one rule: the verdict follows from the intervals, and says no more than they do.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
+from afterword.parsing import parse_json
 from afterword.report import pages
 from afterword.report.printing import change, count, interval, value
 from afterword.report.readings import Rows
@@ -58,7 +58,7 @@ def build_demo(folder: Path) -> dict[str, Any]:
 def load_demo(file: Path) -> dict[str, Any]:
     """demo.json of a demo that came to its end."""
     try:
-        demo = dict(json.loads(file.read_text(encoding="utf-8")))
+        demo = dict(parse_json(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}). Run `afterword demo` again.") from error
     if "figures" not in demo:

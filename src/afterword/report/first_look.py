@@ -1,9 +1,9 @@
 """What was seen of a run as soon as it ended, in words: learned.json, where there is one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from afterword.parsing import parse_json
 from afterword.report.printing import load_table
 from afterword.report.readings import rows_of
 
@@ -11,7 +11,7 @@ from afterword.report.readings import rows_of
 def read_first_look(run: Path) -> list[dict[str, Any]]:
     """The scores of a run folder's first look; none where nothing was looked at."""
     try:
-        return json.loads((run / "learned.json").read_text(encoding="utf-8"))["scores"]
+        return parse_json((run / "learned.json").read_text(encoding="utf-8"))["scores"]
     except FileNotFoundError:
         return []
 

@@ -1,11 +1,11 @@
 """The page of a comparison: learning against retention, one curve for each arm. Reads compare.json and nothing else."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from afterword.errors import CheckpointError
+from afterword.parsing import parse_json
 from afterword.report import figures, pages, printing
 from afterword.report.run_folder import flat_settings, without_tokens
 
@@ -103,7 +103,7 @@ def _hardware(environments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {_AGAIN}") from error
     except ValueError as error:

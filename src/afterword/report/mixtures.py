@@ -79,3 +79,15 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str, count: str) -> float | N
     found = [(row[name], row[count]) for row in rows if name in row]
     weight = sum(n for _, n in found)
     return sum(value * n for value, n in found) / weight if weight else None
+
+
+def read_aside(data: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of the files that were not read, and of control tokens that documents write out."""
+    said = [*data["not_read"]]
+    for row in data["mixture"]:
+        said += [f"{row['source']}: {sentence}" for sentence in row["not_read"]]
+    if data["control_tokens"]:
+        where = f"{data['control_tokens']:,} written in {data['control_token_documents'] or 0:,} of the documents"
+        read = "read as control tokens" if data["control_tokens_are"] == "keep" else "read as text"
+        said.append(f"control tokens of the model: {where}, {read}")
+    return said

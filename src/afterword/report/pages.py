@@ -14,10 +14,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from afterword.errors import CheckpointError
+from afterword.errors import CheckpointError, printable
 from afterword.report.figures import draw_changes, draw_training
 from afterword.report.first_look import read_first_look
-from afterword.report.mixtures import held_out_losses, mixture_rows, source_losses, with_general_text
+from afterword.report.mixtures import held_out_losses, mixture_rows, read_aside, source_losses, with_general_text
 from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
@@ -55,6 +55,7 @@ def build_page(path: Path) -> dict[str, Any]:
         "within": within_budget(run["budget"]),
         "saved": saved_block(run["data"]["saved"]),
         "mixture": mixture_rows(run["data"]["mixture"]),
+        "aside": read_aside(run["data"]),
         "source_losses": {"trained": source_losses(run["metrics"]), "held_out": held_out_losses(run["metrics"])},
         "drawings": [drawing for drawing in (draw_changes(rows), draw_training(run["metrics"])) if drawing],
     }
@@ -104,7 +105,7 @@ def _filled(template: str, page: dict[str, Any]) -> str:
     environment.finalize = _markdown if template.endswith(".md.j2") else None
     environment.filters |= {"count": count, "duration": duration, "settings": printed_settings, "grouped": grouped}
     environment.filters |= {"code": _code, "fenced": _fenced, "front_matter": _front_matter, "shell": shlex.join}
-    return environment.get_template(template).render(page, words=load_table("words.yaml"))
+    return printable(environment.get_template(template).render(page, words=load_table("words.yaml")))
 
 
 def _markdown(value: object) -> Markup:

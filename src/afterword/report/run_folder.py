@@ -1,12 +1,12 @@
 """What a run folder holds, read once and checked. Nothing after this file opens a file of the run."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
+from afterword.parsing import parse_json, parse_yaml
 from afterword.report.printing import load_table
 
 _ADAPT = "Run `afterword adapt` first, or give the folder that it wrote."
@@ -19,13 +19,12 @@ def load_run(path: Path) -> dict[str, Any]:
 
     `measured` is None until `afterword evaluate` has run; `is_adapter` tells a peft adapter from a whole model.
     """
-    import yaml
 
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such run folder. {_ADAPT}")
     folder = {"path": path, "name": path.resolve().name, "is_adapter": (path / "adapter_config.json").exists()}
     return folder | {
-        "settings": flat_settings(_read(path / "config.yaml", yaml.safe_load)),
+        "settings": flat_settings(_read(path / "config.yaml", parse_yaml)),
         "command": without_tokens(_read(path / "command.txt", str.strip)),
         "environment": _read(path / "environment.json", _json),
         "metrics": _read(path / "metrics.jsonl", _metric_rows),
@@ -60,7 +59,6 @@ def _measured(file: Path) -> dict[str, Any] | None:
 
 
 def _read(file: Path, parse: Callable[[str], Any], remedy: str = _ADAPT) -> Any:
-    import yaml
 
     shape = load_table("files.yaml")[file.name]
     try:
@@ -69,7 +67,7 @@ def _read(file: Path, parse: Callable[[str], Any], remedy: str = _ADAPT) -> Any:
         raise CheckpointError(f"{file}: missing from the run folder. {remedy}") from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {remedy}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{file}: broken ({' '.join(str(error).split())}). {remedy}") from error
 
 
@@ -103,8 +101,8 @@ def _checked(value: Any, kind: Any, place: str) -> Any:
 
 
 def _json(text: str) -> Any:
-    # json.loads knows NaN and Infinity; neither was measured, so both become None.
-    return json.loads(text, object_hook=_measured_only, parse_constant=lambda _: None)
+    # parse_json knows NaN and Infinity; neither was measured, so both become None.
+    return parse_json(text, object_hook=_measured_only, parse_constant=lambda _: None)
 
 
 def _measured_only(row: dict[str, Any]) -> dict[str, Any] | None:

@@ -284,7 +284,7 @@ def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]
     found = {}
     for number, (name, source) in enumerate(sources_of(settings.mixture or {}).items()):
         # What the documents' columns are called says nothing of a source's own.
-        shared = {"skip_bad_rows": settings.skip_bad_rows, "max_document_mib": settings.max_document_mib}
+        shared = {name: getattr(settings, name) for name in ("skip_bad_rows", "max_document_mib", "output_dir")}
         options = CorpusOptions.of({**shared, **source.model_dump()})
         read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
         held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
@@ -369,7 +369,8 @@ def resolved_precision(settings: AdaptSettings) -> str:
 
 def _reading(settings: AdaptSettings, config: Any) -> Reading:
     length = models.context_length(config, settings.max_length)
-    return Reading(max_length=length, window_overlap=settings.window_overlap, language=settings.language)
+    how: dict[str, Any] = {"window_overlap": settings.window_overlap, "language": settings.language}
+    return Reading(max_length=length, control_tokens=settings.control_tokens or "text", **how)
 
 
 def _lora(settings: AdaptSettings) -> models.LoraSettings:

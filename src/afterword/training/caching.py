@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -25,6 +24,7 @@ from afterword.batching import Packing, reading_groups, reading_view, to_device
 from afterword.methods import Term
 from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache
 from afterword.objectives import TopK, keeps_enough, rows_per_chunk, temperatures_of
+from afterword.places import held
 from afterword.training.parts import Part
 from afterword.types import Example, Window
 from afterword.views import SpecialTokens
@@ -113,7 +113,7 @@ class CachingTeacher:
         folder = self.caching.folder / (origin.named() if self.caching.by_content else name)
         folder.mkdir(parents=True, exist_ok=True)
         # Whoever comes first computes; other processes, of this run or of others, wait and find it.
-        with FileLock(folder / "writing.lock"):
+        with held(folder / "writing.lock", "writes the same teacher cache"):
             cache = open_cache(folder, origin, lengths)
             missing = cache.missing(windows)
             if len(missing):

@@ -8,6 +8,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from afterword.models import replace_file
+from afterword.parsing import parse_json
 from afterword.progress import Progress
 
 _COUNTS = ("documents", "student_tokens", "teacher_tokens", "padding_tokens", "trained_positions", "teacher_positions")
@@ -44,7 +45,7 @@ def trim_metrics(path: Path, step: int) -> None:
         return
     # A whole row ends with a newline; what follows the last one was cut off by a kill.
     lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = [line for line in lines if parse_json(line)["step"] <= step]
     replace_file(path, "".join(f"{line}\n" for line in kept))
 
 

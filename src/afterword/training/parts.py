@@ -20,6 +20,7 @@ from afterword.views import (
     SpecialTokens,
     ViewBuilder,
     WholeDocument,
+    as_words,
     default_cache,
     prepare,
     special_tokens,
@@ -158,6 +159,8 @@ def general_parts(
         if text.chat:
             # The template has its own BOS and its own end of a turn.
             special, render = SpecialTokens((), None), _by_template(tokenizer, name)
+            # The template's own are meant.
+            reading = replace(reading, control_tokens="keep")
         how: dict[str, Any] = {"render": render, "preparation": text.preparation}
         place = work / f"{'eval' if held_out else 'general'}-{number}"
         corpus = _as_corpus(documents, place)
@@ -173,7 +176,7 @@ def _as_corpus(documents: Any, work: Path) -> Corpus:
 
 def _of_files(corpus: Corpus) -> dict[str, Any]:
     said = corpus.to_json()
-    names = ("documents", "characters", "sources", "skipped_total", "stopped_at_max_documents")
+    names = ("documents", "characters", "sources", "skipped_total", "stopped_at_max_documents", "not_read")
     return {name: said[name] for name in names} | {"skipped_rows": said["skipped"]}
 
 
@@ -201,5 +204,6 @@ class _ByTemplate:
         """A ConfigError for a document that is no conversation."""
         if document.dialogue is None:
             raise ConfigError(f"mixture.{self.name}.format: 'chat' needs instructions or preferences, not documents.")
-        messages = list(Dialogue.from_json(document.dialogue).messages)
+        said = Dialogue.from_json(document.dialogue).messages
+        messages = [{**each, "content": as_words(self.tokenizer, each["content"])} for each in said]
         return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))

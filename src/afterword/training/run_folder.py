@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from afterword.config import AdaptSettings, read_settings, to_yaml
-from afterword.errors import CheckpointError, ConfigError
+from afterword.errors import CheckpointError, ConfigError, printable
 from afterword.general_text import SourceSettings, sources_of
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
+from afterword.parsing import parse_json, parse_yaml
 from afterword.places import unwritable
 from afterword.processes import is_main_process, process_count
 from afterword.settings import Settings
@@ -149,7 +148,7 @@ class RunFolder:
         self, asked: AdaptSettings, used: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
     ) -> None:
         self.write_state("running", identity)
-        replace_file(self.path / "command.txt", command + "\n")
+        replace_file(self.path / "command.txt", printable(command) + "\n")
         for name, content in (("environment", environment()), ("data", data)):
             replace_file(self.path / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False))
         replace_file(self.path / _ASKED, to_yaml(asked))
@@ -159,10 +158,10 @@ class RunFolder:
 
 def read_record(path: Path) -> dict[str, Any]:
     """A JSON or YAML file of a run folder; a damaged one is a CheckpointError."""
-    parse = json.loads if path.suffix == ".json" else yaml.safe_load
+    parse = parse_json if path.suffix == ".json" else parse_yaml
     try:
         return dict(parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 

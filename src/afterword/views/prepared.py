@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from afterword.corpus import Corpus
 from afterword.errors import DataError
+from afterword.places import held
 from afterword.types import Skipped, Window
 from afterword.views import stored
+from afterword.views.control_tokens import ControlTokens
 from afterword.views.examples import ViewBuilder
 from afterword.views.reading import Reading, SpecialTokens
 from afterword.views.reading_ahead import Read, Reader, Rendering, read_ahead, workers_for
@@ -43,6 +44,9 @@ class PreparedCounts:
     """Documents longer than the context, read in several windows."""
     cut_sentences: int = 0
     cut_anchors: int = 0
+    control_tokens: int = 0
+    """Control tokens of the model that documents write out."""
+    control_token_documents: int = 0
     skipped_windows: Counter[str] = field(default_factory=Counter[str])
     """Windows that this view cannot train, by reason."""
 
@@ -58,6 +62,8 @@ class Prepared:
     ends: np.ndarray  # [windows] bool, whether a window is the end of its document
     sources: tuple[str, ...]
     """Names of the sources that windows and losses are counted by."""
+    control_tokens: ControlTokens = "text"
+    """What became of control tokens in documents."""
     from_cache: bool = False
     """Whether another run had prepared them."""
 
@@ -72,7 +78,8 @@ class Prepared:
     def to_json(self) -> dict[str, Any]:
         """The counts and what was skipped, as data.json has them."""
         listed = [asdict(skipped) for skipped in self.skipped]
-        return {**vars(self.counts), "skipped_windows_listed": listed, "windows_from_cache": self.from_cache}
+        said = {**vars(self.counts), "skipped_windows_listed": listed, "windows_from_cache": self.from_cache}
+        return said | {"control_tokens_are": self.control_tokens}
 
 
 @functools.cache
@@ -115,7 +122,7 @@ def prepare(
     entry = cache / f"{key}.arrow" if key and cache and _writable(cache) else None
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whoever comes first reads; the other processes, of this run or of others, wait and find it.
-    with FileLock((entry or path).with_suffix(".lock")):
+    with held((entry or path).with_suffix(".lock"), "reads the same documents"):
         here = stored.find(path, key)
         cached = stored.fetch(entry, key, path) if entry and not here else None
         said = here or cached or _read(reader, path, workers_for(corpus) if workers is None else workers)
@@ -124,7 +131,7 @@ def prepare(
             if entry:
                 with _unless_full(entry.parent):
                     stored.offer(path, entry, limit)
-    return _prepared(path, said, tuple(reader.sources), from_cache=cached is not None)
+    return _prepared(path, said, reader, from_cache=cached is not None)
 
 
 def content_hash(prepared: Prepared) -> str:
@@ -162,6 +169,8 @@ def _read(reader: Reader, path: Path, workers: int) -> dict[str, Any]:
             counts.split_documents += len(windows) > 1
             counts.cut_sentences += each.read.cut_sentences
             counts.cut_anchors += each.read.cut_anchor
+            counts.control_tokens += each.read.control_tokens
+            counts.control_token_documents += each.read.control_tokens > 0
             counts.trained_documents += None in each.skip_reasons
             for window, reason in zip(windows, each.skip_reasons, strict=True):
                 if reason is None:
@@ -183,14 +192,16 @@ def _read(reader: Reader, path: Path, workers: int) -> dict[str, Any]:
     return {"counts": vars(counts) | {"skipped_windows": dict(counts.skipped_windows)}, "skipped": listed}
 
 
-def _prepared(path: Path, said: dict[str, Any], sources: tuple[str, ...], *, from_cache: bool) -> Prepared:
+def _prepared(path: Path, said: dict[str, Any], reader: Reader, *, from_cache: bool) -> Prepared:
     """Windows at `path`, of which `said` is all that they do not say themselves. Names are this corpus's own."""
     _opened.cache_clear()
+    sources = tuple(reader.sources)
     counts = PreparedCounts(**{**said["counts"], "skipped_windows": Counter(said["counts"]["skipped_windows"])})
     skipped = tuple(Skipped(sources[number], *rest) for number, *rest in said["skipped"])
     lengths = np.concatenate([np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]).astype(np.int64)
     ends = np.concatenate([batch.column("is_document_end").to_numpy(zero_copy_only=False) for batch in _opened(path)])
-    return Prepared(path, counts, skipped, lengths, ends, sources, from_cache)
+    how = reader.reading.control_tokens
+    return Prepared(path, counts, skipped, lengths, ends, sources, how, from_cache)
 
 
 def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:

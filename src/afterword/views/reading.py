@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from afterword.corpus import split_sentences
-from afterword.errors import CheckpointError, ConfigError
+from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.types import Document, Window
+from afterword.views import control_tokens
+from afterword.views.control_tokens import ControlTokens
 
 Join = Literal["document", "authors"]
 Bos = Literal["auto", "always", "never"]
@@ -41,6 +43,8 @@ class Reading:
     anchored: bool = False
     """Whether the title (or first line) is kept for every window, for views that begin with it."""
     language: str = "en"
+    control_tokens: ControlTokens = "text"
+    """What becomes of control tokens of the model that a document writes out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class ReadDocument:
     windows: tuple[Window, ...]
     cut_sentences: int
     cut_anchor: bool
+    control_tokens: int = 0
+    """Control tokens of the model that its text writes out."""
 
 
 def special_tokens(tokenizer: Any, bos: Bos, join: Join) -> SpecialTokens:
@@ -70,7 +76,14 @@ def read_document(
 ) -> ReadDocument:
     """Tokenise, cut at sentences, and window one document. `Window.index` is set when it is stored."""
     text, anchor_characters = _anchored_text(document) if reading.anchored else (document.text, 0)
-    token_ids, starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading)
+    _refuse_slow(tokenizer, reading)
+    control = control_tokens.written(tokenizer, text)
+    if control and reading.control_tokens == "refuse":
+        problem = f"document {document.id} of {document.source} writes {control[0]!r}, a control token of the model"
+        raise DataError(f"{problem}. Leave it out, or set control_tokens: text, which reads it as what it looks like.")
+    # Said to the tokenizer only where it matters: what has none is read as ever.
+    how = {"split_special_tokens": True} if control and reading.control_tokens == "text" else {}
+    token_ids, starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading, how)
     # Never past the first sentence: what follows can be a target, and the student would have read it.
     limit = min(MAX_ANCHOR_TOKENS, len(token_ids), *starts[1:2].tolist())
     anchor_ids, cut_anchor = anchor_ids[:limit], len(anchor_ids) > limit
@@ -82,28 +95,35 @@ def read_document(
     overlap = int(capacity * reading.window_overlap)
     starts, cut = _fitting(starts, len(token_ids), capacity, overlap)
     whole = Window(-1, document.id, source, token_ids, starts, 0, True, anchor_ids)
-    return ReadDocument(tuple(_windows(whole, capacity, overlap)), cut, cut_anchor)
+    return ReadDocument(tuple(_windows(whole, capacity, overlap)), cut, cut_anchor, len(control))
+
+
+def _refuse_slow(tokenizer: Any, reading: Reading) -> None:
+    if reading.join == "document" and not tokenizer.is_fast:
+        raise CheckpointError("tokenizer: sentences are cut by a fast tokenizer only. Convert it, or use join=authors.")
 
 
 def _anchored_text(document: Document) -> tuple[str, int]:
     """The text with its title in front where it is not there yet, and how many characters the title takes."""
     text, title = document.text.lstrip(), (document.title or "").strip()
+    if title and document.section:
+        title = f"{title} — {document.section.strip()}"
     if title and not text.startswith(title):
         text = f"{title}\n\n{text}"
     line = title or text.partition("\n")[0]
     return text, len(text) - len(text[len(line) :].lstrip("\n"))
 
 
-def _tokenise(text: str, anchor_characters: int, tokenizer: Any, reading: Reading) -> tuple[np.ndarray, ...]:
-    """Token ids [n], sentence starts [m] as token offsets, anchor ids [a]."""
+def _tokenise(
+    text: str, anchor_characters: int, tokenizer: Any, reading: Reading, how: dict[str, Any]
+) -> tuple[np.ndarray, ...]:
+    """Token ids [n], sentence starts [m] as token offsets, anchor ids [a]. `how` is for the tokenizer."""
     spans = split_sentences(text, reading.language)
     if reading.join == "authors":
-        pieces = [_ids(tokenizer, text[start:end].strip()) for start, end in spans]
+        pieces = [_ids(tokenizer, text[start:end].strip(), how) for start, end in spans]
         starts = np.cumsum([0, *(len(piece) for piece in pieces if len(piece))])[:-1]
-        return np.concatenate([*pieces, starts[:0]]), starts, _ids(tokenizer, text[:anchor_characters])
-    if not tokenizer.is_fast:
-        raise CheckpointError("tokenizer: sentences are cut by a fast tokenizer only. Convert it, or use join=authors.")
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return np.concatenate([*pieces, starts[:0]]), starts, _ids(tokenizer, text[:anchor_characters], how)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False, **how)
     ids = np.array(encoded.input_ids, np.int64)
     # A token belongs to the sentence that its last character is in: " He" is of the sentence of "He".
     ends = np.maximum.accumulate(np.array([end for _, end in encoded.offset_mapping], np.int64))
@@ -113,8 +133,8 @@ def _tokenise(text: str, anchor_characters: int, tokenizer: Any, reading: Readin
     return ids, starts, ids[:anchor]
 
 
-def _ids(tokenizer: Any, text: str) -> np.ndarray:
-    return np.array(tokenizer(text, add_special_tokens=False, verbose=False).input_ids, np.int64)
+def _ids(tokenizer: Any, text: str, how: dict[str, Any]) -> np.ndarray:
+    return np.array(tokenizer(text, add_special_tokens=False, verbose=False, **how).input_ids, np.int64)
 
 
 def _fitting(starts: np.ndarray, length: int, capacity: int, overlap: int) -> tuple[np.ndarray, int]:

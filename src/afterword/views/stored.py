@@ -24,7 +24,7 @@ from afterword.errors import ConfigError
 from afterword.places import cache_folder
 from afterword.views.reading_ahead import Reader
 
-PREPARATION = 1
+PREPARATION = 2
 """Raised whenever this package would make other windows of the same documents, or writes them in another way."""
 _READ_BY = ("sentencex", "tokenizers", "transformers")
 """Libraries whose versions may move a sentence or a token."""

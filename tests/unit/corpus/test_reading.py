@@ -68,7 +68,7 @@ def test_a_text_file_is_one_document_without_its_byte_order_mark(tmp_path, read,
 
 
 def test_a_folder_is_read_sorted_and_recursively_and_its_other_files_are_counted(tmp_path, read):
-    for name in ["b.txt", "a/z.md", "a/y.pdf", "a/x.PDF", "README", ".hidden.txt", ".git/config.txt"]:
+    for name in ["b.txt", "a/z.md", "a/y.png", "a/x.PNG", "README", ".hidden.txt", ".git/config.txt"]:
         path = tmp_path / "docs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"text of {name}")
@@ -76,7 +76,7 @@ def test_a_folder_is_read_sorted_and_recursively_and_its_other_files_are_counted
     assert [d.id for d in corpus] == ["a/z.md", "b.txt"]
     assert {d.source for d in corpus} == {str(tmp_path / "docs")}
     (report,) = corpus.sources
-    assert (report.files, report.ignored_files) == (2, {".pdf": 2, "no ending": 1})
+    assert (report.files, report.ignored_files) == (2, {".png": 2, "no ending": 1})
 
 
 def test_a_folder_that_links_to_itself_is_read_once(tmp_path, read):

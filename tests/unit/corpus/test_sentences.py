@@ -108,3 +108,49 @@ def test_an_unknown_language_is_named_with_its_setting_and_a_remedy(language):
         split_sentences("text", language)
     for words in ["language:", "ISO 639", repr(language), "use en"]:
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u2009", "\x85", " \u00a0"])
+def test_a_wide_space_before_a_full_stop_is_read(space):
+    text = f"Oranges hold vitamin C{space}. They grow in the south. People eat them."
+    assert split_sentences(text)[-1] == (text.index("People"), len(text))
+    assert_tiles(text, "en")
+
+
+def test_a_splitter_that_breaks_down_costs_only_its_own_paragraph(monkeypatch):
+    import sentencex
+
+    class PanicException(BaseException):
+        pass
+
+    real = sentencex.get_sentence_boundaries
+
+    def breaks(code, text):
+        if "boom" in text:
+            raise PanicException
+        return real(code, text)
+
+    monkeypatch.setattr(sentencex, "get_sentence_boundaries", breaks)
+    assert sentences("A boom. It was loud.\n\nOne. Two.") == ["A boom. It was loud.\n\n", "One. ", "Two."]
+
+
+def test_a_long_paragraph_is_split_as_a_short_one():
+    part = "彼は外に出た。寒かった。"
+    assert sentences(part * 3000, "ja") == ["彼は外に出た。", "寒かった。"] * 3000
+    text = "Mara moved to Oslo in 2019. She sells bread, e.g. rye. Is it good? "
+    assert (
+        sentences(text * 1000) == ["Mara moved to Oslo in 2019. ", "She sells bread, e.g. rye. ", "Is it good? "] * 1000
+    )
+
+
+def test_time_is_proportional_to_length_in_scripts_without_spaces():
+    import time
+
+    def seconds(count):
+        started = time.process_time()
+        split_sentences("彼は外に出た。寒かった。" * count, "ja")
+        return time.process_time() - started
+
+    seconds(100)
+    # Eight times the length: 8 where time is proportional, 64 where it goes with the square.
+    assert seconds(16000) < 24 * max(seconds(2000), 0.02)

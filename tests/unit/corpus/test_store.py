@@ -24,7 +24,7 @@ def test_documents_come_back_as_they_were(tmp_path):
     assert corpus[-1] == documents[-1]
     with pytest.raises(IndexError):
         corpus[10_000]
-    assert corpus.dataset.column_names == ["id", "text", "title", "date", "source", "dialogue"]
+    assert corpus.dataset.column_names == ["id", "text", "title", "date", "source", "dialogue", "section"]
     assert corpus.dataset.cache_files == [{"filename": str(corpus.path)}]
 
 
@@ -72,12 +72,15 @@ def test_the_report_is_json_with_what_data_json_needs(tmp_path):
                 "files": 0,
                 "skipped": {"empty": 1},
                 "ignored_files": {},
+                "ignored_folders": [],
+                "named_files": {},
                 "renamed_ids": 0,
             }
         ],
         "skipped": [{"source": "memory", "location": "row 1", "reason": "empty", "detail": "nothing but whitespace"}],
         "skipped_listed": 1,
         "skipped_total": 1,
+        "not_read": [],
     }
 
 

@@ -150,7 +150,7 @@ def test_how_a_tokenizer_was_last_called_is_no_part_of_it(reader, tokenizer):
     assert tokens[0] == tokens[1] != before
 
 
-READINGS = {
+READINGS = {"control_tokens": "keep", 
     "max_length": 50, "window_overlap": 0.1, "join": "authors", "anchored": True, "language": "de",
 }  # fmt: skip
 
