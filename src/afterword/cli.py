@@ -293,9 +293,11 @@ def report(
     run: Annotated[Path, typer.Argument(help="Of a run, an alignment, a comparison or a blend.", parser=_path)],
 ) -> None:
     """Write the pages of a folder; of a run: report.html (self-contained), report.md and the model card."""
-    from afterword.report import write_pages
+    from afterword.report import verdict_on, write_pages
 
     first, *others = write_pages(run)
+    if first.name == "report.html":
+        _tell(verdict_on(run))
     _say(f"Wrote {', '.join([str(first), *(page.name for page in others)])}.")
 
 
@@ -398,22 +400,21 @@ def _fill(template: str, **values: Any) -> None:
     _say(texts.get_template(template).render(duration=duration, **values))
 
 
-def _show_verdict(scores: Any) -> None:
-    """What the scores come to, before them."""
-    from dataclasses import asdict
-
-    from afterword.report.verdict import verdict_of
-
-    verdict = verdict_of([asdict(score) for score in scores])
+def _tell(verdict: Any) -> None:
+    """What was learned, what was lost, what to do next; nothing where that is not known."""
     for about, sentence in verdict.lines.items() if verdict else ():
         _say(f"{about:<9}{sentence}")
 
 
 def _show_scores(result: Any) -> None:
     """A heading for each thing measured, and under it a line for each quantity, within 80 columns."""
+    from dataclasses import asdict
+
     from rich.text import Text
 
-    _show_verdict(result.scores)
+    from afterword.report.verdict import verdict_of
+
+    _tell(verdict_of([asdict(score) for score in result.scores]))
     table = Table("", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0), width=min(out.width, 80))
     for (task, n), scores in itertools.groupby(result.scores, key=lambda score: (score.task, score.n)):
         table.add_section()

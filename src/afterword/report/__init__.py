@@ -5,9 +5,17 @@ from pathlib import Path
 from afterword.report.alignment import write_alignment
 from afterword.report.blending import write_blend
 from afterword.report.frontier import write_comparison
-from afterword.report.pages import write_model_card, write_report
+from afterword.report.pages import verdict_on, write_model_card, write_report
 
-__all__ = ["write_alignment", "write_blend", "write_comparison", "write_model_card", "write_pages", "write_report"]
+__all__ = [
+    "verdict_on",
+    "write_alignment",
+    "write_blend",
+    "write_comparison",
+    "write_model_card",
+    "write_pages",
+    "write_report",
+]
 
 
 def write_pages(folder: Path) -> tuple[Path, ...]:

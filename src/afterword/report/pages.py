@@ -22,7 +22,7 @@ from afterword.report.printing import count, duration, load_table, task_label
 from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
 from afterword.report.saved import saved_block
-from afterword.report.verdict import verdict_of
+from afterword.report.verdict import Verdict, verdict_of
 from afterword.report.within_budget import within_budget
 
 
@@ -38,6 +38,12 @@ def write_report(run: Path) -> tuple[Path, Path]:
 def write_model_card(run: Path) -> Path:
     """Write `README.md`, the model card that the Hugging Face Hub shows, into a run folder."""
     return _write(run / "README.md", build_page(run))
+
+
+def verdict_on(folder: Path) -> Verdict | None:
+    """The verdict on a run folder: on what `evaluate` measured, else on the first look; None where there is neither."""
+    measured = load_run(folder)["measured"]
+    return verdict_of((measured and measured["scores"]) or read_first_look(folder))
 
 
 def build_page(path: Path) -> dict[str, Any]:

@@ -88,13 +88,24 @@ def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
         kind = _class(found.value, POINTS_LEARNED, "all")
         shown = f"{_points_of(found.value)} points more of the questions are answered right"
     else:
-        return "unknown", "What was learned was not measured."
+        return "unknown", _without_measure(by_name)
     low = found.interval[0] if found.interval else None
     certain = "no interval" if low is None else f"95 % interval {_range(found)}"
     shown += f" ({found.of}, n = {found.n:,}; {certain})"
     if kind != "nothing" and (low is None or low <= 0):
         return "unclear", f"Chance may have done it: {shown}."
     return kind, f"{printing.load_table('words.yaml')['learned'][kind]}: {shown}."
+
+
+def _without_measure(by_name: Mapping[tuple[str, str], Score]) -> str:
+    """Where a loss changed, and there is nothing to hold that against, the change alone."""
+    for task in ("learning/trained", "learning/held_out"):
+        loss = by_name.get((task, "target_nll_nats"))
+        if loss and loss["change"]:
+            before, after = (printing.value("nll_nats", side, 3) for side in _sides(loss))
+            moved = f"the loss of single sentences went from {before} to {after} nats per token (n = {loss['n']:,})"
+            return f"What reading the documents gives is too little to hold the change against: {moved}."
+    return "What was learned was not measured."
 
 
 def _shares(by_name: Mapping[tuple[str, str], Score]) -> Iterable[_Found | None]:

@@ -64,3 +64,6 @@ def test_the_console_ends_with_it(run, afterword, tmp_path):
     assert "held-out text" in said.out
     assert "nats per token of single sentences" in said.out
     assert "training loss" not in said.out
+    reported = afterword("report", str(tmp_path / "again"))
+    assert reported.code == 0, reported.err
+    assert [line.split()[0] for line in reported.out.splitlines()] == ["Learned", "Lost", "Next", "Wrote"]

@@ -125,6 +125,13 @@ def test_drift_tells_where_nothing_else_does(drift, kind):
     assert f"{drift:g} nats per token" in found.lost
 
 
+def test_a_loss_with_nothing_to_hold_it_against_is_told_and_not_judged():
+    found = verdict_of([row("learning/trained", "target_nll_nats", 3.0, 2.5, better="lower", n=8)])
+    assert found is not None
+    assert (found.learned_class, found.lost) == ("unknown", "What was lost was not measured.")
+    assert found.learned.endswith("the loss of single sentences went from 3.000 to 2.500 nats per token (n = 8).")
+
+
 def test_a_benchmark_without_an_interval_decides_nothing_beside_others():
     scores = [row("tasks/arc", "acc,none", 0.5, 0.5, 0.01), row("tasks/odd", "acc,none", 0.5, 0.1, None)]
     found = verdict_of([*share(0.7), *scores])
