@@ -10,7 +10,7 @@ else by how likely sentences of the documents have become.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from afterword.report import printing
@@ -27,6 +27,9 @@ DRIFT_NATS = ((0.01, "nothing"), (0.1, "little"), (0.3, "some"))
 """KL per token on text of the model's own: below 0.01 nobody sees a difference, above 0.3 it is another model."""
 _CERTAIN = {"nothing": 0.05, "little": 0.1}
 """The most points that the interval may reach up to where a loss is called so small."""
+BY_HEART = 1.2
+"""Of what reading gives: where trained sentences have become so much likelier, they are known by heart. What the model
+knows of what they say, only questions or other wordings tell (METHODS §5)."""
 LEAST_ROOM = 0.1
 """Between what is known before and what reading gives: with less, a share of it says nothing."""
 _NOTICED = 0.05
@@ -41,7 +44,8 @@ class Verdict:
     lost: str
     then: str
     learned_class: str
-    """nothing, little, part, most, all; unclear: chance may have done it; unknown: not measured."""
+    """nothing, little, part, most, all; heart: the trained text is known by heart; unclear: chance may have done it;
+    unknown: not measured."""
     lost_class: str
     """nothing, little, some, much; unclear: so few questions cannot tell; unknown: not measured."""
 
@@ -59,6 +63,8 @@ class _Found:
     interval: tuple[float, float] | None
     of: str
     n: int
+    by_heart: bool = False
+    """Whether it is of the very text that was trained, which can be learned without being understood."""
 
 
 def verdict_of(scores: Sequence[Score]) -> Verdict | None:
@@ -89,6 +95,8 @@ def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
         shown = f"{_points_of(found.value)} points more of the questions are answered right"
     else:
         return "unknown", _without_measure(by_name)
+    if found.by_heart and found.value > BY_HEART:
+        kind, shown = "heart", f"{_percent(found.value)} of what reading the document gives is more than it can give"
     low = found.interval[0] if found.interval else None
     certain = "no interval" if low is None else f"95 % interval {_range(found)}"
     shown += f" ({found.of}, n = {found.n:,}; {certain})"
@@ -121,7 +129,7 @@ def _shares(by_name: Mapping[tuple[str, str], Score]) -> Iterable[_Found | None]
         share = by_name.get((task, "share_of_context_gain_frac"))
         if share and share["after"]:
             of = "loss of single sentences" + (" that were not trained" if task.endswith("held_out") else "")
-            yield _scaled(share["after"], 1.0, of, share["n"])
+            yield replace(_scaled(share["after"], 1.0, of, share["n"]), by_heart=task.endswith("trained"))
 
 
 def _points(by_name: Mapping[tuple[str, str], Score], part: str) -> _Found | None:
@@ -182,7 +190,7 @@ def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
 def _next(learned: str, lost: str) -> str:
     """The key of what to do next."""
     few, lost_much = learned in ("nothing", "little"), lost in ("some", "much")
-    if learned == "unknown":
+    if learned in ("unknown", "heart"):
         return "measure_learned"
     if learned == "unclear":
         return "ask_more"

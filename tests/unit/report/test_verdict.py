@@ -153,3 +153,22 @@ def test_every_pair_of_classes_has_something_to_do_next():
         )
     } | {verdict_of(kept()).then}  # pyright: ignore
     assert said == set(load_table("words.yaml")["next"].values())
+
+
+@pytest.mark.parametrize(
+    ("task", "share", "kind"),
+    [
+        ("learning/trained", 1.1, "all"),
+        ("learning/trained", 3.9, "heart"),
+        # Other text cannot be known by heart.
+        ("learning/held_out", 3.9, "all"),
+    ],
+)
+def test_text_that_is_known_by_heart_is_not_called_knowledge(task, share, kind):
+    score = {"task": task, "metric": "share_of_context_gain_frac", "n": 12, "better": "higher", "details": {}}
+    score |= {"before": None, "after": estimate(share, 0.2), "change": None}
+    found = verdict_of([score])
+    assert found is not None
+    assert found.learned_class == kind
+    assert ("by heart" in found.learned) == (kind == "heart")
+    assert ("--questions" in found.then) == (kind == "heart")
