@@ -10,7 +10,7 @@ from afterword.budget.choosing import Choice, choose, foreseen, read_corpora
 from afterword.budget.watching import BudgetWatch
 from afterword.config import AdaptSettings
 from afterword.errors import ConfigError
-from afterword.training import RunFolder, RunResult, run_adaptation, sharded_by
+from afterword.training import RunFolder, RunResult, refuse_before_loading, run_adaptation, sharded_by
 from afterword.training.adapting import arguments_of, method_of
 
 
@@ -23,6 +23,7 @@ def run_within_budget(
     """
     if not asked.output_dir:
         raise ConfigError("output_dir: missing, and it has no default. Give the run folder with -o.")
+    refuse_before_loading(asked.trainer)
     if kind := sharded_by(asked.trainer):
         problem = f"forgetting_budget: is measured on whole models, and {kind} has them in shards"
         raise ConfigError(f"{problem}. Give learning_rate, num_train_epochs and lr_scheduler_type, or a preset.")

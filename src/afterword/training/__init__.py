@@ -14,5 +14,5 @@ from afterword.training.checkpoints import Interrupted
 from afterword.training.estimating import DryRun, dry_run
 from afterword.training.finishing import push
 from afterword.training.run_folder import RunFolder
-from afterword.training.sharding import sharded_by
+from afterword.training.sharding import refuse_before_loading, sharded_by
 from afterword.training.trainer import AdaptationTrainer

@@ -273,7 +273,7 @@ def test_every_problem_is_reported_at_once():
     ("wrong", "named"),
     [
         ({"lambdas": "0.5,0.5"}, "each once"),
-        ({"lambdas": ""}, "one or more"),
+        ({"lambdas": ""}, "lambdas.0"),
         ({"lambdas": "half"}, "lambdas.0"),
         ({"lambdas": "-0.1"}, "lambdas.0"),
         ({"output_dir": "adapted/."}, "'adapted/.' is adapted, which the pick would replace"),

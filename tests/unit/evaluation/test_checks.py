@@ -146,7 +146,7 @@ def test_checks_by_hand(check: dict[str, Any], accepted: list[str], rejected: li
         ({"value": "x"}, 'must be an object with a "kind"'),
         ({"kind": "contain", "value": "x"}, "Did you mean contains?"),
         ({"kind": "qqq"}, "There are: equals, final"),
-        ({"kind": "contains"}, 'needs "value": text that is not empty'),
+        ({"kind": "contains"}, "needs one of value, values"),
         ({"kind": "contains", "value": " "}, "must be text that is not empty, not ' '"),
         ({"kind": "contains", "value": 7}, "must be text"),
         ({"kind": "contains", "vlue": "x"}, 'has no "vlue". Did you mean value?'),

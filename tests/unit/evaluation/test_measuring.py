@@ -46,7 +46,8 @@ def test_a_run_is_measured_in_all_parts(run: Path, files: Path):
     evaluate(run, **_all(files), max_questions=4, command="afterword evaluate")
     written = json.loads((run / "scores.json").read_text())
     assert list(written) == [
-        "format", "created", "command", "settings", "model", "reference", "scores", "samples", "answers", "notes"
+        "format", "created", "command", "settings", "model", "reference", "scores", "samples", "answers", "notes",
+        "computed_in",
     ]  # fmt: skip
     by_task = {(score["task"], score["metric"]): score for score in written["scores"]}
     assert {task for task, _ in by_task} == {

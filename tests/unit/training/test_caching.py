@@ -89,13 +89,13 @@ def test_the_teacher_reads_every_document_once(run: Run, read: list[int], change
 
 def test_nothing_is_left_of_it_in_a_finished_run_and_no_model_while_it_trains(run: Run, monkeypatch: Any) -> None:
     found = []
-    real = adapting._finish
+    real = adapting.finish
 
-    def finish(trainer: Any, *given: Any) -> None:
+    def finish(trainer: Any, *given: Any) -> Any:
         found.append(trainer.teacher)
-        real(trainer, *given)
+        return real(trainer, *given)
 
-    monkeypatch.setattr(adapting, "_finish", finish)
+    monkeypatch.setattr(adapting, "finish", finish)
     done = run("run")
     assert isinstance(found[0], teachers.HeadOnly)
     assert not (done.path / WORK_FOLDER).exists()
