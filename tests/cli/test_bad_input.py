@@ -184,9 +184,9 @@ MODEL = [
 DOCUMENTS = [
     Case("missing-path", "adapt model ./notes -o run", ("./notes", "no such file or folder", "Check the path")),
     Case("empty-folder", "adapt model notes -o run", ("notes", ".txt .md"), makes_folder("notes")),
-    Case("other-files", "adapt model notes -o run", ("notes", "1 of .xlsx", ".txt"), writes("notes/table.xlsx", "x")),
+    Case("other-files", "adapt model notes -o run", ("notes", "1 of .psd", ".txt"), writes("notes/table.psd", "x")),
     Case("no-match", "adapt model notes/*.txt -o run", ("notes/*.txt", "no ", "quote")),
-    Case("unknown-ending", "adapt model a.docx -o run", ("a.docx", "ending", ".jsonl"), writes("a.docx", "x")),
+    Case("unknown-ending", "adapt model a.psd -o run", ("a.psd", "ending", ".jsonl"), writes("a.psd", "x")),
     Case(
         "empty-file", "adapt model a.txt -o run", ("a.txt", "no documents", "empty", "holds text"), writes("a.txt", "")
     ),
@@ -456,7 +456,7 @@ FOLDERS = [
 EVALUATE = [
     Case("unfinished", "evaluate done", ("RUN", "'done'", "no finished model", "afterword adapt"), breaks_run, 2),
     Case("no-model", "evaluate ./nowhere", ("model_name_or_path", "'./nowhere'", "Give a folder")),
-    Case("questions-missing", "evaluate done --questions q.jsonl", ("q.jsonl", "cannot be read", "Give a .jsonl")),
+    Case("questions-missing", "evaluate done --questions q.jsonl", ("q.jsonl", "cannot be read", "Check the path")),
     Case(
         "questions-broken",
         "evaluate done --questions q.jsonl",

@@ -43,7 +43,9 @@ def read_apart(reader: str, origin: Origin, options: CorpusOptions) -> Rows:
     seconds = _SECONDS + _SECONDS_A_MIB * size_of(origin.path) / 2**20
     worker = _spare()
     try:
-        worker.ask({"reader": reader, "origin": origin._asdict(), "options": asdict(options)})
+        # The process may have been started elsewhere, and a path is said as the person gave it.
+        asked = {"reader": reader, "origin": origin._asdict(), "options": asdict(options), "folder": os.getcwd()}
+        worker.ask(asked)
         while (answer := worker.answer(seconds)).get("rows") is not None:
             yield from ((place, _row(kind, value)) for place, kind, value in answer["rows"])
     except GeneratorExit:
@@ -166,6 +168,7 @@ def serve() -> None:
 
 
 def _answers(request: dict[str, Any]) -> Iterator[bytes]:
+    os.chdir(request["folder"])
     origin, options = Origin(**request["origin"]), CorpusOptions(**request["options"])
     mib = _MEMORY_MIB + round(_MEMORY_A_LIMIT * options.max_document_mib)
     try:

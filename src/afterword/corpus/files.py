@@ -3,6 +3,7 @@
 Invalid bytes become lone surrogates, which are refused where documents are gathered.
 """
 
+import errno
 import gzip
 import io
 import os
@@ -81,6 +82,8 @@ def read_whole(path: str, max_bytes: int, setting: str = "max_document_mib") -> 
 
 def read_settings_file(path: Path, max_bytes: int) -> str:
     """The UTF-8 text of a file of settings. OSError or ValueError where there is none, or it is larger than that."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if not is_file(path):
         raise ValueError("it is a pipe or a device, not a file")
     with path.open("rb") as handle:

@@ -106,3 +106,14 @@ def test_html_is_read_in_time_proportional_to_its_length(tmp_path):
     seconds(100)
     # Sixteen times the length: 16 where time is proportional, 256 where it goes with the square.
     assert seconds(16000) < 60 * max(seconds(1000), 0.01)
+
+
+def test_a_path_means_what_it_means_where_it_is_given(tmp_path, monkeypatch):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        parquet.write_table(pyarrow.table({"text": [f"This is {name}. It ends."]}), tmp_path / name / "a.parquet")
+        # The process that read the first is kept for the second.
+        monkeypatch.chdir(tmp_path / name)
+        (document,) = read_corpus(["a.parquet"], cache_dir=tmp_path / f"cache-{name}")
+        assert document.text == f"This is {name}. It ends."
