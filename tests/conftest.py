@@ -37,6 +37,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_race() -> Iterator[None]:
+    """`precision: auto` is float32 in this process, whatever a busy machine makes of the race. Its tests run it."""
+    from afterword.models import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "_seconds", lambda *_, half: 1.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real data beside the project; tests that need it skip where it is missing."""

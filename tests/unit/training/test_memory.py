@@ -171,7 +171,14 @@ def test_checkpointing_lowers_what_is_kept_of_layers(build_model: Any, tokenizer
     tokenizer.save_pretrained(tmp_path)
     rows = [{"text": "One sentence follows the other here. " * 80}]
     raw = {"model_name_or_path": str(tmp_path), "method": "finetune"}
-    kept, again = (dry_run(read_settings({**raw, "gradient_checkpointing": on}), rows) for on in (False, True))
+    # What the process has in memory also holds what other tests have left: the least of three is nearest.
+    kept, again = (
+        min(
+            (dry_run(read_settings({**raw, "gradient_checkpointing": on}), rows) for _ in range(3)),
+            key=lambda run: run.memory.passing,
+        )
+        for on in (False, True)
+    )
     assert again.memory.passing < 0.6 * kept.memory.passing
     assert again.memory.weights == kept.memory.weights
 
