@@ -16,6 +16,8 @@ from afterword.report.readings import Rows
 _FRAC = "correct_frac"
 _NOTHING = 0.1
 """Of what reading gives: who learned less has learned practically nothing."""
+_NOTICED = 0.03
+"""Of what must be kept: a loss of so much is said also where its interval includes 0."""
 _OUTCOMES = {(False, True): "learned", (False, False): "still wrong", (True, True): "kept", (True, False): "lost"}
 _HEADINGS = {
     "learned": ("Learned", "Wrong before, right after."),
@@ -93,6 +95,9 @@ def _what_was_lost(figure: Mapping[str, Any]) -> str:
         return f"and lost {abs(100 * change_of['value']):.0f} points of what it could do before ({moved})"
     if low > 0:
         return f"and does even better at what it could do before ({moved})"
+    if change_of["value"] <= -_NOTICED:
+        lost = abs(100 * change_of["value"])
+        return f"and may have lost {lost:.0f} points of what it could do before ({moved}; so few questions cannot tell)"
     return f"and nothing was lost that {count(figure['n'])} other questions could show ({moved})"
 
 
