@@ -2,7 +2,9 @@
 
 For each method: a grid of learning rates and numbers of passes, and the default (rate, passes and schedule chosen by
 the run) with several seeds. Learning is the share of questions about the documents answered right, closed book, by
-choice among four; kept is the mean share right over multiple-choice tasks. Every cell is a row of rows.jsonl: the same
+choice among four, and beside it the share whose written answer says it; kept is the mean share right over
+multiple-choice tasks and over what the model writes itself: the fifty questions and instructions of the demo, which
+lose what choices do not show. Every cell is a row of rows.jsonl: the same
 command goes on where it was stopped, and several processes may share the work.
 
     python benchmarks/first_run.py MODEL --documents D.jsonl --questions Q.jsonl --keep TASK.jsonl … -o studies/NAME
@@ -12,7 +14,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,12 @@ from filelock import FileLock, Timeout
 
 import afterword
 from afterword.batching import Packing, micro_batches
+from afterword.demo.lessons import load_kept, suite_rows
+from afterword.evaluation.checks import passes, says
 from afterword.evaluation.choices import likelihoods
-from afterword.evaluation.generation import own_samples, token_ids
+from afterword.evaluation.generation import generate, own_samples, token_ids
 from afterword.evaluation.losses import VIEW
-from afterword.evaluation.questions import build_prompt, prompt_ids
+from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
 from afterword.models import blended, context_length, head_of, load_model, load_tokenizer, trained_states
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
 from afterword.types import Example, Segment
@@ -35,6 +39,7 @@ from afterword.views import Reading, read_document, special_tokens
 BRIEF = "Answer the question in as few words as possible.\nQuestion: {}"
 RATES, PASSES, SEEDS = (2e-5, 6e-5, 2e-4, 6e-4), (2, 6), (0, 1, 2)
 SAMPLES, SAMPLE_TOKENS = 32, 64
+WRITTEN_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Study:
     tokenizer: Any
     questions: list[Asked]
     kept: dict[str, list[Asked]]
+    golds: list[str]
+    """Of the questions, in their order."""
+    written: list[tuple[list[int], list[Mapping[str, Any]]]]
+    """What must be kept in writing: prompts in tokens, and the checks of their answers."""
     samples: list[Example]
     states: list[Any]
     sentences: list[Example]
@@ -77,7 +86,12 @@ def read_study(args: argparse.Namespace) -> Study:
     documents = drawn(rows_of(args.documents), args.max_documents)
     named = {row["id"] for row in documents}
     about = [row for row in rows_of(args.questions) if row["document"] in named]
-    questions = [_asked_in_chat(tokenizer, row) for row in drawn(about, args.max_questions)]
+    asked = drawn(about, args.max_questions)
+    questions, golds = [_asked_in_chat(tokenizer, row) for row in asked], [row["answer"] for row in asked]
+    written = [
+        (prompt_ids(tokenizer, build_prompt(tokenizer, row["prompt"])), row["checks"])
+        for row in suite_rows([], load_kept())
+    ]
     kept = {path.stem: [_asked_plain(tokenizer, row) for row in drawn(rows_of(path), args.items)] for path in args.keep}
     writer = load_model(args.model, dtype=torch.bfloat16).eval()
     texts = own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS)
@@ -85,7 +99,7 @@ def read_study(args: argparse.Namespace) -> Study:
     with torch.autocast("cpu", torch.bfloat16):
         states, _, _ = sums_of(reference, samples)
     sentences = list(_sentences(reference, tokenizer, documents))
-    return Study(reference, tokenizer, questions, kept, samples, states, sentences)
+    return Study(reference, tokenizer, questions, kept, golds, written, samples, states, sentences)
 
 
 def _asked_in_chat(tokenizer: Any, row: dict[str, Any]) -> Asked:
@@ -126,6 +140,13 @@ def chosen(model: Any, tokenizer: Any, asked: list[Asked]) -> list[bool]:
     return [int(np.argmax(row.per_byte)) == each.gold for row, each in zip(found, asked, strict=True)]
 
 
+def answers_of(model: Any, tokenizer: Any, prompts: list[list[int]]) -> list[str]:
+    """What a model writes to each prompt, to its own end of turn."""
+    ends = end_of_turn(tokenizer)
+    written = generate(model, tokenizer, prompts, max_new_tokens=WRITTEN_TOKENS, extra_eos_ids=ends)
+    return [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+
+
 def sums_of(model: Any, examples: list[Example], reference: Any = None) -> tuple[list[Any], float, float]:
     """States of the model at every scored position, the mean loss, and the mean KL from the reference's states."""
     packing = Packing(2048, "padded", real_share=0.9)
@@ -150,11 +171,20 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
     with torch.autocast("cpu", torch.bfloat16):
         learned = chosen(model, study.tokenizer, study.questions)
         kept = {name: chosen(model, study.tokenizer, asked) for name, asked in study.kept.items()}
+        answers = answers_of(model, study.tokenizer, [each.prompt for each in study.questions])
+        kept_answers = answers_of(model, study.tokenizer, [prompt for prompt, _ in study.written])
         _, own_nll, drift = sums_of(model, study.samples, study.states)
         _, sentence_nll, _ = sums_of(model, study.sentences)
+    told = [says(answer, gold) for answer, gold in zip(answers, study.golds, strict=True)]
+    kept["written"] = [
+        all(passes(answer, check) for check in checks)
+        for answer, (_, checks) in zip(kept_answers, study.written, strict=True)
+    ]
     return {
         "choice_frac": float(np.mean(learned)),
         "right": [int(right) for right in learned],
+        "said_frac": float(np.mean(told)),
+        "said": [int(right) for right in told],
         "kept_frac": float(np.mean([np.mean(rows) for rows in kept.values()])),
         "kept": {name: float(np.mean(rows)) for name, rows in kept.items()},
         "kept_right": {name: [int(right) for right in rows] for name, rows in kept.items()},
@@ -168,10 +198,10 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
 def cells_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every cell: the base, the grid of each method, then the defaults."""
     yield {"arm": "base"}
-    for passes in PASSES if "grid" in args.cells else ():
+    for epochs in PASSES if "grid" in args.cells else ():
         for rate in RATES[1:3] + RATES[:1] + RATES[3:]:
             for method in args.methods:
-                yield {"arm": method, "learning_rate": rate, "num_train_epochs": passes, "seed": 0}
+                yield {"arm": method, "learning_rate": rate, "num_train_epochs": epochs, "seed": 0}
     for seed in SEEDS if "defaults" in args.cells else ():
         for method in args.methods:
             yield {"arm": method, "default": True, "seed": seed}
@@ -243,7 +273,7 @@ def main() -> None:
                 row = {"cell": _name(cell), **run_cell(study, cell, args)}
                 with rows.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                short = {name: row[name] for name in ("cell", "choice_frac", "kept_frac", "drift_nats")}
+                short = {name: row[name] for name in ("cell", "choice_frac", "said_frac", "kept_frac", "drift_nats")}
                 print(json.dumps(short), flush=True)
         except Timeout:
             continue
