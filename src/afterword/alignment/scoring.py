@@ -21,6 +21,7 @@ from afterword.alignment.templates import Tokens
 from afterword.batching import Packing, micro_batches, to_device
 from afterword.models import check_head, head_of, packs_cleanly, trained_states
 from afterword.objectives import Prediction, hidden_losses
+from afterword.progress import Progress
 from afterword.types import Example, Segment
 
 _LEAST_NATS = 1e-6
@@ -63,10 +64,15 @@ def score_samples(model: Any, samples: Sequence[Sample], *, micro_batch_tokens: 
     forms = [form for sample in samples for form in (sample.plain, sample.chat)]
     examples = [_example(unit, form) for unit, form in enumerate(forms)]
     sums, head, nll = np.zeros(len(forms)), head_of(model), Prediction()
-    for cpu_batch in micro_batches(sorted(examples, key=lambda e: len(e.segments[0].student_ids)), packing):
-        batch = to_device(cpu_batch, model.device)
-        losses = hidden_losses(nll, (trained_states(model, batch.student), head), None, batch.target_ids)
-        np.add.at(sums, cpu_batch.sources.numpy(), losses.double().cpu().numpy())
+    by_length = sorted(examples, key=lambda e: len(e.segments[0].student_ids))
+    tokens = sum(len(form.ids) for form in forms)
+    with Progress("samples scored", len(samples), cost=f"{tokens:,} tokens") as progress:
+        for cpu_batch in micro_batches(by_length, packing):
+            batch = to_device(cpu_batch, model.device)
+            losses = hidden_losses(nll, (trained_states(model, batch.student), head), None, batch.target_ids)
+            np.add.at(sums, cpu_batch.sources.numpy(), losses.double().cpu().numpy())
+            # A sample has two forms, each an example of its own.
+            progress.advance(len(cpu_batch.sources.unique()) / 2)
     means = sums / [len(form.ids) - form.start for form in forms]
     return [Scores(*pair) for pair in means.reshape(-1, 2).tolist()]
 

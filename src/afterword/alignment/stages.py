@@ -22,8 +22,8 @@ from afterword import models
 from afterword.alignment.settings import AlignSettings, Stage
 from afterword.errors import ConfigError, TrainingError
 from afterword.models.manifest import write_manifest
+from afterword.progress import Progress
 
-_SECONDS_BETWEEN_LINES = 15.0
 _SAMPLED = 32
 """Samples that the loss is measured on by which saving is decided."""
 
@@ -133,9 +133,13 @@ def train_stage(
     loss = _sampled_loss(trainer) if measured else None
     before = loss() if loss else None
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Watch(stage, console))
+    watch = _Watch(stage, console)
+    trainer.add_callback(watch)
     began = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        watch.stop()
     losses = {int(row["step"]): float(row["loss"]) for row in trainer.state.log_history if "loss" in row}
     tokens = max((int(row["num_tokens"]) for row in trainer.state.log_history if "num_tokens" in row), default=0)
     seconds, resumed_from = time.monotonic() - began, _step(checkpoint) if checkpoint else None
@@ -168,7 +172,24 @@ class _Watch(TrainerCallback):
     """Writes manifests of checkpoints, stops before a step whose gradient is not finite, and says how it goes."""
 
     def __init__(self, stage: Stage, console: Console):
-        self.stage, self.console, self.last_line = stage, console, time.monotonic()
+        self.stage, self.console = stage, console
+        self.shown: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin where the stage starts or resumes."""
+        what = f"{self.stage}: step"
+        self.shown = Progress(what, state.max_steps, done=state.global_step, console=self.console)
+        self.shown.__enter__()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """How far it is, with the loss."""
+        if self.shown is not None and "loss" in (logs or {}):
+            self.shown.advance(state.global_step - self.shown.done, f"loss {logs['loss']:.4g} nats")
+
+    def stop(self) -> None:
+        """Give the terminal back, also after an interrupt."""
+        if self.shown is not None:
+            self.shown.__exit__(None, None, None)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A checkpoint counts once it has its manifest."""
@@ -179,13 +200,6 @@ class _Watch(TrainerCallback):
         if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
             place = f"{self.stage}: the gradient of step {state.global_step + 1} is not finite, and was not applied"
             raise TrainingError(f"{place}. Lower {self.stage}_learning_rate, or use precision: float32.")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """A line now and then."""
-        if "loss" in (logs or {}) and time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
-            place = f"{self.stage}: step {state.global_step}/{state.max_steps}"
-            self.console.print(f"{place} · loss {logs['loss']:.4g} nats", highlight=False, soft_wrap=True)
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

@@ -34,6 +34,7 @@ from afterword.comparison.summarising import (
 )
 from afterword.errors import ConfigError
 from afterword.evaluation.suites import SPLITS, find_suite
+from afterword.progress import Progress
 from afterword.training.checkpoints import explained
 from afterword.training.run_folder import environment
 
@@ -64,10 +65,12 @@ def blend(settings: BlendSettings, *, command: str = "", console: Console | None
     path = _plan(settings)
     _begin(output)
     with claimed(output / "cells", wait=True):
-        for number, each in enumerate(path, start=1):
-            if each.fingerprint not in _rows(output):
-                console.print(f"λ {number}/{len(path)}: {each.share:g}", markup=False, highlight=False)
+        missing = [each for each in path if each.fingerprint not in _rows(output)]
+        with Progress("points of the way", len(missing), console=console) as progress:
+            for number, each in enumerate(missing, start=1):
+                console.print(f"λ {number}/{len(missing)}: {each.share:g}", markup=False, highlight=False)
                 running.append_row(output, _measured(each, settings, command))
+                progress.advance()
         rows = _rows(output)
         summary = summary_of(settings, [rows[each.fingerprint] for each in path], command)
         models.replace_file(output / _SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))

@@ -35,6 +35,7 @@ from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.suites import find_suite
 from afterword.parsing import parse_json
 from afterword.processes import process_count
+from afterword.progress import Progress
 from afterword.training import Interrupted, run_adaptation
 from afterword.training.teaching import CACHED, refuse_teacher
 
@@ -80,15 +81,18 @@ def compare(
             said = f"rows of another model configuration (config.json): {others}"
             console.print(f"{said}; their cells are run again", highlight=False)
         # What other processes had claimed is waited for at the end, in case they do not finish it.
-        for wait in (False, True):
-            for number, plan in enumerate(planned, start=1):
-                with claimed(plan.cell.folder, wait=wait) as mine:
-                    if mine and (plan.fingerprint in again or not _is_done(plan, _rows(output))):
-                        console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
-                        again.discard(plan.fingerprint)
-                        _run_cell(plan, settings, size, command, console)
-                    if mine and not settings.keep_models:
-                        drop_weights(plan.cell.folder)
+        done = sum(plan.fingerprint not in again and _is_done(plan, rows) for plan in planned)
+        with Progress("cells", len(planned), done=done, console=console) as progress:
+            for wait in (False, True):
+                for number, plan in enumerate(planned, start=1):
+                    with claimed(plan.cell.folder, wait=wait) as mine:
+                        if mine and (plan.fingerprint in again or not _is_done(plan, _rows(output))):
+                            console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
+                            again.discard(plan.fingerprint)
+                            _run_cell(plan, settings, size, command, console)
+                            progress.advance()
+                        if mine and not settings.keep_models:
+                            drop_weights(plan.cell.folder)
         drop_stages(output)
     return summarise(output)
 
