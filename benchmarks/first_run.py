@@ -8,6 +8,7 @@ lose what choices do not show. Every cell is a row of rows.jsonl: the same
 command goes on where it was stopped, and several processes may share the work.
 
     python benchmarks/first_run.py MODEL --documents D.jsonl --questions Q.jsonl --keep TASK.jsonl … -o studies/NAME
+    python benchmarks/first_run.py MODEL --documents D.jsonl --suite SUITE.jsonl -o studies/NAME
 """
 
 import argparse
@@ -31,13 +32,14 @@ from afterword.evaluation.choices import likelihoods
 from afterword.evaluation.generation import generate, own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
+from afterword.evaluation.suites import find_suite
 from afterword.models import blended, context_length, head_of, load_model, load_tokenizer, trained_states
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
 from afterword.types import Example, Segment
 from afterword.views import Reading, read_document, special_tokens
 
 BRIEF = "Answer the question in as few words as possible.\nQuestion: {}"
-RATES, PASSES, SEEDS = (2e-5, 6e-5, 2e-4, 6e-4), (2, 6), (0, 1, 2)
+RATES, PASSES, SEEDS = (6e-5, 2e-4, 2e-5, 6e-4), (2, 6), (0, 1, 2)
 SAMPLES, SAMPLE_TOKENS = 32, 64
 WRITTEN_TOKENS = 40
 
@@ -61,8 +63,8 @@ class Study:
     kept: dict[str, list[Asked]]
     golds: list[str]
     """Of the questions, in their order."""
-    written: list[tuple[list[int], list[Mapping[str, Any]]]]
-    """What must be kept in writing: prompts in tokens, and the checks of their answers."""
+    written: dict[str, list[tuple[list[int], Sequence[Mapping[str, Any]]]]]
+    """What must be kept in writing, by skill: prompts in tokens, and the checks of their answers."""
     samples: list[Example]
     states: list[Any]
     sentences: list[Example]
@@ -84,14 +86,8 @@ def read_study(args: argparse.Namespace) -> Study:
     torch.set_grad_enabled(False)
     reference, tokenizer = load_model(args.model).eval(), load_tokenizer(args.model)
     documents = drawn(rows_of(args.documents), args.max_documents)
-    named = {row["id"] for row in documents}
-    about = [row for row in rows_of(args.questions) if row["document"] in named]
-    asked = drawn(about, args.max_questions)
+    asked, written = _of_suite(args, tokenizer) if args.suite else _of_questions(args, tokenizer, documents)
     questions, golds = [_asked_in_chat(tokenizer, row) for row in asked], [row["answer"] for row in asked]
-    written = [
-        (prompt_ids(tokenizer, build_prompt(tokenizer, row["prompt"])), row["checks"])
-        for row in suite_rows([], load_kept())
-    ]
     kept = {path.stem: [_asked_plain(tokenizer, row) for row in drawn(rows_of(path), args.items)] for path in args.keep}
     writer = load_model(args.model, dtype=torch.bfloat16).eval()
     texts = own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS)
@@ -102,8 +98,36 @@ def read_study(args: argparse.Namespace) -> Study:
     return Study(reference, tokenizer, questions, kept, golds, written, samples, states, sentences)
 
 
+def _of_questions(args: argparse.Namespace, tokenizer: Any, documents: list[dict[str, Any]]) -> tuple[Any, Any]:
+    """Questions about the documents; and what the demo asks must be kept."""
+    named = {row["id"] for row in documents}
+    about = [row for row in rows_of(args.questions) if row["document"] in named]
+    asked = [{**row, "prompt": BRIEF.format(row["question"])} for row in drawn(about, args.max_questions)]
+    return asked, {
+        "written": [_to_write(tokenizer, row["prompt"], row["checks"]) for row in suite_rows([], load_kept())]
+    }
+
+
+def _of_suite(args: argparse.Namespace, tokenizer: Any) -> tuple[Any, Any]:
+    """Its dev items: of learning those with choices, of retention all, in writing."""
+    items = [item for item in find_suite(str(args.suite)).items if item.split == "dev"]
+    learning = [item for item in items if item.part == "learning" and item.choices]
+    asked = [
+        {"prompt": item.prompt, "answer": item.answer, "choices": [item.answer, *item.choices]}
+        for item in drawn(learning, args.max_questions)
+    ]
+    written: dict[str, list[Any]] = {}
+    for item in drawn([item for item in items if item.part == "retention"], args.items):
+        written.setdefault(item.skill, []).append(_to_write(tokenizer, item.prompt, item.checks))
+    return asked, written
+
+
+def _to_write(tokenizer: Any, prompt: str, checks: Sequence[Mapping[str, Any]]) -> tuple[list[int], Any]:
+    return prompt_ids(tokenizer, build_prompt(tokenizer, prompt)), checks
+
+
 def _asked_in_chat(tokenizer: Any, row: dict[str, Any]) -> Asked:
-    prompt = prompt_ids(tokenizer, build_prompt(tokenizer, BRIEF.format(row["question"])))
+    prompt = prompt_ids(tokenizer, build_prompt(tokenizer, row["prompt"]))
     gold = row["choices"].index(row["answer"])
     return Asked(prompt, [token_ids(tokenizer, choice) for choice in row["choices"]], gold)
 
@@ -172,14 +196,18 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         learned = chosen(model, study.tokenizer, study.questions)
         kept = {name: chosen(model, study.tokenizer, asked) for name, asked in study.kept.items()}
         answers = answers_of(model, study.tokenizer, [each.prompt for each in study.questions])
-        kept_answers = answers_of(model, study.tokenizer, [prompt for prompt, _ in study.written])
+        written = {
+            skill: answers_of(model, study.tokenizer, [prompt for prompt, _ in items])
+            for skill, items in study.written.items()
+        }
         _, own_nll, drift = sums_of(model, study.samples, study.states)
         _, sentence_nll, _ = sums_of(model, study.sentences)
     told = [says(answer, gold) for answer, gold in zip(answers, study.golds, strict=True)]
-    kept["written"] = [
-        all(passes(answer, check) for check in checks)
-        for answer, (_, checks) in zip(kept_answers, study.written, strict=True)
-    ]
+    for skill, items in study.written.items():
+        kept[skill] = [
+            all(passes(answer, check) for check in checks)
+            for answer, (_, checks) in zip(written[skill], items, strict=True)
+        ]
     return {
         "choice_frac": float(np.mean(learned)),
         "right": [int(right) for right in learned],
@@ -199,7 +227,7 @@ def cells_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every cell: the base, the grid of each method, then the defaults."""
     yield {"arm": "base"}
     for epochs in PASSES if "grid" in args.cells else ():
-        for rate in RATES[1:3] + RATES[:1] + RATES[3:]:
+        for rate in args.rates:
             for method in args.methods:
                 yield {"arm": method, "learning_rate": rate, "num_train_epochs": epochs, "seed": 0}
     for seed in SEEDS if "defaults" in args.cells else ():
@@ -243,11 +271,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--documents", type=Path, required=True)
-    parser.add_argument("--questions", type=Path, required=True)
-    parser.add_argument("--keep", type=Path, nargs="+", required=True)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--questions", type=Path)
+    asked.add_argument("--suite", type=Path, help="What is learned and what is kept, instead of questions.")
+    parser.add_argument("--keep", type=Path, nargs="*", default=[])
     parser.add_argument("--methods", nargs="+", default=["finetune", "disc", "disc_mixcpt"])
     parser.add_argument("--mixing", nargs="*", default=["disc_mixcpt"], help="Methods that get the mixture.")
     parser.add_argument("--mixture", default="{}", help="JSON settings of general text, for methods that mix.")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="Of the grid.")
     parser.add_argument("--max-documents", type=int, default=30)
     parser.add_argument("--max-questions", type=int, default=100)
     parser.add_argument("--items", type=int, default=100)

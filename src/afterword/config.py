@@ -136,7 +136,7 @@ class AdaptSettings(Settings):
 
     preset: str | None = later("Budget", "METHOD-paper: the constants of the method's paper; nothing is chosen.")
     forgetting_budget: str | None = later(
-        "Budget", "Most that may be lost: 0.3nats of drift, or 2points of retention on a suite or tasks."
+        "Budget", "Most that may be lost: 0.1nats of drift, or 2points of retention on a suite or tasks."
     )
     suite: str | None = later("Budget", "Suite whose dev items say what is learned and lost; see `afterword evaluate`.")
     tasks: tuple[str, ...] | None = later("Budget", "Tasks of lm-evaluation-harness that say what is lost.")

@@ -7,7 +7,7 @@ from typing import Literal
 from afterword.errors import ConfigError
 
 Unit = Literal["nats", "points"]
-DEFAULTS: dict[Unit, float] = {"nats": 0.3, "points": 2.0}
+DEFAULTS: dict[Unit, float] = {"nats": 0.1, "points": 2.0}
 """Where nobody says how much may be lost."""
 _MOST: dict[Unit, float] = {"nats": 5.0, "points": 100.0}
 _UNITS: dict[str, Unit] = {"nat": "nats", "nats": "nats", "point": "points", "points": "points"}
@@ -44,11 +44,11 @@ def budget_of(text: str | None, *, points: bool) -> Budget:
         return Budget(DEFAULTS[usual], usual, given=False)
     found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e-?\d+)?)\s*([a-z]*)", str(text).strip().lower())
     if not found or found[2] not in ("", *_UNITS):
-        raise ConfigError(f"forgetting_budget: must be a number with nats or points, got {text!r}. Give 0.3nats.")
+        raise ConfigError(f"forgetting_budget: must be a number with nats or points, got {text!r}. Give 0.1nats.")
     limit, unit = float(found[1]), _UNITS[found[2]] if found[2] else usual
     if unit == "points" and not points:
         problem = f"forgetting_budget: {text!r} is in points of retention, and there is nothing to measure them on"
-        raise ConfigError(f"{problem}. Give a suite, or nats of drift: 0.3nats.")
+        raise ConfigError(f"{problem}. Give a suite, or nats of drift: 0.1nats.")
     if not 0 < limit <= _MOST[unit]:
         raise ConfigError(f"forgetting_budget: {limit:g} {unit} must be above 0 and at most {_MOST[unit]:g}.")
     return Budget(limit, unit)

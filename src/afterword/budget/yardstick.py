@@ -195,7 +195,7 @@ def _kept(settings: AdaptSettings) -> Kept | None:
     items, tasks = tuple(_items(settings, "retention")), tuple(settings.tasks or ())
     if not items and not tasks:
         problem = f"suite: {settings.suite!r} has no dev items of retention, and the budget is in points of them"
-        raise ConfigError(f"{problem}. Give a suite with some, tasks, or a budget in nats: 0.3nats.")
+        raise ConfigError(f"{problem}. Give a suite with some, tasks, or a budget in nats: 0.1nats.")
     return Kept(items, tasks, settings.tasks_path)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from afterword import models, report
+from afterword.budget import run_within_budget
+from afterword.budget.record import load_record
 from afterword.config import load_yaml, read_settings
 from afterword.demo.folder import about_demo, begin, command_line, record
 from afterword.demo.lessons import (
@@ -80,6 +82,7 @@ def run_lessons(
     about = about_demo(model, parameters, time.perf_counter() - started) | {"world": "ferry", "counts": counts}
     about |= {"label": lesson.label, "settings": dict(lesson.adapt), "commands": [asked, opening, taught, again]}
     about |= {"steps": run.steps, "training_seconds": run.seconds, "figures": figures_of(answers, reading)}
+    about |= {"budget": load_record(folder / "taught")}
     about |= {"answers": drawn_answers(answers, lesson.shown)}
     about |= {"documents": [asdict(document) for document in load_documents()]}
     record(folder, about)
@@ -101,7 +104,9 @@ def _adapted(folder: Path, model: str, lesson: Lesson, story: LessonsStory) -> t
     command = command_line("adapt", model, documents, "-o", str(run), **lesson.adapt)
     story.teaches(lesson.label, command)
     given = {"model_name_or_path": model, "documents": [documents], "output_dir": str(run)}
-    done = run_adaptation(read_settings({**lesson.adapt, **given}), command=command, console=story.console)
+    settings = read_settings({**lesson.adapt, **given})
+    adapted = run_within_budget if settings.is_guided else run_adaptation
+    done = adapted(settings, command=command, console=story.console)
     story.has_taught(done)
     return command, done
 

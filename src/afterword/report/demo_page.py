@@ -12,6 +12,7 @@ from afterword.parsing import parse_json
 from afterword.report import pages
 from afterword.report.printing import change, count, interval, value
 from afterword.report.readings import Rows
+from afterword.report.within_budget import within_budget
 
 _FRAC = "correct_frac"
 _NOTHING = 0.1
@@ -53,6 +54,7 @@ def build_demo(folder: Path) -> dict[str, Any]:
         "parts": [_part(figures, ("told", "otherwise", "said")), _part(figures["skills"], figures["skills"])],
         "groups": _groups(demo["answers"]),
         "documents": [_document(document) for document in demo["documents"]],
+        "budget": within_budget(demo.get("budget")),
         "settings": pages.printed_settings(demo["settings"]),
     }
 
