@@ -1,6 +1,7 @@
 """Kill a run again and again, resume it every time, and compare what it comes to with a run that was never killed.
 
     python benchmarks/kills.py --kills 20
+    python benchmarks/kills.py --commands 300   # every command in all its forms: kills_commands.py
 
 Every kill is a SIGKILL at a random moment, and counts as "in a save" or "in a step" only by what it left on disk:
 a staging folder that was not renamed, or a last step between two saves and no staging folder. Ends with exit
@@ -87,8 +88,14 @@ def main(
     model: Annotated[Path | None, typer.Option(help="Model folder; a tiny random Llama if not given.")] = None,
     documents: Annotated[Path | None, typer.Option(help="Documents; made here if not given.")] = None,
     settings: Annotated[str, typer.Option(help="Further settings of the run, as on the command line.")] = "",
+    commands: Annotated[int, typer.Option(help="Kill all commands so often instead.")] = 0,
 ) -> None:
     """Kill, resume, compare."""
+    if commands:
+        from kills_commands import prepare_process, run_commands
+
+        prepare_process()
+        raise SystemExit(1 if run_commands(commands, seed) else 0)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="afterword-kills-") as scratch:
         folder = Path(scratch)
@@ -253,22 +260,30 @@ def make_documents(path: Path, seed: int) -> Path:
 def make_model(folder: Path, seed: int) -> Path:
     """A random Llama of two layers with a byte-level tokenizer."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    tokens = make_tokenizer(folder)
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 1024}
+    LlamaForCausalLM(LlamaConfig(vocab_size=tokens, **shape, **ends)).save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(folder: Path) -> int:
+    """A byte-level tokenizer with BOS and EOS; how many tokens it has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate(["<s>", "</s>", *alphabet])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
-    torch.manual_seed(seed)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 1024}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), **shape, **ends)).save_pretrained(folder)
-    return folder
+    return len(vocabulary)
 
 
 if __name__ == "__main__":

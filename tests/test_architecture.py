@@ -54,6 +54,7 @@ MAY_IMPORT = {
     }
     | {"places", "views"},
     "alignment": {
+        "places",
         "parsing",
         "batching",
         "config",
@@ -67,6 +68,7 @@ MAY_IMPORT = {
     }
     | {"views"},
     "comparison": {
+        "places",
         "parsing",
         "alignment",
         "config",
@@ -91,7 +93,18 @@ MAY_IMPORT = {
         "processes",
     }
     | {"training", "types", "views"},
-    "runs": {"alignment", "budget", "config", "errors", "evaluation", "methods", "processes", "settings", "training"},
+    "runs": {
+        "alignment",
+        "budget",
+        "config",
+        "errors",
+        "evaluation",
+        "methods",
+        "places",
+        "processes",
+        "settings",
+        "training",
+    },
     "report": {"parsing", "errors", "types"},
     "almanac": {"embedded", "errors", "evaluation", "types"},
     "demo": _ALL - {"cli", "__main__"},

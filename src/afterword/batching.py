@@ -31,6 +31,8 @@ class Packing:
     layout: Layout = "packed"
     example_tokens: int | None = None
     """Bound on what the student reads of one example at once; `micro_batch_tokens` where it is not given."""
+    alone_beyond: int | None = None
+    """A longer text shares no batch: beside it, shorter ones would be read otherwise than alone (`alone_beyond`)."""
     real_share: float = 0.99
     """Padded examples share a batch only where so much of it are tokens. What pads within one that a teacher reads
     is not cut."""
@@ -45,13 +47,18 @@ def micro_batches(examples: Iterable[Example], packing: Packing) -> list[Batch]:
     """
     padded, most = packing.layout == "padded", packing.example_tokens or packing.micro_batch_tokens
 
+    def together(segments: Sequence[Segment]) -> bool:
+        """Whether segments of an example may be one piece of it."""
+        lengths = list(map(_student_tokens, segments))
+        return _size(lengths, padded) <= most and not _apart(lengths, packing)
+
     def parts(example: Example) -> Iterator[Example]:
         """The example, or pieces of it that fit."""
         if padded and example.teacher_ids is None:
             # No view is read again for them, so each segment may stand among such as are as long.
             yield from (replace(example, segments=(segment,)) for segment in example.segments)
             return
-        for segments in _grouped(example.segments, lambda group: _size(map(_student_tokens, group), padded) <= most):
+        for segments in _grouped(example.segments, together):
             yield replace(example, segments=tuple(segments))
 
     def fit(group: list[Example]) -> bool:
@@ -173,7 +180,16 @@ def _grouped(items: Iterable[T], fits: Callable[[list[T]], bool]) -> Iterator[li
 def _fits(lengths: Sequence[int], packing: Packing) -> bool:
     """Whether sequences may be one batch: within the budget, and of padded ones hardly any padding."""
     size = _size(lengths, padded=packing.layout == "padded")
-    return size <= packing.micro_batch_tokens and sum(lengths) >= packing.real_share * size
+    return (
+        not _apart(lengths, packing)
+        and size <= packing.micro_batch_tokens
+        and sum(lengths) >= packing.real_share * size
+    )
+
+
+def _apart(lengths: Sequence[int], packing: Packing) -> bool:
+    """Whether one of several texts is so long that it must be read alone."""
+    return bool(packing.alone_beyond) and len(lengths) > 1 and max(lengths) > (packing.alone_beyond or 0)
 
 
 def _size(lengths: Iterable[int], padded: bool) -> int:

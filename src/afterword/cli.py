@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_se
 from afterword.embedded import MODELS, NAMES, PACKAGED
 from afterword.errors import AfterwordError, ConfigError, printable
 from afterword.parsing import parse_json
-from afterword.places import at_home, cache_folder, unwritable
+from afterword.places import at_home, cache_folder, is_disk_full, is_out_of_memory, unwritable
 
 _NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
 app = typer.Typer(
@@ -39,7 +40,8 @@ app = typer.Typer(
 _CALLED = f"Folder, GGUF file, hub id, or one of {', '.join(NAMES)}"
 # A table in a file or a pipe is not cut to the 80 columns of a terminal that is not there.
 _STOPPED = 128 + signal.SIGTERM
-_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+_UNUSABLE |= {errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP}
 """Of a file or folder of a person's, whoever met it."""
 out, err = Console(width=None if sys.stdout.isatty() else 150), Console(stderr=True)
 
@@ -71,11 +73,24 @@ def main() -> None:
     except KeyboardInterrupt:
         _say_error("Interrupted.")
         sys.exit(_STOPPED if terminated else 130)
-    except OSError as error:
-        if error.errno not in _UNUSABLE or not error.filename:
+    except Exception as error:
+        if not (said := _of_the_machine(error)):
             raise
-        _say_error(f"{error.filename}: {error.strerror}. Give a place that can be read and written, or make room.")
+        _say_error(printable(said))
         sys.exit(1)
+
+
+def _of_the_machine(error: Exception) -> str:
+    """What disk, memory or file system did not give, whichever command and library met it; else nothing."""
+    if is_disk_full(error):
+        where = f"{error.filename}: " if getattr(error, "filename", None) else ""  # pyright: ignore
+        temporary = f"Make room there and in {tempfile.gettempdir()} (TMPDIR), and give the same command again"
+        return f"{where}The disk is full, or does not take a file. {temporary}."
+    if is_out_of_memory(error):
+        return "Out of memory. Lower micro_batch_tokens or max_length, or end what else runs here."
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
+        return f"{error.filename}: {error.strerror}. Give a place that can be read and written, or make room."
+    return ""
 
 
 def _interrupted_by_sigterm() -> list[int]:
@@ -393,11 +408,14 @@ def _after_align(result: Any) -> None:
 
 
 def _after_adapt(settings: AdaptSettings, result: Any) -> None:
-    if result.already_complete:
-        _say(f"{result.path} is complete ({result.steps} steps); nothing was trained.")
-        return
     from afterword.report import write_model_card
 
+    if result.already_complete:
+        _say(f"{result.path} is complete ({result.steps} steps); nothing was trained.")
+        if not (result.path / "README.md").exists():
+            write_model_card(result.path)
+            _say("Its model card was missing, and is written.")
+        return
     write_model_card(result.path)
     data = parse_json((result.path / "data.json").read_text(encoding="utf-8"))
     from afterword.report.first_look import in_words, read_first_look

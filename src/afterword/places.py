@@ -4,14 +4,17 @@ The one rule: what is written like a path, or exists in part, is a path. It is n
 """
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +43,11 @@ _FILES = (
 """Endings of files. No id on the hub is read to end so."""
 _HUB_SECONDS = 5.0
 """How long the hub may take to answer before it counts as out of reach."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota", "os error 28")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 _HOME = re.compile(r"~[\w.-]*[/\\]")
-_SILENT_SECONDS = 5
+SILENT_SECONDS = 5
 """A wait for another process that is longer is said."""
 
 
@@ -132,6 +138,75 @@ def unwritable(folder: Path) -> Path | None:
     return None
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file did not fit, whichever library met it."""
+    text = str(error).lower()
+    return getattr(error, "errno", None) in _FULL or any(words in text for words in _WRITE_FAILED)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, whichever library met it."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def sole(folder: Path, doing: str) -> Iterator[None]:
+    """One process at a time in a folder, which is made. Whoever waits says for whom.
+
+    The lock is on the folder itself: it leaves no file, and ends with its process, however that ends. Where a file
+    system has no locks, or the folder cannot be made, there is none.
+    """
+    made = not os.path.isdir(folder)
+    descriptor = _locked(folder, doing)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):  # Something is in it.
+                folder.rmdir()
+
+
+def _locked(folder: Path, doing: str) -> int | None:
+    """A descriptor that holds the lock of a folder."""
+    try:
+        import fcntl
+
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            _wait_for(descriptor, partial(fcntl.flock, descriptor), folder, doing)
+            # Whoever had it may have removed the folder, or made it anew.
+            if os.path.isdir(folder) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return descriptor
+            os.close(descriptor)
+    except (OSError, ImportError):
+        return None
+
+
+def _wait_for(descriptor: int, lock: Callable[[int], None], folder: Path, doing: str) -> None:
+    import fcntl
+
+    until = time.monotonic() + SILENT_SECONDS
+    while time.monotonic() < until:
+        try:
+            return lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+    say_waiting(doing, folder)
+    return lock(fcntl.LOCK_EX)
+
+
+def say_waiting(doing: str, place: Path) -> None:
+    """That another process is waited for, which may hang or have been stopped."""
+    logging.getLogger("afterword").warning(
+        "Waiting: another process %s (%s). Let it go on, or end it.",
+        doing,
+        os.fsencode(place).decode(errors="backslashreplace"),
+    )
+
+
 @contextlib.contextmanager
 def held(lock: Path, doing: str) -> Iterator[None]:
     """One process at a time. Whoever waits says for whom: the other `doing` may hang, or may have been stopped."""
@@ -139,10 +214,9 @@ def held(lock: Path, doing: str) -> Iterator[None]:
 
     gate = FileLock(lock)
     try:
-        gate.acquire(timeout=_SILENT_SECONDS)
+        gate.acquire(timeout=SILENT_SECONDS)
     except Timeout:
-        remedy = "Let it go on, or end it"
-        logging.getLogger("afterword").warning("Waiting: another process %s (%s). %s.", doing, lock, remedy)
+        say_waiting(doing, lock)
         gate.acquire()
     try:
         yield

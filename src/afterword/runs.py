@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from afterword.alignment.settings import AlignSettings, following
 from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import DEFAULT_METHOD
+from afterword.places import sole
 from afterword.processes import is_main_process, process_count
 from afterword.settings import without_problems
 
@@ -92,22 +94,19 @@ def run(
     process, before it is aligned.
     """
     from afterword.budget import run_within_budget
-    from afterword.evaluation import first_look
     from afterword.training import push, run_adaptation
 
     command = command or " ".join(sys.argv)
     adapted = run_within_budget if planned.run.is_guided else run_adaptation
-    result = adapted(planned.run, documents, command=command, console=console)
-    if not result.already_complete and process_count() == 1:
-        # The trained model and its optimizer are in circles: their memory is for the models that are looked at.
-        gc.collect()
-        first_look.look(planned.run, documents)
-    if is_main_process():
-        if between:
-            between(result)
-        if result.hub_model_id:
-            # After what is between: the model card is part of the folder.
-            push(planned.run, result.path, result.hub_model_id)
+    with _alone_in(planned.run):
+        result = adapted(planned.run, documents, command=command, console=console)
+        _seen(planned.run, result, documents)
+        if is_main_process():
+            if between:
+                between(result)
+            if result.hub_model_id:
+                # After what is between: the model card is part of the folder.
+                push(planned.run, result.path, result.hub_model_id)
     if planned.alignment is None:
         return result, None
     from afterword.alignment.running import run_alignment
@@ -115,6 +114,24 @@ def run(
     # The next model needs the memory of the last, which references in circles would keep.
     gc.collect()
     return result, run_alignment(planned.alignment, command=command, console=console)
+
+
+def _alone_in(settings: AdaptSettings) -> AbstractContextManager[None]:
+    """The run folder for this command alone; of several processes the first has it for all."""
+    if not settings.output_dir or not is_main_process():
+        return nullcontext()
+    return sole(Path(settings.output_dir), "works in the same run folder")
+
+
+def _seen(settings: AdaptSettings, result: "RunResult", documents: Any) -> None:
+    """The first look at a run, also of one that was killed before it."""
+    from afterword.evaluation import first_look
+
+    there = (result.path / first_look.FILE).exists() or not (result.path / "asked.yaml").exists()
+    if process_count() == 1 and not (result.already_complete and there):
+        # The trained model and its optimizer are in circles: their memory is for the models that are looked at.
+        gc.collect()
+        first_look.look(settings, documents)
 
 
 def _folder_problems(raw: Mapping[str, Any]) -> tuple[str, ...]:

@@ -299,3 +299,45 @@ def test_a_small_disk_that_fills_up(start: Any, place: Path, small_disk: Path, f
         assert words in message
     assert mounted("-o", "remount,size=20m", str(small_disk))
     finish("--save-steps 10 --save-total-limit 9", "disk/run")
+
+
+def test_sigterm_saves_the_step_and_says_so(start: Any, place: Path, finish: Any) -> None:
+    process = start(place)
+    until(lambda: steps(place / "run") >= 3)
+    assert process.end(signal.SIGTERM) == 143
+    (message,) = [line for line in process.said.splitlines() if not line.startswith("step ")]
+    (saved,) = place.glob("run/checkpoint-*")
+    step = saved.name.removeprefix("checkpoint-")
+    assert message == f"Ended by SIGTERM after step {step}. {saved.name} is saved; the same command resumes."
+    finish()
+
+
+def test_killed_between_the_last_checkpoint_and_the_result(start: Any, place: Path, finish: Any) -> None:
+    """No step more than asked for is taken: the checkpoint is the end."""
+    assert start(place, "--save-steps 25").wait() == 0
+    for path in (place / "run").iterdir():
+        if path.suffix == ".safetensors" or path.name in ("manifest.json", "README.md", "learned.json"):
+            path.unlink()
+    finish("--save-steps 25")
+    assert (place / "run" / "README.md").exists()
+
+
+def test_killed_before_its_card(start: Any, place: Path) -> None:
+    assert start(place).wait() == 0
+    for name in ("README.md", "learned.json"):
+        (place / "run" / name).unlink()
+    again = start(place)
+    assert again.wait() == 0
+    assert "nothing was trained" in again.said
+    assert (place / "run" / "README.md").exists()
+    assert (place / "run" / "learned.json").exists()
+
+
+def test_a_run_folder_that_goes_while_it_is_written(start: Any, place: Path) -> None:
+    process = start(place, "--save-steps 1")
+    until(lambda: steps(place / "run") >= 3)
+    (place / "run").rename(place / "gone")
+    assert process.wait() == 1
+    said = process.said
+    assert "Traceback" not in said
+    assert "run" in said.splitlines()[-1]

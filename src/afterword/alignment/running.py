@@ -26,6 +26,7 @@ from afterword.alignment.sft import train_sft
 from afterword.alignment.stages import StageResult
 from afterword.config import read_settings
 from afterword.corpus import Corpus, Dialogue, Kind
+from afterword.places import sole
 from afterword.types import Skipped
 
 _STAGES: tuple[tuple[Stage, Kind, Any], ...] = (("sft", "instructions", train_sft), ("dpo", "preferences", train_dpo))
@@ -57,6 +58,11 @@ def run_alignment(settings: AlignSettings, *, console: Console | None = None, co
     goes on where it stopped; a finished one is left as it is.
     """
     stages.refuse_machine()
+    with sole(Path(settings.output_dir), "aligns into the same folder"):
+        return _aligned(settings, console, command)
+
+
+def _aligned(settings: AlignSettings, console: Console | None, command: str) -> AlignResult:
     folder, console = AlignFolder(Path(settings.output_dir)), console or Console(stderr=True)
     state = folder.state(settings)
     name = settings.model_name_or_path

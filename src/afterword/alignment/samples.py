@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from afterword.alignment.templates import Tokens, chat_tokens, plain_tokens
+from afterword.alignment.templates import RefusedDialogue, Tokens, chat_tokens, plain_tokens
 from afterword.corpus import Dialogue, Kind
 from afterword.types import Document, Skipped
 from afterword.views import as_words
@@ -28,18 +28,33 @@ class Sample:
 
 
 def usable_samples(
-    documents: Iterable[Document], kind: Kind, tokenizer: Any, template: str, *, max_length: int, joiner: str = "\n\n"
+    documents: Iterable[Document],
+    kind: Kind,
+    tokenizer: Any,
+    template: str,
+    *,
+    max_length: int,
+    joiner: str = "\n\n",
+    lenient: bool = False,
 ) -> tuple[list[Sample], list[Skipped]]:
     """The documents' dialogues that fit `max_length` tokens in every form, in their order; and the others.
 
     Left out are also those whose response shares a token with the prompt (`joined`): a model that is asked with the
-    prompt never sees what would be trained.
+    prompt never sees what would be trained. A dialogue that the template refuses is left out where that is asked for
+    (`lenient`), else a RefusedDialogue that names it.
     """
     samples, left_out = list[Sample](), list[Skipped]()
     for document in documents:
         assert document.dialogue is not None, "the corpus was read as instructions or preferences"
         dialogue = dialogue_in(document, tokenizer)
-        plain, forms = plain_tokens(tokenizer, dialogue, joiner), _chat_forms(tokenizer, template, dialogue)
+        try:
+            plain, forms = plain_tokens(tokenizer, dialogue, joiner), _chat_forms(tokenizer, template, dialogue)
+        except RefusedDialogue as error:
+            if not lenient:
+                remedy = f"Or leave out such rows, counted (the first is {document.id}): skip_bad_rows: true."
+                raise RefusedDialogue(f"{error.problems[0]} {remedy}") from error
+            left_out.append(Skipped(document.source, document.id, "refused_by_template", error.problems[0]))
+            continue
         longest = max(len(form.ids) for form in (plain, *forms))
         if longest > max_length:
             left_out.append(Skipped(document.source, document.id, "too_long", f"{longest} tokens"))

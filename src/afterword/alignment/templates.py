@@ -42,6 +42,10 @@ _OWN = "the tokenizer's own"
 _PROBE = ({"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."})
 
 
+class RefusedDialogue(ConfigError):  # noqa: N818  the name says what happened
+    """A dialogue that the chat template does not write, such as one with a turn that it does not know."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
     """A prompt with its response."""
@@ -123,5 +127,5 @@ def _render(tokenizer: Any, name: str, turns: Any, *, tokenize: bool) -> Any:
         rendered = tokenizer.apply_chat_template(list(turns), **how, **({"return_dict": True} if tokenize else {}))
     except (TemplateError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"chat_template: {name!r} cannot write a dialogue ({reason}). Give another.") from error
+        raise RefusedDialogue(f"chat_template: {name!r} cannot write a dialogue ({reason}). Give another.") from error
     return rendered["input_ids"] if tokenize else rendered

@@ -135,6 +135,7 @@ def build_yardsticks(
     tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)
+    models.refuse_foreign_tokenizer(tokenizer, reference, name)
     written = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
@@ -250,6 +251,7 @@ def _example(unit: int, ids: Sequence[int], first: int) -> Example:
 def _texts(model: Any, examples: Sequence[Example], *, states: bool = False) -> _Texts:
     longest = max((len(segment.student_ids) for each in examples for segment in each.segments), default=1)
     packing = Packing(max(_BATCH_TOKENS, longest), "padded", real_share=0.9)
+    packing = replace(packing, alone_beyond=models.alone_beyond(models.causal_lm(model).config))
     ordered = sorted(examples, key=lambda each: len(each.segments[0].student_ids))
     found = _Texts(tuple(micro_batches(ordered, packing)), 0.0, ())
     nll, _ = _losses(model, found)

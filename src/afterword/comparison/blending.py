@@ -75,7 +75,8 @@ def blend(settings: BlendSettings, *, command: str = "", console: Console | None
         summary = summary_of(settings, [rows[each.fingerprint] for each in path], command)
         models.replace_file(output / _SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
         chosen = next((each for each in path if each.share == summary["pick"].get("lambda")), None)
-    if saving := _save_only(chosen, settings):
+        saving = _save_only(chosen, settings)
+    if saving:
         console.print(saving.sentence(), markup=False, highlight=False, soft_wrap=True)
     return summary
 

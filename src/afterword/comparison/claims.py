@@ -9,16 +9,21 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from afterword.places import SILENT_SECONDS, say_waiting
+
 
 @contextmanager
 def claimed(run: Path, *, wait: bool) -> Iterator[bool]:
     """Whether this process may work on a run folder; with `wait`, it may as soon as no other does."""
     lock = lock_of(run)
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=SILENT_SECONDS if wait else 0)
     except Timeout:
-        yield False
-        return
+        if not wait:
+            yield False
+            return
+        say_waiting("runs this cell", run)
+        lock.acquire()
     try:
         yield True
     finally:

@@ -157,13 +157,22 @@ def _kept(
     same = [VERSION, content_sha256(models.reference), ends, suite.fingerprint, suite.refusals, answer_tokens, read]
     file = Path(cache) / f"{hashlib.sha256(json.dumps(same).encode()).hexdigest()}.json"
     try:
-        return [Answered(**row) for row in parse_json(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        kept = parse_json(file.read_text(encoding="utf-8"))
+        if kept["sha256"] == _sha256_of(kept["said"]):
+            return [Answered(**row) for row in kept["said"]]
+        said = answer()
+    except (OSError, ValueError, TypeError, KeyError):
         # Not there, or not readable: it is made again.
         said = answer()
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, json.dumps([asdict(each) for each in said], ensure_ascii=False))
+    rows = parse_json(json.dumps([asdict(each) for each in said]))
+    replace_file(file, json.dumps({"sha256": _sha256_of(rows), "said": rows}, ensure_ascii=False))
     return said
+
+
+def _sha256_of(rows: Any) -> str:
+    """By which answers that were changed are told from those that were given."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _answered(models: Models, model: Any, suite: Suite, asked: Sequence[_Asked], answer_tokens: int) -> list[Answered]:

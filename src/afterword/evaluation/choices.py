@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from afterword.models import causal_lm, continued_states, continues_cleanly, head_of, read_prompts, whole_states
+from afterword.evaluation.generation import room_behind
+from afterword.models import (
+    alone_beyond,
+    causal_lm,
+    continued_states,
+    continues_cleanly,
+    head_of,
+    read_prompts,
+    whole_states,
+)
 from afterword.objectives import Prediction, hidden_losses
 
 TokenIds = Sequence[int]
@@ -67,6 +76,10 @@ def likelihoods(
     assert not model.training, "dropout would be in what is measured"
     assert all(prompt and all(candidates) for prompt, candidates in asked), "nothing predicts the first token"
     found: list[list[float]] = [[] for _ in asked]
+    longest = max((len(prompt) + max(map(len, texts), default=0) for prompt, texts in asked), default=0)
+    room_behind(causal_lm(model), [[*prompt, *max(texts, key=len)[:-1]] for prompt, texts in asked if texts])
+    if (limit := alone_beyond(causal_lm(model).config)) and longest > limit:
+        batch_tokens = 0
     to_read = [row for row, (_, candidates) in enumerate(asked) if candidates]
     measured = _reader(model) if to_read else None
     for rows in _batches(asked, to_read, batch_tokens):

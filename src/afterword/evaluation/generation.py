@@ -4,6 +4,7 @@ The one rule: what is written for a prompt depends on the model, the prompt, its
 seed; not on the batch it was written in (up to the rounding of the arithmetic), nor on any global random state.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,9 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 from transformers import GenerationConfig
 
-from afterword.errors import CheckpointError
+from afterword.errors import CheckpointError, DataError
 from afterword.evaluation.decoding import Forbidden, TokenIds, Writing, written_rows
-from afterword.models import causal_lm
+from afterword.models import alone_beyond, causal_lm, fixed_positions
 from afterword.progress import Progress
 from afterword.views import as_words
 
@@ -38,11 +39,18 @@ def user_turn(tokenizer: Any, content: str, *, reply_follows: bool = True) -> st
 
     Control tokens that the words write out stay words: a document in them cannot end the turn.
     """
-    turns, how = (
-        [{"role": "user", "content": as_words(tokenizer, content)}],
-        {"tokenize": False, "enable_thinking": False},
-    )
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=reply_follows, **how)
+    return by_template(tokenizer, ("user", as_words(tokenizer, content)), add_generation_prompt=reply_follows)
+
+
+def by_template(tokenizer: Any, *turns: tuple[str, str], **how: Any) -> str:
+    """Turns of (role, content) as the model's chat template writes them. CheckpointError where it cannot."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **how)
+    except (TemplateError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        problem = f"chat template: the model's own cannot write a turn of {turns[-1][0]} ({reason})"
+        raise CheckpointError(f"{problem}. Repair it in tokenizer_config.json or chat_template.jinja.") from error
 
 
 def generate(
@@ -74,7 +82,10 @@ def generate(
     ends = {token for token in named if token is not None}
     # generate() fills whatever `config` leaves open from the model's own (repetition_penalty, for one).
     inner.generation_config = GenerationConfig(eos_token_id=own)
+    if (limit := alone_beyond(inner.config)) and max(map(len, prompts), default=0) + max_new_tokens > limit:
+        batch_tokens = 0
     completions: list[list[int]] = [[] for _ in prompts]
+    max_new_tokens = min(max_new_tokens, room_behind(inner, prompts))
     for rows in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
         how = Writing(
             max_new_tokens=max_new_tokens,
@@ -86,6 +97,17 @@ def generate(
         for row, ids in zip(rows, written_rows(inner, [prompts[row] for row in rows], how, advance), strict=True):
             completions[row] = ids
     return completions
+
+
+def room_behind(model: Any, prompts: Sequence[TokenIds]) -> int:
+    """How many tokens fit behind the longest prompt. DataError where none does."""
+    limit, longest = fixed_positions(model.config), max(map(len, prompts), default=0)
+    if limit is None:
+        return sys.maxsize
+    if longest >= limit:
+        problem = f"a prompt has {longest} tokens, and the model reads {limit} at most, its answer included"
+        raise DataError(f"prompt: {problem}. Leave it out, or shorten it.")
+    return limit - longest
 
 
 def _draws(seed: int, rows: Sequence[int], new_tokens: int) -> np.ndarray:
@@ -122,6 +144,9 @@ def own_samples(model: Any, tokenizer: Any, *, count: int = 64, new_tokens: int 
     Either turn, or the text, has at most `new_tokens`. CheckpointError where the chat template does not
     show the user's words as they are, or where there is no token to start with.
     """
+    if limit := fixed_positions(causal_lm(model).config):
+        # Two turns and what the template writes around them have to fit.
+        new_tokens = max(2, min(new_tokens, limit // 3))
     if tokenizer.chat_template:
         return _chat_samples(model, tokenizer, count, new_tokens, seed)
     start, cut = _start_ids(tokenizer), min(_PROMPT_TOKENS, new_tokens)
@@ -161,10 +186,7 @@ def _chat_samples(model: Any, tokenizer: Any, count: int, new_tokens: int, seed:
 
 def _around_user_content(tokenizer: Any) -> tuple[str, str]:
     """What the template writes before the user's words, a default system prompt included, and what ends them."""
-    try:
-        rendered = user_turn(tokenizer, _SENTINEL, reply_follows=False)
-    except TemplateError as error:
-        rendered = f"the error {error}"
+    rendered = user_turn(tokenizer, _SENTINEL, reply_follows=False)
     if rendered.count(_SENTINEL) != 1:
         raise CheckpointError(f"chat template: makes {rendered[:200]!r} of {_SENTINEL!r}. Let it show a user's words.")
     before, after = rendered.split(_SENTINEL)

@@ -30,6 +30,7 @@ from afterword.config import EvaluateSettings
 from afterword.evaluation.statistics import before_and_after, estimate, paired_change, ratio_of_means
 from afterword.models import (
     StoredModel,
+    alone_beyond,
     causal_lm,
     context_length,
     head_of,
@@ -37,6 +38,7 @@ from afterword.models import (
     load_adapted,
     load_tokenizer,
     measured_precision,
+    refuse_foreign_tokenizer,
     trained_states,
 )
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
@@ -70,6 +72,8 @@ def load_models(name: str, settings: EvaluateSettings) -> Models:
     dtype = evaluation_dtype(paths, settings.precision)
     loaded = [load_adapted(path, dtype=dtype).eval().to(device) for path in paths]
     pair = (loaded[0], loaded[1] if settings.reference else None)
+    for each in loaded:
+        refuse_foreign_tokenizer(load_tokenizer(name), each, name)
     tokenizer, length = load_tokenizer(name), context_length(causal_lm(loaded[-1]).config, settings.max_length)
     return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length, settings.micro_batch_tokens)
 
@@ -115,6 +119,7 @@ def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> d
     sums: dict[str, np.ndarray] = {}
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
     packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded", real_share=0.9)
+    packing = replace(packing, alone_beyond=alone_beyond(causal_lm(models.reference).config))
     for cpu_batch in micro_batches(sorted(examples, key=_longest), packing):
         for name, losses in _position_losses(models, to_device(cpu_batch, models.reference.device)):
             np.add.at(sums.setdefault(name, np.zeros(units)), cpu_batch.sources.numpy(), losses.double().cpu().numpy())

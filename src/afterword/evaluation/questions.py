@@ -14,7 +14,7 @@ from typing import Any
 from afterword.errors import DataError
 from afterword.evaluation.checks import says
 from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likelihoods
-from afterword.evaluation.generation import generate, token_ids, user_turn
+from afterword.evaluation.generation import by_template, generate, token_ids, user_turn
 from afterword.evaluation.json_lines import read_rows
 from afterword.evaluation.losses import Models
 from afterword.evaluation.matching import exact_match, said, token_f1
@@ -108,8 +108,7 @@ def answer_lead(tokenizer: Any) -> str:
     if not tokenizer.chat_template:
         return " "
     prompt, mark = user_turn(tokenizer, "?"), "@"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
+    whole = by_template(tokenizer, ("user", "?"), ("assistant", mark))
     between = whole.removeprefix(prompt).split(mark)[0] if whole.startswith(prompt) else ""
     return between if between.isspace() else ""
 
@@ -128,8 +127,7 @@ def end_of_turn(tokenizer: Any) -> list[int]:
     if not tokenizer.chat_template:
         return []
     mark = "@"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
+    whole = by_template(tokenizer, ("user", "?"), ("assistant", mark))
     behind = token_ids(tokenizer, whole.rpartition(mark)[2].lstrip())[:1]
     return [token for token in behind if token in tokenizer.added_tokens_decoder]
 

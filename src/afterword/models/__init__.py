@@ -12,12 +12,18 @@ from afterword.models.backbone import (
 from afterword.models.between import Between
 from afterword.models.blending import blend_into, blended, refuse_unlike
 from afterword.models.checks import (
+    alone_beyond,
     check_head,
     check_weights,
     context_length,
+    fixed_positions,
     has_bfloat16,
     packs_cleanly,
+    position_limit,
     refuse_foreign_tokenizer,
+    refuse_unembedded,
+    row_limit,
+    vocabulary_of,
 )
 from afterword.models.continuing import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
 from afterword.models.finding import model_folder, refuse_name

@@ -4,6 +4,7 @@ Everything that knows how transformers and peft arrange their modules is in this
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from afterword.objectives import Head
 from afterword.processes import is_sharded, whole
 from afterword.types import View
 
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""What configurations call the bound that logits are bent below."""
+
 
 def causal_lm(model: Any) -> Any:
     """The transformers model inside a peft wrapper, or the model itself."""
@@ -22,7 +26,11 @@ def causal_lm(model: Any) -> Any:
 
 def backbone_of(model: Any) -> nn.Module:
     """The module that maps token ids to last hidden states."""
-    return causal_lm(model).base_model
+    inner = causal_lm(model)
+    if inner.base_model is not inner:
+        return inner.base_model
+    # Some classes (Llama 4) name their backbone otherwise than their family does.
+    return next(part for part in inner.children() if hasattr(part, "get_input_embeddings"))
 
 
 def head_of(model: Any, *, adapted: bool = True) -> Head:
@@ -32,7 +40,7 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
     if hasattr(module, "original_module"):
         module = module.modules_to_save[module.active_adapters[0]] if adapted else module.original_module
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
-    softcap = getattr(config, "final_logit_softcapping", None)
+    softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
     return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
 
 
@@ -53,19 +61,30 @@ def _trained_states(model: Any, view: View) -> Tensor:
 def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
     """The same through `wrapped`, the module that accelerate prepared around `model`.
 
-    Gradients are synchronised only for a forward of the wrapped module. It is asked for no logits at all
-    (`logits_to_keep` is empty, so its head multiplies zero rows), and the hidden states are read where the
-    backbone returns them.
+    Gradients are synchronised only for a forward of the wrapped module. It is asked for no logits at all, where its
+    class can be asked so (`logits_to_keep` is empty: its head multiplies zero rows), and the hidden states are read
+    where the backbone returns them.
     """
     caught: list[Tensor] = []
-    with backbone_of(model).register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state)):
+    with contextlib.ExitStack() as hooks:
+        for part in _backbones(model):
+            hooks.enter_context(part.register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state)))
         keep = torch.zeros(0, dtype=torch.int64, device=view.input_ids.device)
-        logits = wrapped(**_inputs(view), logits_to_keep=keep).logits
-    states_NH = caught[0].flatten(0, 1).index_select(0, view.trained)
+        asked = "logits_to_keep" in inspect.signature(causal_lm(model).forward).parameters
+        logits = wrapped(**_inputs(view), **({"logits_to_keep": keep} if asked else {})).logits
+    # The outermost part ends last.
+    states_NH = caught[-1].flatten(0, 1).index_select(0, view.trained)
     if is_sharded(wrapped):
         # FSDP2 learns from the gradient on the module's own output that the backward pass begins.
         states_NH = states_NH + 0 * logits.sum().to(states_NH.dtype)
     return states_NH
+
+
+def _backbones(model: Any) -> list[nn.Module]:
+    """The backbone; and the decoder in it, which some classes (OPT, BART) call past it."""
+    whole_of = backbone_of(model)
+    decoder = whole_of.get_decoder() if hasattr(whole_of, "get_decoder") else whole_of
+    return [decoder, whole_of] if decoder is not whole_of and decoder is not causal_lm(model) else [whole_of]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """What is checked when a model is loaded: weights, vocabulary, context, a head that we understand, and packing."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,6 +14,12 @@ from afterword.types import View
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF_TOLERANCE = 3e-2
 """Relative to the logits' norm. In silence contaminating architectures are off by 6e-2 and more."""
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+_POSITIONS += ("max_target_positions", "max_seq_length", "model_max_length", "context_length")
+"""Names that configurations have for the length of the context."""
+_COUNTED_IN_ROWS = ("attention_chunk_size", "index_topk")
+"""Sizes of chunks that attention is cut into, and of how much of a row it looks at."""
+_LENGTH_DEPENDENT = {"dynamic", "longrope", "su", "yarn_dynamic"}
 DEFAULT_MAX_LENGTH = 8192
 """Context where the model allows more: longer documents are read in windows. Ours; METHODS gives none."""
 
@@ -36,24 +42,93 @@ def check_weights(model: Any, name: str) -> None:
 
 
 def refuse_foreign_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
-    """CheckpointError where the tokenizer knows tokens that the model has no embedding for."""
-    if len(tokenizer) > vocabulary_of(model):
-        problem = f"has a tokenizer of {len(tokenizer)} tokens and a model of only {vocabulary_of(model)}"
+    """CheckpointError as soon as the model is to read a token that it has no embedding for.
+
+    A tokenizer may know more tokens than there are rows, as some are published: only those that occur matter.
+    """
+    rows = vocabulary_of(model)
+    if max(tokenizer.get_vocab().values(), default=0) < rows:
+        return
+    refuse_unembedded(tokenizer, [id for id in (tokenizer.bos_token_id, tokenizer.eos_token_id) if id], rows, name)
+
+    def look(_: Any, inputs: tuple[Any, ...]) -> None:
+        """Before the embedding would fail, on some machines without a word."""
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].numel():
+            refuse_unembedded(tokenizer, [int(inputs[0].max())], rows, name)
+
+    causal_lm(model).get_input_embeddings().register_forward_pre_hook(look)
+
+
+def refuse_unembedded(tokenizer: Any, ids: Iterable[int], rows: int, name: str) -> None:
+    """CheckpointError where a token that is read is beyond the rows of the embedding."""
+    if (largest := max(ids, default=0)) >= rows:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        problem = f"has a tokenizer that gives the token {token!r} the id {largest}, and a model of only {rows} tokens"
         raise unusable(name, f"{problem}. They do not belong together; give the model its own tokenizer.")
 
 
 def context_length(config: Any, asked: int | None = None) -> int:
     """How many tokens a view may have: what was asked, else the model's limit up to DEFAULT_MAX_LENGTH."""
-    limit = getattr(config, "max_position_embeddings", None) or max(asked or 0, DEFAULT_MAX_LENGTH)
+    limit = position_limit(config) or max(asked or 0, DEFAULT_MAX_LENGTH)
     if asked and asked > limit:
         raise ConfigError(f"max_length: {asked} is more than the model's {limit} positions. Lower it.")
     return asked or min(limit, DEFAULT_MAX_LENGTH)
 
 
+def position_limit(config: Any) -> int | None:
+    """How many tokens a model can read at once, as its configuration says it; None where that says no limit.
+
+    The part for text says it where there are several.
+    """
+    parts = (config.get_text_config(decoder=True), config)
+    said = (getattr(part, name, None) for part in parts for name in _POSITIONS)
+    return next((limit for limit in said if isinstance(limit, int) and limit > 0), None)
+
+
+def fixed_positions(config: Any) -> int | None:
+    """The length beyond which a model cannot read at all: it has a vector for every position. None: it has none such.
+
+    Rotary positions go on beyond the context, at worst without sense.
+    """
+    text = config.get_text_config(decoder=True)
+    rotary = any(getattr(text, name, None) for name in ("rope_parameters", "rope_theta", "rotary_dim", "rotary"))
+    return None if rotary else position_limit(config)
+
+
+def row_limit(config: Any) -> int | None:
+    """How long a packed row may be, so that no text in it is read otherwise than alone; None: as long as one likes.
+
+    Masks of some families are of the context's size, those of others count from the beginning of the row.
+    """
+    text = config.get_text_config(decoder=True)
+    limits = [position_limit(config), *(getattr(text, name, None) for name in _COUNTED_IN_ROWS)]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+
+
+def alone_beyond(config: Any) -> int | None:
+    """The length from which a text must be read with nothing beside it; None where there is none.
+
+    Some position encodings turn all texts of a batch by another angle once one of them has become long.
+    """
+    text = config.get_text_config(decoder=True)
+    ropes = [getattr(text, name, None) or {} for name in ("rope_parameters", "rope_scaling")]
+    # Models with several kinds of layers have a mapping for each kind.
+    kinds = [each for rope in ropes for each in (rope, *rope.values()) if isinstance(each, dict)]
+    lengths = [
+        each.get("original_max_position_embeddings")
+        or getattr(text, "original_max_position_embeddings", None)
+        or position_limit(config)
+        or 0
+        for each in kinds
+        if each.get("rope_type", each.get("type")) in _LENGTH_DEPENDENT
+    ]
+    return min(lengths, default=None)
+
+
 def check_head(model: Any) -> None:
     """CheckpointError where logits are not what the head makes of the hidden states."""
     with _where_it_reads(model), only_reading(model), reading_autocast(model):
-        view = _probe(model, 9)
+        view = probe(model, 9)
         states = trained_states(model, view)
         ours = head_of(model).logits(states)
         theirs = model(input_ids=view.input_ids, use_cache=False).logits[0, :-1]
@@ -69,8 +144,8 @@ def packs_cleanly(model: Any) -> bool:
     Some architectures read across the border in silence (convolutions, recurrences, masks of their own).
     """
     with _where_it_reads(model), only_reading(model), reading_autocast(model):
-        packed = trained_states(model, _probe(model, 7, 12))
-        alone = [trained_states(model, _probe(model, length)) for length in (7, 12)]
+        packed = trained_states(model, probe(model, 7, 12))
+        alone = [trained_states(model, probe(model, length)) for length in (7, 12)]
     return is_close(packed, torch.cat(alone), packed.dtype)
 
 
@@ -114,7 +189,7 @@ def vocabulary_of(model: Any) -> int:
     return causal_lm(model).get_input_embeddings().weight.shape[0]
 
 
-def _probe(model: Any, *lengths: int) -> View:
+def probe(model: Any, *lengths: int) -> View:
     """Texts of these lengths in one row, the same tokens for the same length; only their last are not trained."""
     texts = [torch.randint(vocabulary_of(model), (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
     positions = torch.cat([torch.arange(length) for length in lengths])

@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from afterword.models.backbone import backbone_of, causal_lm, only_reading
-from afterword.models.checks import is_close, reading_autocast, vocabulary_of
+from afterword.models.checks import alone_beyond, is_close, reading_autocast, vocabulary_of
 
 TokenIds = Sequence[int]
-_LENGTH_DEPENDENT = {"dynamic", "longrope"}
-"""Position encodings that turn what was read before by another angle once a text has become long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,11 +77,7 @@ def continues_cleanly(model: Any) -> bool:
     inner = causal_lm(model)
     if getattr(inner, "_is_stateful", False) or not inner._supports_default_dynamic_cache():
         return False
-    config = inner.config.get_text_config(decoder=True)
-    ropes = [getattr(config, name, None) or {} for name in ("rope_parameters", "rope_scaling")]
-    # Models with several kinds of layers have a mapping for each kind.
-    kinds = {each.get("rope_type") for rope in ropes for each in (rope, *rope.values()) if isinstance(each, dict)}
-    if kinds & _LENGTH_DEPENDENT:
+    if alone_beyond(inner.config) is not None:
         return False
     draw = torch.Generator().manual_seed(0)
     prompts, texts = ([torch.randint(vocabulary_of(model), (n,), generator=draw).tolist() for n in of] for of in _PROBE)

@@ -14,8 +14,11 @@ from afterword.models.checks import check_weights, unusable
 from afterword.models.dequantising import GGUF
 from afterword.models.finding import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
+from afterword.models.teachable import refuse_pointers, refuse_unteachable
 from afterword.places import hub_answers, hub_is_offline, neighbour
 
+COMPUTED = ("inv_freq", ".masked_bias", ".attn.bias", ".attention.bias", "position_ids", "cos_cached", "sin_cached")
+"""Ends of the names of tensors that old files hold although they follow from the configuration."""
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -32,7 +35,9 @@ def load_config(name: str) -> Any:
     folder = model_folder(name)
     if is_adapter(folder):
         return load_config(base_of_adapter(folder))
-    return _loaded("AutoConfig", "configuration", folder)
+    config = _loaded("AutoConfig", "configuration", folder)
+    refuse_unteachable(config, name)
+    return config
 
 
 def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> Any:
@@ -44,12 +49,16 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
     if is_adapter(folder):
         load = partial(load_model, dtype=torch.float32, attn_implementation=attn_implementation)
         return merged(load, folder).to(dtype)
+    load_config(name)
     _load_whole()
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
     model, report = _loaded("AutoModelForCausalLM", "model", folder, use_safetensors=True, **options)
     if missing := sorted(report["missing_keys"]):
         problem = f"lacks the weights {', '.join(missing[:3])}, which would be random"
         raise unusable(name, f"{problem}. Give a causal language model with all its weights.")
+    if unused := sorted(key for key in report["unexpected_keys"] if not key.endswith(COMPUTED)):
+        problem = f"has {len(unused)} weights that its configuration does not use ({', '.join(unused[:3])}, …)"
+        raise unusable(name, f"{problem}. Give weights and config.json that belong together.")
     check_weights(model, name)
     _make_writable(model)
     return model
@@ -120,6 +129,7 @@ def _refuse_folder(name: str, *, weights: bool) -> None:
     path = Path(name)
     if not path.is_dir():
         return
+    refuse_pointers(path, name)
     files = {file.name for file in path.iterdir()}
     if not files & {"config.json", ADAPTER_CONFIG}:
         if ggufs := sorted(file for file in files if file.lower().endswith(GGUF)):

@@ -1,5 +1,6 @@
 """Adapters by peft, and the two kinds that would make the teacher another model than M0."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,14 @@ from afterword.models.backbone import causal_lm
 ADAPTER_CONFIG = "adapter_config.json"
 LORA_LEARNING_RATE = 5e-5
 """The authors' rate under LoRA; the method's own default is for full fine-tuning."""
+
+
+_OF_PEFT = (ValueError, RuntimeError, AttributeError, TypeError, IndexError, KeyError)
+"""What peft and a model with its adapters raise where they do not belong together."""
+_STATE_SPACES = ("mamba", "mamba2", "falcon_h1", "falcon_mamba", "nemotron_h")
+_KERNELS = ("out_proj", "conv1d")
+"""Layers of state-space models whose weights peft refuses to adapt."""
+_PROBE_TOKENS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +35,37 @@ class LoraSettings:
 
 def with_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
     """The model wrapped by peft with fresh adapters. Unsafe or unknown ones are a ConfigError."""
+    if problems := _bias_problems([settings.bias]) + _unknown_modules(model, settings.modules_to_save):
+        raise ConfigError(problems)
+    adapted = _adapted(model, settings, seed, left_out := _without_adapter(model, settings))
+    refuse_unsafe_adapters(adapted)
+    try:
+        _try(adapted)
+    except _OF_PEFT as error:
+        others = _of_other_kinds(adapted)
+        if settings.target_modules != "all-linear" or not others:
+            raise _unfit(adapted, settings, error) from error
+        adapted = _adapted(adapted.unload(), settings, seed, [*left_out, *others])
+        try:
+            _try(adapted)
+        except _OF_PEFT as error:
+            raise _unfit(adapted, settings, error) from error
+        left_out = [*left_out, *others]
+    if left_out:
+        kind = causal_lm(model).config.model_type
+        warnings.warn(f"{kind}: no adapter on {', '.join(left_out)}, which are no plain layers.", stacklevel=2)
+    return adapted
+
+
+def _adapted(model: Any, settings: LoraSettings, seed: int, left_out: list[str]) -> Any:
     import peft
     import torch
 
-    if problems := _bias_problems([settings.bias]) + _unknown_modules(model, settings.modules_to_save):
-        raise ConfigError(problems)
     modules, whole = settings.target_modules, list(settings.modules_to_save)
     targets = modules if isinstance(modules, str) else list(modules)
     sizes = {"r": settings.r, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout}
     places = {"target_modules": targets, "modules_to_save": whole or None, "use_dora": settings.use_dora}
+    places["exclude_modules"] = left_out or None
     # Those that are used, not all that there are: each would be given a context, by every process.
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
     if torch.cuda.is_initialized():
@@ -42,12 +73,68 @@ def with_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
     with torch.random.fork_rng(list(devices)):
         torch.manual_seed(seed)
         try:
-            adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **sizes, **places))
-        except ValueError as error:
-            problem = f"lora_target_modules: {modules!r} does not fit this model. {str(error).splitlines()[0]}"
-            raise ConfigError(f"{problem} Use all-linear, or name modules that the model has.") from error
-    refuse_unsafe_adapters(adapted)
-    return adapted
+            return peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **sizes, **places))
+        except _OF_PEFT as error:
+            raise _unfit(model, settings, error) from error
+
+
+def _of_other_kinds(adapted: Any) -> list[str]:
+    """Names of the layers that are linear and something more (routers, groups)."""
+    from torch import nn
+
+    parts = ((name, getattr(part, "base_layer", None)) for name, part in adapted.named_modules())
+    return sorted({_last(name) for name, base in parts if isinstance(base, nn.Linear) and type(base) is not nn.Linear})
+
+
+def _last(name: str) -> str:
+    """What a module is called in its block."""
+    return name.removesuffix(".base_layer").rpartition(".")[2]
+
+
+def _without_adapter(model: Any, settings: LoraSettings) -> list[str]:
+    """Of all linear layers, those that peft puts no adapter on, because a kernel takes their weights past it."""
+    kind = str(causal_lm(model).config.model_type)
+    return list(_KERNELS) if settings.target_modules == "all-linear" and kind in _STATE_SPACES else []
+
+
+def _try(adapted: Any) -> None:
+    """Read through fresh adapters and look whether they can be merged; whatever peft raises where not."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    from afterword.models.backbone import trained_states
+    from afterword.models.checks import probe, reading_autocast
+
+    was = adapted.training
+    with torch.enable_grad(), reading_autocast(adapted):
+        trained_states(adapted.eval(), probe(adapted, _PROBE_TOKENS)).float().sum().backward()
+    adapted.zero_grad()
+    adapted.train(was)
+    for part in adapted.modules():
+        base = getattr(part, "base_layer", None)
+        if isinstance(part, LoraLayer) and isinstance(base, torch.nn.Linear) and "default" in part.lora_B:
+            update = (part.lora_B["default"].weight.shape[0], part.lora_A["default"].weight.shape[1])
+            if update != tuple(base.weight.shape):
+                raise ValueError(f"the update of a {type(base).__name__} has another shape than its weight")
+
+
+def _unfit(model: Any, settings: LoraSettings, error: Exception) -> ConfigError:
+    """What is said where peft's adapters do not work on a model."""
+    kind, first = causal_lm(model).config.model_type, str(error).strip().splitlines()[0] if str(error).strip() else ""
+    if settings.dropout and "lora_dropout" in first:
+        problem = f"lora_dropout: {settings.dropout} cannot be used with the experts of a {kind} model"
+        return ConfigError(f"{problem}, whose weights are no layers. Give --lora-dropout 0.")
+    problem = f"lora_target_modules: {settings.target_modules!r} does not fit a {kind} model ({first})"
+    parts = ((name, part) for name, part in model.named_modules() if ".lora_" not in name)
+    names = sorted({_last(name) for name, part in parts if _is_linear(part)} - {"lm_head"})
+    there = [name for name in names if not name.isdigit()][:8]
+    return ConfigError(f"{problem}. Name some of its linear layers: {', '.join(there)}; or train all weights.")
+
+
+def _is_linear(part: Any) -> bool:
+    from torch import nn
+
+    return type(part) is nn.Linear
 
 
 def refuse_unsafe_adapters(model: Any) -> None:

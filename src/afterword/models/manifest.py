@@ -1,15 +1,21 @@
 """Folders that are either whole or not there: written beside, flushed, listed with hashes, then renamed."""
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 from afterword.parsing import parse_json
 
 MANIFEST = "manifest.json"
 STAGING_SUFFIX = ".partial"
+_STALE_SECONDS = 600.0
+"""No small file takes as long to write."""
 
 
 def staging_folder(target: Path) -> Path:
@@ -52,10 +58,23 @@ def is_complete(folder: Path) -> bool:
 
 def replace_file(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old text or the new, never half of it."""
-    partial = path.with_name(path.name + STAGING_SUFFIX)
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    os.replace(partial, path)
+    _remove_stale(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{STAGING_SUFFIX}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _flush(partial)
+        os.replace(partial, path)
+    finally:
+        # Replaced, it is no longer there.
+        partial.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a process that was killed had begun to write to the same place."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{STAGING_SUFFIX}"):
+        with contextlib.suppress(OSError):  # Another process may be faster.
+            if time.time() - partial.stat().st_mtime > _STALE_SECONDS:
+                partial.unlink()
 
 
 def _sha256(file: Path) -> str:

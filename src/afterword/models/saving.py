@@ -8,6 +8,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
 from afterword.models.manifest import MANIFEST, is_complete, staging_folder, write_manifest
 from afterword.models.merging import merged
@@ -30,6 +32,12 @@ _MUTE |= {"output_attentions", "output_hidden_states", "id2label", "label2id", "
 _TRAINERS_OWN = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")
 """Of a configuration, what a trainer sets for its own use, by the tokenizer's or for its backward pass."""
 _GENERATION = "generation_config.json"
+_CARRIED = re.compile(
+    r"(.*_)?(pre)?processor_config\.json|chat_template.*|additional_chat_templates|tokenizer\.model|.*\.tiktoken"
+    r"|tekken\.json|special_tokens_map\.json|(LICENSE|NOTICE|USE_POLICY)(\.\w+)?",
+    re.IGNORECASE,
+)
+"""Files of a model that belong to it and that saving a model and its tokenizer does not write."""
 _CHUNK_VALUES = 2**24
 """Hashed at once: all that is copied of a weight."""
 
@@ -66,6 +74,8 @@ def result_folder(run: Path) -> Iterator[Path]:
     (run / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(run / "merged", ignore_errors=True)
     for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
+        if file.is_dir():
+            shutil.rmtree(run / file.name, ignore_errors=True)
         file.replace(run / file.name)
     staging.rmdir()
 
@@ -90,13 +100,15 @@ def write_model(
         # Tied weights are cast to one tensor, or they would be written twice.
         tensor = (value.data_ptr(), value.shape)
         state[name] = cast.setdefault(tensor, value.to(precisions.of(name, value)))
+    carried = given.unread(model) if given else {}
     with _configured(model, given):
         # A copy, of which save_pretrained takes what it has written.
-        model.save_pretrained(folder, state_dict=dict(state))
+        model.save_pretrained(folder, state_dict={**state, **carried})
         # Written again, because save_pretrained names the precision that the model is trained in.
         model.config.dtype = precisions.main
         model.config.save_pretrained(folder)
     _as_given(folder, given)
+    _refuse_lost(folder, carried)
     if rounds(model, precisions):
         refuse_other_values(model, state, folder)
     else:
@@ -104,7 +116,7 @@ def write_model(
 
 
 def _as_given(folder: Path, given: StoredModel | None) -> None:
-    """The settings of generation as the model had them, or none where it had none.
+    """The settings of generation as the model had them, or none where it had none; and the files of its processor.
 
     Also what transformers would not write of them: a person may serve it.
     """
@@ -113,6 +125,18 @@ def _as_given(folder: Path, given: StoredModel | None) -> None:
     (folder / _GENERATION).unlink(missing_ok=True)
     if file := given.file(_GENERATION):
         shutil.copyfile(file, folder / _GENERATION)
+    for file in (given.folder or folder).glob("*"):
+        if _CARRIED.fullmatch(file.name) and not (folder / file.name).exists():
+            (shutil.copytree if file.is_dir() else shutil.copyfile)(file, folder / file.name)
+
+
+def _refuse_lost(folder: Path, carried: Mapping[str, Tensor]) -> None:
+    """CheckpointError where tensors that were only to be carried along are not in the folder as they were."""
+    written = StoredModel(str(folder))
+    for name, value in carried.items():
+        if name not in written or not torch.equal(written.tensor(name), value):
+            problem = f"{name}, which the model does not read, would not be in the result as it was"
+            raise CheckpointError(f"output_dir: {problem}. Please report it, with the model's name.")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ The one rule: nothing here holds the weights of a model. A tensor is read where 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from afterword.models.adapters import base_of_adapter, is_adapter
 from afterword.models.finding import model_folder
-from afterword.models.loading import load_config
+from afterword.models.loading import COMPUTED, load_config
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -62,6 +63,22 @@ class StoredModel:
 
         found = cached_file(found, name, _raise_exceptions_for_missing_entries=False, local_files_only=True)
         return Path(found) if found else None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are, or None where it has none here."""
+        config = self.file("config.json")
+        return config.parent if config else None
+
+    def unread(self, model: Any) -> dict[str, Tensor]:
+        """Tensors of the files that the class of a model in memory leaves out on purpose, as they are.
+
+        Heads that predict several tokens ahead, for one, which whoever serves the model may use.
+        """
+        patterns = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+        left = [key for key in self._places if any(re.search(pattern, key) for pattern in patterns)]
+        read = model.state_dict().keys()
+        return {key: self.tensor(key) for key in left if key not in read and not key.endswith(COMPUTED)}
 
     def tensor(self, key: str) -> Tensor:
         """Values by their name in the files."""

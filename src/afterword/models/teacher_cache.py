@@ -130,8 +130,8 @@ class TeacherCache:
         """Itself, once its index says what it is."""
         listed = [{"file": shard.file, "sha256": shard.sha256, "texts": shard.texts} for shard in self.shards]
         layout = "a row for every position of BOS and text; a shard's texts one after another"
-        index = {"format": 1, "origin": asdict(self.origin), "rows": self.about, "layout": layout, "shards": listed}
-        replace_file(self.folder / INDEX, json.dumps(index))
+        index = {"format": 2, "origin": asdict(self.origin), "rows": self.about, "layout": layout, "shards": listed}
+        replace_file(self.folder / INDEX, json.dumps({**index, "sha256": _own_sha256(index)}))
         return self
 
 
@@ -146,7 +146,8 @@ def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCach
         folder.mkdir(parents=True, exist_ok=True)
         return TeacherCache(folder, origin, lengths)._written()
     try:
-        index = parse_json((folder / INDEX).read_text(encoding="utf-8"))
+        index = dict(parse_json((folder / INDEX).read_text(encoding="utf-8")))
+        written = index.pop("sha256", None)
         found = {**index["origin"], "bos_ids": tuple(index["origin"]["bos_ids"])}
         shards = tuple(Shard(each["file"], each["sha256"], tuple(each["texts"])) for each in index["shards"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -154,10 +155,18 @@ def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCach
     if other := [_DIFFERENT[f.name] for f in fields(Origin) if found.get(f.name) != getattr(origin, f.name)]:
         problem = f"teacher_cache: {str(folder)!r} holds what was said by or of {' and '.join(other)}"
         raise CheckpointError(f"{problem}. Give another folder, or delete this one to have it made again.")
+    if written != _own_sha256(index):
+        # What a hash of the shards alone does not tell: which text a row is of.
+        raise _damaged(folder, f"{INDEX} is not as it was written, or by an earlier version")
     for shard in shards:
         if not (folder / shard.file).is_file() or _sha256(folder / shard.file) != shard.sha256:
             raise _damaged(folder, f"{shard.file} is missing or not as it was written")
     return TeacherCache(folder, origin, lengths, shards, index["rows"])
+
+
+def _own_sha256(index: dict[str, Any]) -> str:
+    """Of all that an index says, whatever its layout."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def given_fingerprint(model: Any) -> str:

@@ -23,9 +23,9 @@ from afterword.methods import Method
 from afterword.objectives import LOGITS_WORKSPACE_MIB
 from afterword.processes import is_main_process, main_process_first
 from afterword.training.arguments import training_arguments
-from afterword.training.callbacks import MetricsWriter, RichProgress
-from afterword.training.checking import checked_layout, default_tokens
-from afterword.training.checkpoints import checkpoint_step, explained, remove_checkpoints
+from afterword.training.callbacks import MetricsWriter, RichProgress, StopAtSigterm
+from afterword.training.checking import packing_for
+from afterword.training.checkpoints import Terminated, checkpoint_step, explained, remove_checkpoints
 from afterword.training.finishing import finish, measure_before
 from afterword.training.mixture import Share
 from afterword.training.optimizing import optimizer_of, try_optimizer
@@ -193,13 +193,17 @@ def _cache_teacher(
 
 
 def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, console: Console) -> RunResult:
-    started, progress = time.perf_counter(), RichProgress(console)
-    for callback in (MetricsWriter(folder.metrics), progress):
+    started, progress, stop = time.perf_counter(), RichProgress(console), StopAtSigterm()
+    for callback in (MetricsWriter(folder.metrics), progress, stop):
         trainer.add_callback(callback)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         progress.stop()
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        saved = f"checkpoint-{trainer.state.global_step} is saved"
+        raise Terminated(f"Ended by SIGTERM after step {trainer.state.global_step}. {saved}; the same command resumes.")
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tenth = max(1, len(losses) // 10)
     first_and_last = (sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth) if losses else None
@@ -266,9 +270,8 @@ def _refuse_missing(documents: Any, settings: AdaptSettings) -> None:
 
 
 def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
-    tokens = settings.micro_batch_tokens or default_tokens()
-    layout = "padded" if settings.packing == "off" else checked_layout(model)
-    return Packing(tokens, layout, example_tokens=max(tokens, longest))
+    layout = "padded" if settings.packing == "off" else None
+    return packing_for(model, settings.micro_batch_tokens, longest=longest, layout=layout)
 
 
 def _dtype(settings: AdaptSettings) -> torch.dtype:
@@ -290,6 +293,7 @@ def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]
         held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
         share = Share(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
         how: dict[str, Any] = {"chat": source.format == "chat", "preparation": _preparation(settings)}
+        how["skip_bad_rows"] = settings.skip_bad_rows
         how["held_out"] = main_process_first(held) if source.eval_files else None
         found[name] = GeneralText(documents=main_process_first(read), share=share, **how)
     return found

@@ -1,6 +1,12 @@
 """What is seen of a run while it runs: a row of metrics.jsonl for every step, and a progress line."""
 
+import contextlib
 import json
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +45,59 @@ class MetricsWriter(TrainerCallback):
                 file.write(json.dumps({**place, **row}) + "\n")
 
 
+class StopAtSigterm(TrainerCallback):
+    """At SIGTERM, a checkpoint after the step that is running, and the end. A second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While the block runs; elsewhere than in the main thread nobody can listen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before, here = signal.getsignal(signal.SIGTERM), os.getpid()
+
+        def stop(number: int, frame: Any) -> None:
+            """Once; then as before."""
+            signal.signal(signal.SIGTERM, before)
+            if os.getpid() != here:
+                os._exit(128 + number)  # A process that was forked for reading.
+            self.asked = True
+
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save and stop, where that was asked for."""
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+
 def trim_metrics(path: Path, step: int) -> None:
     """Drop rows after `step`, and a half-written last line, before a run is resumed from that step."""
     if not path.exists():
         return
     # A whole row ends with a newline; what follows the last one was cut off by a kill.
-    lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
-    kept = [line for line in lines if parse_json(line)["step"] <= step]
+    lines = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0].split("\n")
+    steps = {line: _step_of(line) for line in lines if line}
+    if damaged := sum(found is None for found in steps.values()):
+        warnings.warn(f"{path}: {damaged} damaged rows are left out (a power cut leaves such).", stacklevel=2)
+    kept = [line for line in lines if (found := steps.get(line)) is not None and found <= step]
     replace_file(path, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a row; None of what is none."""
+    try:
+        found = parse_json(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 class RichProgress(TrainerCallback):

@@ -8,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from afterword import models
+from afterword.batching import Packing
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import Method
 from afterword.views import SpecialTokens, special_tokens
@@ -20,6 +21,21 @@ def checked_layout(model: Any) -> str:
     problem = f"{type(model).__name__} reads across the border of packed texts"
     warnings.warn(f"{problem}, so every sequence gets a row of its own (slower, same result).", stacklevel=3)
     return "padded"
+
+
+def packing_for(
+    model: Any, tokens: int | None = None, *, longest: int | None = None, layout: str | None = None
+) -> Packing:
+    """How what this model reads is laid out, so that every text gives what it gives alone.
+
+    `longest`: what one example may have; `layout`: as asked for, else packed where that is clean.
+    """
+    config, tokens = models.causal_lm(model).config, tokens or default_tokens()
+    layout = layout or checked_layout(model)
+    if layout == "packed":
+        tokens = min(tokens, models.row_limit(config) or tokens)
+    most = None if longest is None else max(tokens, longest)
+    return Packing(tokens, layout, example_tokens=most, alone_beyond=models.alone_beyond(config))
 
 
 def default_tokens() -> int:

@@ -11,18 +11,24 @@ from safetensors import SafetensorError
 
 from afterword.errors import CheckpointError, TrainingError
 from afterword.models import is_complete
+from afterword.places import is_disk_full, is_out_of_memory
 
 _NAME = re.compile(r"checkpoint-\d+")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota", "os error 28")
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.EIO}
+"""Of a folder that was removed, or may not be written any more, while a run was in it."""
 _OF_THE_SYSTEM = re.compile(r"\(os error \d+\)")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 class Interrupted(TrainingError):  # noqa: N818  the name says what happened, as KeyboardInterrupt does
     """Stopped by the person at the keyboard."""
 
     exit_code = 130
+
+
+class Terminated(Interrupted):
+    """Ended from outside by SIGTERM, as schedulers and containers do, with a checkpoint of the running step."""
+
+    exit_code = 143
 
 
 def checkpoint_step(folder: Path) -> int:
@@ -73,13 +79,17 @@ def explained(run: Path) -> Iterator[None]:
 
 
 def _explanation(error: BaseException, run: Path) -> TrainingError | None:
-    text = str(error).lower()
     if isinstance(error, KeyboardInterrupt):
         return Interrupted(f"Interrupted. {_kept(run)}")
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         remedy = "Lower micro_batch_tokens (changes no gradient) or max_length; use gradient_checkpointing or use_peft."
         return TrainingError(f"Out of memory. {_kept(run)} {remedy}")
-    if getattr(error, "errno", None) in _FULL or any(words in text for words in _WRITE_FAILED):
+    if not run.is_dir() and isinstance(error, OSError | RuntimeError | SafetensorError):
+        return TrainingError(f"output_dir: {str(run)!r} was removed while the run wrote there. Start it again.")
+    if getattr(error, "errno", None) in _GONE and str(getattr(error, "filename", "")).startswith(str(run)):
+        problem = f"output_dir: {error.filename!r} cannot be written ({error.strerror})"  # pyright: ignore
+        return TrainingError(f"{problem}. {_kept(run)} Give access to it.")
+    if is_disk_full(error):
         problem = f"output_dir: the disk of {str(run)!r} is full or does not take the file."
         return TrainingError(f"{problem} {_kept(run)} Free some space, or lower save_total_limit.")
     return None

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from jinja2 import TemplateError
 
 from afterword.corpus import Corpus, Dialogue, read_corpus
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, DataError
 from afterword.processes import main_process_first
 from afterword.training.mixture import Share
 from afterword.types import Document
 from afterword.views import (
     Prepared,
     Reading,
+    RefusedRow,
     Rendering,
     SpecialTokens,
     ViewBuilder,
@@ -56,6 +58,8 @@ class GeneralText:
     """More of it that is not trained: what losses are evaluated on. As `documents`."""
     chat: bool = False
     """Render conversations by the model's chat template, instead of as plain text."""
+    skip_bad_rows: bool = False
+    """Leave out, counted, what the template refuses, instead of stopping."""
     preparation: Preparation = field(default_factory=Preparation)
 
 
@@ -158,7 +162,7 @@ def general_parts(
         render: Rendering | None = None
         if text.chat:
             # The template has its own BOS and its own end of a turn.
-            special, render = SpecialTokens((), None), _by_template(tokenizer, name)
+            special, render = SpecialTokens((), None), _by_template(tokenizer, name, lenient=text.skip_bad_rows)
             # The template's own are meant.
             reading = replace(reading, control_tokens="keep")
         how: dict[str, Any] = {"render": render, "preparation": text.preparation}
@@ -180,11 +184,11 @@ def _of_files(corpus: Corpus) -> dict[str, Any]:
     return {name: said[name] for name in names} | {"skipped_rows": said["skipped"]}
 
 
-def _by_template(tokenizer: Any, name: str) -> Rendering:
+def _by_template(tokenizer: Any, name: str, *, lenient: bool) -> Rendering:
     if not tokenizer.chat_template:
         problem = f"mixture.{name}.format: 'chat' needs a model with a chat template, and this tokenizer has none"
         raise ConfigError(f"{problem}. Use 'plain', or save the tokenizer with a template.")
-    return _ByTemplate(tokenizer, name)
+    return _ByTemplate(tokenizer, name, lenient)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,17 +197,30 @@ class _ByTemplate:
 
     tokenizer: Any
     name: str
+    lenient: bool = False
 
     @property
     def identity(self) -> str:
         """The template is the tokenizer's; some write today's date."""
         dated = "strftime_now" in str(self.tokenizer.chat_template)
-        return f"chat template on {date.today()}" if dated else "chat template"
+        named = f"chat template on {date.today()}" if dated else "chat template"
+        return f"{named}, refused rows left out" if self.lenient else named
 
     def __call__(self, document: Document) -> Document:
-        """A ConfigError for a document that is no conversation."""
+        """A ConfigError for a document that is no conversation; for one that the template refuses a DataError.
+
+        Where such rows are skipped, it is a RefusedRow.
+        """
         if document.dialogue is None:
             raise ConfigError(f"mixture.{self.name}.format: 'chat' needs instructions or preferences, not documents.")
         said = Dialogue.from_json(document.dialogue).messages
         messages = [{**each, "content": as_words(self.tokenizer, each["content"])} for each in said]
-        return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))
+        try:
+            return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            if self.lenient:
+                raise RefusedRow("refused_by_template", reason) from error
+            problem = f"mixture.{self.name}: the model's chat template refuses {document.id} ({reason})"
+            remedy = "Take it out, or set skip_bad_rows: true to leave out such rows, counted"
+            raise DataError(f"{problem}. {remedy}.") from error

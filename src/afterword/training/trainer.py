@@ -42,7 +42,7 @@ from afterword.processes import gathered, is_zero3, whole
 from afterword.training import steps, zero3
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.checking import check_step, checked_layout, default_tokens, on_one_gpu, special_tokens_for
+from afterword.training.checking import check_step, on_one_gpu, packing_for, special_tokens_for
 from afterword.training.evaluating import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.lockstep import in_lockstep
 from afterword.training.mixture import streams
@@ -112,7 +112,7 @@ class AdaptationTrainer(WholeCheckpoints):
         held_out = held_out_of(eval_dataset, mixture, work, special, how)
         general = streams(own.lengths, [(part.lengths, part.share) for part in self.parts if part.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.packing = packing or Packing(default_tokens(), checked_layout(model))
+        self.packing = packing or packing_for(model)
         self.workspace = {"workspace_mib": logits_workspace_mib}
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
@@ -169,6 +169,15 @@ class AdaptationTrainer(WholeCheckpoints):
         options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
         examples: Any = self.train_dataset
         return steps.build_loader(examples, sampler, self.packing, **options)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """As the Trainer's; a share of the steps to warm up in is never all of them.
+
+        A run of one step would be taken at rate 0.
+        """
+        if 0 < self.args.warmup_steps < 1 and self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def cache_teacher(self, console: Console | None = None) -> None:
         """Have what the teacher says of all that it reads in this run on the disk; then only its head stays in memory.

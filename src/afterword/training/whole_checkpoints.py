@@ -34,6 +34,13 @@ class WholeCheckpoints(Trainer):
             self.average.resumed_from = resume or None
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
 
+    def _run_epoch(self, **epoch: Any) -> None:
+        """An epoch; no step of it where the checkpoint is of the last step. The Trainer would take one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**epoch)
+
     def _sharded_by(self) -> str:
         return "fsdp" if self.is_fsdp_enabled else "deepspeed" if self.is_deepspeed_enabled else ""
 

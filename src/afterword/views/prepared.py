@@ -165,6 +165,12 @@ def _read(reader: Reader, path: Path, workers: int) -> dict[str, Any]:
     def rows(reads: Iterator[Read]) -> Iterator[dict[str, Any]]:
         """Windows as they are read, counted in passing."""
         for each in reads:
+            if each.read is None:
+                reason, detail = (each.refused.reason, each.refused.detail) if each.refused else ("refused", "")
+                counts.skipped_windows[reason] += 1
+                if len(listed) < _LISTED:
+                    listed.append((each.source, each.document, reason, detail))
+                continue
             windows = each.read.windows
             counts.split_documents += len(windows) > 1
             counts.cut_sentences += each.read.cut_sentences

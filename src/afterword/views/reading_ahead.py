@@ -35,6 +35,14 @@ _WORKER_CHARACTERS = 2**20
 _MOST_WORKERS = 8
 
 
+class RefusedRow(Exception):  # noqa: N818  it is counted, and no error
+    """A document that cannot be shown, and is left out: the reason it is counted by, and what was said."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
 class Rendering(Protocol):
     """What is read of a document in place of its text."""
 
@@ -44,7 +52,7 @@ class Rendering(Protocol):
         ...
 
     def __call__(self, document: Document) -> Document:
-        """The document with the text that is read."""
+        """The document with the text that is read. RefusedRow where it is to be left out."""
         ...
 
 
@@ -71,7 +79,10 @@ class Reader:
 
     def _read(self, document: Document) -> "Read":
         source = self.sources[document.source]
-        shown = self.render(document) if self.render else document
+        try:
+            shown = self.render(document) if self.render else document
+        except RefusedRow as row:
+            return Read(document.id, source, None, (), row)
         read = read_document(shown, source, self.tokenizer, self.special, self.reading)
         return Read(document.id, source, read, tuple(map(self.view.skip_reason, read.windows)))
 
@@ -82,8 +93,10 @@ class Read:
 
     document: str
     source: int
-    read: ReadDocument
+    read: ReadDocument | None
+    """None for one that was refused."""
     skip_reasons: tuple[str | None, ...]
+    refused: RefusedRow | None = None
 
 
 def workers_for(corpus: Corpus) -> int:

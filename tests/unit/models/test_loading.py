@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, MambaConfig
 
 from afterword.errors import CheckpointError
 from afterword.models import (
@@ -120,11 +121,11 @@ def test_finite_weights_pass(build_model):
 
 @pytest.mark.parametrize(("limit", "asked", "expected"), [(256, None, 256), (131072, None, 8192), (256, 64, 64)])
 def test_the_context_is_what_was_asked_or_the_models_up_to_8192(limit, asked, expected):
-    assert context_length(SimpleNamespace(max_position_embeddings=limit), asked) == expected
+    assert context_length(LlamaConfig(max_position_embeddings=limit), asked) == expected
 
 
 def test_a_model_without_a_limit_gets_the_default_context():
-    assert context_length(SimpleNamespace()) == 8192
+    assert context_length(MambaConfig()) == 8192
 
 
 def test_the_saved_precision_is_the_configs(folder):

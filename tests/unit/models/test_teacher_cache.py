@@ -128,6 +128,20 @@ def test_a_damaged_index_is_refused(folder, text):
         open_cache(folder, ORIGIN, LENGTHS)
 
 
+def exchanged(index):
+    texts = index["shards"][0]["texts"]
+    texts[0], texts[-1] = texts[-1], texts[0]
+
+
+@pytest.mark.parametrize("change", [exchanged, lambda index: index.pop("sha256")], ids=["exchanged", "of before"])
+def test_an_index_that_was_changed_is_refused(folder, change):
+    index = json.loads((folder / INDEX).read_text())
+    change(index)
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"is damaged: index\.json is not as it was written"):
+        open_cache(folder, ORIGIN, LENGTHS)
+
+
 class Killed(BaseException):
     pass
 

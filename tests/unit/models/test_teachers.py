@@ -122,7 +122,7 @@ def test_trained_biases_are_refused(build_model, bias):
 
 
 def test_modules_that_the_model_does_not_have_are_refused(build_model):
-    with pytest.raises(ConfigError, match=r"lora_target_modules: \('nothing',\) does not fit this model"):
+    with pytest.raises(ConfigError, match=r"lora_target_modules: \('nothing',\) does not fit a llama model"):
         lora(build_model("llama"), target_modules=("nothing",))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,24 @@ def test_an_endless_stream_of_general_text_is_read_as_far_as_is_said(
     run, _ = adapted({"files": "some/texts:train", "streaming": True, "max_documents": 9, "tokens": 0.2})
     row = data_of(run)["mixture"][1]
     assert (row["documents"], row["stopped_at_max_documents"]) == (9, True)
+
+
+REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+REFUSES += "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + ' ' }}{% endfor %}"
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_rows_that_the_chat_template_refuses(skip: bool, adapted: Any, model_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_folder, folder := tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(REFUSES)
+    plain = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello there."}]
+    chats: Any = [{"messages": each} for each in [plain, [{"role": "system", "content": "Be brief."}, *plain]] * 3]
+    source = {"files": write(tmp_path / "chats.jsonl", chats), "kind": "instructions", "format": "chat", "once": True}
+    settings = {"model_name_or_path": str(folder), "skip_bad_rows": skip, "preparation_cache": "off"}
+    if not skip:
+        with pytest.raises(DataError, match=r"template refuses .* \(System role not supported\).*skip_bad_rows: true"):
+            adapted(source, **settings)
+        return
+    told = data_of(adapted(source, **settings)[0])["mixture"][1]
+    assert told["skipped_windows"] == {"refused_by_template": 1}
+    assert told["windows"] == 1
