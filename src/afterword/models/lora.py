@@ -110,9 +110,10 @@ def _try(adapted: Any) -> None:
         trained_states(adapted.eval(), probe(adapted, _PROBE_TOKENS)).float().sum().backward()
     adapted.zero_grad()
     adapted.train(was)
-    for part in adapted.modules():
+    parts: list[Any] = [part for part in adapted.modules() if isinstance(part, LoraLayer)]
+    for part in parts:
         base = getattr(part, "base_layer", None)
-        if isinstance(part, LoraLayer) and isinstance(base, torch.nn.Linear) and "default" in part.lora_B:
+        if isinstance(base, torch.nn.Linear) and "default" in part.lora_B:
             update = (part.lora_B["default"].weight.shape[0], part.lora_A["default"].weight.shape[1])
             if update != tuple(base.weight.shape):
                 raise ValueError(f"the update of a {type(base).__name__} has another shape than its weight")
