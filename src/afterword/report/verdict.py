@@ -23,8 +23,9 @@ POINTS_LEARNED = ((0.02, "nothing"), (0.1, "little"), (0.3, "part"), (0.6, "most
 """The same in points of questions right, where there is nothing to hold them against."""
 POINTS_LOST = ((0.01, "nothing"), (0.03, "little"), (0.1, "some"))
 """Points of what was right before: nobody notices one, three are a little, ten are some, and more is much."""
-DRIFT_NATS = ((0.01, "nothing"), (0.1, "little"), (0.3, "some"))
-"""KL per token on text of the model's own: below 0.01 nobody sees a difference, above 0.3 it is another model."""
+DRIFT_NATS = ((0.01, "nothing"), (0.15, "little"), (0.3, "some"))
+"""KL per token on text of the model's own: below 0.01 nobody sees a difference, above 0.3 it is another model. On a
+small real model written answers lost 2 to 4 points below 0.1 nats, ten and more from 0.175 on (docs/LOG.md)."""
 _CERTAIN = {"nothing": 0.05, "little": 0.1}
 """The most points that the interval may reach up to where a loss is called so small."""
 BY_HEART = 1.2
@@ -32,6 +33,7 @@ BY_HEART = 1.2
 knows of what they say, only questions or other wordings tell (METHODS §5)."""
 LEAST_ROOM = 0.1
 """Between what is known before and what reading gives: with less, a share of it says nothing."""
+_CHOSEN = "choices right"
 _NOTICED = 0.05
 """Points that a single skill must lose, beyond chance, to be named."""
 
@@ -100,9 +102,19 @@ def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
     low = found.interval[0] if found.interval else None
     certain = "no interval" if low is None else f"95 % interval {_range(found)}"
     shown += f" ({found.of}, n = {found.n:,}; {certain})"
+    own_words = _in_own_words(by_name) if found.of.startswith(_CHOSEN) else ""
     if kind != "nothing" and (low is None or low <= 0):
-        return "unclear", f"Chance may have done it: {shown}."
-    return kind, f"{printing.load_table('words.yaml')['learned'][kind]}: {shown}."
+        return "unclear", f"Chance may have done it: {shown}.{own_words}"
+    return kind, f"{printing.load_table('words.yaml')['learned'][kind]}: {shown}.{own_words}"
+
+
+def _in_own_words(by_name: Mapping[tuple[str, str], Score]) -> str:
+    """How many answers the model also says: what is chosen among four may be far from being said."""
+    closed, opened = (by_name.get((f"questions/{book}_book", "said_frac")) for book in ("closed", "open"))
+    if not closed or not closed["after"]:
+        return ""
+    with_it = f" ({_percent(_mean(opened, 'before'))} with the document)" if opened and opened["before"] else ""
+    return f" In its own words it says {_percent(_mean(closed, 'after'))} of the answers{with_it}."
 
 
 def _without_measure(by_name: Mapping[tuple[str, str], Score]) -> str:
@@ -118,7 +130,7 @@ def _without_measure(by_name: Mapping[tuple[str, str], Score]) -> str:
 
 def _shares(by_name: Mapping[tuple[str, str], Score]) -> Iterable[_Found | None]:
     """What was learned as a share of what reading gives, the best measure first."""
-    for metric, what in (("choice_correct_frac", "choices right"), ("said_frac", "answers said")):
+    for metric, what in (("choice_correct_frac", _CHOSEN), ("said_frac", "answers said")):
         closed, opened = by_name.get(("questions/closed_book", metric)), by_name.get(("questions/open_book", metric))
         room = _mean(opened, "before") - _mean(closed, "before") if closed and opened else 0.0
         if closed and closed["change"] and room >= LEAST_ROOM:

@@ -68,6 +68,18 @@ def test_nothing_learned_says_so_and_what_to_do():
     assert found.then.startswith("Raise the learning rate or the number of passes")
 
 
+def test_what_was_chosen_is_not_taken_for_what_is_said():
+    choice, said = questions("choice_correct_frac", 0.25, 0.7, 0.85), questions("said_frac", 0.0, 0.1, 0.5)
+    both, alone = verdict_of([*choice, *said]), verdict_of(choice)
+    assert both is not None
+    assert alone is not None
+    assert both.learned.endswith(". In its own words it says 10.0 % of the answers (50.0 % with the document).")
+    assert "own words" not in alone.learned
+    only_said = verdict_of(said)
+    assert only_said is not None
+    assert "own words" not in only_said.learned
+
+
 def test_choices_come_before_what_is_said_and_that_before_losses():
     choice, said = questions("choice_correct_frac", 0.25, 0.4, 0.85), questions("said_frac", 0.0, 0.5, 0.5)
     suite = [row("test/learning/direct", "correct_frac", 0.0, 0.5)]
