@@ -162,6 +162,7 @@ def sole(folder: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
+            _unlock(descriptor)
             os.close(descriptor)
         if made:
             with contextlib.suppress(OSError):  # Something is in it.
@@ -183,6 +184,13 @@ def _locked(folder: Path, doing: str) -> int | None:
             os.close(descriptor)
     except (OSError, ImportError):
         return None
+
+
+def _unlock(descriptor: int) -> None:
+    """Closing alone would not do: processes that were forked meanwhile, as those that load data, have it open too."""
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _wait_for(descriptor: int, lock: Callable[[int], None], folder: Path, doing: str) -> None:
