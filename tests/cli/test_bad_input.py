@@ -104,11 +104,12 @@ def puts_nan(place: Path) -> None:
 
 
 def adds_tokens(place: Path) -> None:
-    """The tokenizer belongs to a model with a larger vocabulary."""
+    """The tokenizer belongs to a model with a larger vocabulary, and ends texts with a token of it."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place / "model")
     tokenizer.add_tokens([f"<extra_{i}>" for i in range(7)])
+    tokenizer.add_special_tokens({"eos_token": "<extra_6>"})
     tokenizer.save_pretrained(place / "model")
 
 
@@ -173,7 +174,12 @@ MODEL = [
     Case(
         "broken-tokenizer", ADAPT, ("model_name_or_path", "'model'", "tokenizer"), writes("model/tokenizer.json", "{")
     ),
-    Case("foreign-tokenizer", ADAPT, ("model_name_or_path", "'model'", "307 tokens", "300"), adds_tokens),
+    Case(
+        "foreign-tokenizer",
+        ADAPT,
+        ("model_name_or_path", "'model'", "'<extra_6>' the id 306", "only 300 tokens"),
+        adds_tokens,
+    ),
     Case(
         "no-eos",
         f"{ADAPT} --method finetune",

@@ -40,7 +40,8 @@ def test_ten_steps_are_those_of_plain_adamw(
         optimizer.zero_grad()
     assert max(norms) > 1, "a step whose gradient the Trainer's default would clip"
     for (key, ours), theirs in zip(student.named_parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7, msg=key)
+        # A thousandth of a step: the fused AdamW rounds otherwise than the plain one.
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6, msg=key)
 
 
 @pytest.mark.parametrize("name", METHODS)

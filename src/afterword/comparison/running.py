@@ -82,7 +82,9 @@ def compare(
             console.print(f"{said}; their cells are run again", highlight=False)
         # What other processes had claimed is waited for at the end, in case they do not finish it.
         done = sum(plan.fingerprint not in again and _is_done(plan, rows) for plan in planned)
-        with Progress("cells", len(planned), done=done, console=console) as progress:
+        # Nothing is told where nothing is left to do.
+        cells = len(planned) if done < len(planned) else 0
+        with Progress("cells", cells, done=done, console=console) as progress:
             for wait in (False, True):
                 for number, plan in enumerate(planned, start=1):
                     with claimed(plan.cell.folder, wait=wait) as mine:

@@ -129,7 +129,9 @@ def _unfit(model: Any, settings: LoraSettings, error: Exception) -> ConfigError:
     parts = ((name, part) for name, part in model.named_modules() if ".lora_" not in name)
     names = sorted({_last(name) for name, part in parts if _is_linear(part)} - {"lm_head"})
     there = [name for name in names if not name.isdigit()][:8]
-    return ConfigError(f"{problem}. Name some of its linear layers: {', '.join(there)}; or train all weights.")
+    return ConfigError(
+        f"{problem}. Name some of its linear layers: {', '.join(there)}; or all-linear; or train all weights."
+    )
 
 
 def _is_linear(part: Any) -> bool:

@@ -64,7 +64,7 @@ def test_a_document_in_a_prompt_cannot_end_the_turn(tokenizer, token):
 
 
 def test_a_wait_for_another_process_is_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("afterword.places._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("afterword.places.SILENT_SECONDS", 0.05)
     ready, leave = threading.Event(), threading.Event()
 
     def hold():
