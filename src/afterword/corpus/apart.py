@@ -107,9 +107,9 @@ class _Worker:
         self.alive = False
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in filter(None, (self.process.stdin, self.process.stdout)):
             with contextlib.suppress(OSError):
-                pipe and pipe.close()
+                pipe.close()
 
 
 _spares: list[_Worker] = []

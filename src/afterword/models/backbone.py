@@ -82,7 +82,7 @@ def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
 
 def _backbones(model: Any) -> list[nn.Module]:
     """The backbone; and the decoder in it, which some classes (OPT, BART) call past it."""
-    whole_of = backbone_of(model)
+    whole_of: Any = backbone_of(model)
     decoder = whole_of.get_decoder() if hasattr(whole_of, "get_decoder") else whole_of
     return [decoder, whole_of] if decoder is not whole_of and decoder is not causal_lm(model) else [whole_of]
 
