@@ -297,7 +297,7 @@ class AdaptSettings(Settings):
         }
 
 
-BRIEFLY = "Answer with the shortest possible answer, without a sentence."
+BRIEFLY = "Answer briefly."
 """Asks a chat model for an answer that can be compared."""
 
 
