@@ -98,6 +98,7 @@ def _interrupted_by_sigterm() -> list[int]:
     got, here = list[int](), os.getpid()
 
     def stop(number: int, _: Any) -> None:
+        """Note the signal, once for all; a process that was forked for reading ends at once."""
         if os.getpid() != here:
             os._exit(128 + number)  # A process that was forked for reading: nothing is its own.
         got.append(number)

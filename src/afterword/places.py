@@ -113,6 +113,7 @@ def hub_answers() -> bool:
     answered = threading.Event()
 
     def ask() -> None:
+        """One short request to the hub."""
         from huggingface_hub import constants, get_session
 
         try:

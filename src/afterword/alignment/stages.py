@@ -152,6 +152,7 @@ def _sampled_loss(trainer: Any) -> Callable[[], float]:
     batches = list(DataLoader(data, batch_size=4, collate_fn=trainer.data_collator))
 
     def loss() -> float:
+        """The mean over the batches, in nats."""
         # accelerate's autocast is around the forward of a model that was trained under it.
         model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
         with models.only_reading(model):

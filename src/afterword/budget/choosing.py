@@ -120,6 +120,7 @@ def choose(settings: AdaptSettings, documents: Any, console: Console) -> Choice:
         (stick,) = build_yardsticks(settings, [corpora.sample], autocast)
 
         def pilot_of(rate: float) -> Pilot:
+            """Run the pilot of a rate, write it down, and say what came of it."""
             found = _pilot(plan.over(settings), corpora.sample, stick, rate, autocast, console)
             record["pilots"].append(asdict(found))
             save_record(run, record)

@@ -66,6 +66,7 @@ def searched(first: float, pilot_of: Callable[[float], Pilot], known: Sequence[P
     done = {_place(first, pilot.learning_rate): pilot for pilot in known}
 
     def learned(place: int) -> float:
+        """What the rate at a place teaches within the budget, in nats; a pilot is run once."""
         if place not in found:
             found[place] = done.get(place) or pilot_of(rate_at(first, place))
         return found[place].learned_nats

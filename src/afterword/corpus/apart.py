@@ -82,6 +82,7 @@ class _Worker:
         self.alive, self.files = True, 0
 
     def ask(self, request: dict[str, Any]) -> None:
+        """Send a request; its answer is read by the caller."""
         self.files += 1
         assert self.process.stdin
         with contextlib.suppress(OSError):  # It ended: the answer says so.
@@ -104,6 +105,7 @@ class _Worker:
         return {"lost": f"its reader {how}"}
 
     def end(self) -> None:
+        """Kill the process, and close what led to it."""
         self.alive = False
         self.process.kill()
         self.process.wait()

@@ -82,6 +82,7 @@ def without_ours(paths: list[Path], base: str, options: CorpusOptions, aside: As
     known: dict[Path, bool] = {Path(base): False}
 
     def ours(folder: Path) -> bool:
+        """Whether a folder is one that Afterword wrote, or stands in one."""
         if folder not in known:
             above = folder != folder.parent and folder.is_relative_to(base or ".") and ours(folder.parent)
             known[folder] = above or _is_ours(str(folder), options)
@@ -125,6 +126,7 @@ def judged(rows: Rows, origin: Origin, options: CorpusOptions, aside: Aside, *, 
     is_json = ending_of(Path(origin.path)) == ".json"
 
     def milder(error: BadRowError) -> BadRowError:
+        """The error that is skipped and counted, where the file is no document by its kind."""
         spared = is_json and beside_texts and error.reason == "broken"
         if ending_of(Path(origin.path)) in OFFICE and error.reason == "broken":
             return BadRowError("unreadable", str(error))

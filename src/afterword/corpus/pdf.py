@@ -145,6 +145,7 @@ class _Ruled:
         return self.xs[0], self.ys[0], self.xs[-1], self.ys[-1]
 
     def add(self, text: str, box: Box) -> None:
+        """Put a text into the cell that its middle lies in."""
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         column, row = sum(x > edge for edge in self.xs[1:-1]), sum(y < edge for edge in self.ys[1:-1])
         self.found.setdefault((row, column), []).append(text)

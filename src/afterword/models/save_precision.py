@@ -112,6 +112,7 @@ def base_on_disk(model: Any, stored: StoredModel) -> BaseTensors:
     """The weights before, read from the model's files one tensor at a time."""
 
     def parts(name: str, values: Sequence[Tensor]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Every stored tensor that a trained one ends in, with its part of each of the values."""
         taken_apart = [pieces(model, name, value, stored) for value in values]
         for key in taken_apart[0]:
             yield stored.tensor(key), tuple(found[key] for found in taken_apart)
