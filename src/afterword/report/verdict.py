@@ -25,7 +25,7 @@ POINTS_LOST = ((0.01, "nothing"), (0.03, "little"), (0.1, "some"))
 """Points of what was right before: nobody notices one, three are a little, ten are some, and more is much."""
 DRIFT_NATS = ((0.01, "nothing"), (0.15, "little"), (0.3, "some"))
 """KL per token on text of the model's own: below 0.01 nobody sees a difference, above 0.3 it is another model. On a
-small real model written answers lost 2 to 4 points below 0.1 nats without replay, ten and more from 0.175 on (docs/LOG.md)."""
+small real model, without replay, written answers lost 2 to 4 points below 0.1 nats, ten and more from 0.175 on."""
 _CERTAIN = {"nothing": 0.05, "little": 0.1}
 """The most points that the interval may reach up to where a loss is called so small."""
 BY_HEART = 1.2
