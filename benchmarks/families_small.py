@@ -40,17 +40,40 @@ _BY_SIZE: dict[int, str] = {
 SMALL = {name: size for size, names in _BY_SIZE.items() for name in names.split()}
 _HASHED = {"encoder_hash_byte_group_vocab": 50, "encoder_hash_byte_group_size": [3, 4]}
 _SHAPES = {"shape_vocab_size": 20, "shape_embed_dim": 8, "pronunciation_vocab_size": 20, "pronunciation_embed_dim": 8}
+_MIXED = {"layer_types": ["linear_attention", "full_attention"]}
+"""Of their first two layers alone, these would have no attention."""
+_TWICE = {"attention_hidden_size": 64, "attention_head_dim": 16}
+"""Their attention reads the embedding beside the states."""
 OWN: dict[str, dict[str, Any]] = {
+    "bailing_hybrid": _MIXED,
+    "bamba": {"attn_layer_indices": [1]},
     "blt": _HASHED,
+    "cohere_compass_text": {"layer_types": ["full_attention"] * 2},
     "dots3_note_text": {"num_key_value_heads": 4},
     "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_ssm": 64},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
+    "granitemoehybrid": _MIXED,
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kimi_linear": {**_MIXED, "mlp_layer_types": ["dense", "sparse"], "linear_num_heads": 4},
+    "lfm3": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8, "head_dim": 8},
+    "qwen3_5_moe_text": _MIXED,
+    "qwen3_5_text": _MIXED,
+    "qwen3_next": _MIXED,
+    "qwen4_exp_text": {"layer_types": ["linear_attention", "indexed_attention"]},
+    "recurrent_gemma": {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local", "lsh"], "num_buckets": 4},
     "roc_bert": _SHAPES,
-    "zamba": {"num_hidden_layers": 3},
-    "zamba2": {"layer_types": ["linear_attention", "hybrid"]},
+    "xlstm": {"chunk_size": 8},
+    "zamba": {**_TWICE, "num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 1, "mamba_dt_rank": 2},
+    "zamba2": {
+        **_TWICE,
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "mamba_headdim": 8,
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 """What a family needs beside that."""
@@ -76,5 +99,5 @@ def _small(kind: Any, own: dict[str, Any]) -> Any:
     for name, part in nested.items():
         inner = type(getattr(default, name)) if part.__name__ == "AutoConfig" else part
         if inner is not type(None):
-            given[name] = _small(inner, {}).to_dict()
+            given[name] = _small(inner, OWN.get(inner.model_type, {})).to_dict()
     return kind(**{**given, **own})

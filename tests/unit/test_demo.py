@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rich.console import Console
 
 from afterword.config import EvaluateSettings, read_settings
 from afterword.demo import running, teaching
+from afterword.demo.folder import begin
 from afterword.demo.lessons import OPEN_BOOK, OTHERWISE, TOLD
 from afterword.demo.running import run_demo
 from afterword.demo.teaching import drawn_answers, figures_of, load_lesson, run_lessons
@@ -148,6 +151,28 @@ def test_where_the_real_model_cannot_be_had_the_embedded_world_is_told(tmp_path:
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert told == [((tmp_path,), "almanac-chat")]
     assert "no [red]network. Check it. So this is the demo of the embedded world." in said
+
+
+def test_two_demos_in_one_folder_follow_each_other(tmp_path: Path, monkeypatch: Any) -> None:
+    """The first holds the folder also while it empties it."""
+    among, most = [0], [0]
+
+    def tell(folder: Path, **_: Any) -> Path:
+        among[0] += 1
+        begin(folder)
+        time.sleep(0.2)
+        most[0] = max(most[0], among[0])
+        among[0] -= 1
+        return folder
+
+    monkeypatch.setitem(running.WORLDS, "almanac", ("almanac-chat", tell))
+    begin(tmp_path / "demo")
+    both = [threading.Thread(target=run_demo, args=(tmp_path / "demo",), kwargs={"world": "almanac"}) for _ in "ab"]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert most == [1]
 
 
 def test_another_model_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from afterword.views import Reading, read_document, special_tokens
 MOST_WINDOWS = 64
 """Of the documents, that learning is measured on."""
 SAMPLES, SAMPLE_TOKENS = 32, 64
-"""Text of the model's own that drift is measured on: half of what `afterword evaluate` takes, half as long."""
+"""Text of the model's own that drift is measured on: half of what `afterword evaluate` takes."""
 MOST_ITEMS = 200
 """Of each part of a suite, and of the questions."""
 _ANSWER_TOKENS = 32

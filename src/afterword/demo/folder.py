@@ -22,11 +22,15 @@ def refuse_other(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """An empty folder with the mark of a demo, made anew where an earlier demo was."""
+    """An empty folder with the mark of a demo, emptied where an earlier demo was."""
     refuse_other(folder)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The folder itself stays: whoever makes a demo in it holds its lock.
+    for each in folder.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
     record(folder, {"format": 1, "status": "running"})
 
 

@@ -10,6 +10,7 @@ from afterword.demo.almanac import EMBEDDED, run_almanac
 from afterword.demo.folder import refuse_other
 from afterword.demo.teaching import REAL, run_lessons
 from afterword.errors import CheckpointError, ConfigError, nearest
+from afterword.places import sole
 
 WORLDS: dict[str, tuple[str, Callable[..., Path]]] = {"ferry": (REAL, run_lessons), "almanac": (EMBEDDED, run_almanac)}
 """The model that a world is taught to where no other is named, and what tells it."""
@@ -25,15 +26,15 @@ def run_demo(folder: Path, *, world: str = FERRY, model: str | None = None, cons
     if world not in WORLDS:
         hint = nearest(world, WORLDS)
         raise ConfigError(f"world: there is no world {world!r}. {hint}There are: {', '.join(WORLDS)}.")
-    # Before anything is fetched.
-    refuse_other(folder)
-    usual, tell = WORLDS[world]
-    if world == FERRY and model is None and (reason := _out_of_reach(usual)):
-        console.print(
-            f"{reason} So this is the demo of the embedded world.", markup=False, highlight=False, soft_wrap=True
-        )
-        usual, tell = WORLDS[ALMANAC]
-    return tell(folder, model=model or usual, console=console)
+    with sole(folder, "makes a demo there"):
+        # Before anything is fetched.
+        refuse_other(folder)
+        usual, tell = WORLDS[world]
+        if world == FERRY and model is None and (reason := _out_of_reach(usual)):
+            said = f"{reason} So this is the demo of the embedded world."
+            console.print(said, markup=False, highlight=False, soft_wrap=True)
+            usual, tell = WORLDS[ALMANAC]
+        return tell(folder, model=model or usual, console=console)
 
 
 def _out_of_reach(model: str) -> str | None:

@@ -41,7 +41,7 @@ from afterword.models import (
     refuse_foreign_tokenizer,
     trained_states,
 )
-from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
+from afterword.objectives import Comparison, Prediction, hidden_losses, hidden_parts
 from afterword.types import Batch, Example, Score, Segment, Window
 from afterword.views import SpecialTokens, SplitContext, special_tokens
 
@@ -132,18 +132,21 @@ def _longest(example: Example) -> int:
 
 
 def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
-    nll, kl, ids = Prediction(), Distillation(forward_kl), batch.target_ids
-    source = before = (trained_states(models.reference, batch.student), head_of(models.reference))
+    reference, ids = models.reference, batch.target_ids
     yield "positions", torch.ones_like(batch.weights)
-    yield "nll_before", hidden_losses(nll, before, None, ids)
+    source = before = (trained_states(reference, batch.student), head_of(reference))
     if batch.teacher:
-        source = (trained_states(models.reference, *batch.teacher), head_of(models.reference))
-        yield "nll_with_context", hidden_losses(nll, source, None, ids)
-        yield "kl_before", hidden_losses(kl, before, source, ids)
+        source = (trained_states(reference, *batch.teacher), head_of(reference))
+        parts = hidden_parts(Comparison(), before, source, ids).unbind(-1)
+        yield from zip(("nll_before", "nll_with_context", "kl_before"), parts, strict=True)
+    elif models.adapted is None:
+        yield "nll_before", hidden_losses(Prediction(), before, None, ids)
     if models.adapted is not None:
         after = (trained_states(models.adapted, batch.student), head_of(models.adapted))
-        yield "nll_after", hidden_losses(nll, after, None, ids)
-        yield "kl_after", hidden_losses(kl, after, source, ids)
+        nll_after, nll_source, kl_after = hidden_parts(Comparison(), after, source, ids).unbind(-1)
+        yield from (("nll_after", nll_after), ("kl_after", kl_after))
+        if not batch.teacher:
+            yield "nll_before", nll_source
 
 
 def learning_scores(models: Models, windows: Sequence[Window], task: str, *, seed: int = 0) -> list[Score]:

@@ -117,6 +117,25 @@ def _try(adapted: Any) -> None:
             update = (part.lora_B["default"].weight.shape[0], part.lora_A["default"].weight.shape[1])
             if update != tuple(base.weight.shape):
                 raise ValueError(f"the update of a {type(base).__name__} has another shape than its weight")
+    _refuse_unread(adapted)
+
+
+def _refuse_unread(adapted: Any) -> None:
+    """ValueError where peft does not find an adapter's weights again by the names that it saves them under."""
+    import peft
+    import torch
+
+    trained = {name: value for name, value in adapted.named_parameters() if value.requires_grad}
+    before = {name: value.detach().clone() for name, value in trained.items()}
+    others = {name: value + 1 for name, value in peft.get_peft_model_state_dict(adapted).items()}
+    peft.set_peft_model_state_dict(adapted, others)
+    lost = [name for name, value in trained.items() if torch.equal(value, before[name])]
+    with torch.no_grad():
+        for name, value in trained.items():
+            value.copy_(before[name])
+    if lost:
+        layer = lost[0].partition(".lora_")[0].removeprefix("base_model.model.")
+        raise ValueError(f"peft does not find the adapter of {layer} again once it is saved")
 
 
 def _unfit(model: Any, settings: LoraSettings, error: Exception) -> ConfigError:
@@ -129,9 +148,8 @@ def _unfit(model: Any, settings: LoraSettings, error: Exception) -> ConfigError:
     parts = ((name, part) for name, part in model.named_modules() if ".lora_" not in name)
     names = sorted({_last(name) for name, part in parts if _is_linear(part)} - {"lm_head"})
     there = [name for name in names if not name.isdigit()][:8]
-    return ConfigError(
-        f"{problem}. Name some of its linear layers: {', '.join(there)}; or all-linear; or train all weights."
-    )
+    every = "" if settings.target_modules == "all-linear" else "; or all-linear"
+    return ConfigError(f"{problem}. Name some of its linear layers: {', '.join(there)}{every}; or train all weights.")
 
 
 def _is_linear(part: Any) -> bool:

@@ -99,7 +99,10 @@ def write_model(
     for name, value in model.state_dict().items():
         # Tied weights are cast to one tensor, or they would be written twice.
         tensor = (value.data_ptr(), value.shape)
-        state[name] = cast.setdefault(tensor, value.to(precisions.of(name, value)))
+        if tensor not in cast:
+            exact = given.unrounded(name, value) if given else value
+            cast[tensor] = exact.to(precisions.of(name, value))
+        state[name] = cast[tensor]
     carried = given.unread(model) if given else {}
     with _configured(model, given):
         # A copy, of which save_pretrained takes what it has written.

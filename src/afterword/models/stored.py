@@ -85,6 +85,17 @@ class StoredModel:
         with safe_open(self._places[key], framework="pt") as file:
             return file.get_tensor(key)
 
+    def unrounded(self, key: str, value: Tensor) -> Tensor:
+        """A tensor of a model in memory, or what the files have of it, where that is this with more digits.
+
+        A model that is trained in bfloat16 holds so what its files have in float32, also what no step has changed.
+        """
+        stored = self.dtypes.get(key)
+        if stored is None or torch.finfo(stored).eps >= torch.finfo(value.dtype).eps:
+            return value
+        own = self.tensor(key).to(value.device)
+        return own if torch.equal(own.to(value.dtype), value) else value
+
     def __contains__(self, key: str) -> bool:
         return key in self._places
 

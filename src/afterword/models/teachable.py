@@ -15,6 +15,7 @@ _UNFIT = {
     "xlm": "a masked language model",
     "prophetnet": "a model that predicts several tokens at once",
     "reformer": "a model whose training takes no length but multiples of its chunks",
+    "rwkv": "a model that changes its own weights in place whenever it is read after it was trained",
     "musicgen": "a model of sounds",
     "musicgen_melody": "a model of sounds",
 }

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Part = Literal["prediction", "weighted_prediction", "divergence", "teacher_first", "teacher_gold"]
+Part = Literal["prediction", "weighted_prediction", "divergence", "teacher_first", "teacher_gold", "teacher_prediction"]
 
 _CACHED_VALUES = 2**18
 """Of one float32 tensor that are worked on at a time by a CPU's thread: 1 MiB, of which three fit its own cache."""
@@ -166,6 +166,7 @@ def _divergence(form: Form, student_NV: Tensor, teacher_NV: Tensor, target_ids_N
         "prediction": k_N1.log1p().squeeze(-1) - gold_d_N - log_gold_N,
         "teacher_first": (first_N == target_ids_N).to(log_gold_N.dtype),
         "teacher_gold": log_gold_N.exp(),
+        "teacher_prediction": -log_gold_N,
     }
     ratio = _Ratio(p_NV, d_NV, e_NV, k_N1, first_N, target_ids_N, *gaps)
     value_N, on_logits = {"forward": _forward, "reverse": _reverse, "jsd": _jsd}[form.divergence or ""](

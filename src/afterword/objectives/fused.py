@@ -39,8 +39,19 @@ def hidden_losses(
 
     Equal to the objective on dense logits. Student and teacher may differ in hidden size and precision.
     """
-    work = _Work(objective, student[1], teacher, target_ids_N, workspace_mib)
-    return total(objective, work.parts(student[0].detach()))
+    return total(objective, hidden_parts(objective, student, teacher, target_ids_N, workspace_mib=workspace_mib))
+
+
+def hidden_parts(
+    objective: Objective,
+    student: Side,
+    teacher: Side | None,
+    target_ids_N: Tensor,
+    *,
+    workspace_mib: float = LOGITS_WORKSPACE_MIB,
+) -> Tensor:
+    """The parts of these losses, [N, P] float32, in the order of the objective's coefficients. Without gradient."""
+    return _Work(objective, student[1], teacher, target_ids_N, workspace_mib).parts(student[0].detach())
 
 
 def weighted_sum(

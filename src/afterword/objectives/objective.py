@@ -209,6 +209,29 @@ class SelfDistillation:
         return (reverse_kl if reverse else forward_kl)(student_NV, teacher_NV, temperature=self.temperature)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What two models make of the same tokens, from one product with each head. Nothing is trained by it."""
+
+    needs_teacher: bool = True
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Both predictions, and the divergence between them, which is the loss."""
+        return {"prediction_nats": 0.0, "teacher_prediction_nats": 0.0, "forward_kl_nats": 1.0}
+
+    @property
+    def form(self) -> Form:
+        """Forward KL, with what is reported beside it."""
+        return Form(("prediction", "teacher_prediction", "divergence"), divergence="forward", factor=1.0)
+
+    def parts(self, student_NV: Tensor, teacher_NV: Tensor | None, target_ids_N: Tensor) -> Tensor:
+        """−log of either's probability of the gold token, and KL(teacher ‖ student)."""
+        assert teacher_NV is not None
+        both = [cross_entropy(logits, target_ids_N) for logits in (student_NV, teacher_NV)]
+        return torch.stack([*both, forward_kl(student_NV, teacher_NV)], dim=-1)
+
+
 _DIVERGENCES: Mapping[Callable[..., Tensor], Literal["forward", "reverse", "jsd"]] = {
     forward_kl: "forward",
     reverse_kl: "reverse",

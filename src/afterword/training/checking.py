@@ -1,7 +1,7 @@
 """What a trainer checks before its first step: its tokenizer, the size of a step, and how texts may lie in a row."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from afterword import models
 from afterword.batching import Packing
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import Method
+from afterword.training.parts import Part
 from afterword.views import SpecialTokens, special_tokens
 
 
@@ -67,6 +68,15 @@ def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] 
         problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
         raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
     return special
+
+
+def check_tokens(model: Any, tokenizer: Any, parts: Iterable[Part]) -> None:
+    """CheckpointError where what will be read has tokens that the model has no embedding for."""
+    rows = models.vocabulary_of(model)
+    # Only such a tokenizer can give them, and reading every window takes its time.
+    if max(tokenizer.get_vocab().values(), default=0) >= rows:
+        largest = (part.windows.largest_token() for part in parts)
+        models.refuse_unembedded(tokenizer, largest, rows, str(model.name_or_path) or type(model).__name__)
 
 
 def check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:

@@ -42,7 +42,7 @@ from afterword.processes import gathered, is_zero3, whole
 from afterword.training import steps, zero3
 from afterword.training.arguments import declared_arguments, training_arguments
 from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.checking import check_step, on_one_gpu, packing_for, special_tokens_for
+from afterword.training.checking import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
 from afterword.training.evaluating import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.lockstep import in_lockstep
 from afterword.training.mixture import streams
@@ -110,6 +110,7 @@ class AdaptationTrainer(WholeCheckpoints):
         refuse_taken_names(own.sources, tuple(mixture))
         warn_of_shared_line(own.sources)
         held_out = held_out_of(eval_dataset, mixture, work, special, how)
+        check_tokens(model, processing_class, [*self.parts, *(held_out.parts if held_out else ())])
         general = streams(own.lengths, [(part.lengths, part.share) for part in self.parts if part.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
         self.packing = packing or packing_for(model)
@@ -118,9 +119,7 @@ class AdaptationTrainer(WholeCheckpoints):
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
-        self.step_counts: Counter[str] = Counter()
-        self.step_documents: list[str] = []
-        self.step_started = time.perf_counter()
+        self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
         data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
         self.source_sums = SourceSums(own.sources, tuple(mixture), self.terms)
         super().__init__(model, on_one_gpu(args), processing_class=processing_class, **data, **trainer_arguments)

@@ -75,6 +75,11 @@ class Prepared:
         batch = _opened(self.path)[number]
         return Window(index=index, **{name: _value(batch.column(name)[row]) for name in _COLUMNS})
 
+    def largest_token(self) -> int:
+        """The largest id in any window. Reads all of them."""
+        columns = [batch.column(name) for batch in _opened(self.path) for name in ("token_ids", "anchor_ids")]
+        return max((int(column.values.to_numpy().max(initial=0)) for column in columns), default=0)
+
     def to_json(self) -> dict[str, Any]:
         """The counts and what was skipped, as data.json has them."""
         listed = [asdict(skipped) for skipped in self.skipped]

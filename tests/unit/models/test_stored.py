@@ -63,6 +63,23 @@ def test_a_tensor_that_is_wider_than_the_others_stays_so(half, tokenizer, tmp_pa
     assert json.loads((tmp_path / "run/config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_what_training_in_bfloat16_rounded_and_did_not_change_is_saved_as_it_was(half, tokenizer, tmp_path):
+    state = load_file(half / "model.safetensors")
+    state["model.norm.weight"] = torch.rand(state["model.norm.weight"].shape)
+    save_file(state, half / "model.safetensors", metadata={"format": "pt"})
+    model, stored = load_model(str(half), dtype=torch.bfloat16), StoredModel(str(half))
+    precisions = stored_precisions(model, stored)
+    for trained in (False, True):
+        if trained:
+            model.model.norm.weight.data += 0.5
+        (run := tmp_path / f"run-{trained}").mkdir()
+        save_result(model, tokenizer, run, dtype=precisions, given=stored)
+        after = load_file(run / "model.safetensors")["model.norm.weight"]
+        expected = model.model.norm.weight.float() if trained else state["model.norm.weight"]
+        assert after.dtype == torch.float32
+        assert torch.equal(after, expected)
+
+
 def test_tensors_of_several_files_are_found(half, tmp_path):
     load_model(str(half), dtype=torch.bfloat16).save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1

@@ -79,6 +79,7 @@ def test_quantised_checkpoints_name_what_to_give_instead(load, quantised, folder
         (transformers.BertConfig(), "BertLMHeadModel", "both directions"),
         (transformers.XLNetConfig(), "XLNetLMHeadModel", "permutation"),
         (transformers.RobertaConfig(is_decoder=True), "RobertaForCausalLM", "more than a product"),
+        (transformers.RwkvConfig(), "RwkvForCausalLM", "changes its own weights"),
         (transformers.LlamaConfig(), "LlamaForSequenceClassification", "no head that predicts"),
         (transformers.ViTConfig(), "ViTForImageClassification", "no causal language model"),
         (transformers.Qwen3_5Config(), "Qwen3_5ForConditionalGeneration", "vision"),
@@ -231,6 +232,25 @@ def test_experts_that_are_no_layers_need_an_adapter_without_dropout():
     config = transformers.Dots1Config(**SMALL | more, first_k_dense_replace=0, n_group=1, topk_group=1)
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(ConfigError, match="Give --lora-dropout 0"):
+        with_lora(model, LoraSettings(), seed=0)
+
+
+def test_adapters_that_are_not_found_again_once_saved_are_refused_before_training(build_model, monkeypatch):
+    import peft
+
+    read = peft.set_peft_model_state_dict
+
+    def passes_over(model, state, **how):
+        return read(model, {name: value for name, value in state.items() if "up_proj" not in name}, **how)
+
+    model = build_model("llama")
+    adapted = with_lora(build_model("llama"), LoraSettings(), seed=0)
+    values = {name: value.clone() for name, value in adapted.named_parameters()}
+    again = dict(with_lora(build_model("llama"), LoraSettings(), seed=0).named_parameters())
+    assert all(torch.equal(value, again[name]) for name, value in values.items())
+    assert all(not value.any() for name, value in values.items() if "lora_B" in name)
+    monkeypatch.setattr(peft, "set_peft_model_state_dict", passes_over)
+    with pytest.raises(ConfigError, match=r"does not find the adapter of model\.layers\.0\.mlp\.up_proj again"):
         with_lora(model, LoraSettings(), seed=0)
 
 

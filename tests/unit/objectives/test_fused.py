@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from afterword.objectives import (
+    Comparison,
     Distillation,
     Head,
     Prediction,
@@ -31,6 +32,7 @@ OBJECTIVES = {
     "jsd": Distillation(jsd),
     "cross_entropy": Prediction(),
     "prediction_near": PredictionNear(beta=0.3, temperature=1.5),
+    "comparison": Comparison(),
     "swap": SelfDistillation(alpha=0.3, temperature=2.0),
     "swap_reverse": SelfDistillation(alpha=0.3, direction="reverse"),
     "no_swap": SelfDistillation(alpha=0.6, temperature=2.0, swap=False),

@@ -10,8 +10,9 @@ import pytest
 from afterword import adapt
 from afterword.config import read_settings
 from afterword.corpus import CorpusOptions, read_corpus
-from afterword.errors import ConfigError
-from afterword.training import parts
+from afterword.errors import CheckpointError, ConfigError
+from afterword.methods import METHODS
+from afterword.training import AdaptationTrainer, parts, training_arguments
 from afterword.training.adapting import run_adaptation
 from afterword.training.mixture import Share
 from afterword.training.parts import GeneralText, Preparation, general_parts
@@ -127,3 +128,27 @@ def test_conversations_are_rendered_in_workers_too(tokenizer, tmp_path):
         (part,) = general_parts(*given)
         made.append([tokenizer.decode(window.token_ids) for window in part.windows])
     assert made[0] == made[1] == ["Ask 1. Yes. ", "Ask 2. Yes. "]
+
+
+@pytest.mark.parametrize("where", ["documents", "held out", "mixture"])
+def test_a_token_without_an_embedding_is_refused_before_a_step(where, build_model, tokenizer, documents, tmp_path):
+    more = copy.deepcopy(tokenizer)
+    more.add_tokens(["extraordinary"])
+    odd = [{"text": "It was an extraordinary day. Nobody came."}]
+    model = build_model("llama")
+    model.resize_token_embeddings(len(tokenizer))
+    given = {
+        "documents": {"train_dataset": documents + odd},
+        "held out": {"train_dataset": documents, "eval_dataset": odd},
+        "mixture": {
+            "train_dataset": documents,
+            "mixture": {"general": GeneralText(documents=odd, share=Share(samples=0.5))},
+        },
+    }
+    method = METHODS["disc_mixcpt"] if where == "mixture" else METHODS["finetune"]
+    args = training_arguments(method, output_dir=str(tmp_path / "run"), use_cpu=True)
+    how = {"args": args, "processing_class": more, "method": method}
+    if where != "mixture":
+        AdaptationTrainer(model, **how, train_dataset=documents)
+    with pytest.raises(CheckpointError, match=r"gives the token .extraordinary. the id .* They do not belong together"):
+        AdaptationTrainer(model, **how, **given[where])
