@@ -325,9 +325,7 @@ class EvaluateSettings(Settings):
     answer_tokens: int = setting(64, "How much", "Tokens of an answer to an item of the suite.", ge=1)
     tasks_limit: int | None = setting(None, "How much", "Documents of a task.", ge=1)
     samples: int = setting(64, "How much", "Samples of the reference that drift is measured on.", ge=0)
-    sample_tokens: int = setting(
-        64, "How much", "Tokens of a sample: of either turn, where a chat template has two.", ge=8
-    )
+    sample_tokens: int = setting(64, "How much", "Tokens of a sample, of either turn of a chat.", ge=8)
     answered_samples: int = setting(10, "How much", "Samples answered before and after.", ge=0)
     precision: Literal["auto", "float32", "bf16"] = setting(
         "auto", "How much", "Of weights and products. auto: bf16 where models are stored in it and it is faster."

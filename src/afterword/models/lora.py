@@ -127,7 +127,9 @@ def _refuse_unread(adapted: Any) -> None:
 
     trained = {name: value for name, value in adapted.named_parameters() if value.requires_grad}
     before = {name: value.detach().clone() for name, value in trained.items()}
-    others = {name: value + 1 for name, value in peft.get_peft_model_state_dict(adapted).items()}
+    # Not the embedding below an adapter of its own, which peft would save beside it.
+    saved = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    others = {name: value + 1 for name, value in saved.items()}
     peft.set_peft_model_state_dict(adapted, others)
     lost = [name for name, value in trained.items() if torch.equal(value, before[name])]
     with torch.no_grad():
