@@ -39,7 +39,7 @@ from afterword.types import Example, Segment
 from afterword.views import Reading, read_document, special_tokens
 
 BRIEF = "Answer the question in as few words as possible.\nQuestion: {}"
-RATES, PASSES, SEEDS = (6e-5, 2e-4, 2e-5, 6e-4), (2, 6), (0, 1, 2)
+RATES, PASSES, SEEDS = (2e-4, 6e-5, 6e-4, 2e-5), (6, 2), (0, 1, 2)
 SAMPLES, SAMPLE_TOKENS = 32, 64
 WRITTEN_TOKENS = 40
 
@@ -160,8 +160,11 @@ def _sentences(model: Any, tokenizer: Any, documents: list[dict[str, Any]]) -> I
 
 def chosen(model: Any, tokenizer: Any, asked: list[Asked]) -> list[bool]:
     """Whether the right candidate is the likeliest of each, by its log-probability per byte."""
-    found = likelihoods(model, tokenizer, [(each.prompt, each.candidates) for each in asked], batch_tokens=8192)
-    return [int(np.argmax(row.per_byte)) == each.gold for row, each in zip(found, asked, strict=True)]
+    found = likelihoods(model, [(each.prompt, each.candidates) for each in asked], batch_tokens=8192)
+    texts = [[tokenizer.decode(ids).strip() for ids in each.candidates] for each in asked]
+    utf8_bytes = [np.array([max(1, len(text.encode())) for text in row]) for row in texts]
+    per_byte = [row.logprobs_nats / count for row, count in zip(found, utf8_bytes, strict=True)]
+    return [int(np.argmax(row)) == each.gold for row, each in zip(per_byte, asked, strict=True)]
 
 
 def answers_of(model: Any, tokenizer: Any, prompts: list[list[int]]) -> list[str]:
@@ -226,8 +229,8 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
 def cells_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every cell: the base, the grid of each method, then the defaults."""
     yield {"arm": "base"}
-    for epochs in PASSES if "grid" in args.cells else ():
-        for rate in args.rates:
+    for rate in args.rates if "grid" in args.cells else ():
+        for epochs in args.passes:
             for method in args.methods:
                 yield {"arm": method, "learning_rate": rate, "num_train_epochs": epochs, "seed": 0}
     for seed in SEEDS if "defaults" in args.cells else ():
@@ -241,7 +244,7 @@ def run_cell(study: Study, cell: dict[str, Any], args: argparse.Namespace) -> di
         return {**cell, **measured(study, study.reference)}
     folder, started = args.output / "cells" / _name(cell), time.perf_counter()
     settings = {name: cell[name] for name in ("learning_rate", "num_train_epochs", "seed") if name in cell}
-    settings |= {"precision": args.precision, "max_documents": args.max_documents}
+    settings |= {"precision": args.precision, "max_documents": args.max_documents} | json.loads(args.settings)
     if not cell.get("default"):
         settings |= {"lr_scheduler_type": "linear", "warmup_steps": 0.05, "save_precision": "float32"}
     elif args.budget:
@@ -278,7 +281,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["finetune", "disc", "disc_mixcpt"])
     parser.add_argument("--mixing", nargs="*", default=["disc_mixcpt"], help="Methods that get the mixture.")
     parser.add_argument("--mixture", default="{}", help="JSON settings of general text, for methods that mix.")
+    parser.add_argument("--settings", default="{}", help="JSON: more settings of every run.")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="Of the grid.")
+    parser.add_argument("--passes", type=int, nargs="+", default=PASSES, help="Of the grid.")
     parser.add_argument("--max-documents", type=int, default=30)
     parser.add_argument("--max-questions", type=int, default=100)
     parser.add_argument("--items", type=int, default=100)

@@ -18,7 +18,7 @@ from afterword.batching import Packing, micro_batches, to_device
 from afterword.config import AdaptSettings
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation.answering import is_correct
-from afterword.evaluation.choices import likelihoods
+from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.generation import generate, own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import answer_lead, build_prompt, load_questions, prompt_ids
@@ -163,8 +163,8 @@ def answered_right(model: Any, tokenizer: Any, items: Sequence[Item]) -> list[bo
     """Which questions a model answers right: by choice among four where there are choices, else by what it says."""
     lead, prompts = answer_lead(tokenizer), [prompt_ids(tokenizer, build_prompt(tokenizer, i.prompt)) for i in items]
     candidates = [[token_ids(tokenizer, lead + text) for text in (i.answer, *i.choices) if i.choices] for i in items]
-    found = likelihoods(model, tokenizer, list(zip(prompts, candidates, strict=True)), batch_tokens=_BATCH_TOKENS)
-    chosen = [bool(row.per_byte[0] > row.per_byte[1:].max()) if len(row.tokens) else None for row in found]
+    found = likelihoods(model, list(zip(prompts, candidates, strict=True)), batch_tokens=_BATCH_TOKENS)
+    chosen = [is_first_likeliest(row.per_token) if len(row.tokens) else None for row in found]
     open_items = [i for i, each in enumerate(chosen) if each is None]
     written = generate(model, tokenizer, [prompts[i] for i in open_items], max_new_tokens=_ANSWER_TOKENS)
     for i, ids in zip(open_items, written, strict=True):

@@ -209,7 +209,7 @@ def _chosen(models: Models, model: Any, asked: Sequence[_Asked]) -> list[bool | 
     """Whether the first candidate of each is strictly the likeliest, by the mean over its tokens."""
     rows = [i for i, each in enumerate(asked) if each.candidates]
     texts = [(asked[i].prompt, asked[i].candidates) for i in rows]
-    found = likelihoods(model, models.tokenizer, texts, batch_tokens=models.micro_batch_tokens)
+    found = likelihoods(model, texts, batch_tokens=models.micro_batch_tokens)
     chosen: list[bool | None] = [None] * len(asked)
     for i, each in zip(rows, found, strict=True):
         chosen[i] = is_first_likeliest(each.per_token)

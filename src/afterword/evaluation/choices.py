@@ -37,17 +37,11 @@ class Likelihoods:
 
     logprobs_nats: np.ndarray  # [C] float64: the sum over the candidate's tokens
     tokens: np.ndarray  # [C] int64
-    utf8_bytes: np.ndarray  # [C] int64: of the candidate's text, without white space around it
 
     @property
     def per_token(self) -> np.ndarray:
         """[C] float64: the mean log-probability of a token."""
         return self.logprobs_nats / self.tokens
-
-    @property
-    def per_byte(self) -> np.ndarray:
-        """[C] float64: nats per byte of text; tokens of equal texts may be cut in many ways, bytes may not."""
-        return self.logprobs_nats / np.maximum(self.utf8_bytes, 1)
 
 
 def is_first_likeliest(scores: np.ndarray) -> bool:
@@ -61,12 +55,7 @@ def is_first_likeliest(scores: np.ndarray) -> bool:
 
 @torch.inference_mode()
 def likelihoods(
-    model: Any,
-    tokenizer: Any,
-    asked: Sequence[Asked],
-    *,
-    batch_tokens: int = 4096,
-    advance: Callable[[int], object] | None = None,
+    model: Any, asked: Sequence[Asked], *, batch_tokens: int = 4096, advance: Callable[[int], object] | None = None
 ) -> list[Likelihoods]:
     """The log-likelihood of every candidate behind its prompt. Prompts and candidates have a token at least.
 
@@ -88,7 +77,10 @@ def likelihoods(
             found[row] = sums
         if advance:
             advance(len(rows))
-    return [_likelihoods(tokenizer, sums, candidates) for sums, (_, candidates) in zip(found, asked, strict=True)]
+    return [
+        Likelihoods(np.array(sums, np.float64), np.array(list(map(len, candidates)), np.int64))
+        for sums, (_, candidates) in zip(found, asked, strict=True)
+    ]
 
 
 def _reader(model: Any) -> Callable[[Sequence[Asked]], list[list[float]]]:
@@ -130,12 +122,6 @@ def _sums(
     losses = hidden_losses(Prediction(), (states, head_of(model)), None, targets).double().cpu().numpy()
     sums = iter((-np.bincount(units, losses)).tolist())
     return [[next(sums) for _ in candidates] for _, candidates in asked]
-
-
-def _likelihoods(tokenizer: Any, sums: Sequence[float], candidates: Sequence[TokenIds]) -> Likelihoods:
-    texts = [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in candidates]
-    counts = [np.array(values, np.int64) for values in (list(map(len, candidates)), [len(t.encode()) for t in texts])]
-    return Likelihoods(np.array(sums, np.float64), *counts)
 
 
 def _batches(asked: Sequence[Asked], to_read: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

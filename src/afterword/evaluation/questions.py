@@ -23,8 +23,8 @@ from afterword.progress import Progress
 from afterword.types import Score
 from afterword.views import as_words
 
-VERSION = 2
-ANSWER_TOKENS = 32
+VERSION = 3
+ANSWER_TOKENS = 48
 """Room for an answer, in tokens."""
 SIDES = ("before", "after")
 _ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answers": ["…", …], and "choices": ["…", …].'
@@ -146,7 +146,7 @@ _METRICS: dict[str, Callable[[Question, _Answered], float | None]] = {
     "exact_match_frac": lambda asked, answer: exact_match(answer.text, asked.expected),
     "token_f1_frac": lambda asked, answer: token_f1(answer.text, asked.expected),
     "choice_correct_frac": lambda asked, answer: (
-        float(is_first_likeliest(answer.likelihoods.per_byte)) if asked.choices else None
+        float(is_first_likeliest(answer.likelihoods.per_token)) if asked.choices else None
     ),
 }
 """The value of an answer: None where the question is not measured by it."""
@@ -164,29 +164,31 @@ def ask(
 
     `said_frac`: the answer says what is expected, and nothing that is offered as wrong; `exact_match_frac`;
     `token_f1_frac`; and of the questions that have choices, `choice_correct_frac`: the right one is likelier than each
-    of the others, by nats per byte of text. In a row, `correct` is that the answer was said.
+    of the others, by nats per token, behind the question without the instruction, which is about writing. In a row,
+    `correct` is that the answer was said.
 
     Open book with `documents`, texts by id; closed book without. The questions left out are counted by reason,
     `document_missing` or `too_long`, in `details["left_out"]`; a score with n = 0 says that all of them were.
     """
-    prompts = [_prompt(models, question, documents, instruction) for question in questions]
-    asked = [(question, text) for question, (text, reason) in zip(questions, prompts, strict=True) if not reason]
+    prompts = [_prompts(models, question, documents, instruction) for question in questions]
+    asked = [(question, *texts) for question, (*texts, reason) in zip(questions, prompts, strict=True) if not reason]
     writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
     sides = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
     template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}", instruction)
     limits = {"max_new_tokens": ANSWER_TOKENS, "max_length_tokens": models.max_length}
-    left_out = dict(Counter(reason for _, reason in prompts if reason))
+    left_out = dict(Counter(reason for *_, reason in prompts if reason))
     details = {"prompt_template": template, "decoding": "greedy", **limits, "left_out": left_out}
     score = partial(Score, task=f"questions/{setting}", version=VERSION, better="higher", details=details)
     scores = []
     for metric, value in _METRICS.items():
-        rows = [i for i, (question, _) in enumerate(asked) if question.choices or metric != "choice_correct_frac"]
+        rows = [i for i, (question, *_) in enumerate(asked) if question.choices or metric != "choice_correct_frac"]
         found: dict[str, Any] = {
             side: [value(asked[i][0], answers[i]) for i in rows] or None for side, answers in sides.items()
         }
         if rows or (not asked and metric != "choice_correct_frac"):
             scores.append(score(metric=metric, n=len(rows), **before_and_after(*map(found.get, SIDES))))
-    return scores, [_row(setting, *each, {side: sides[side][i] for side in sides}) for i, each in enumerate(asked)]
+    answered = [{side: sides[side][i] for side in sides} for i in range(len(asked))]
+    return scores, [_row(setting, *each[:2], answers) for each, answers in zip(asked, answered, strict=True)]
 
 
 def _others(question: Question) -> list[str]:
@@ -203,21 +205,21 @@ def _row(setting: str, question: Question, prompt: str, sides: Mapping[str, _Ans
     if question.choices:
         row["choices"] = list(question.candidates)
         for side, answer in sides.items():
-            row[f"{side}_chosen"] = question.candidates[int(answer.likelihoods.per_byte.argmax())]
+            row[f"{side}_chosen"] = question.candidates[int(answer.likelihoods.per_token.argmax())]
     return row
 
 
-def _prompt(
+def _prompts(
     models: Models, question: Question, documents: Mapping[str, str] | None, instruction: str
-) -> tuple[str, str | None]:
-    """The prompt, and None or why it is not asked."""
+) -> tuple[str, str, str | None]:
+    """What is asked to be answered, and to be chosen from; and None or why it is not asked."""
     document = None if documents is None else documents.get(question.document or "")
     if documents is not None and document is None:
-        return "", "document_missing"
-    prompt = build_prompt(models.tokenizer, question.question, document, instruction)
+        return "", "", "document_missing"
+    write, choose = (build_prompt(models.tokenizer, question.question, document, said) for said in (instruction, ""))
     longest = max([ANSWER_TOKENS, *map(len, _candidates(models.tokenizer, question))])
-    too_long = len(prompt_ids(models.tokenizer, prompt)) + longest > models.max_length
-    return prompt, "too_long" if too_long else None
+    too_long = len(prompt_ids(models.tokenizer, write)) + longest > models.max_length
+    return write, choose, "too_long" if too_long else None
 
 
 def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
@@ -225,10 +227,10 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
     return [token_ids(tokenizer, lead + text) for text in question.candidates]
 
 
-def _answers(model: Any, models: Models, asked: Sequence[tuple[Question, str]], what: str) -> list[_Answered]:
+def _answers(model: Any, models: Models, asked: Sequence[tuple[Question, str, str]], what: str) -> list[_Answered]:
     """Without a chat template an answer ends at its first line break."""
     tokenizer = models.tokenizer
-    ids, plain = [prompt_ids(tokenizer, prompt) for _, prompt in asked], not tokenizer.chat_template
+    ids, plain = [prompt_ids(tokenizer, prompt) for _, prompt, _ in asked], not tokenizer.chat_template
     # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
     breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")} if plain else ()
     ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")] or end_of_turn(tokenizer)
@@ -238,8 +240,8 @@ def _answers(model: Any, models: Models, asked: Sequence[tuple[Question, str]], 
         written = generate(model, tokenizer, ids, **how)
     texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
     texts = [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
-    candidates = [_candidates(tokenizer, question) for question, _ in asked]
-    with Progress(f"{what}: choices", sum(map(bool, candidates))) as progress:
+    to_choose = [(prompt_ids(tokenizer, prompt), _candidates(tokenizer, question)) for question, _, prompt in asked]
+    with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
         how = {"batch_tokens": models.micro_batch_tokens, "advance": progress.advance}
-        likely = likelihoods(model, tokenizer, list(zip(ids, candidates, strict=True)), **how)
+        likely = likelihoods(model, to_choose, **how)
     return [_Answered(text, each) for text, each in zip(texts, likely, strict=True)]

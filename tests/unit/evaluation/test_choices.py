@@ -32,18 +32,18 @@ def plain(model, prompt, candidate):
 
 @pytest.mark.parametrize("batch_tokens", [1, 200, 100_000])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_a_prompt_read_once_gives_what_reading_all_gives(kind, batch_tokens, build_model, tokenizer):
+def test_a_prompt_read_once_gives_what_reading_all_gives(kind, batch_tokens, build_model):
     model, texts = build_model(kind).eval(), asked()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = likelihoods(model, tokenizer, texts, batch_tokens=batch_tokens)
+        found = likelihoods(model, texts, batch_tokens=batch_tokens)
     for (prompt, candidates), each in zip(texts, found, strict=True):
         expected = [plain(model, prompt, candidate) for candidate in candidates]
         assert each.logprobs_nats == pytest.approx(expected, rel=2e-5, abs=1e-4)
         assert each.tokens.tolist() == list(map(len, candidates))
 
 
-def test_what_cannot_be_continued_is_read_together_and_said(build_model, tokenizer):
+def test_what_cannot_be_continued_is_read_together_and_said():
     import transformers
 
     config = transformers.MambaConfig(vocab_size=300, hidden_size=32, state_size=4, num_hidden_layers=2)
@@ -52,7 +52,7 @@ def test_what_cannot_be_continued_is_read_together_and_said(build_model, tokeniz
     assert not continues_cleanly(model)
     texts = asked(count=3)
     with pytest.warns(UserWarning, match="mamba"):
-        found = likelihoods(model, tokenizer, texts)
+        found = likelihoods(model, texts)
     expected = [plain(model, prompt, candidate) for prompt, candidates in texts for candidate in candidates]
     assert [value for each in found for value in each.logprobs_nats] == pytest.approx(expected, abs=1e-3)
 
@@ -80,15 +80,13 @@ def test_a_model_that_loses_what_it_read_is_found_out(build_model, monkeypatch):
     assert not continues_cleanly(build_model("llama"))
 
 
-def test_lengths_are_counted_in_tokens_and_in_bytes_of_the_text_alone(build_model, tokenizer):
+def test_the_mean_is_over_the_tokens_of_each_candidate(build_model, tokenizer):
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" Zürich", "Oslo")]
-    (found,) = likelihoods(build_model("llama").eval(), tokenizer, [([0], ids)])
-    assert found.utf8_bytes.tolist() == [7, 4]
+    (found,) = likelihoods(build_model("llama").eval(), [([0], ids)])
     assert found.per_token == pytest.approx(found.logprobs_nats / [len(each) for each in ids])
-    assert found.per_byte == pytest.approx(found.logprobs_nats / [7, 4])
 
 
-def test_every_batch_is_told_and_every_token_bound_is_kept(build_model, tokenizer, monkeypatch):
+def test_every_batch_is_told_and_every_token_bound_is_kept(build_model, monkeypatch):
     texts, told, widths = asked(count=9), [], []
     reader = choices._read_once
 
@@ -98,7 +96,7 @@ def test_every_batch_is_told_and_every_token_bound_is_kept(build_model, tokenize
         return reader(model, some)
 
     monkeypatch.setattr(choices, "_read_once", watched)
-    likelihoods(build_model("llama").eval(), tokenizer, texts, batch_tokens=300, advance=told.append)
+    likelihoods(build_model("llama").eval(), texts, batch_tokens=300, advance=told.append)
     assert sum(told) == sum(bool(candidates) for _, candidates in texts) > 5
     assert len(told) > 2
     assert all(count == 1 or tokens <= 300 for count, tokens in widths)

@@ -362,17 +362,27 @@ def test_what_ends_a_turn_ends_an_answer():
     assert end_of_turn(_tokenizer(None)) == []
 
 
-def test_a_choice_is_scored_per_byte_and_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
+def test_a_choice_is_scored_per_token_and_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
     from afterword.evaluation import questions
     from afterword.evaluation.choices import Likelihoods
 
-    # Four bytes at −1 each against one byte at −2: likelier by the byte, not by the sum.
-    sides = iter([Likelihoods(np.array([-4.0, -2.0]), np.array([1, 1]), np.array([4, 1]))] * 2)
-    none = Likelihoods(np.array([]), np.array([]), np.array([]))
-    monkeypatch.setattr(questions, "likelihoods", lambda model, tokenizer, asked, **_: [next(sides), none])
+    # Four tokens at −1 each against one at −2: likelier by the token, not by the sum.
+    sides = iter([Likelihoods(np.array([-4.0, -2.0]), np.array([4, 1]))] * 2)
+    none = Likelihoods(np.array([]), np.array([]))
+    prompts: list[str] = []
+
+    def likelihoods(model: Any, asked: Any, **_: Any) -> list[Likelihoods]:
+        prompts.extend(tokenizer.decode(prompt) for prompt, _ in asked)
+        return [next(sides), none]
+
+    monkeypatch.setattr(questions, "likelihoods", likelihoods)
     asked = [Question("a?", ("Oslo",), choices=("R",)), Question("b?", ("x",))]
     tokenizer = _tokenizer(CHAT_TEMPLATE)
-    scores, rows = ask(_models(_random_llama(), _random_llama(), tokenizer), asked, "closed_book")
+    models = _models(_random_llama(), _random_llama(), tokenizer)
+    scores, rows = ask(models, asked, "closed_book", instruction="Be brief.")
+    assert "Be brief." in rows[0]["prompt"]
+    assert "a?" in prompts[0]
+    assert not any("Be brief." in prompt for prompt in prompts), "the instruction is about writing"
     (choice,) = [score for score in scores if score.metric == "choice_correct_frac"]
     assert (choice.n, choice.before.value, choice.after.value) == (1, 1.0, 1.0)
     assert (rows[0]["choices"], rows[0]["before_chosen"], rows[0]["after_chosen"]) == (["Oslo", "R"], "Oslo", "Oslo")
