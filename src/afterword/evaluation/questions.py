@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from afterword.errors import DataError
 from afterword.evaluation.checks import says
@@ -133,6 +133,17 @@ def end_of_turn(tokenizer: Any) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question as it is put, in prompts."""
+
+    question: Question
+    to_write: str
+    """With the instruction."""
+    to_choose: str
+    """Without it."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Answered:
     """What one model made of a question."""
 
@@ -170,25 +181,25 @@ def ask(
     Open book with `documents`, texts by id; closed book without. The questions left out are counted by reason,
     `document_missing` or `too_long`, in `details["left_out"]`; a score with n = 0 says that all of them were.
     """
-    prompts = [_prompts(models, question, documents, instruction) for question in questions]
-    asked = [(question, *texts) for question, (*texts, reason) in zip(questions, prompts, strict=True) if not reason]
+    put = [_put(models, question, documents, instruction) for question in questions]
+    asked = [each for each in put if isinstance(each, _Asked)]
     writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
     sides = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
     template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}", instruction)
     limits = {"max_new_tokens": ANSWER_TOKENS, "max_length_tokens": models.max_length}
-    left_out = dict(Counter(reason for *_, reason in prompts if reason))
+    left_out = dict(Counter(reason for reason in put if isinstance(reason, str)))
     details = {"prompt_template": template, "decoding": "greedy", **limits, "left_out": left_out}
     score = partial(Score, task=f"questions/{setting}", version=VERSION, better="higher", details=details)
     scores = []
     for metric, value in _METRICS.items():
-        rows = [i for i, (question, *_) in enumerate(asked) if question.choices or metric != "choice_correct_frac"]
+        rows = [i for i, each in enumerate(asked) if each.question.choices or metric != "choice_correct_frac"]
         found: dict[str, Any] = {
-            side: [value(asked[i][0], answers[i]) for i in rows] or None for side, answers in sides.items()
+            side: [value(asked[i].question, answers[i]) for i in rows] or None for side, answers in sides.items()
         }
         if rows or (not asked and metric != "choice_correct_frac"):
             scores.append(score(metric=metric, n=len(rows), **before_and_after(*map(found.get, SIDES))))
     answered = [{side: sides[side][i] for side in sides} for i in range(len(asked))]
-    return scores, [_row(setting, *each[:2], answers) for each, answers in zip(asked, answered, strict=True)]
+    return scores, [_row(setting, each, answers) for each, answers in zip(asked, answered, strict=True)]
 
 
 def _others(question: Question) -> list[str]:
@@ -196,9 +207,10 @@ def _others(question: Question) -> list[str]:
     return [choice for choice in question.choices if not says(question.question, choice)]
 
 
-def _row(setting: str, question: Question, prompt: str, sides: Mapping[str, _Answered]) -> dict[str, Any]:
+def _row(setting: str, asked: _Asked, sides: Mapping[str, _Answered]) -> dict[str, Any]:
+    question = asked.question
     row: dict[str, Any] = {"setting": setting, "question": question.question, "expected": list(question.expected)}
-    row |= {"document": question.document, "prompt": prompt}
+    row |= {"document": question.document, "prompt": asked.to_write}
     row |= {side: sides[side].text if side in sides else None for side in SIDES}
     right = _METRICS["said_frac"]
     row |= {f"{side}_correct": bool(right(question, sides[side])) if side in sides else None for side in SIDES}
@@ -209,17 +221,18 @@ def _row(setting: str, question: Question, prompt: str, sides: Mapping[str, _Ans
     return row
 
 
-def _prompts(
+def _put(
     models: Models, question: Question, documents: Mapping[str, str] | None, instruction: str
-) -> tuple[str, str, str | None]:
-    """What is asked to be answered, and to be chosen from; and None or why it is not asked."""
+) -> _Asked | Literal["document_missing", "too_long"]:
+    """A question in prompts, or why it is not asked."""
     document = None if documents is None else documents.get(question.document or "")
     if documents is not None and document is None:
-        return "", "", "document_missing"
+        return "document_missing"
     write, choose = (build_prompt(models.tokenizer, question.question, document, said) for said in (instruction, ""))
     longest = max([ANSWER_TOKENS, *map(len, _candidates(models.tokenizer, question))])
-    too_long = len(prompt_ids(models.tokenizer, write)) + longest > models.max_length
-    return write, choose, "too_long" if too_long else None
+    if len(prompt_ids(models.tokenizer, write)) + longest > models.max_length:
+        return "too_long"
+    return _Asked(question, write, choose)
 
 
 def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
@@ -227,10 +240,10 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
     return [token_ids(tokenizer, lead + text) for text in question.candidates]
 
 
-def _answers(model: Any, models: Models, asked: Sequence[tuple[Question, str, str]], what: str) -> list[_Answered]:
+def _answers(model: Any, models: Models, asked: Sequence[_Asked], what: str) -> list[_Answered]:
     """Without a chat template an answer ends at its first line break."""
     tokenizer = models.tokenizer
-    ids, plain = [prompt_ids(tokenizer, prompt) for _, prompt, _ in asked], not tokenizer.chat_template
+    ids, plain = [prompt_ids(tokenizer, each.to_write) for each in asked], not tokenizer.chat_template
     # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
     breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")} if plain else ()
     ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")] or end_of_turn(tokenizer)
@@ -240,7 +253,7 @@ def _answers(model: Any, models: Models, asked: Sequence[tuple[Question, str, st
         written = generate(model, tokenizer, ids, **how)
     texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
     texts = [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
-    to_choose = [(prompt_ids(tokenizer, prompt), _candidates(tokenizer, question)) for question, _, prompt in asked]
+    to_choose = [(prompt_ids(tokenizer, each.to_choose), _candidates(tokenizer, each.question)) for each in asked]
     with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
         how = {"batch_tokens": models.micro_batch_tokens, "advance": progress.advance}
         likely = likelihoods(model, to_choose, **how)
