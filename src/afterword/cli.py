@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from afterword import __version__
 from afterword.alignment.settings import AlignSettings
@@ -453,7 +453,8 @@ def _show_scores(result: Any) -> None:
     from afterword.report.verdict import verdict_of
 
     _tell(verdict_of([asdict(score) for score in result.scores]))
-    table = Table("", "before", "after", "change [95 %]", box=None, padding=(0, 2, 0, 0), width=min(out.width, 80))
+    columns = (Column("", no_wrap=True), "before", "after", "change [95 %]")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0), width=min(out.width, 80))
     for (task, n), scores in itertools.groupby(result.scores, key=lambda score: (score.task, score.n)):
         table.add_section()
         table.add_row(Text(f"{task}, n = {n:,}", overflow="fold"))
