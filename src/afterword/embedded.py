@@ -1,13 +1,11 @@
-"""Models and suites that are found by a name instead of a path: those that come with the package, and yours.
+"""Models that are found by a name instead of a path: those that come with the package, and those that are fetched.
 
 The one rule: a name says only where something is. What it is, is made when it is asked for.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
 WEIGHTS = Path(str(resources.files("afterword"))) / "almanac" / "weights"
 """Where the models are that come with the package."""
@@ -44,16 +42,3 @@ PACKAGED = {
 """Models that are fetched once, by their names."""
 NAMES = (*MODELS, *PACKAGED)
 """Every model that has a name."""
-
-
-def _almanac() -> Any:
-    return import_module("afterword.almanac.files").embedded_suite()
-
-
-SUITES: dict[str, Callable[[], Any]] = {"almanac": _almanac}
-"""What makes a suite, by its name."""
-
-
-def register_suite(name: str, loader: Callable[[], Any]) -> None:
-    """Let `afterword evaluate --suite NAME` find a suite that Python code makes or holds."""
-    SUITES[name] = loader

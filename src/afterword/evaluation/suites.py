@@ -6,14 +6,14 @@ own answer passes them.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from afterword import embedded
+from afterword import plugins
 from afterword.errors import ConfigError, DataError, nearest
 from afterword.evaluation.checks import passes, problem_of, says
 from afterword.evaluation.json_lines import read_rows
@@ -81,14 +81,27 @@ class Suite:
         return _sha256(items if self.version == 1 else {"version": self.version, "items": items})
 
 
+_REGISTERED: dict[str, Callable[[], Suite]] = {}
+
+
+def register_suite(name: str, loader: Callable[[], Suite]) -> None:
+    """Let `afterword evaluate --suite NAME` find a suite that Python code of this process makes or holds.
+
+    A package gives one to every process by an entry point of the group `afterword.suites`.
+    """
+    _REGISTERED[name] = loader
+
+
 def find_suite(name: str) -> Suite:
     """A suite by its name, or the suite in a file. ConfigError where there is neither."""
-    known = embedded.SUITES
-    if name in known:
-        return replace(known[name](), name=name)
+    packaged = plugins.added("suites")
+    if name in _REGISTERED or name in packaged:
+        make = _REGISTERED.get(name) or plugins.load("suites", name)
+        return replace(make(), name=name)
     if Path(name).exists() or name.endswith((".jsonl", ".jsonl.gz")):
         return load_suite(name)
-    listed = nearest(name, known) or f"There are: {', '.join(sorted(known))}. "
+    known = sorted({*_REGISTERED, *packaged})
+    listed = nearest(name, known) or f"There are: {', '.join(known)}. "
     raise ConfigError(f"suite: there is no suite {name!r}. {listed}Or give a .jsonl file.")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from afterword import embedded
 from afterword.errors import ConfigError, DataError
-from afterword.evaluation import register_suite
+from afterword.evaluation import register_suite, suites
 from afterword.evaluation.suites import Item, Suite, drawn_suite, find_suite, load_suite
 
 ROW: dict[str, Any] = {
@@ -140,7 +140,7 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes | None, p
 
 
 def test_registered_suites_are_found_by_name_and_files_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(embedded, "SUITES", dict(embedded.SUITES))
+    monkeypatch.setattr(suites, "_REGISTERED", {})
     with pytest.raises(ConfigError, match=r"suite: there is no suite 'towns'\. There are: almanac\. Or give a \.jsonl"):
         find_suite("towns")
     register_suite("towns", lambda: Suite((_item(0),), refusals=("No.",)))
@@ -153,6 +153,20 @@ def test_registered_suites_are_found_by_name_and_files_by_path(tmp_path: Path, m
     assert find_suite(str(path)) == load_suite(path)
     with pytest.raises(DataError, match="cannot be read"):
         find_suite(str(tmp_path / "gone.jsonl"))
+
+
+def test_a_suite_of_an_installed_package_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch):
+    points = {
+        name: EntryPoint(name, value, "afterword.suites")
+        for name, value in {
+            "old": "afterword.almanac.files:embedded_suite",
+            "gone": "afterword.almanac.files:no",
+        }.items()
+    }
+    monkeypatch.setattr(suites.plugins, "added", lambda kind: points)
+    assert find_suite("old").name == "old"
+    with pytest.raises(ConfigError, match=r"suites: 'gone' is added by an installed package as afterword.*cannot be"):
+        find_suite("gone")
 
 
 def test_items_are_drawn_by_split_and_by_every_skills_share():
