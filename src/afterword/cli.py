@@ -320,12 +320,13 @@ def report(
 @app.command(context_settings=_NAMES)
 def methods() -> None:
     """What there is, with papers and vetted defaults."""
-    from afterword.methods import METHODS
+    from afterword.methods import get_method, known_methods
 
-    for method in METHODS.values():
-        settings = {**method.settings(), "learning_rate": method.defaults["learning_rate"]}
+    for name in known_methods():
+        method = get_method(name)
+        settings = {**method.settings(), "learning_rate": method.defaults.get("learning_rate")}
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
-        _say(f"{method.name}: {method.summary}\n    {shown}\n    {method.paper}")
+        _say(f"{name}: {method.summary}\n    {shown}\n    {method.paper}")
 
 
 @app.command(context_settings=_NAMES)

@@ -4,6 +4,7 @@ Names that transformers or peft gave keep their names. A setting whose value is 
 declaration, or the model.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -182,10 +183,10 @@ class AdaptSettings(Settings):
         """A preset names its method, so that it need not be said twice."""
         if not isinstance(raw, Mapping) or not raw.get("preset"):
             return raw
-        from afterword.methods import METHODS
+        from afterword.methods import known_methods
 
         method = str(raw["preset"]).removesuffix(_PAPER)
-        return {"method": method, **raw} if method in METHODS else raw
+        return {"method": method, **raw} if method in known_methods() else raw
 
     @field_validator(*_CHOSEN, "warmup_steps", mode="before")
     @classmethod
@@ -343,9 +344,11 @@ def read_settings(raw: Mapping[str, Any], kind: type[S] = AdaptSettings) -> S:
 
 def _declared_share(method: str | None) -> float | None:
     """Of general text, as a method declares it; None also where there is no such method."""
-    from afterword.methods import METHODS
+    from afterword.methods import get_method
 
-    return METHODS[method].general_tokens if method in METHODS else None
+    with contextlib.suppress(ConfigError):
+        return get_method(method or "").general_tokens
+    return None
 
 
 def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:
@@ -383,9 +386,9 @@ def to_yaml(settings: Settings) -> str:
 
 def _budget_problems(settings: AdaptSettings) -> Iterator[str]:
     """Of the budget, of the preset, and of what only a run with a budget reads."""
-    from afterword.methods import METHODS
+    from afterword.methods import known_methods
 
-    known = [f"{name}{_PAPER}" for name in METHODS]
+    known = [f"{name}{_PAPER}" for name in known_methods()]
     if (preset := settings.preset) and preset != f"{settings.method}{_PAPER}":
         if preset in known:
             yield f"preset: {preset!r} is of another method than {settings.method!r}. Leave method out, or preset."

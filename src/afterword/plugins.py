@@ -1,9 +1,15 @@
-"""What other packages add under a name, by Python's entry points: `[project.entry-points."afterword.suites"]`.
+"""What others add: by Python's entry points, or as an object in a module, `package.module:NAME`.
+
+    [project.entry-points."afterword.suites"]
+    towns = "my_package.suites:make_towns"
 
 The one rule: nothing of a package is imported before its name is asked for.
 """
 
+import os
+import sys
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -14,17 +20,27 @@ GROUP = "afterword"
 
 @cache
 def added(kind: str) -> dict[str, EntryPoint]:
-    """Everything of one kind (`suites`) that installed packages add, by name."""
+    """Everything of one kind (`suites`, `methods`) that installed packages add, by name."""
     return {point.name: point for point in entry_points(group=f"{GROUP}.{kind}")}
 
 
 def load(kind: str, name: str) -> Any:
-    """What stands behind a name. ConfigError where its package does not give it."""
+    """What stands behind a name that a package adds. ConfigError where the package does not give it."""
     point = added(kind)[name]
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        problem = (
-            f"{kind}: {name!r} is added by an installed package as {point.value}, which cannot be loaded ({error})"
-        )
-        raise ConfigError(f"{problem}. Install it again, or take it out.") from error
+        problem = f"{kind}: {name!r} is added by an installed package as {point.value}, which cannot be loaded"
+        raise ConfigError(f"{problem} ({error}). Install it again, or take it out.") from error
+
+
+def imported(setting: str, place: str) -> Any:
+    """The object at `package.module:NAME`, a module of the working folder included. ConfigError where there is none."""
+    module, _, name = place.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        rule = "Give package.module:NAME of a module that Python finds from here"
+        raise ConfigError(f"{setting}: {place!r} cannot be loaded ({error}). {rule}.") from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from afterword.alignment.settings import AlignSettings, following
 from afterword.config import AdaptSettings, read_settings
 from afterword.errors import CheckpointError, ConfigError
-from afterword.methods import DEFAULT_METHOD
+from afterword.methods import DEFAULT_METHOD, Method, register_method
 from afterword.places import sole
 from afterword.processes import is_main_process, process_count
 from afterword.settings import without_problems
@@ -38,14 +38,16 @@ class Plan:
     """Of the alignment that follows; None where none does."""
 
 
-def adapt(model: str | Path, documents: Any, *, method: str = DEFAULT_METHOD, **settings: Any) -> "RunResult":
+def adapt(model: str | Path, documents: Any, *, method: str | Method = DEFAULT_METHOD, **settings: Any) -> "RunResult":
     """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
 
-    `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `settings`
-    those of the command line, by the same names: with `then="align"` the alignment follows, into `aligned/` of the
-    run folder. Without `output_dir`, a new temporary folder is used.
+    `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `method` is a
+    name, `package.module:NAME`, or a declaration of your own; `settings` are those of the command line, by the same
+    names: with `then="align"` the alignment follows, into `aligned/` of the run folder. Without `output_dir`, a new
+    temporary folder is used.
     """
     named = [str(documents)] if isinstance(documents, (str, Path)) else []
+    method = register_method(method) if isinstance(method, Method) else method
     raw: dict[str, Any] = {"output_dir": tempfile.mkdtemp(prefix="afterword-"), **settings, "method": method}
     raw.update(model_name_or_path=str(model), documents=named, output_dir=str(raw["output_dir"]))
     result, aligned = run(plan(raw), documents, command="afterword.adapt(…)")

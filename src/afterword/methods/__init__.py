@@ -1,16 +1,53 @@
-"""The registry: a method is a declaration in a short file of its own and one line here."""
+"""The registry: a method is a declaration in a short file of its own and one line here.
 
+Others are added by packages (entry points of the group `afterword.methods`), named as `package.module:NAME`, or
+registered by Python code.
+"""
+
+from afterword import plugins
 from afterword.errors import ConfigError, nearest
 from afterword.methods import cpt, disc, disc_mixcpt, finetune, finetune_kl, lwf, mixcpt, mol, talr
 from afterword.methods.method import REPLAYS, Method, Replay, Term
 
 _DECLARED = (disc, mixcpt, disc_mixcpt, finetune, finetune_kl, cpt, lwf, mol, talr)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
+"""Those that come with the package."""
 DEFAULT_METHOD = disc.METHOD.name
+_REGISTERED: dict[str, Method] = {}
+
+
+def known_methods() -> list[str]:
+    """Names of all that can be asked for by a name."""
+    return [*METHODS, *(name for name in {**plugins.added("methods"), **_REGISTERED} if name not in METHODS)]
 
 
 def get_method(name: str) -> Method:
-    """The declaration of a method. Unknown names are refused with the nearest known one."""
-    if name in METHODS:
-        return METHODS[name]
-    raise ConfigError(f"method: {name!r} is not known. {nearest(name, METHODS)}Known: {', '.join(METHODS)}.")
+    """The declaration of a method: by its name, or from `package.module:NAME`.
+
+    ConfigError for an unknown name, with the nearest known one, and for what is no Method.
+    """
+    if found := METHODS.get(name) or _REGISTERED.get(name):
+        return found
+    if name in plugins.added("methods"):
+        return _checked(name, plugins.load("methods", name))
+    if ":" in name:
+        return _checked(name, plugins.imported("method", name))
+    known = known_methods()
+    problem = f"method: {name!r} is not known. {nearest(name, known)}Known: {', '.join(known)}"
+    raise ConfigError(f"{problem}; or package.module:NAME of your own.")
+
+
+def register_method(method: Method) -> str:
+    """Let this process find a method by its name, which is returned. Those of the package keep theirs: ConfigError."""
+    if METHODS.get(method.name, method) != method:
+        raise ConfigError(f"method: {method.name!r} is a method of Afterword. Give your own another name.")
+    if method.name not in METHODS:
+        _REGISTERED[method.name] = method
+    return method.name
+
+
+def _checked(place: str, found: object) -> Method:
+    if isinstance(found, Method):
+        return found
+    problem = f"method: {place!r} is of the type {type(found).__name__}, not a Method"
+    raise ConfigError(f"{problem}. Give an object made by afterword.methods.Method(…).")
