@@ -13,6 +13,7 @@ from afterword.models.adapters import adapter_on, base_of_adapter, is_adapter, m
 from afterword.models.checks import check_weights, unusable
 from afterword.models.dequantising import GGUF
 from afterword.models.finding import model_folder
+from afterword.models.heap import keep_freed_memory
 from afterword.models.lora import ADAPTER_CONFIG
 from afterword.models.teachable import refuse_pointers, refuse_unteachable
 from afterword.places import hub_answers, hub_is_offline, neighbour
@@ -50,6 +51,7 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
         load = partial(load_model, dtype=torch.float32, attn_implementation=attn_implementation)
         return merged(load, folder).to(dtype)
     load_config(name)
+    keep_freed_memory()
     _load_whole()
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
     model, report = _loaded("AutoModelForCausalLM", "model", folder, use_safetensors=True, **options)

@@ -1,0 +1,38 @@
+"""The heap of this process: memory that is freed on a CPU stays with it, for what is allocated next.
+
+By default the C library gives every large block back to the system at once and asks for it again, page by page: a
+tenth of a training step of a small model (docs/LOG.md). The one rule: what a person set of the heap is left alone.
+"""
+
+import ctypes
+import os
+from functools import cache
+
+import torch
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+"""Numbers of glibc's settings, in its malloc.h."""
+_MIB = 2**20
+_ALWAYS = 2**31 - 1
+"""The largest value that a setting takes."""
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Once a process, where it computes on a CPU and the C library is glibc; elsewhere nothing is done."""
+    set_by_hand = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(
+        "GLIBC_TUNABLES", ""
+    )
+    if set_by_hand or torch.accelerator.is_available() or not _is_glibc():
+        return
+    heap = ctypes.CDLL(None)
+    heap.mallopt(_MMAP_THRESHOLD, 1024 * _MIB)
+    heap.mallopt(_TRIM_THRESHOLD, _ALWAYS)
+    heap.mallopt(_TOP_PAD, 256 * _MIB)
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, ValueError, OSError):
+        return False
