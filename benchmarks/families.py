@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import re
 import sys
 import tempfile
 import time
@@ -229,7 +230,11 @@ def page(rows: list[Row]) -> str:
     ]
     for row in rows:
         apart = "" if row.apart is None else f"{row.apart:.0e}"
-        remark = (row.crash or row.sentence).replace("|", "\\|").replace(tempfile.gettempdir(), "…")
+        remark = row.crash or row.sentence
+        if row.trained == "refused":
+            # The folder's name says nothing, nor does the rule that stands behind every refusal.
+            remark = re.sub(r"^\W*model_name_or_path: ('\S+' )?", "", remark).split(" Only causal")[0]
+        remark = remark.replace("|", "\\|").replace(tempfile.gettempdir(), "…")
         cells = (f"`{row.family}`", row.kind, "fails" if row.crash else row.trained, apart, row.adapter, remark)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
