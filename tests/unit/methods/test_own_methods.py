@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -15,21 +16,8 @@ from afterword.methods import METHODS, Method, get_method, known_methods, regist
 from afterword.objectives import Prediction
 from afterword.views import WholeDocument
 
-OWN = """
-from afterword.methods import Method
-from afterword.objectives import Prediction
-from afterword.views import WholeDocument
-
-METHOD = Method(
-    name="own",
-    summary="Whole documents, every document with the same weight.",
-    paper="",
-    view=WholeDocument(averaging="document"),
-    objective=Prediction(),
-    defaults={"learning_rate": 1e-3},
-)
-NOTHING = 3
-"""
+PAGE = Path(__file__).parents[3] / "docs" / "ADD_A_METHOD.md"
+OWN = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0] + "NOTHING = 3\n"
 DECLARED = Method(
     name="from_python", summary="", paper="", view=WholeDocument(), objective=Prediction(), general_tokens=0.25
 )
@@ -53,7 +41,7 @@ def module(tmp_path, monkeypatch):
 
 def test_a_method_is_found_by_its_place(module):
     found = get_method(f"{module}:METHOD")
-    assert (found.name, found.defaults["learning_rate"]) == ("own", 1e-3)
+    assert (found.name, found.defaults["learning_rate"]) == ("even", 1e-5)
     assert read_settings({"model_name_or_path": "m", "documents": ["d"], "method": f"{module}:METHOD"})
 
 
@@ -64,7 +52,7 @@ def test_a_method_is_found_by_its_place(module):
         ("no_such_module:METHOD", "cannot be loaded .*No module named 'no_such_module'"),
         ("own_method:NOTHING", "is of the type int, not a Method"),
         (":METHOD", "cannot be loaded"),
-        ("own", r"is not known\. .*or package\.module:NAME of your own"),
+        ("even", r"is not known\. .*or package\.module:NAME of your own"),
     ],
 )
 def test_a_place_that_gives_no_method_is_named(place, words, module):
@@ -76,7 +64,7 @@ def test_a_method_of_an_installed_package_has_its_name(module, monkeypatch):
     points = {"theirs": EntryPoint("theirs", f"{module}:METHOD", "afterword.methods")}
     monkeypatch.setattr(plugins, "added", lambda kind: points if kind == "methods" else {})
     monkeypatch.syspath_prepend(str(plugins.os.getcwd()))
-    assert get_method("theirs").name == "own"
+    assert get_method("theirs").name == "even"
     assert known_methods() == [*METHODS, "theirs"]
 
 
