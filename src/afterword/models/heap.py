@@ -26,7 +26,8 @@ def keep_freed_memory() -> None:
     if set_by_hand or torch.accelerator.is_available() or not _is_glibc():
         return
     heap = ctypes.CDLL(None)
-    heap.mallopt(_MMAP_THRESHOLD, 1024 * _MIB)
+    # Larger blocks go back to the system: what would be wasted of them is much, and their time is spent in products.
+    heap.mallopt(_MMAP_THRESHOLD, 256 * _MIB)
     heap.mallopt(_TRIM_THRESHOLD, _ALWAYS)
     heap.mallopt(_TOP_PAD, 256 * _MIB)
 
