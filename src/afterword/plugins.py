@@ -29,7 +29,7 @@ def load(kind: str, name: str) -> Any:
     point = added(kind)[name]
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Of another package, which may raise whatever it likes.
         problem = f"{kind}: {name!r} is added by an installed package as {point.value}, which cannot be loaded"
         raise ConfigError(f"{problem} ({error}). Install it again, or take it out.") from error
 
@@ -41,6 +41,7 @@ def imported(setting: str, place: str) -> Any:
         sys.path.append(here)
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # The module is the person's own, and may raise whatever it likes.
         rule = "Give package.module:NAME of a module that Python finds from here"
-        raise ConfigError(f"{setting}: {place!r} cannot be loaded ({error}). {rule}.") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{setting}: {place!r} cannot be loaded ({said}). {rule}.") from error

@@ -44,6 +44,7 @@ def dequantised(file: Path, console: Console | None = None) -> Path:
     _refuse_part(file)
 
     def make(staging: Path) -> None:
+        """Write the folder, and say what it came from."""
         written_as_folder(file, staging, name=str(file), about={"file": file.name})
         origin = parse_json((staging / ORIGIN).read_text(encoding="utf-8"))
         console.print(_in_words(file, origin), markup=False, highlight=False, soft_wrap=True)

@@ -33,6 +33,7 @@ def _alone(monkeypatch):
 def module(tmp_path, monkeypatch):
     """A module of the working folder."""
     (tmp_path / "own_method.py").write_text(OWN)
+    (tmp_path / "broken.py").write_text("METHOD = (")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(plugins.sys.modules, "own_method", raising=False)
     monkeypatch.setattr(plugins.sys, "path", list(plugins.sys.path))
@@ -52,6 +53,8 @@ def test_a_method_is_found_by_its_place(module):
         ("no_such_module:METHOD", "cannot be loaded .*No module named 'no_such_module'"),
         ("own_method:NOTHING", "is of the type int, not a Method"),
         (":METHOD", "cannot be loaded"),
+        ("./own_method.py:METHOD", "cannot be loaded"),
+        ("broken:METHOD", "cannot be loaded .SyntaxError"),
         ("even", r"is not known\. .*or package\.module:NAME of your own"),
     ],
 )
