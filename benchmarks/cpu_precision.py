@@ -21,8 +21,8 @@ from machine import described
 from transformers import TrainerCallback
 
 from afterword import models
-from afterword.batching import Packing
 from afterword.corpus import CorpusOptions, read_corpus
+from afterword.data.batching import Packing
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, quiet_libraries, training_arguments
 

@@ -32,16 +32,16 @@ from texts import documents_of, rows_of, tokenizer
 from torch import Tensor
 
 from afterword import models
-from afterword.batching import Packing
 from afterword.comparison.costs import size_of, training_flops
-from afterword.config import read_settings
+from afterword.data.batching import Packing
 from afterword.objectives.fused import LOGITS_WORKSPACE_MIB
+from afterword.settings.adapt import read_settings
 from afterword.training import AdaptationTrainer, quiet_libraries
-from afterword.training.adapting import arguments_of, method_of
-from afterword.training.estimating import largest_step, memory_of
+from afterword.training.dry_run import largest_step, memory_of
 from afterword.training.memory import Memory, bytes_of, moment_bytes
-from afterword.training.optimizing import optimizer_of
-from afterword.training.teaching import caching_of
+from afterword.training.optimizers import optimizer_of
+from afterword.training.run import arguments_of, method_of
+from afterword.training.teacher_choice import caching_of
 
 SHAPE = "8b"
 GIB, READ = 2**30, 256

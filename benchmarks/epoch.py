@@ -39,10 +39,10 @@ from shapes import SHAPES, config_of
 from texts import SENTENCES, documents_of, rows_of
 
 from afterword import models
-from afterword.batching import Packing
+from afterword.data.batching import Packing
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, quiet_libraries, training_arguments
-from afterword.training.caching import Caching
+from afterword.training.teacher_caches import Caching
 
 TOLERANCE = 0.02
 """By which the tokens of two contenders' documents may differ."""

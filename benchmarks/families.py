@@ -28,8 +28,8 @@ from families_small import small_config
 from kills import WORDS, make_tokenizer
 
 from afterword import models
-from afterword.config import read_settings
 from afterword.errors import AfterwordError
+from afterword.settings.adapt import read_settings
 from afterword.training import quiet_libraries, run_adaptation
 
 SAME = 1e-3

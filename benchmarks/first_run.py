@@ -25,18 +25,18 @@ import torch
 from filelock import FileLock, Timeout
 
 import afterword
-from afterword.batching import Packing, micro_batches
+from afterword.data import Reading, read_document, special_tokens
+from afterword.data.batching import Packing, micro_batches
 from afterword.demo.lessons import load_kept, suite_rows
 from afterword.evaluation.checks import passes, says
 from afterword.evaluation.choices import likelihoods
-from afterword.evaluation.generation import generate, own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.suites import find_suite
 from afterword.models import blended, context_length, head_of, load_model, load_tokenizer, trained_states
+from afterword.models.generation import generate, own_samples, token_ids
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
 from afterword.types import Example, Segment
-from afterword.views import Reading, read_document, special_tokens
 
 BRIEF = "Answer the question in as few words as possible.\nQuestion: {}"
 RATES, PASSES, SEEDS = (2e-4, 6e-5, 6e-4, 2e-5), (6, 2), (0, 1, 2)

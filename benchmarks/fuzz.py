@@ -26,13 +26,14 @@ import typer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from afterword.config import AdaptSettings, load_yaml, read_settings
 from afterword.corpus import CorpusOptions, read_corpus, split_sentences
 from afterword.errors import AfterwordError
 from afterword.evaluation.questions import load_questions
 from afterword.evaluation.suites import load_suite
 from afterword.methods import METHODS
 from afterword.report import write_pages
+from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.settings.yaml_files import load_yaml
 
 PIECES = {
     "txt": [b"Mara moved. ", b"C\xc2\xa0. ", b"\n\n", b"\xff", b"\0", "彼は外に出た。".encode(), b"---\n", b"+++\n"],

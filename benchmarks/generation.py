@@ -20,7 +20,7 @@ from machine import chosen_device, copied_bytes, described, timed, versions
 from shapes import SHAPES, random_model
 from texts import tokenizer
 
-from afterword.evaluation.generation import generate
+from afterword.models.generation import generate
 from afterword.training import quiet_libraries
 
 _WARM_TOKENS = 2

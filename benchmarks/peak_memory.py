@@ -65,9 +65,9 @@ def documents(lines: int) -> list[dict[str, str]]:
 
 def run_case(name: str, *, estimate: bool) -> dict[str, float]:
     """Train, or say what the dry run says, in this process. MiB."""
-    from afterword.config import read_settings
+    from afterword.settings.adapt import read_settings
     from afterword.training import dry_run, quiet_libraries
-    from afterword.training.adapting import load_trainer
+    from afterword.training.run import load_trainer
 
     quiet_libraries()
     size, vocabulary, *_ = name.split("-")

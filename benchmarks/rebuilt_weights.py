@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.almanac.card import measure
-from afterword.embedded import WEIGHTS
+from afterword.named_models import WEIGHTS
 
 
 def shown(share: float, interval: Any, factor: float = 100.0) -> str:

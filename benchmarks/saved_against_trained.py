@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from afterword import models
-from afterword.config import read_settings
+from afterword.settings.adapt import read_settings
 from afterword.training import quiet_libraries, run_adaptation
-from afterword.training.adapting import load_trainer
 from afterword.training.checkpoints import last_complete_checkpoint
 from afterword.training.gain import gain_sample
+from afterword.training.run import load_trainer
 
 RATES = (3e-6, 1e-5, 3e-5, 1e-4)
 METHODS = ("disc", "finetune")

@@ -100,9 +100,9 @@ def measured(case: dict[str, Any], scratch: Path) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from afterword.corpus import read_corpus
+    from afterword.data import Reading, prepare, special_tokens
     from afterword.methods import METHODS
     from afterword.training import quiet_libraries
-    from afterword.views import Reading, prepare, special_tokens
 
     quiet_libraries()
     tokenizer, file = AutoTokenizer.from_pretrained(case["tokenizer"]), scratch / "documents.jsonl"
@@ -133,10 +133,10 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
     """Train on the windows; the first two steps are not timed."""
     import torch
 
-    from afterword.batching import Packing
     from afterword.comparison.costs import size_of, training_flops
+    from afterword.data.batching import Packing
     from afterword.training import AdaptationTrainer, training_arguments
-    from afterword.training.checking import default_tokens
+    from afterword.training.checks import default_tokens
 
     rows, waits, begins = list[dict[str, float]](), list[float](), list[float]()
 

@@ -27,8 +27,8 @@ from shapes import VOCABULARY, random_model
 from texts import documents_of, rows_of, tokenizer
 
 from afterword import models
-from afterword.batching import Packing
 from afterword.comparison.costs import size_of
+from afterword.data.batching import Packing
 from afterword.training import AdaptationTrainer, quiet_libraries, trainer, training_arguments
 
 PARTS = ("batches", "teacher", "student", "loss", "backward", "optimizer")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from afterword.comparison.frontier import hypervolume_by_seed, t_interval
-from afterword.comparison.summarising import read_rows
+from afterword.comparison.summary import read_rows
 
 Row = Mapping[str, Any]
 METRICS = {
@@ -241,7 +241,7 @@ def _kind(prompt: str) -> str:
 
 
 def _folder(arm: str) -> str:
-    from afterword.comparison.settings import arm_folder
+    from afterword.settings.compare import arm_folder
 
     return arm_folder(arm)
 

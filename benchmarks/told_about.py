@@ -19,7 +19,7 @@ from afterword.almanac.card import measure
 from afterword.almanac.exercises import Exercise
 from afterword.almanac.names import Split
 from afterword.almanac.world import World
-from afterword.embedded import WEIGHTS
+from afterword.named_models import WEIGHTS
 from afterword.types import Estimate
 
 telling = posttraining.telling

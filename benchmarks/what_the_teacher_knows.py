@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from afterword.corpus import read_corpus
+from afterword.data import Reading, SplitContext, read_document, special_tokens
 from afterword.models import load_model, load_tokenizer
-from afterword.views import Reading, SplitContext, read_document, special_tokens
 
 
 class Mention(NamedTuple):

@@ -20,8 +20,8 @@ import torch
 from what_the_teacher_knows import facts_of, found
 
 from afterword.corpus import read_corpus
+from afterword.data import Reading, SplitContext, read_document, special_tokens
 from afterword.models import load_model, load_tokenizer
-from afterword.views import Reading, SplitContext, read_document, special_tokens
 
 
 class Position(NamedTuple):

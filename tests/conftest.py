@@ -61,7 +61,7 @@ def real_model() -> Path:
 
     They skip where it is missing; with AFTERWORD_FETCH_REAL=1 it is fetched.
     """
-    from afterword.places import cache_folder
+    from afterword.storage.paths import cache_folder
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AFTERWORD_CACHE", _USERS_CACHE or "")
@@ -232,8 +232,8 @@ def mixture_of(general_rows: list[dict[str, str]]) -> Callable[[Any], dict[str, 
     """What a method reads beside documents: general text, where it says what to do with it."""
 
     def mixture(method: Any) -> dict[str, Any]:
-        from afterword.training.mixture import Share
-        from afterword.training.parts import GeneralText
+        from afterword.data.mixture import Share
+        from afterword.training.sources import GeneralText
 
         text = GeneralText(documents=general_rows, share=Share(tokens=0.4))
         return {"general": text} if method.takes_general_text else {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from afterword.errors import AfterwordError, CheckpointError, ConfigError, DataError, TrainingError
 
 if TYPE_CHECKING:
-    from afterword.alignment.running import align
+    from afterword.alignment.run import align
     from afterword.evaluation import evaluate
     from afterword.methods import METHODS
     from afterword.report import write_report
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from afterword.training import AdaptationTrainer, training_arguments
 
 __version__ = "0.1.0"
-_HOMES = {"METHODS": "methods", "align": "alignment.running", "evaluate": "evaluation", "write_report": "report"}
+_HOMES = {"METHODS": "methods", "align": "alignment.run", "evaluate": "evaluation", "write_report": "report"}
 _HOMES |= {"adapt": "runs", **dict.fromkeys(("AdaptationTrainer", "training_arguments"), "training")}
 __all__ = ["METHODS", "AdaptationTrainer", "AfterwordError", "CheckpointError", "ConfigError", "DataError"]
 __all__ += ["TrainingError", "adapt", "align", "evaluate", "training_arguments", "write_report"]

@@ -20,13 +20,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from afterword import __version__
-from afterword.alignment.settings import AlignSettings
-from afterword.comparison.settings import BlendSettings, CompareSettings
-from afterword.config import AdaptSettings, EvaluateSettings, load_yaml, read_settings
-from afterword.embedded import MODELS, NAMES, PACKAGED
-from afterword.errors import AfterwordError, ConfigError, printable
-from afterword.parsing import parse_json
-from afterword.places import at_home, cache_folder, is_disk_full, is_out_of_memory, unwritable
+from afterword.errors import AfterwordError, ConfigError, is_disk_full, is_out_of_memory, printable
+from afterword.named_models import MODELS, NAMES, PACKAGED
+from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.settings.align import AlignSettings
+from afterword.settings.compare import BlendSettings, CompareSettings
+from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.yaml_files import load_yaml
+from afterword.storage.parsing import parse_json
+from afterword.storage.paths import at_home, cache_folder, unwritable
 
 _NAMES = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
 app = typer.Typer(
@@ -231,7 +233,7 @@ def compare(
         return
     settings = read_settings(raw, CompareSettings)
     from afterword import training
-    from afterword.comparison import running
+    from afterword.comparison import run as running
 
     training.quiet_libraries()
     running.compare(settings, retry_failed=retry_failed, command=_command(), console=err)
@@ -253,7 +255,7 @@ def blend(
     given = {"base": base, "adapted": adapted, "output_dir": output_dir, "lambdas": lambdas}
     settings = read_settings({**(overrides or {}), **{k: v for k, v in given.items() if v}}, BlendSettings)
     from afterword import training
-    from afterword.comparison import blending
+    from afterword.comparison import blend as blending
 
     training.quiet_libraries()
     _show_blend(blending.blend(settings, command=_command(), console=err), settings.output_dir)
@@ -273,7 +275,7 @@ def align(
     raw.update({name: value for name, value in given.items() if value})
     settings = read_settings(raw, AlignSettings)
     from afterword import training
-    from afterword.alignment import running
+    from afterword.alignment import run as running
 
     training.quiet_libraries()
     _after_align(running.run_alignment(settings, command=_command(), console=err))
@@ -298,7 +300,7 @@ def demo(
 ) -> None:
     """Teach a real model fifteen documents, and show what it learned and what it lost."""
     from afterword import training
-    from afterword.demo.running import run_demo
+    from afterword.demo.run import run_demo
 
     training.quiet_libraries()
     run_demo(output_dir, world=world, model=model, console=out)
@@ -362,7 +364,7 @@ def sample(
 ) -> None:
     """Let a model write text of its own, to replay while it learns: no general data is needed."""
     from afterword import training
-    from afterword.evaluation.own_text import write_own_text
+    from afterword.evaluation.replay_text import write_own_text
 
     training.quiet_libraries()
     written = write_own_text(model, output, count=count, new_tokens=new_tokens, seed=seed)
@@ -432,7 +434,7 @@ def _fill(template: str, **values: Any) -> None:
     """Say what a text template of the report makes of the values."""
     import jinja2
 
-    from afterword.report.printing import duration
+    from afterword.report.display import duration
 
     loader = jinja2.PackageLoader("afterword.report")
     texts = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"])
@@ -474,9 +476,9 @@ def _show_scores(result: Any) -> None:
 
 def _show_comparison(folder: Path) -> None:
     """The points, hypervolumes and picks that rows.jsonl comes to, and the page of them."""
-    from afterword.comparison.summarising import summarise
+    from afterword.comparison.summary import summarise
     from afterword.report import write_comparison
-    from afterword.report.frontier import build_comparison
+    from afterword.report.comparison import build_comparison
 
     summarise(folder)
     page = build_comparison(folder)
@@ -516,7 +518,7 @@ def _show_blend(found: Any, folder: str) -> None:
 
 
 def _blend_values(point: Any, side: str) -> list[str]:
-    from afterword.report.printing import interval, value
+    from afterword.report.display import interval, value
 
     dev, *test = (point["dev"]["learning"][side], *(point["test"][part][side] for part in ("learning", "retention")))
     shown = [f"{value('_frac', each['value'], 1)} {interval('_frac', each, 1)}" for each in test]

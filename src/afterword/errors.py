@@ -5,12 +5,19 @@ Our own bugs are `assert`s. Everything here reaches a person as one message with
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 _UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, those that turn the direction of writing, and halves of characters."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_WRITE_FAILED = ("no space left", "file write failed", "unexpected pos", "file too large", "disk quota", "os error 28")
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 
 
 class AfterwordError(Exception):
@@ -74,3 +81,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(known), n=1)
     return f"Did you mean {near[0]}? " if near else ""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file did not fit, whichever library met it."""
+    text = str(error).lower()
+    return getattr(error, "errno", None) in _FULL or any(words in text for words in _WRITE_FAILED)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, whichever library met it."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from afterword.processes import is_main_process
+from afterword.distributed import is_main_process
 
 SECONDS_BETWEEN_LINES = 15.0
 T = TypeVar("T")

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afterword.alignment.settings import AlignSettings, following
-from afterword.config import AdaptSettings, read_settings
+from afterword.distributed import is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import DEFAULT_METHOD, Method, register_method
-from afterword.places import sole
-from afterword.processes import is_main_process, process_count
-from afterword.settings import without_problems
+from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.settings.align import AlignSettings, following
+from afterword.settings.base import without_problems
+from afterword.storage.locks import sole
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from afterword.alignment.running import AlignResult
+    from afterword.alignment.run import AlignResult
     from afterword.training import RunResult
 
 
@@ -65,7 +65,7 @@ def plan(raw: Mapping[str, Any]) -> Plan:
         asked = settings or _about_the_alignment(raw)
         if second := following(asked):
             from afterword.alignment.folder import AlignFolder
-            from afterword.alignment.preparing import check
+            from afterword.alignment.inputs import check
 
             AlignFolder(Path(second.output_dir)).state(second)
             check(second, asked)
@@ -111,7 +111,7 @@ def run(
                 push(planned.run, result.path, result.hub_model_id)
     if planned.alignment is None:
         return result, None
-    from afterword.alignment.running import run_alignment
+    from afterword.alignment.run import run_alignment
 
     # The next model needs the memory of the last, which references in circles would keep.
     gc.collect()

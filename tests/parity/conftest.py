@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from afterword.batching import Packing
 from afterword.corpus import split_sentences
+from afterword.data import Reading
+from afterword.data.batching import Packing
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.views import Reading
 
 Gradients = dict[str, torch.Tensor]
 

@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-import afterword.processes as processes
-from afterword.batching import Packing, to_device
+from afterword import distributed
+from afterword.data.batching import Packing, to_device
+from afterword.data.mixture import Share
 from afterword.methods import METHODS
 from afterword.models import LoraSettings, freeze, load_model, load_tokenizer, trained_states, with_lora
-from afterword.training import AdaptationTrainer, adapting, training_arguments
+from afterword.training import AdaptationTrainer, training_arguments
+from afterword.training import run as adapting
 from afterword.training.callbacks import RichProgress
-from afterword.training.mixture import Share
-from afterword.training.parts import GeneralText
+from afterword.training.sources import GeneralText
 
 HOW = sys.argv[1] if __name__ == "__main__" else "one"
 CASES: dict[str, dict[str, Any]] = {
@@ -107,22 +108,22 @@ def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
         packing=Packing(128),
     )
     wrapped, _ = trainer._prepare_for_training(1, trainer.get_train_dataloader(), None)
-    assert processes.is_sharded(wrapped) == (HOW != "one")
+    assert distributed.is_sharded(wrapped) == (HOW != "one")
     if HOW == "fsdp" and "shards" in case:
         wrapped.set_reshard_after_forward(True)
     parts, total = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)
     if name == "two-terms":
         # Unequal numbers of micro-batches, or nothing that evens them out is tested.
-        counts = processes.gathered([tuple(sorted(Counter(batch.term for batch in parts[0]).items()))])
-        assert len(set(counts)) == processes.process_count(), counts
+        counts = distributed.gathered([tuple(sorted(Counter(batch.term for batch in parts[0]).items()))])
+        assert len(set(counts)) == distributed.process_count(), counts
     if HOW == "fsdp" and "lora" not in case:
         with torch.no_grad():
             trained_states(wrapped, to_device(parts[0][0], trainer.args.device).student)
-        assert processes.is_shard(wrapped.lm_head.weight) == ("shards" in case)
+        assert distributed.is_shard(wrapped.lm_head.weight) == ("shards" in case)
     trainer.training_step(wrapped, parts[0], total)
     found = dict(gradients(trainer))
     norm = torch.as_tensor(trainer._get_grad_norm(wrapped)).detach().float()
-    if processes.is_main_process():
+    if distributed.is_main_process():
         save_file({**found, "norm": norm}, folder / f"{name}-{HOW}.safetensors")
 
 
@@ -134,7 +135,7 @@ def gradients(trainer: AdaptationTrainer) -> Iterator[tuple[str, torch.Tensor]]:
 
             gradient = safe_get_full_grad(parameter) if parameter.requires_grad else None
         else:
-            gradient = processes.whole(parameter.grad)
+            gradient = distributed.whole(parameter.grad)
         if gradient is not None:
             yield name, gradient.contiguous()
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.batching import Packing
+from afterword.data import Reading
+from afterword.data.batching import Packing
+from afterword.data.mixture import Share
 from afterword.errors import ConfigError
 from afterword.methods import METHODS
 from afterword.models import HeadOnly, LoraSettings, frozen_copy, with_lora
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.caching import Caching
-from afterword.training.mixture import Share
-from afterword.training.parts import GeneralText
-from afterword.views import Reading
+from afterword.training.sources import GeneralText
+from afterword.training.teacher_caches import Caching
 
 TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=("general",))]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}

@@ -38,10 +38,10 @@ def test_the_gradient_is_that_of_the_loop_written_out(
 
 def test_one_teacher_pass_serves_all_targets(pair: Any, documents: Any, tokenizer: Any) -> None:
     """The states of one forward over the document are those of a forward per target."""
-    from afterword.batching import build_batch
+    from afterword.data import Reading, read_document, special_tokens
+    from afterword.data.batching import build_batch
     from afterword.models import trained_states
     from afterword.types import Document
-    from afterword.views import Reading, read_document, special_tokens
 
     _, reference = pair()
     view = get_method("disc").configured(**EVERY).view

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from afterword.data.mixture import Share
 from afterword.methods import get_method
 from afterword.models import frozen_copy
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.mixture import Share
-from afterword.training.parts import GeneralText
+from afterword.training.sources import GeneralText
 
 Pair = tuple[torch.Tensor, torch.Tensor, int]
 """Student's logits [V], teacher's logits [V], gold token."""

@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from afterword.batching import Packing
+from afterword.data.batching import Packing
 from afterword.methods import METHODS
 from afterword.models import freeze
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.mixture import Share
-from afterword.training.parts import GeneralText
+from afterword.data.mixture import Share
+from afterword.training.sources import GeneralText
 
 folder = Path(sys.argv[1])
 rows = json.loads((folder / "rows.json").read_text())

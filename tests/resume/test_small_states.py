@@ -38,7 +38,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_two_steps_and_two_more_are_four_in_one_go(
     kind: str, wide_model: Path, documents: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from afterword.training import adapting
+    from afterword.training import run as adapting
     from afterword.training.callbacks import RichProgress
 
     def run(folder: str) -> Any:

@@ -37,7 +37,7 @@ def run(
     model_folder: Path, documents: Any, general_rows: Any, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Run:
     """`run(folder, at={5: stop})`: adapt the tiny model, and do something at the beginning of some steps."""
-    from afterword.training import adapting
+    from afterword.training import run as adapting
     from afterword.training.callbacks import RichProgress
 
     general = tmp_path_factory.mktemp("general") / "general.jsonl"

@@ -18,16 +18,17 @@ from afterword.almanac.after import CHOOSING, build_part
 from afterword.almanac.suite import RETENTION, build_suite
 from afterword.almanac.world import Fact, Size, build_world
 from afterword.almanac.writing import tell
-from afterword.config import EvaluateSettings, read_settings
 from afterword.demo import almanac
 from afterword.demo.almanac import run_almanac
+from afterword.demo.almanac_story import Story, _cell
 from afterword.demo.evidence import evidence_of
 from afterword.demo.folder import begin
 from afterword.demo.recipe import Plan, load_recipe
-from afterword.demo.telling import Story, _cell
 from afterword.errors import CheckpointError, ConfigError
-from afterword.evaluation.statistics import estimate
+from afterword.evaluation.intervals import estimate
 from afterword.evaluation.suites import Item
+from afterword.settings.adapt import read_settings
+from afterword.settings.evaluate import EvaluateSettings
 
 TINY = {"people": 2, "towns": 1, "companies": 1, "works": 1, "changes": 1, "per_entity": 1}
 ASKED = {"split": "test", "max_items": 60, "answer_tokens": 8, "max_documents": 2, "samples": 0}

@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from afterword.config import EvaluateSettings, read_settings
-from afterword.demo import running, teaching
+from afterword.demo import real_model as teaching
+from afterword.demo import run as running
 from afterword.demo.folder import begin
 from afterword.demo.lessons import OPEN_BOOK, OTHERWISE, TOLD
-from afterword.demo.running import run_demo
-from afterword.demo.teaching import drawn_answers, figures_of, load_lesson, run_lessons
+from afterword.demo.real_model import drawn_answers, figures_of, load_lesson, run_lessons
+from afterword.demo.run import run_demo
 from afterword.errors import CheckpointError, ConfigError
 from afterword.evaluation.suites import PARTS
+from afterword.settings.adapt import read_settings
+from afterword.settings.evaluate import EvaluateSettings
 
 
 def _lesson() -> Any:

@@ -13,11 +13,11 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
-from afterword.alignment.settings import AlignSettings
 from afterword.alignment.stages import StageResult, stage_arguments, train_stage, without_telemetry
 from afterword.corpus import Dialogue
 from afterword.errors import TrainingError
 from afterword.models import frozen_copy
+from afterword.settings.align import AlignSettings
 
 _TOLERANCE_NATS = 1e-4
 _REFERENCE_ADAPTER = "ref"

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from afterword.alignment.settings import AlignSettings
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models import STAGING_SUFFIX, replace_file
-from afterword.parsing import parse_json, parse_yaml
+from afterword.settings.align import AlignSettings
+from afterword.storage.parsing import parse_json, parse_yaml
 
 SELECTION, CONFIG = "selection.jsonl", "config.yaml"
 _BEGUN = {SELECTION, CONFIG}

@@ -9,8 +9,8 @@ from typing import Any
 
 from afterword.alignment.templates import RefusedDialogue, Tokens, chat_tokens, plain_tokens
 from afterword.corpus import Dialogue, Kind
+from afterword.data import as_words
 from afterword.types import Document, Skipped
-from afterword.views import as_words
 
 
 @dataclass(frozen=True, slots=True, eq=False)

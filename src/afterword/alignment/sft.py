@@ -8,9 +8,9 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
-from afterword.alignment.settings import AlignSettings
 from afterword.alignment.stages import StageResult, stage_arguments, train_stage, without_telemetry
 from afterword.corpus import Dialogue
+from afterword.settings.align import AlignSettings
 
 
 def train_sft(

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from afterword import models
-from afterword.alignment.settings import AlignSettings, Stage
 from afterword.errors import ConfigError, TrainingError
-from afterword.models.manifest import write_manifest
 from afterword.progress import Progress
+from afterword.settings.align import AlignSettings, Stage
+from afterword.storage.atomic import write_manifest
 
 _SAMPLED = 32
 """Samples that the loss is measured on by which saving is decided."""

@@ -15,8 +15,8 @@ from jinja2.exceptions import TemplateError
 
 from afterword.corpus import Dialogue, plain_text
 from afterword.corpus.dialogues import Messages
+from afterword.data import special_tokens
 from afterword.errors import ConfigError, nearest
-from afterword.views import special_tokens
 
 # A turn ends with the tokenizer's own EOS, so that generation stops there without a setting.
 TEMPLATES: Mapping[str, str] = {

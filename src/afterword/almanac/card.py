@@ -20,7 +20,7 @@ from afterword.almanac.suite import card_suite
 from afterword.almanac.world import build_world
 from afterword.almanac.writing import write_document
 from afterword.evaluation import evaluate
-from afterword.evaluation.statistics import estimate
+from afterword.evaluation.intervals import estimate
 from afterword.evaluation.suites import Suite
 from afterword.types import Estimate
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import log
 
 from afterword.budget.yardstick import Standing
-from afterword.forgetting import Budget
+from afterword.settings.forgetting_budget import Budget
 
 _NEAR, _AIM = 0.85, 0.95
 """Of the budget: what uses so much of it is near enough; and how much is aimed at."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from afterword.distributed import is_main_process
 from afterword.models import replace_file
-from afterword.processes import is_main_process
 from afterword.training.run_folder import read_record
 
 RECORD = "budget.json"

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from afterword import models
-from afterword.batching import Packing, micro_batches, to_device
-from afterword.config import AdaptSettings
+from afterword.data import Reading, read_document, special_tokens
+from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.errors import ConfigError, DataError
-from afterword.evaluation.answering import is_correct
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
-from afterword.evaluation.generation import generate, own_samples, token_ids
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import answer_lead, build_prompt, load_questions, prompt_ids
+from afterword.evaluation.suite_answers import is_correct
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
 from afterword.evaluation.task_answers import answer_tasks
+from afterword.models.generation import generate, own_samples, token_ids
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
+from afterword.settings.adapt import AdaptSettings
 from afterword.types import Batch, Document, Example, Segment
-from afterword.views import Reading, read_document, special_tokens
 
 MOST_WINDOWS = 64
 """Of the documents, that learning is measured on."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from afterword.places import SILENT_SECONDS, say_waiting
+from afterword.storage.locks import SILENT_SECONDS, say_waiting
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword import models
-from afterword.parsing import parse_json
+from afterword.storage.parsing import parse_json
 
 
 @dataclass(frozen=True)

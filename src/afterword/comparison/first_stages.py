@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from afterword.alignment.settings import following
 from afterword.comparison.grid import Cell
-from afterword.config import to_yaml
 from afterword.models import replace_file
+from afterword.settings.align import following
+from afterword.settings.yaml_files import to_yaml
 
 _OF_ONE_CELL = ("aligned", "checkpoint-*", "scores.json", ".work")
 

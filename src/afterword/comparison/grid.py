@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afterword.alignment.settings import AlignSettings, following
-from afterword.comparison.settings import CompareSettings, GridAxes, arm_folder
-from afterword.config import AdaptSettings, read_settings
+from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.settings.align import AlignSettings, following
+from afterword.settings.compare import CompareSettings, GridAxes, arm_folder
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def later_scorers() -> dict[str, int]:
 
     So rows stay valid that were recorded before versions counted, and none is taken for one of a later version.
     """
-    from afterword.evaluation import answering, losses, questions, tasks
+    from afterword.evaluation import losses, questions, tasks
+    from afterword.evaluation import suite_answers as answering
 
     modules = {"answering": answering, "losses": losses, "questions": questions, "tasks": tasks}
     return {name: module.VERSION for name, module in modules.items() if module.VERSION > 1}
@@ -133,7 +134,7 @@ def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     What is left to the machine (precision: auto) stays so: a row recorded on a GPU counts on a laptop, and says
     where it was recorded.
     """
-    from afterword.training.adapting import method_of
+    from afterword.training.run import method_of
     from afterword.training.run_folder import without_effect
 
     fields: Any = AdaptSettings.model_fields

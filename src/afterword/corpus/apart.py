@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, NoTextError
-from afterword.corpus.files import size_of
-from afterword.corpus.rows import BadRowError, Origin, Rows
+from afterword.corpus.rows import Origin, Rows
 from afterword.errors import DataError
+from afterword.storage.files import BadRowError, size_of
 from afterword.types import Document
 
 _SECONDS, _SECONDS_A_MIB = 60, 60

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any, Self, get_args
 
 from afterword.corpus.dialogues import Kind, Responses, dialogue_of, plain_text
-from afterword.corpus.rows import BadRowError, Origin, Record, Rows, problem_of
+from afterword.corpus.rows import Origin, Record, Rows
 from afterword.errors import DataError, nearest, printable
+from afterword.storage.files import BadRowError, problem_of
 from afterword.types import Document
 
 # The columns of each part of a document, by their usual names; of labels, the earlier wins.

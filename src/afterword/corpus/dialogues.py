@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal, Self
 
-from afterword.corpus.rows import BadRowError, problem_of
+from afterword.storage.files import BadRowError, problem_of
 
 Kind = Literal["documents", "instructions", "preferences"]
 """What the rows of a source are: texts, prompts with a response, or prompts with a better and a worse response."""

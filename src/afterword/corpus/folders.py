@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, NoTextError, find_columns
-from afterword.corpus.files import ending_of, is_file, refuse, shown_name
-from afterword.corpus.rows import BadRowError, LoneObject, Origin, Record, Rows
+from afterword.corpus.rows import LoneObject, Origin, Record, Rows
+from afterword.storage.files import BadRowError, ending_of, is_file, refuse, shown_name
 
 _WRITTEN_HERE = (("config.yaml", "command.txt"), ("align.json",), ("rows.jsonl", "grid.json"), ("blend.json",))
 """Files by which a folder of ours is known: a run, an alignment, a comparison, a blend."""

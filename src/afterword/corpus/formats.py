@@ -15,12 +15,12 @@ from typing import Any
 from afterword.corpus.apart import read_apart
 from afterword.corpus.columns import CorpusOptions, columns_to_read
 from afterword.corpus.dialogues import TURN_COLUMNS
-from afterword.corpus.files import open_bytes, read_lines, read_whole, size_of
 from afterword.corpus.folders import OFFICE
 from afterword.corpus.html import read_html
-from afterword.corpus.rows import BadRowError, LoneObject, Origin, Rows, numbered, problem_of
+from afterword.corpus.rows import LoneObject, Origin, Rows, numbered
 from afterword.errors import DataError
-from afterword.parsing import parse_json, parse_yaml
+from afterword.storage.files import BadRowError, open_bytes, problem_of, read_lines, read_whole, size_of
+from afterword.storage.parsing import parse_json, parse_yaml
 from afterword.types import Document
 
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n(.{0,16384}?\n)\1[ \t]*(?:\n|$)", re.S)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from afterword.corpus.rows import BadRowError
+from afterword.storage.files import BadRowError
 from afterword.types import Document
 
 _SEPARATED_TAGS = {

@@ -11,7 +11,8 @@ from typing import Any
 
 from afterword.corpus.columns import CorpusOptions
 from afterword.corpus.html import read_html
-from afterword.corpus.rows import BadRowError, Origin, Rows
+from afterword.corpus.rows import Origin, Rows
+from afterword.storage.files import BadRowError
 from afterword.types import Document
 
 _EXPANDED = 8

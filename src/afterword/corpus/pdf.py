@@ -13,7 +13,8 @@ from typing import Any
 
 from afterword.corpus.columns import CorpusOptions
 from afterword.corpus.office import _document, _table
-from afterword.corpus.rows import BadRowError, Origin, Rows
+from afterword.corpus.rows import Origin, Rows
+from afterword.storage.files import BadRowError
 
 _HEADING = 1.15
 """A line so many times as high as the usual one is a heading."""

@@ -3,15 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from afterword.storage.files import BadRowError
 from afterword.types import Document
-
-
-class BadRowError(ValueError):
-    """A row that cannot be used. It stops the run, or is counted; a reader raises it of a whole file."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
 
 
 class LoneObject(dict[str, Any]):
@@ -43,14 +36,3 @@ Record = tuple[Document | BadRowError, str, str]
 def numbered(rows: Iterable[Any]) -> Rows:
     """Rows that are in no lines count from 0, as an index."""
     return ((f"row {number}", row) for number, row in enumerate(rows))
-
-
-def problem_of(text: str) -> BadRowError | None:
-    """Why a text cannot be used, if it cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        line = text.count("\n", 0, error.start) + 1
-        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a}, its line {line})."
-        return BadRowError("undecodable", f"{problem} Convert a file that is not UTF-8: iconv -f WINDOWS-1252 -t UTF-8")
-    return None if text.strip() else BadRowError("empty", "nothing but whitespace")

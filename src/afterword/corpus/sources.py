@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, columns_to_read, read_rows
-from afterword.corpus.files import ending_of, shown_name
 from afterword.corpus.folders import OFFICE, Aside, chosen, counted, judged, remedy_of, walk, without_ours
 from afterword.corpus.formats import ENDINGS, ROW_ENDINGS
-from afterword.corpus.rows import BadRowError, Origin, Record, Rows, numbered
+from afterword.corpus.rows import Origin, Record, Rows, numbered
 from afterword.errors import DataError
-from afterword.places import hub_answers, hub_is_offline, is_hub_id, neighbour
+from afterword.storage.files import BadRowError, ending_of, shown_name
+from afterword.storage.hub import hub_answers, hub_is_offline, is_hub_id
+from afterword.storage.paths import neighbour
 from afterword.types import Document
 
 

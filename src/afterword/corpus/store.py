@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions
-from afterword.corpus.files import too_large
 from afterword.corpus.folders import sentences
-from afterword.corpus.rows import BadRowError
 from afterword.corpus.sources import Source, SourceReport, find_sources
 from afterword.errors import ConfigError, DataError
+from afterword.storage.files import BadRowError, too_large
 from afterword.types import Document, Skipped
 
 _BATCH_BYTES = 8 * 2**20

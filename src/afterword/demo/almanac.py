@@ -16,17 +16,17 @@ from afterword import almanac, models, report
 from afterword.almanac.after import CHOOSING
 from afterword.almanac.files import write_files
 from afterword.almanac.world import Fact, Size
-from afterword.config import read_settings
+from afterword.demo.almanac_story import Story
 from afterword.demo.evidence import evidence_of
 from afterword.demo.folder import about_demo, begin, command_line, record
 from afterword.demo.recipe import Recipe, load_recipe
-from afterword.demo.telling import Story
 from afterword.evaluation import evaluate
-from afterword.evaluation.answering import is_correct
+from afterword.evaluation.intervals import before_and_after
 from afterword.evaluation.questions import SIDES
-from afterword.evaluation.statistics import before_and_after
+from afterword.evaluation.suite_answers import is_correct
 from afterword.evaluation.suites import Item, load_suite
 from afterword.report.almanac_page import build_almanac, write_almanac
+from afterword.settings.adapt import read_settings
 from afterword.training import run_adaptation
 from afterword.types import Score
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from afterword.config import load_yaml
 from afterword.models import replace_file
+from afterword.settings.yaml_files import load_yaml
 
 FERRY = Path(__file__).with_name("ferry")
 SEED = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afterword.config import load_yaml
+from afterword.settings.yaml_files import load_yaml
 
 RECIPE = Path(__file__).with_name("almanac.yaml")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from afterword.errors import nearest
-from afterword.parsing import parse_json
+from afterword.storage.parsing import parse_json
 
 KINDS: dict[str, Callable[..., bool]] = {}
 """Every check by the name of its kind."""

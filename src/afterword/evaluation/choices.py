@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from afterword.evaluation.generation import room_behind
 from afterword.models import (
     alone_beyond,
     causal_lm,
@@ -24,6 +23,7 @@ from afterword.models import (
     read_prompts,
     whole_states,
 )
+from afterword.models.generation import room_behind
 from afterword.objectives import Prediction, hidden_losses
 
 TokenIds = Sequence[int]

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from afterword.config import AdaptSettings
 from afterword.corpus import CorpusOptions, read_corpus
+from afterword.data import Reading, SpecialTokens, read_document, special_tokens
 from afterword.evaluation.losses import VIEW, Models, losses_by_unit, share_of_context_gain, target_nll_scores
 from afterword.models import causal_lm, context_length, load_adapted, load_tokenizer, replace_file
 from afterword.progress import Progress
+from afterword.settings.adapt import AdaptSettings
 from afterword.types import Example, Score, Window
-from afterword.views import Reading, SpecialTokens, read_document, special_tokens
 
 WINDOWS = 32
 """Of each part, at most: the first of the sample's documents."""

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from afterword.batching import Packing, micro_batches, to_device
-from afterword.config import EvaluateSettings
-from afterword.evaluation.statistics import before_and_after, estimate, paired_change, ratio_of_means
+from afterword.data import SpecialTokens, SplitContext, special_tokens
+from afterword.data.batching import Packing, micro_batches, to_device
+from afterword.evaluation.intervals import before_and_after, estimate, paired_change, ratio_of_means
 from afterword.models import (
     StoredModel,
     alone_beyond,
@@ -42,8 +42,8 @@ from afterword.models import (
     trained_states,
 )
 from afterword.objectives import Comparison, Prediction, hidden_losses, hidden_parts
+from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Batch, Example, Score, Segment, Window
-from afterword.views import SpecialTokens, SplitContext, special_tokens
 
 VERSION = 1
 Text = tuple[Sequence[int], int]

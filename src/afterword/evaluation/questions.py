@@ -11,17 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from afterword.data import as_words
 from afterword.errors import DataError
 from afterword.evaluation.checks import says
 from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likelihoods
-from afterword.evaluation.generation import by_template, generate, token_ids, user_turn
-from afterword.evaluation.json_lines import read_rows
+from afterword.evaluation.intervals import before_and_after
 from afterword.evaluation.losses import Models
-from afterword.evaluation.matching import exact_match, said, token_f1
-from afterword.evaluation.statistics import before_and_after
+from afterword.evaluation.right_answers import exact_match, said, token_f1
+from afterword.models.generation import by_template, generate, token_ids, user_turn
 from afterword.progress import Progress
+from afterword.storage.json_lines import read_rows
 from afterword.types import Score
-from afterword.views import as_words
 
 VERSION = 3
 ANSWER_TOKENS = 48

@@ -16,7 +16,7 @@ import numpy as np
 from afterword import plugins
 from afterword.errors import ConfigError, DataError, nearest
 from afterword.evaluation.checks import passes, problem_of, says
-from afterword.evaluation.json_lines import read_rows
+from afterword.storage.json_lines import read_rows
 
 PARTS = ("learning", "retention")
 SPLITS = ("dev", "test")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import ConfigError
-from afterword.evaluation.statistics import paired_change
+from afterword.evaluation.intervals import paired_change
 from afterword.models import adapter_folder, is_adapter, load_tokenizer, model_folder
 from afterword.types import Estimate, Score
 

@@ -3,10 +3,10 @@
 It is `mixcpt` at α = 1, where nothing is distilled (arXiv:2407.10804, section 4).
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import Prediction
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="cpt",

@@ -5,10 +5,10 @@ et al. 2026, arXiv:2602.16093; constants from the authors' code. No generation, 
 cross-entropy. `join="authors"` restores the paper's tokenisation of each sentence on its own.
 """
 
+from afterword.data import SplitContext
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import Distillation, forward_kl
-from afterword.views import SplitContext
 
 METHOD = Method(
     name="disc",

@@ -4,10 +4,10 @@ Ours; neither paper does this. One optimizer; each objective is divided by its o
 the logit swap on the documents, read whole, as well.
 """
 
+from afterword.data import SplitContext
 from afterword.methods.method import REPLAYS, Method, Replay
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import Distillation, forward_kl
-from afterword.views import SplitContext
 
 METHOD = Method(
     name="disc_mixcpt",

@@ -4,10 +4,10 @@ As in the paper of DiSC (arXiv:2602.16093): one document a step, the same optimi
 are 1e-5 for Qwen2.5 on KUP. Documents are packed without reading across their borders.
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import Prediction
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="finetune",

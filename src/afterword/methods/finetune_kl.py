@@ -3,10 +3,10 @@
 A baseline of DiSC's paper (arXiv:2602.16093, its code): β = 0.1, τ = 1, otherwise as fine-tuning there.
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import PredictionNear
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="finetune_kl",

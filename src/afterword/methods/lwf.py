@@ -3,10 +3,10 @@
 Li and Hoiem 2016, arXiv:1606.09282, for next tokens; what Mix-CPT is without its swap.
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import SelfDistillation
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="lwf",

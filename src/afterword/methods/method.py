@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from afterword.data import ViewBuilder, WholeDocument
 from afterword.errors import ConfigError, nearest
 from afterword.objectives import Distillation, Objective, Prediction, SelfDistillation, forward_kl, reverse_kl
-from afterword.views import ViewBuilder, WholeDocument
 
 REPLAYS: dict[str, Objective] = {
     "prediction": Prediction(),

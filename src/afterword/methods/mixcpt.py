@@ -5,10 +5,10 @@ teaches the fact and everything else that it knew. Jiang et al. 2024, arXiv:2407
 it is continual pre-training. Stage 2 is `afterword align`.
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import SelfDistillation
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="mixcpt",

@@ -3,10 +3,10 @@
 arXiv:2505.12043 and arXiv:2509.06650: one token of general text for every token of the domain.
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import REPLAYS, Method, Replay
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import Prediction
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="mol",

@@ -4,10 +4,10 @@ arXiv:2509.20758, constants from its code: w = max(p^(1/τ), 0.01) with p ≥ 1e
 over the step's sequences of their mean loss, which takes one pass without gradient over the step.
 """
 
+from afterword.data import WholeDocument
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.objectives import AdaptivePrediction
-from afterword.views import WholeDocument
 
 METHOD = Method(
     name="talr",

@@ -10,7 +10,6 @@ from afterword.models.backbone import (
     trained_states_through,
 )
 from afterword.models.between import Between
-from afterword.models.blending import blend_into, blended, refuse_unlike
 from afterword.models.checks import (
     alone_beyond,
     check_head,
@@ -25,16 +24,15 @@ from afterword.models.checks import (
     row_limit,
     vocabulary_of,
 )
-from afterword.models.continuing import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
-from afterword.models.finding import model_folder, refuse_name
-from afterword.models.loading import load_adapted, load_config, load_model, load_tokenizer, parameter_count
+from afterword.models.fixed_logits import difference, said
+from afterword.models.interpolation import blend_into, blended, refuse_unlike
+from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count
+from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
-from afterword.models.manifest import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
-from afterword.models.merging import merged, widen
+from afterword.models.merge import merged, widen
 from afterword.models.precision import bf16_speedup, layer_shape, measured_precision, unmeasured_precision
-from afterword.models.quantising import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
-from afterword.models.save_precision import SavePrecision, Saving, Trained, base_in_memory, rounds, settle, trained_from
-from afterword.models.saving import (
+from afterword.models.quantization import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
+from afterword.models.save import (
     configuration_sha256,
     content_sha256,
     has_result,
@@ -44,8 +42,9 @@ from afterword.models.saving import (
     weights_fingerprint,
     write_model,
 )
-from afterword.models.saying import difference, said
-from afterword.models.stored import Precisions, StoredModel, stored_precisions
+from afterword.models.save_precision import SavePrecision, Saving, Trained, base_in_memory, rounds, settle, trained_from
+from afterword.models.shared_prompts import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
+from afterword.models.stored_precision import Precisions, StoredModel, stored_precisions
 from afterword.models.teacher_cache import TeacherCache, given_fingerprint, open_cache
 from afterword.models.teachers import (
     AdapterOff,
@@ -63,3 +62,4 @@ from afterword.models.teachers import (
     teacher_for,
     untrained,
 )
+from afterword.storage.atomic import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder

@@ -9,9 +9,9 @@ from torch import nn
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
 from afterword.models.checks import check_weights, unusable
-from afterword.models.finding import model_folder
+from afterword.models.lookup import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
-from afterword.parsing import parse_json
+from afterword.storage.parsing import parse_json
 
 _WEIGHTS = "adapter_model.safetensors"
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afterword.distributed import is_sharded, whole
 from afterword.objectives import Head
-from afterword.processes import is_sharded, whole
 from afterword.types import View
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterword.models.blending import keeps_direction, scales_update
+from afterword.models.interpolation import keeps_direction, scales_update
 
 
 class Between:

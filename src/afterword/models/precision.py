@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from afterword.distributed import process_count
 from afterword.models.checks import has_bfloat16
-from afterword.models.loading import load_config
-from afterword.processes import process_count
+from afterword.models.load import load_config
 
 CLEARLY_FASTER = 1.3
 """How many times as fast bfloat16 has to be: below it, rounding buys nothing that is noticed."""

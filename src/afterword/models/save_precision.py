@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from afterword.models import rounding
-from afterword.models.stored import Precisions, StoredModel, pieces, stored_precisions
+from afterword.models import stochastic_rounding
+from afterword.models.stored_precision import Precisions, StoredModel, pieces, stored_precisions
 
 SavePrecision = Literal["auto", "model", "float32", "bf16"]
 Choice = Literal["as it came", "rounded stochastically", "float32", "bf16"]
@@ -140,7 +140,7 @@ def settle(trained: Trained, asked: SavePrecision = "auto", *, seed: int = 0) ->
     """Decide, and leave the model with exactly the values that are to be saved, in the precision it is held in.
 
     A copy of the weights that are rounded is in the machine's memory meanwhile; nothing is copied or measured where
-    nothing is rounded. The seed is that of stochastic rounding.
+    nothing is rounded. The seed is that of stochastic stochastic_rounding.
     """
     came_in, float32 = _name(trained.precisions.main), Precisions(torch.float32)
     if asked == "float32":
@@ -179,15 +179,15 @@ class _Rounding:
 
     def to_nearest(self) -> None:
         for name, value in self.originals.items():
-            self.weights[name].copy_(rounding.nearest(value, self.to.of(name, value)))
+            self.weights[name].copy_(stochastic_rounding.nearest(value, self.to.of(name, value)))
 
     def stochastically(self, seed: int) -> bool:
         """False where a precision has no neighbours that are known."""
         dtypes = {name: self.to.of(name, value) for name, value in self.originals.items()}
-        if not all(map(rounding.can_round_stochastically, dtypes.values())):
+        if not all(map(stochastic_rounding.can_round_stochastically, dtypes.values())):
             return False
         for name, value in self.originals.items():
-            self.weights[name].copy_(rounding.stochastic(value.float(), dtypes[name], seed=seed, name=name))
+            self.weights[name].copy_(stochastic_rounding.stochastic(value.float(), dtypes[name], seed=seed, name=name))
         return True
 
     def undo(self) -> None:
@@ -223,12 +223,12 @@ def distinct(model: Any) -> dict[str, Tensor]:
 
 def _rounded(model: Any, precisions: Precisions) -> list[str]:
     weights = distinct(model).items()
-    return [name for name, value in weights if rounding.is_narrower(precisions.of(name, value), value.dtype)]
+    return [name for name, value in weights if stochastic_rounding.is_narrower(precisions.of(name, value), value.dtype)]
 
 
 def _in_bf16(precisions: Precisions) -> Precisions:
     """All in bfloat16; what a model in a precision of two bytes had in a wider one stays there."""
-    half = rounding.can_round_stochastically(precisions.main)
+    half = stochastic_rounding.can_round_stochastically(precisions.main)
     return Precisions(torch.bfloat16, precisions.others if half else {})
 
 
@@ -260,7 +260,7 @@ def _gain(saving: Saving) -> float:
 def _sums(before: Tensor, was: Tensor, now: Tensor) -> Tensor:
     """Of a tensor: squares of the trained update and of the one that is left, their product, and what changed."""
     sums = torch.zeros(4, dtype=torch.float64)
-    parts = (tensor.reshape(-1).split(rounding.PIECE_VALUES) for tensor in (before, was, now))
+    parts = (tensor.reshape(-1).split(stochastic_rounding.PIECE_VALUES) for tensor in (before, was, now))
     for start, trained, saved in zip(*parts, strict=True):
         start = start.float()
         update, left = trained.float() - start, saved.float() - start

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
-from afterword.models.manifest import STAGING_SUFFIX, _flush, _sha256, replace_file
-from afterword.models.saving import weights_sha256
-from afterword.parsing import parse_json
+from afterword.models.save import weights_sha256
+from afterword.storage.atomic import STAGING_SUFFIX, _flush, _sha256, replace_file
+from afterword.storage.parsing import parse_json
 
 INDEX = "index.json"
 SHARD_MIB = 256

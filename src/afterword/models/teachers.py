@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afterword.distributed import keep_on_disk
 from afterword.models.backbone import head_of, only_reading, trained_states
 from afterword.objectives import Head
-from afterword.processes import keep_on_disk
 from afterword.types import View
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from afterword.report.alignment import write_alignment
-from afterword.report.blending import write_blend
-from afterword.report.frontier import write_comparison
+from afterword.report.blend import write_blend
+from afterword.report.comparison import write_comparison
 from afterword.report.pages import verdict_on, write_model_card, write_report
 
 __all__ = [

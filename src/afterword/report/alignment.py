@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
-from afterword.parsing import parse_json
-from afterword.report import figures, pages, printing
-from afterword.report.readings import Rows, grouped
+from afterword.report import display, figures, pages
 from afterword.report.run_folder import flat_settings, without_tokens
+from afterword.report.wording import Rows, grouped
+from afterword.storage.parsing import parse_json
 
 _SCORES = {"format_score": "format score: loss with the template over loss without"}
 _LOSS = "loss of the response in the template, nats per token"
@@ -63,7 +63,7 @@ def selection_figure(rows: Rows, rule: str) -> dict[str, str]:
         axes.set_xlabel(_SCORES.get(score, _LOSS), color=figures._INK)
         axes.legend(frameon=False, labelcolor=figures._INK)
         medians = [statistics.median(part) for part in (every, kept)]
-        middle, chosen = (printing.value(score, x, printing.decimals(score, medians)) for x in medians)
+        middle, chosen = (display.value(score, x, display.decimals(score, medians)) for x in medians)
         words.append(f"{kind}: median {middle} of all {len(every):,}, {chosen} of the {len(kept):,} selected.")
     return figures._drawing(figure, "selection", "Scores of all and of the selected samples", words)
 
@@ -82,8 +82,8 @@ def _samples(rows: Rows) -> list[dict[str, Any]]:
 
 def _stage_row(stage: str, result: Mapping[str, Any]) -> dict[str, Any]:
     losses = list(result["losses"].values())
-    places = printing.decimals("loss_nats", [losses[0], losses[-1]])
-    first, last = (printing.value("loss_nats", loss, places) for loss in (losses[0], losses[-1]))
+    places = display.decimals("loss_nats", [losses[0], losses[-1]])
+    first, last = (display.value("loss_nats", loss, places) for loss in (losses[0], losses[-1]))
     return {"stage": stage.upper(), **result, "first": first, "last": last}
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from afterword.errors import CheckpointError
-from afterword.report import frontier, pages
-from afterword.report.printing import MISSING, load_table
-from afterword.report.readings import Reading, Rows, grouped, rows_of
+from afterword.report import comparison as frontier
+from afterword.report import pages
+from afterword.report.display import MISSING, load_table
 from afterword.report.run_folder import load_run
+from afterword.report.wording import Reading, Rows, grouped, rows_of
 
 _HEADINGS = {"learning": "What was learned", "retention": "What was lost"}
 _METRIC = "correct_frac"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
-from afterword.parsing import parse_json
 from afterword.report import pages
-from afterword.report.printing import change, count, interval, value
-from afterword.report.readings import Rows
+from afterword.report.display import change, count, interval, value
 from afterword.report.within_budget import within_budget
+from afterword.report.wording import Rows
+from afterword.storage.parsing import parse_json
 
 _FRAC = "correct_frac"
 _NOTHING = 0.1

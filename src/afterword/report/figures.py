@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from afterword.report.printing import decimals, is_number, load_table, value
-from afterword.report.readings import Rows, grouped
+from afterword.report.display import decimals, is_number, load_table, value
+from afterword.report.wording import Rows, grouped
 
 # matplotlib wants colours it can parse; these stand for the variables and are replaced in the SVG.
 _COLOURS = {"ink": "#010101", "muted": "#020202", "accent": "#030303", "better": "#040404", "worse": "#050505"}

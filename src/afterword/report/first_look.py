@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from afterword.parsing import parse_json
-from afterword.report.printing import load_table
-from afterword.report.readings import rows_of
+from afterword.report.display import load_table
+from afterword.report.wording import rows_of
+from afterword.storage.parsing import parse_json
 
 
 def read_first_look(run: Path) -> list[dict[str, Any]]:

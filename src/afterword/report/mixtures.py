@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from afterword.report import printing
+from afterword.report import display
 
 
 def mixture_rows(mixture: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -15,8 +15,8 @@ def mixture_rows(mixture: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "samples": f"{row['samples']:,}",
             "tokens": f"{row['tokens']:,}",
             "epochs": f"{row['epochs']:.2f}",
-            "token_share": printing.value("token_share_frac", row["token_share"], 1),
-            "sample_share": printing.value("sample_share_frac", row["sample_share"], 1),
+            "token_share": display.value("token_share_frac", row["token_share"], 1),
+            "sample_share": display.value("sample_share_frac", row["sample_share"], 1),
             "note": row.get("note") or "",
         }
         for row in mixture
@@ -63,8 +63,8 @@ def _by_source(
         source, _, part = name.removeprefix(prefix).rpartition("/")
         count = f"{prefix}{source}/{'replay_' if part.startswith('replay_') else ''}positions"
         means = [_mean(some, name, count) for some in first_and_last]
-        digits = printing.decimals(part, means)
-        first, last = (printing.value(part, value, digits) for value in means)
+        digits = display.decimals(part, means)
+        first, last = (display.value(part, value, digits) for value in means)
         positions = f"{sum(row.get(count, 0) for row in counted):,.0f}"
         rows.append({"source": source, "part": _label(part), "positions": positions, "first": first, "last": last})
     return rows
@@ -72,7 +72,7 @@ def _by_source(
 
 def _label(part: str) -> str:
     replayed, name = part.startswith("replay_"), part.removeprefix("replay_")
-    return printing.metric_label(name, {}) + (" (replay)" if replayed else "")
+    return display.metric_label(name, {}) + (" (replay)" if replayed else "")
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str, count: str) -> float | None:

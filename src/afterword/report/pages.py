@@ -15,15 +15,15 @@ from typing import Any
 from markupsafe import Markup
 
 from afterword.errors import CheckpointError, printable
+from afterword.report.display import count, duration, load_table, task_label
 from afterword.report.figures import draw_changes, draw_training
 from afterword.report.first_look import read_first_look
 from afterword.report.mixtures import held_out_losses, mixture_rows, read_aside, source_losses, with_general_text
-from afterword.report.printing import count, duration, load_table, task_label
-from afterword.report.readings import Rows, grouped, headline, rows_of
 from afterword.report.run_folder import load_run
 from afterword.report.saved import saved_block
 from afterword.report.verdict import Verdict, verdict_of
 from afterword.report.within_budget import within_budget
+from afterword.report.wording import Rows, grouped, headline, rows_of
 
 
 def write_report(run: Path) -> tuple[Path, Path]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
-from afterword.parsing import parse_json, parse_yaml
-from afterword.report.printing import load_table
+from afterword.report.display import load_table
+from afterword.storage.parsing import parse_json, parse_yaml
 
 _ADAPT = "Run `afterword adapt` first, or give the folder that it wrote."
 _KINDS = {"text": str, "number": (int, float), "whole number": int, "yes or no": bool, "mapping": dict, "list": list}

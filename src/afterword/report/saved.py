@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from afterword.report.printing import is_number, value
+from afterword.report.display import is_number, value
 
 _WAYS = {"nearest": "rounded to the nearest value", "stochastic": "rounded stochastically"}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from afterword.report import printing
+from afterword.report import display
 
 Score = Mapping[str, Any]
 SHARES = ((0.05, "nothing"), (0.25, "little"), (0.6, "part"), (0.9, "most"))
@@ -77,7 +77,7 @@ def verdict_of(scores: Sequence[Score]) -> Verdict | None:
     by_name = {(score["task"], score["metric"]): score for score in scores}
     learned_class, learned = _learned(by_name)
     lost_class, lost = _lost(by_name)
-    words = printing.load_table("words.yaml")["next"]
+    words = display.load_table("words.yaml")["next"]
     return Verdict(learned, lost, words[_next(learned_class, lost_class)], learned_class, lost_class)
 
 
@@ -105,7 +105,7 @@ def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
     own_words = _in_own_words(by_name) if found.of.startswith(_CHOSEN) else ""
     if kind != "nothing" and (low is None or low <= 0):
         return "unclear", f"Chance may have done it: {shown}.{own_words}"
-    return kind, f"{printing.load_table('words.yaml')['learned'][kind]}: {shown}.{own_words}"
+    return kind, f"{display.load_table('words.yaml')['learned'][kind]}: {shown}.{own_words}"
 
 
 def _in_own_words(by_name: Mapping[tuple[str, str], Score]) -> str:
@@ -122,7 +122,7 @@ def _without_measure(by_name: Mapping[tuple[str, str], Score]) -> str:
     for task in ("learning/trained", "learning/held_out"):
         loss = by_name.get((task, "target_nll_nats"))
         if loss and loss["change"]:
-            before, after = (printing.value("nll_nats", side, 3) for side in _sides(loss))
+            before, after = (display.value("nll_nats", side, 3) for side in _sides(loss))
             moved = f"the loss of single sentences went from {before} to {after} nats per token (n = {loss['n']:,})"
             return f"What reading the documents gives is too little to hold the change against: {moved}."
     return "What was learned was not measured."
@@ -165,14 +165,14 @@ def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
         if not drift or not drift["after"]:
             return "unknown", "What was lost was not measured."
         kind = _class(drift["after"]["value"], DRIFT_NATS, "much")
-        says = printing.load_table("words.yaml")["drifted"][kind]
+        says = display.load_table("words.yaml")["drifted"][kind]
         return kind, f"{says}: {drift['after']['value']:.3g} nats per token on text of its own (n = {drift['n']:,})."
     worst = min(kept, key=lambda found: found.value)
     loss, high = -worst.value, -worst.interval[0] if worst.interval else None
     certain = "no interval" if high is None else f"95 % interval {_range(worst, -1)}"
     shown, named = f"{_points_of(loss)} points ({worst.of}, n = {worst.n:,}; {certain})", _worst_skill(by_name)
     kind = _class(loss, POINTS_LOST, "much")
-    words = printing.load_table("words.yaml")["lost"]
+    words = display.load_table("words.yaml")["lost"]
     if high is None or high > _CERTAIN.get(kind, 1.0):
         return "unclear", f"{words['unclear']}: {shown}.{named}{moved}"
     if kind != "nothing" and worst.interval and -worst.interval[1] <= 0:
@@ -196,7 +196,7 @@ def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
     worst = min(lost, key=lambda score: score["change"]["value"], default=None)
     if worst is None or worst["change"]["value"] > -_NOTICED:
         return ""
-    return f" Most in {printing.task_label(worst['task'])}: {_points_of(-worst['change']['value'])} points."
+    return f" Most in {display.task_label(worst['task'])}: {_points_of(-worst['change']['value'])} points."
 
 
 def _next(learned: str, lost: str) -> str:
@@ -251,11 +251,11 @@ def _mean(score: Score | None, side: str) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{printing.value('share_frac', share, 1)[:-1]} %"
+    return f"{display.value('share_frac', share, 1)[:-1]} %"
 
 
 def _points_of(share: float) -> str:
-    return printing.value("share_frac", share, 1)[:-1]
+    return display.value("share_frac", share, 1)[:-1]
 
 
 def _range(found: _Found, sign: int = 1) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from afterword.report.printing import MISSING, duration
+from afterword.report.display import MISSING, duration
 
 _NAMES = {"learning_rate": "learning rate", "num_train_epochs": "passes", "lr_scheduler_type": "schedule"}
 

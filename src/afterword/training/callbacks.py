@@ -14,8 +14,8 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from afterword.models import replace_file
-from afterword.parsing import parse_json
 from afterword.progress import Progress
+from afterword.storage.parsing import parse_json
 
 _COUNTS = ("documents", "student_tokens", "teacher_tokens", "padding_tokens", "trained_positions", "teacher_positions")
 _GROUPS = {

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from afterword.errors import CheckpointError, TrainingError
+from afterword.errors import CheckpointError, TrainingError, is_disk_full, is_out_of_memory
 from afterword.models import is_complete
-from afterword.places import is_disk_full, is_out_of_memory
 
 _NAME = re.compile(r"checkpoint-\d+")
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.EIO}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from afterword import models
-from afterword.batching import micro_batches, to_device
+from afterword.data.batching import micro_batches, to_device
 from afterword.objectives import Head, TopK
 from afterword.training.steps import Draw
 from afterword.training.trainer import AdaptationTrainer

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from afterword.processes import gathered, is_sharded
+from afterword.distributed import gathered, is_sharded
 from afterword.types import Batch, View
 
 

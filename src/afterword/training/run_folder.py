@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from afterword.config import AdaptSettings, read_settings, to_yaml
+from afterword.distributed import is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError, printable
-from afterword.general_text import SourceSettings, sources_of
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
-from afterword.parsing import parse_json, parse_yaml
-from afterword.places import unwritable
-from afterword.processes import is_main_process, process_count
-from afterword.settings import Settings
+from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.settings.base import Settings
+from afterword.settings.mixture import SourceSettings, sources_of
+from afterword.settings.yaml_files import to_yaml
+from afterword.storage.parsing import parse_json, parse_yaml
+from afterword.storage.paths import unwritable
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 

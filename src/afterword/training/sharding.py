@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from afterword.distributed import is_zero3, process_count
 from afterword.errors import ConfigError
-from afterword.processes import is_zero3, process_count
 from afterword.training import zero3
 
 _LAUNCHED = (

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from afterword.batching import Packing, micro_batches, without_weight
+from afterword.data.batching import Packing, micro_batches, without_weight
+from afterword.data.mixture import Stream, interleaved
 from afterword.methods import Term
 from afterword.models import TeacherCache
-from afterword.training.caching import from_cache
-from afterword.training.mixture import Stream, interleaved
-from afterword.training.parts import Part
+from afterword.training.sources import Part
+from afterword.training.teacher_caches import from_cache
 from afterword.types import Example
 
 WORK_FOLDER = ".work"

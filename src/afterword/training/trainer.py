@@ -23,7 +23,10 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments
 
 from afterword import models
-from afterword.batching import Packing, micro_batches, to_device
+from afterword.data import Prepared, Reading, content_hash
+from afterword.data.batching import Packing, micro_batches, to_device
+from afterword.data.mixture import streams
+from afterword.distributed import gathered, is_zero3, whole
 from afterword.errors import ConfigError, Diverged
 from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
@@ -38,22 +41,19 @@ from afterword.objectives import (
     total,
     weighted_sum,
 )
-from afterword.processes import gathered, is_zero3, whole
 from afterword.training import steps, zero3
 from afterword.training.arguments import declared_arguments, training_arguments
-from afterword.training.caching import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.checking import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
-from afterword.training.evaluating import HeldOut, held_out_documents, held_out_losses, held_out_of
+from afterword.training.checks import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
+from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.lockstep import in_lockstep
-from afterword.training.mixture import streams
-from afterword.training.optimizing import warn_of_lost_updates
-from afterword.training.parts import GeneralText, Part, as_windows, general_parts
+from afterword.training.optimizers import warn_of_lost_updates
+from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
+from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import prepare_sharding
-from afterword.training.source_sums import SourceSums, refuse_taken_names, warn_of_shared_line
-from afterword.training.staying import Staying, WeightAverage, add_pull_to_start, trained_weights
+from afterword.training.sources import GeneralText, Part, as_windows, general_parts
+from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory, top_k_problem
 from afterword.training.whole_checkpoints import WholeCheckpoints
 from afterword.types import Batch
-from afterword.views import Prepared, Reading, content_hash
 
 _TINY = 1e-12
 

@@ -10,7 +10,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from afterword import models
 from afterword.errors import CheckpointError
 from afterword.training.checkpoints import last_complete_checkpoint, require_complete
-from afterword.training.staying import WeightAverage
+from afterword.training.regularizers import WeightAverage
 
 _OF_SHARDS = {"fsdp": "pytorch_model_fsdp*", "deepspeed": "global_step*"}
 """What only the checkpoints of a run have that was sharded so."""

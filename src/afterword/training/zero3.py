@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from afterword.processes import gathered
+from afterword.distributed import gathered
 
 _OWN = {"optimizer": "the optimizer is the method's", "scheduler": "the schedule is a setting of its own"}
 _UNTRIED = ("offload_param", "offload_optimizer", "zero_quantized_weights", "zero_quantized_gradients")

@@ -53,8 +53,8 @@ def instructions(pairs: list[Any]) -> list[Any]:
 @pytest.fixture
 def settings_of() -> Callable[..., Any]:
     """Settings with what every alignment needs filled in."""
-    from afterword.alignment.settings import AlignSettings
-    from afterword.config import read_settings
+    from afterword.settings.adapt import read_settings
+    from afterword.settings.align import AlignSettings
 
     needed = {"model_name_or_path": "m", "output_dir": "o", "instructions": ["i.jsonl"], "precision": "float32"}
     return lambda **raw: read_settings({**needed, **raw}, AlignSettings)

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from afterword.almanac import build
-from afterword.embedded import WEIGHTS
+from afterword.named_models import WEIGHTS
 
 SCRIPT = """
 import sys

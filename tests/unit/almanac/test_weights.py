@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from afterword.almanac.card import BARS, card_items
 from afterword.almanac.files import suite_lines
 from afterword.almanac.tokenizer import train_tokenizer
-from afterword.embedded import MODELS, WEIGHTS
 from afterword.evaluation import evaluate
+from afterword.named_models import MODELS, WEIGHTS
 
 PER_BAR = 16
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from afterword.budget.path import walk
 from afterword.budget.yardstick import Standing
-from afterword.forgetting import Budget
+from afterword.settings.forgetting_budget import Budget
 
 
 def way(lost_at):

@@ -10,13 +10,13 @@ import torch
 import yaml
 
 from afterword.budget.yardstick import build_yardsticks
-from afterword.config import read_settings
+from afterword.data import special_tokens
 from afterword.errors import ConfigError
-from afterword.evaluation.generation import own_samples
 from afterword.evaluation.losses import Models, drift_scores
 from afterword.models import load_model, load_tokenizer
+from afterword.models.generation import own_samples
+from afterword.settings.adapt import read_settings
 from afterword.types import Document
-from afterword.views import special_tokens
 
 
 def plain():

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from afterword.comparison import running
+from afterword.comparison import run as running
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from afterword.comparison import running
-from afterword.comparison.settings import CompareSettings
-from afterword.config import read_settings
+from afterword.comparison import run as running
 from afterword.models import configuration_sha256, load_model
+from afterword.settings.adapt import read_settings
+from afterword.settings.compare import CompareSettings
 from afterword.training import AdaptationTrainer
 
 GIVEN = {"model_name_or_path": "edited", "documents": ["docs.jsonl"], "suite": "suite.jsonl", "output_dir": "out"}

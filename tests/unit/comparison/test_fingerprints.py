@@ -11,10 +11,11 @@ from afterword.comparison.grid import (
     training_fingerprint,
     weights_settings,
 )
-from afterword.comparison.running import suite_fingerprint
-from afterword.comparison.settings import CompareSettings
-from afterword.config import read_settings
-from afterword.evaluation import answering, losses, questions, tasks
+from afterword.comparison.run import suite_fingerprint
+from afterword.evaluation import losses, questions, tasks
+from afterword.evaluation import suite_answers as answering
+from afterword.settings.adapt import read_settings
+from afterword.settings.compare import CompareSettings
 
 GIVEN = {"model_name_or_path": "m", "documents": ["d"], "suite": "s", "output_dir": "o", "learning_rates": "1e-5"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from afterword.comparison.summarising import summarise
+from afterword.comparison.summary import summarise
 from afterword.demo.almanac import STUDY
 
 STUDIES = Path(__file__).resolve().parents[3] / "studies"

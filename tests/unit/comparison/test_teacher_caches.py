@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from afterword.comparison import running
+from afterword.comparison import run as running
 from afterword.comparison.costs import size_of
 from afterword.comparison.grid import cells_of, training_fingerprint, weights_settings
-from afterword.comparison.settings import CompareSettings
-from afterword.config import read_settings
 from afterword.errors import ConfigError
 from afterword.models import AdapterOff, FrozenCopy, load_model
+from afterword.settings.adapt import read_settings
+from afterword.settings.compare import CompareSettings
 
 GIVEN = {"model_name_or_path": "model", "documents": ["docs.jsonl"], "suite": "suite.jsonl", "output_dir": "out"}
 GIVEN |= {"methods": "disc", "learning_rates": "1e-4,3e-4", "evaluate": {"samples": 0}}

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from afterword.corpus import CorpusOptions, Dialogue, dialogue_of, plain_text, read_corpus
-from afterword.corpus.rows import BadRowError
 from afterword.errors import ConfigError, DataError
+from afterword.storage.files import BadRowError
 from afterword.types import Document, Skipped
 
 

@@ -67,7 +67,7 @@ def test_positions_that_depend_on_the_length_are_not_continued(kind, build_model
 
 def test_a_model_that_loses_what_it_read_is_found_out(build_model, monkeypatch):
     """A cache that is passed on, but not read, is what strange architectures do in silence."""
-    from afterword.models import continuing
+    from afterword.models import shared_prompts as continuing
 
     forgets = continuing.continued_states
 

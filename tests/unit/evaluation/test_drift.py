@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.config import EvaluateSettings
+from afterword.data import special_tokens
 from afterword.evaluation.losses import Models, drift_scores
-from afterword.evaluation.measuring import _windows
+from afterword.evaluation.scores import _windows
+from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Document
-from afterword.views import special_tokens
 
 TEXTS = ("Mara Lind was born in Oslo.", "Größe: 5 €, naïve café.", "She moved to Bergen. There she founded a bakery.")
 

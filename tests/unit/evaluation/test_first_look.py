@@ -36,7 +36,8 @@ def test_it_is_what_evaluate_measures_of_the_saved_model(run, tmp_path):
 
 
 def test_only_the_first_windows_are_read(run, monkeypatch, model_folder, tmp_path):
-    from afterword.config import load_yaml, read_settings
+    from afterword.settings.adapt import read_settings
+    from afterword.settings.yaml_files import load_yaml
 
     monkeypatch.setattr(first_look, "WINDOWS", 4)
     copy = tmp_path / "run"

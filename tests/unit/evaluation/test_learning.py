@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from afterword.data import Reading, SpecialTokens, read_document, special_tokens
 from afterword.evaluation.losses import VIEW, Models, learning_scores
 from afterword.types import Document, Score, Window
-from afterword.views import Reading, SpecialTokens, read_document, special_tokens
 
 
 def _models(tokenizer: Any, reference: Any, adapted: Any | None) -> Models:

@@ -13,9 +13,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from afterword.data import SpecialTokens
 from afterword.errors import DataError
 from afterword.evaluation.losses import Models
-from afterword.evaluation.matching import exact_match, said, token_f1
 from afterword.evaluation.questions import (
     Question,
     answer_lead,
@@ -25,7 +25,7 @@ from afterword.evaluation.questions import (
     load_questions,
     prompt_ids,
 )
-from afterword.views import SpecialTokens
+from afterword.evaluation.right_answers import exact_match, said, token_f1
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}</s>{% endfor %}"

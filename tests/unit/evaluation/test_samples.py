@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.errors import CheckpointError
-from afterword.evaluation.generation import answered_prompts, own_samples
-from afterword.evaluation.generation import generate as generate_as_it_is
+from afterword.models.generation import answered_prompts, own_samples
+from afterword.models.generation import generate as generate_as_it_is
 
 SPECIALS = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "stories260K"
@@ -101,7 +101,7 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], list[li
         calls.append((settings, written))
         return written
 
-    monkeypatch.setattr("afterword.evaluation.generation.generate", spy)
+    monkeypatch.setattr("afterword.models.generation.generate", spy)
     return calls
 
 
@@ -122,7 +122,7 @@ def test_no_two_draws_of_any_seed_share_random_numbers(draws: list[tuple[dict[st
 def test_words_that_end_a_turn_are_cut_with_what_follows(monkeypatch: pytest.MonkeyPatch):
     tokenizer = _tokenizer(BY_WORDS)
     written = [tokenizer("hello [/USER] hi", add_special_tokens=False)["input_ids"], [20, 1]]
-    monkeypatch.setattr("afterword.evaluation.generation.generate", lambda *_, **__: [written.pop(0)])
+    monkeypatch.setattr("afterword.models.generation.generate", lambda *_, **__: [written.pop(0)])
     (sample,) = own_samples(_random_llama(), tokenizer, count=1)
     assert sample.prompt == "hello"
     assert tokenizer.decode([*sample.prompt_ids]) == "<s>[USER] hello [/USER] "

@@ -37,7 +37,7 @@ def test_settings_are_fields_of_the_view_and_the_objective(method):
 
 @ALL
 def test_settings_can_be_given_to_the_command_line(method):
-    from afterword.config import AdaptSettings
+    from afterword.settings.adapt import AdaptSettings
 
     assert set(method.settings()) <= set(AdaptSettings.model_fields)
 

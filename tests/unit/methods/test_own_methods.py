@@ -10,11 +10,11 @@ import pytest
 
 import afterword
 from afterword import methods, plugins
-from afterword.config import read_settings
+from afterword.data import WholeDocument
 from afterword.errors import ConfigError
 from afterword.methods import METHODS, Method, get_method, known_methods, register_method
 from afterword.objectives import Prediction
-from afterword.views import WholeDocument
+from afterword.settings.adapt import read_settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "ADD_A_METHOD.md"
 OWN = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0] + "NOTHING = 3\n"

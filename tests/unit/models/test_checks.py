@@ -6,9 +6,7 @@ import torch
 import transformers
 
 from afterword.alignment import stages
-from afterword.alignment.settings import AlignSettings
-from afterword.batching import Packing, build_batch
-from afterword.config import AdaptSettings
+from afterword.data.batching import Packing, build_batch
 from afterword.errors import CheckpointError
 from afterword.models import (
     LoraSettings,
@@ -22,7 +20,9 @@ from afterword.models import (
     trained_states_through,
     with_lora,
 )
-from afterword.training import adapting
+from afterword.settings.adapt import AdaptSettings
+from afterword.settings.align import AlignSettings
+from afterword.training import run as adapting
 from afterword.types import Example, Segment
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")

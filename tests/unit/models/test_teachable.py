@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from afterword.batching import Packing, reading_groups
+from afterword.data.batching import Packing, reading_groups
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models import (
     LoraSettings,
@@ -31,7 +31,7 @@ from afterword.models import (
     write_model,
 )
 from afterword.models.checks import probe
-from afterword.training.checking import packing_for
+from afterword.training.checks import packing_for
 
 SMALL = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.batching import build_batch
+from afterword.data.batching import build_batch
 from afterword.errors import ConfigError
 from afterword.models import (
     AdapterOff,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from afterword.report import printing as numbers
+from afterword.report import display as numbers
 
 
 @pytest.mark.parametrize(

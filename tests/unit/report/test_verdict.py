@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from afterword.report.printing import load_table
+from afterword.report.display import load_table
 from afterword.report.verdict import verdict_of
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from afterword.errors import CheckpointError, DataError, TrainingError
-from afterword.models.manifest import write_manifest
+from afterword.storage.atomic import write_manifest
 from afterword.training import Interrupted
 from afterword.training.checkpoints import explained
 

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from afterword import report
-from afterword.config import read_settings
 from afterword.errors import ConfigError, DataError
-from afterword.training.adapting import run_adaptation
+from afterword.settings.adapt import read_settings
+from afterword.training.run import run_adaptation
 
 THINGS = ("Rain", "The bus", "A small dog", "The long road to the sea", "Coffee", "Bread", "A cold winter")
 ASKED = [{"instruction": f"What of {thing}?", "input": "", "output": f"{thing} comes."} for thing in THINGS]

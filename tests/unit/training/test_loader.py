@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.batching import Packing
 from afterword.corpus import read_corpus
+from afterword.data import Reading, prepare, special_tokens
+from afterword.data.batching import Packing
 from afterword.methods import METHODS
-from afterword.training.parts import Part
+from afterword.training.sources import Part
 from afterword.training.steps import Draw, Examples, StepPlan, StepSampler, build_loader
-from afterword.views import Reading, prepare, special_tokens
 
 ROWS = [{"id": f"d{i}", "text": " ".join(f"Note {i} has part {j} here." for j in range(12))} for i in range(5)]
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from afterword.config import read_settings
 from afterword.models import quantised
+from afterword.settings.adapt import read_settings
 from afterword.training import dry_run, memory, small_adamw
-from afterword.training.estimating import DryRun
+from afterword.training.dry_run import DryRun
 from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes
 from afterword.training.small_adamw import RoundedAdamW, RoundedAdamW8bit
 
@@ -200,7 +200,7 @@ def test_where_it_does_not_fit_changes_are_named_the_largest_first(
     estimate: Any, monkeypatch: pytest.MonkeyPatch, afterword: Any, model_folder: Path, documents: Any, tmp_path: Path
 ) -> None:
     assert estimate().savings == ()
-    monkeypatch.setattr("afterword.training.estimating.available_bytes", lambda: 1000)
+    monkeypatch.setattr("afterword.training.dry_run.available_bytes", lambda: 1000)
     plan = estimate(precision="float32")
     assert plan.available == 1000
     named = [saving.settings for saving in plan.savings]
@@ -230,7 +230,7 @@ def test_a_change_holds_as_much_less_as_was_said(
     monkeypatch.setattr(memory, "_PIECE_BYTES", 8)
     build_model(hidden_size=256, intermediate_size=512).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    monkeypatch.setattr("afterword.training.estimating.available_bytes", lambda: 1000)
+    monkeypatch.setattr("afterword.training.dry_run.available_bytes", lambda: 1000)
     common = {"model_name_or_path": str(tmp_path), "precision": "float32"}
     before = dry_run(read_settings(common), documents)
     after = dry_run(read_settings({**common, **raw}), documents)

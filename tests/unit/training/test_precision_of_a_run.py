@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from afterword import adapt, models
-from afterword.config import load_yaml
+from afterword.settings.yaml_files import load_yaml
 
 HOW = {"preset": "disc-paper", "max_steps": 2}
 

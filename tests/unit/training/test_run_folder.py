@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from afterword import adapt
-from afterword.config import read_settings
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models.manifest import write_manifest
+from afterword.settings.adapt import read_settings
+from afterword.storage.atomic import write_manifest
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint, require_complete
 from afterword.training.run_folder import Identity, RunFolder, environment, read_record
 

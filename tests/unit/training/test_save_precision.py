@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from afterword import CheckpointError, ConfigError, adapt, models
-from afterword.config import AdaptSettings, read_settings
 from afterword.models import load_adapted, load_model, load_tokenizer, said
-from afterword.training import adapting, finishing
+from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.training import finish as finishing
+from afterword.training import run as adapting
 from afterword.training.gain import gain_sample
 from afterword.training.run_folder import differences
 
@@ -144,7 +145,7 @@ def test_an_embedding_of_its_own_is_no_longer_the_outputs(tmp_path: Path, build_
 
 
 def test_a_folder_that_says_something_else_is_no_result(half: str, tmp_path: Path, documents: Any, monkeypatch: Any):
-    from afterword.models import saying
+    from afterword.models import fixed_logits as saying
 
     def damaged(folder: str, **how: Any) -> Any:
         file = Path(folder) / "model.safetensors"

@@ -12,8 +12,8 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 
 from afterword import CheckpointError, ConfigError
-from afterword.batching import Packing, micro_batches
-from afterword.processes import is_sharded, sharded_like, whole
+from afterword.data.batching import Packing, micro_batches
+from afterword.distributed import is_sharded, sharded_like, whole
 from afterword.training import lockstep, sharding
 from afterword.training.sharding import prepare_sharding, refuse_before_loading
 from afterword.training.whole_checkpoints import _refuse_other_kind
@@ -116,11 +116,11 @@ def test_one_process_has_everything_whole(build_model: Any) -> None:
 @pytest.fixture
 def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     """Micro-batches of two terms, three of each."""
+    from afterword.data import Reading
     from afterword.methods import METHODS
-    from afterword.training.checking import special_tokens_for
-    from afterword.training.parts import Part, as_windows
+    from afterword.training.checks import special_tokens_for
+    from afterword.training.sources import Part, as_windows
     from afterword.training.steps import Draw, Examples
-    from afterword.views import Reading
 
     method = METHODS["disc"]
     windows = as_windows(documents[:3], tmp_path, method.view, tokenizer, Reading(max_length=256))

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afterword.batching import Packing
 from afterword.corpus import CorpusOptions, read_corpus
+from afterword.data import Reading, SplitContext, WholeDocument, prepare, special_tokens
+from afterword.data.batching import Packing
+from afterword.data.mixture import Share
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.mixture import Share
-from afterword.training.parts import GeneralText, Part, general_parts
-from afterword.views import Reading, SplitContext, WholeDocument, prepare, special_tokens
+from afterword.training.sources import GeneralText, Part, general_parts
 
 WORDS = ["bread", "cake", "coffee", "bakery", "morning", "people", "Oslo", "Bergen", "opens", "sells", "every", "born"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from afterword.config import read_settings
 from afterword.errors import ConfigError
 from afterword.methods import METHODS
+from afterword.settings.adapt import read_settings
 from afterword.training import AdaptationTrainer, small_adamw, training_arguments
-from afterword.training.optimizing import optimizer_of
+from afterword.training.optimizers import optimizer_of
 from afterword.training.small_adamw import RoundedAdamW, RoundedAdamW8bit
 
 RATES: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}

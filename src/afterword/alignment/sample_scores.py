@@ -1,0 +1,87 @@
+"""How hard a response is for a model with and without the chat template.
+
+Both are the mean negative log-likelihood of the response given the prompt, in nats per token (Mix-CPT,
+arXiv:2407.10804, and METHODS §2):
+
+    templated    the dialogue as SFT trains it, the end of the turn included
+    plain        the same texts joined without a template, as stage 1 reads them
+
+The one rule: losses come from hidden states through `hidden_losses`, as in training, and are summed in float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from afterword.alignment.samples import Sample
+from afterword.alignment.templates import Tokens
+from afterword.data.batching import Packing, micro_batches, to_device
+from afterword.models import alone_beyond, causal_lm, check_head, head_of, packs_cleanly, row_limit, trained_states
+from afterword.objectives import Prediction, hidden_losses
+from afterword.progress import Progress
+from afterword.types import Example, Segment
+
+_LEAST_NATS = 1e-6
+"""What a plain loss counts as at least, so that a response known by heart has a ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of one sample, under the model that is to be aligned."""
+
+    plain_nats: float
+    templated_nats: float
+
+    @property
+    def format_score(self) -> float:
+        """Templated over plain loss: how much the template costs what the model would know to say without it.
+
+        The right-hand side of Mix-CPT's equations 8 and 9 is not readable: this ratio is ours (METHODS §2).
+        """
+        return self.templated_nats / max(self.plain_nats, _LEAST_NATS)
+
+    def to_json(self, sample: Sample) -> dict[str, Any]:
+        """What selection.jsonl says of the sample beside where it is from."""
+        size = {"response_tokens": len(sample.chat.ids) - sample.chat.start}
+        losses = {"plain_nll_nats": self.plain_nats, "templated_nll_nats": self.templated_nats}
+        return {**size, **losses, "format_score": self.format_score}
+
+
+@torch.inference_mode()
+def score_samples(model: Any, samples: Sequence[Sample], *, micro_batch_tokens: int | None = None) -> list[Scores]:
+    """Scores of every sample, in their order. The model is in evaluation mode, on the device that scores.
+
+    Packed by length into micro-batches of `micro_batch_tokens` where the model keeps packed texts apart, else padded.
+    """
+    assert not model.training, "dropout would be in the scores"
+    check_head(model)
+    # Attention of a packed row on a CPU costs the square of its length.
+    tokens = micro_batch_tokens or (4096 if model.device.type == "cuda" else 512)
+    config = causal_lm(model).config
+    if clean := packs_cleanly(model):
+        tokens = min(tokens, row_limit(config) or tokens)
+    packing = Packing(tokens, "packed" if clean else "padded", alone_beyond=alone_beyond(config))
+    forms = [form for sample in samples for form in (sample.plain, sample.chat)]
+    examples = [_example(unit, form) for unit, form in enumerate(forms)]
+    sums, head, nll = np.zeros(len(forms)), head_of(model), Prediction()
+    by_length = sorted(examples, key=lambda e: len(e.segments[0].student_ids))
+    tokens = sum(len(form.ids) for form in forms)
+    with Progress("samples scored", len(samples), cost=f"{tokens:,} tokens") as progress:
+        for cpu_batch in micro_batches(by_length, packing):
+            batch = to_device(cpu_batch, model.device)
+            losses = hidden_losses(nll, (trained_states(model, batch.student), head), None, batch.target_ids)
+            np.add.at(sums, cpu_batch.sources.numpy(), losses.double().cpu().numpy())
+            # A sample has two forms, each an example of its own.
+            progress.advance(len(cpu_batch.sources.unique()) / 2)
+    means = sums / [len(form.ids) - form.start for form in forms]
+    return [Scores(*pair) for pair in means.reshape(-1, 2).tolist()]
+
+
+def _example(unit: int, form: Tokens) -> Example:
+    """The response's tokens as trained positions; an example's `source` is its unit."""
+    positions = np.arange(form.start - 1, len(form.ids) - 1)
+    weights = np.ones(len(positions), np.float32)
+    return Example(str(unit), unit, None, (Segment(form.ids, positions, positions, form.ids[positions + 1], weights),))

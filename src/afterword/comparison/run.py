@@ -1,0 +1,305 @@
+"""The grid, cell by cell: what has a row is not run again, what was begun is resumed, what fails is written down.
+
+The folder: `grid.json` what was asked for, `rows.jsonl` a row for every cell that ended, `cells/` the run folders,
+`compare.json` what it comes to. The one rule: a row is appended only when its scores are there.
+"""
+
+import gc
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from afterword import evaluation, models
+from afterword.alignment.inputs import check
+from afterword.alignment.run import run_alignment
+from afterword.comparison import costs, grid
+from afterword.comparison.claims import claimed, lock_of
+from afterword.comparison.first_stages import drop_stages, keep_stage, shared_stages, take_stage
+from afterword.comparison.grid import Cell, Contents
+from afterword.comparison.summary import read_rows, summarise
+from afterword.corpus import Corpus, CorpusOptions, read_corpus
+from afterword.distributed import process_count
+from afterword.errors import AfterwordError, ConfigError
+from afterword.evaluation.suites import find_suite
+from afterword.progress import Progress
+from afterword.settings.adapt import read_settings
+from afterword.settings.align import AlignSettings, following
+from afterword.settings.compare import BlendSettings, CompareSettings, underscored
+from afterword.settings.evaluate import EvaluateSettings
+from afterword.storage.parsing import parse_json
+from afterword.training import Interrupted, run_adaptation
+from afterword.training.teacher_choice import CACHED, refuse_teacher
+
+_CONFIGURATION = "configuration_sha256"
+"""The name of a row's own, which is no part of its fingerprint."""
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "checkpoint-*", "merged", "result.partial", models.MANIFEST)
+"""What is removed of a cell that was measured. Its settings, metrics and scores stay."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with what tells it from every other."""
+
+    cell: Cell
+    training: str
+    """Fingerprint of its weights."""
+    configuration: str
+    """SHA-256 of the base's configuration, which rows say beside their fingerprints."""
+    fingerprint: str
+    """Fingerprint of its scores."""
+    stage: Path | None
+    """Where the run before its alignment is kept; None where no other cell has the same."""
+
+
+def compare(
+    settings: CompareSettings, *, retry_failed: bool = False, command: str = "", console: Console | None = None
+) -> dict[str, Any]:
+    """Run what is missing of the grid and write compare.json; its content is returned.
+
+    A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
+    measured gets a row with the reason, and the grid goes on. Several processes with the same folder share the cells.
+    """
+    if process_count() > 1:
+        raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
+    console, output = console or Console(stderr=True), Path(settings.output_dir)
+    with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
+        size, planned = _plan(settings, Path(scratch))
+        rows = _rows(output)
+        again = {name for name, row in rows.items() if retry_failed and row["status"] == "failed"}
+        _check_alignments([plan.cell for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)])
+        _write_grid(settings, planned, command)
+        if others := sum(plan.fingerprint in rows and not _is_done(plan, rows) for plan in planned):
+            said = f"rows of another model configuration (config.json): {others}"
+            console.print(f"{said}; their cells are run again", highlight=False)
+        # What other processes had claimed is waited for at the end, in case they do not finish it.
+        done = sum(plan.fingerprint not in again and _is_done(plan, rows) for plan in planned)
+        # Nothing is told where nothing is left to do.
+        cells = len(planned) if done < len(planned) else 0
+        with Progress("cells", cells, done=done, console=console) as progress:
+            for wait in (False, True):
+                for number, plan in enumerate(planned, start=1):
+                    with claimed(plan.cell.folder, wait=wait) as mine:
+                        if mine and (plan.fingerprint in again or not _is_done(plan, _rows(output))):
+                            console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
+                            again.discard(plan.fingerprint)
+                            _run_cell(plan, settings, size, command, console)
+                            progress.advance()
+                        if mine and not settings.keep_models:
+                            drop_weights(plan.cell.folder)
+        drop_stages(output)
+    return summarise(output)
+
+
+def _check_alignments(cells: list[Cell]) -> None:
+    """ConfigError for every arm whose alignment could not begin, before the first cell is trained."""
+    problems, seen = list[str](), set[str]()
+    for cell in cells:
+        if second := following(cell.settings):
+            # What differs between the cells of an arm changes nothing here.
+            same = second.model_copy(update={"model_name_or_path": "", "output_dir": "", "seed": 0})
+            told = grid.sha256([same.model_dump(mode="json"), cell.settings.mixture])
+            if told not in seen:
+                problems += _problems_of(second, cell)
+            seen.add(told)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _problems_of(second: AlignSettings, cell: Cell) -> list[str]:
+    try:
+        check(second, cell.settings)
+    except ConfigError as error:
+        return [f"arm {cell.arm}: {problem}" for problem in error.problems]
+    return []
+
+
+def _rows(output: Path) -> dict[str, dict[str, Any]]:
+    """The last row of every fingerprint, those that other processes wrote included."""
+    return {row["fingerprint"]: row for row in read_rows(output)}
+
+
+def _is_done(plan: Planned, rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether its row is there, of the base's configuration as it is now. A row that does not say its own counts."""
+    row = rows.get(plan.fingerprint)
+    return row is not None and row.get(_CONFIGURATION, plan.configuration) == plan.configuration
+
+
+def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console) -> None:
+    row = _ended(plan, settings, size, command, console)
+    append_row(Path(settings.output_dir), row)
+    if row["status"] == "failed":
+        console.print(f"failed: {row['reason']}", markup=False, highlight=False)
+
+
+def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
+    """Every cell with its fingerprint. The model is loaded once, documents are read once for each way of reading."""
+    cells = grid.cells_of(settings)
+    for cell in cells:
+        refuse_teacher(cell.settings)
+    name = settings.model_name_or_path
+    base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
+    contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), evaluating(settings))
+    configuration = models.configuration_sha256(base)
+    size, corpora = costs.size_of(base), dict[CorpusOptions, Corpus]()
+    del base
+
+    def read(cell: Cell) -> str:
+        """The content of the documents, as the cell reads them."""
+        # Every cell has a folder of its own inside the comparison's.
+        options = replace(CorpusOptions.of(cell.settings), output_dir=settings.output_dir)
+        if options not in corpora:
+            work = scratch / str(len(corpora))
+            corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
+        return corpora[options].content_sha256
+
+    stages = {cell.folder: grid.stage_fingerprint(cell, contents.model, read(cell), configuration) for cell in cells}
+    shared = shared_stages(cells, stages, Path(settings.output_dir))
+
+    def planned(cell: Cell) -> Planned:
+        """The cell with the fingerprint of everything that its scores follow from."""
+        training = grid.training_fingerprint(cell, contents.model, read(cell))
+        scores = grid.fingerprint(training, contents)
+        return Planned(cell, training, configuration, scores, shared.get(cell.folder))
+
+    return size, [planned(cell) for cell in cells]
+
+
+def suite_fingerprint(name: str) -> str:
+    """SHA-256 of a suite's items and of what else its scores follow from. Refused before anything is trained."""
+    suite = find_suite(name)
+    return grid.sha256([suite.fingerprint, suite.refusals, suite.texts])
+
+
+def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
+    """The settings of evaluate that can change a score, with the defaults that a later version may change."""
+    resolved = read_settings(underscored(settings.evaluate), EvaluateSettings).model_dump(mode="json")
+    if resolved["precision"] == "auto":
+        # What is left to the machine stays so, as in training: a row recorded on another one counts.
+        del resolved["precision"]
+    return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
+
+
+def _ended(
+    plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console
+) -> dict[str, Any]:
+    """The row of a cell that was run, complete or failed."""
+    cell = plan.cell
+    about = {"arm": cell.arm, "learning_rate": cell.learning_rate, "seed": cell.seed, "fingerprint": plan.fingerprint}
+    about |= {_CONFIGURATION: plan.configuration, "settings": grid.settings_of(cell)}
+    try:
+        _make_way(plan)
+        if take_stage(plan.stage, cell):
+            console.print("stage 1: as another cell trained it", highlight=False)
+        run_adaptation(cell.settings, command=command, console=console, teacher_caches=_teacher_caches(cell, settings))
+        keep_stage(cell.folder, plan.stage)
+        free_memory()
+        adapted = cell.folder
+        if second := following(cell.settings):
+            adapted = run_alignment(second, console=console, command=command).path
+            free_memory()
+        started = time.perf_counter()
+        measured = measure(adapted, settings, command)
+        seconds = time.perf_counter() - started
+    except Interrupted:
+        raise
+    except AfterwordError as error:
+        return {"format": 1, "status": "failed", "reason": str(error), **about}
+    finally:
+        free_memory()
+    cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
+    environment = parse_json((cell.folder / "environment.json").read_text(encoding="utf-8"))
+    ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
+    return {"format": 1, "status": "complete", **about, **measured, **ended}
+
+
+def _teacher_caches(cell: Cell, settings: CompareSettings) -> Path | None:
+    """Where the cells of a grid keep what their teachers say; None where theirs are not cached."""
+    if cell.settings.teacher not in CACHED:
+        return None
+    return Path(cell.settings.teacher_cache or Path(settings.output_dir) / "teacher").expanduser()
+
+
+def measure(run: Path, settings: CompareSettings | BlendSettings, command: str) -> dict[str, Any]:
+    """The scores of a finished cell, by `afterword evaluate` with the suite; scores.json is in the run folder."""
+    # The base answers once for all cells.
+    kept = {"suite_cache": str(Path(settings.output_dir) / "reference")}
+    asked = {**kept, **underscored(settings.evaluate), "suite": settings.suite}
+    result = evaluation.evaluate(run, command=command, **asked)
+    # How each was measured is in scores.json; a row holds the numbers.
+    scores = [{name: value for name, value in asdict(score).items() if name != "details"} for score in result.scores]
+    return {"scores": scores, "notes": list(result.notes)}
+
+
+def _make_way(plan: Planned) -> None:
+    """Move a run of other settings, model or documents out of the cell's folder, and name what the folder is for.
+
+    The name is beside the folder, because a run folder may hold nothing but a run. One without a configuration is
+    taken to have this one.
+    """
+    folder, name = plan.cell.folder, [plan.training, plan.configuration]
+    named = folder.with_name(f"{folder.name}.fingerprint")
+    before = named.read_text(encoding="utf-8").split() if named.exists() else name
+    if before != name[: len(before)] and folder.exists():
+        aside = folder.with_name("-".join([folder.name, *(part[:8] for part in before)]))
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    models.replace_file(named, " ".join(name) + "\n")
+
+
+def drop_weights(run: Path) -> None:
+    """Delete the weights and checkpoints of a run folder; its settings, metrics and scores stay."""
+    # An alignment that followed is in a folder of the run, and its first stage in one of that.
+    folders = (run, run / "aligned", run / "aligned" / "sft")
+    for path in (path for folder in folders for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def append_row(output: Path, row: Mapping[str, Any]) -> None:
+    """Add a row to rows.jsonl, flushed to the disk; half a row that a kill left before it is cut off."""
+    path = output / "rows.jsonl"
+    with lock_of(path):
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            models.replace_file(path, text[: text.rfind("\n") + 1])
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:
+    output = Path(settings.output_dir)
+    cells = [
+        {"arm": p.cell.arm, "learning_rate": p.cell.learning_rate, "seed": p.cell.seed, "fingerprint": p.fingerprint}
+        for p in planned
+    ]
+    arms = {arm.name: dict(arm.settings) for arm in grid.arms_of(settings)}
+    about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
+    asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        models.replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
+    except OSError as error:
+        problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
+        raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error
+
+
+def free_memory() -> None:
+    """The next model needs the memory of the last."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,110 @@
+"""Scores in words and digits. The one rule: no conclusion without an interval, nor from one alone.
+
+An interval that excludes 0 says that something moved; whether anybody notices follows from how far.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from afterword.report import display
+
+Rows = list[dict[str, Any]]
+
+
+NOTICEABLE = {"_frac": 0.01, "_nats": 0.02, "bits_per_byte": 0.01}
+"""The smallest change that is more than a hair, by the end of a metric's name: a point, 2 % of perplexity."""
+NOTICEABLE_SHARE = 0.05
+"""The same as a share of what reading the document gives, where that is known."""
+
+
+class Reading(NamedTuple):
+    """What a change means in plain words. `tone`: better, worse, slight, unclear, or none where nothing is judged."""
+
+    words: str
+    tone: str
+
+
+def read_change(score: Mapping[str, Any], aim: float | None = None) -> Reading:
+    """Whether the score moved, by its paired 95 % interval, and whether that is enough to be noticed.
+
+    `aim` is the value that the base model has with the document before it, where the score strives for that.
+    """
+    if not score["change"]:
+        return Reading(
+            display.load_table("words.yaml")["unpaired"][bool(score["before"])][bool(score["after"])], "none"
+        )
+    if not score["change"]["interval_95"]:
+        return Reading("no interval, so no conclusion", "none")
+    low, high = score["change"]["interval_95"]
+    if low <= 0 <= high:
+        return Reading("no clear change: the interval includes 0", "unclear")
+    direction, side = ("rises", "higher") if low > 0 else ("falls", "lower")
+    if abs(score["change"]["value"]) < _noticeable(score, aim):
+        return Reading(f"{direction}, too little to notice", "slight")
+    if score["better"] not in ("lower", "higher"):
+        return Reading(direction, "none")
+    tone = "better" if score["better"] == side else "worse"
+    return Reading(f"{direction}, which is {tone}", tone)
+
+
+def _noticeable(score: Mapping[str, Any], aim: float | None) -> float:
+    if aim is not None and score["before"]:
+        return NOTICEABLE_SHARE * abs(score["before"]["value"] - aim)
+    return next((least for end, least in NOTICEABLE.items() if score["metric"].endswith(end)), 0.0)
+
+
+def rows_of(scores: Sequence[Mapping[str, Any]]) -> Rows:
+    """Every score as a row ready to print, in the order measured."""
+    aims = {score["task"]: score["before"] for score in scores if score["metric"] == "target_nll_with_context_nats"}
+    opened = {score["metric"]: score["before"] for score in scores if score["task"] == "questions/open_book"}
+    return [_row(score, _aim(score, aims, opened)) for score in scores]
+
+
+def _aim(
+    score: Mapping[str, Any], with_document: Mapping[str, display.Estimate], opened: Mapping[str, display.Estimate]
+) -> display.Estimate:
+    """The base model's value with the document before it, where the score strives for that."""
+    if score["task"] == "questions/closed_book":
+        return opened.get(score["metric"])
+    if score["metric"] == "target_nll_nats":
+        return with_document.get(score["task"])
+    # A divergence from the model that reads the document strives for none.
+    return {"value": 0.0, "interval_95": None} if score["metric"] == "kl_from_context_nats" else None
+
+
+def _row(score: Mapping[str, Any], aim: display.Estimate) -> dict[str, Any]:
+    metric = score["metric"]
+    places = display.places_of(metric, score["before"], score["after"])
+    named = {"task": display.task_label(score["task"]), "metric": display.metric_label(metric, score["details"])}
+    return named | {
+        "score": score,
+        "unit": display.unit(metric),
+        "before": _printed(metric, score["before"], places, display.value),
+        "after": _printed(metric, score["after"], places, display.value),
+        "change": _printed(metric, score["change"], display.places_of(metric, score["change"]), display.change),
+        "reading": read_change(score, aim["value"] if aim else None),
+        "aim": display.value(metric, aim["value"], places) if aim and metric != "kl_from_context_nats" else "",
+    }
+
+
+def _printed(metric: str, estimate: display.Estimate, places: int, show: Callable[..., str]) -> dict[str, str]:
+    mean = estimate["value"] if estimate else None
+    return {"mean": show(metric, mean, places), "interval": display.interval(metric, estimate, places)}
+
+
+def headline(rows: Rows) -> dict[str, Rows]:
+    """What was learned and what was lost, by heading: the few scores that a reader needs first."""
+    by_key = {f"{row['score']['task']} {row['score']['metric']}": row for row in rows}
+    wanted = display.load_table("words.yaml")["headline"]
+    columns = {heading: [by_key[key] for key in keys if key in by_key] for heading, keys in wanted.items()}
+    benchmarks = grouped((row for row in rows if row["score"]["task"].startswith("tasks/")), "task")
+    columns["What was lost"] += [measured[0] for measured in benchmarks.values()]
+    return columns
+
+
+def grouped(rows: Iterable[dict[str, Any]], key: str) -> dict[Any, Rows]:
+    """Rows by the value of a field, values in the order of their first row."""
+    groups: dict[Any, Rows] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups

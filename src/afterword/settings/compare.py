@@ -1,0 +1,181 @@
+"""Settings of `afterword compare` and `afterword blend`, checked before anything runs: all problems in one message."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from afterword.errors import ConfigError
+from afterword.settings.adapt import read_settings
+from afterword.settings.align import following
+from afterword.settings.base import Settings, key_values, setting
+from afterword.settings.evaluate import EvaluateSettings
+
+
+class GridAxes(Settings):
+    """What a grid runs over besides its arms. An arm may have values of its own."""
+
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting((), "Grid", "Peak rates: 1e-5,3e-5.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Seeds: 0,1,2.")
+
+
+class CompareSettings(GridAxes):
+    """Everything that `afterword compare` can be told. An arm is a named set of settings of `afterword adapt`."""
+
+    model_name_or_path: str = setting("", "What", "Folder or hub id of the model to adapt.")
+    documents: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.")
+    suite: str = setting("", "What", "Suite that learning and retention are measured on; see `afterword evaluate`.")
+    methods: tuple[str, ...] = setting((), "Grid", "Arms by their text: METHOD or METHOD:SETTING=VALUE:…")
+    arms: dict[str, Any] = setting(
+        {}, "Grid", "In YAML: NAME: {method: …, SETTING: …, learning_rates: […], seeds: […]}."
+    )
+    adapt: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword adapt` for every cell: KEY=VALUE.")
+    evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate`: KEY=VALUE.")
+    keep_models: bool = setting(False, "Every cell", "Keep the weights of a cell after it was measured.")
+    output_dir: str = setting("", "What", "Folder of the rows, the cells and the page.")
+    learning_metric: str = setting("correct_frac", "Reading", "Metric whose mean over the learning skills is learning.")
+    retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
+    reference_point: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = setting(
+        (0.0, 0.0), "Reading", "Learning and retention, as fractions, that the hypervolume is measured from."
+    )
+    max_loss_points: float = setting(5.0, "Reading", "Most points that a pick loses on any retention skill.", ge=0)
+
+    def relations(self) -> Iterator[str]:
+        """Problems between settings, and those of every arm, with the arm named."""
+        for name in ("model_name_or_path", "documents", "suite", "output_dir"):
+            if not getattr(self, name):
+                yield f"{name}: missing, and it has no default. Give it in the YAML file or on the command line."
+        yield from _metric_problems(self)
+        if not self.methods and not self.arms:
+            yield "methods: missing, and there is no default. Give --methods NAME,NAME or `arms:` in the YAML file."
+        yield from dict.fromkeys(_arm_problems(self))
+        yield from _evaluate_problems(self.evaluate, {"suite": "suite"})
+
+    def arm_settings(self) -> dict[str, Any]:
+        """Every arm's own settings by its name: those under `arms`, and those that `methods` names by their text."""
+        written = {text: _arm_of_text(text) for text in self.methods}
+        return {**written, **{name: underscored(arm) for name, arm in self.arms.items()}}
+
+    def cell_settings(self, arm: Mapping[str, Any], **cell: Any) -> dict[str, Any]:
+        """What `afterword adapt` is told for a cell of an arm. What the arm says wins over `adapt`."""
+        own = {name: value for name, value in arm.items() if name not in GridAxes.model_fields}
+        ours = {"model_name_or_path": self.model_name_or_path, "documents": list(self.documents)}
+        return {**underscored(self.adapt), **own, **ours, **cell}
+
+
+class BlendSettings(Settings):
+    """Everything that `afterword blend` can be told."""
+
+    base: str = setting("", "What", "Folder, embedded model or hub id of the model that was adapted.")
+    adapted: str = setting("", "What", "What it became: a run folder, an adapter on the base, or a model.")
+    lambdas: tuple[Annotated[float, Field(ge=0, le=1.5)], ...] = setting(
+        (0.2, 0.4, 0.6, 0.8, 1.0), "What", "Shares λ of the way: 0 is the base, 1 the adapted model, above it beyond."
+    )
+    suite: str = setting("", "What", "Suite with dev and test items of learning and retention.")
+    evaluate: dict[str, Any] = setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
+    output_dir: str = setting("", "What", "Folder of the picked model, the rows and blend.json.")
+    learning_metric: str = setting("correct_frac", "Reading", "Metric whose mean over the learning skills counts.")
+    retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
+    max_loss_points: float = setting(5.0, "Reading", "Most points that the pick loses on any retention skill.", ge=0)
+
+    def relations(self) -> Iterator[str]:
+        """Problems between settings."""
+        for name in ("base", "adapted", "suite", "output_dir"):
+            if not getattr(self, name):
+                yield f"{name}: missing, and it has no default. Give it on the command line."
+        if not self.lambdas or len(set(self.lambdas)) < len(self.lambdas):
+            yield f"lambdas: {self.lambdas} must be one or more, each once. Give --lambda 0.2,0.4,0.6."
+        for name in ("base", "adapted"):
+            if self.output_dir and Path(self.output_dir).resolve() == Path(getattr(self, name)).resolve():
+                yield f"output_dir: {self.output_dir!r} is {name}, which the pick would replace. Give another folder."
+        yield from _metric_problems(self)
+        yield from _evaluate_problems(self.evaluate, {"suite": "suite", "reference": "base", "split": "suite"})
+
+
+_OF_THE_GRID = {
+    **{name: name for name in ("model_name_or_path", "documents", "output_dir")},
+    "learning_rate": "learning_rates",
+    "seed": "seeds",
+}
+"""Settings of adapt that the grid gives every cell."""
+
+
+def _metric_problems(settings: CompareSettings | BlendSettings) -> Iterator[str]:
+    for name in ("learning_metric", "retention_metric"):
+        if not getattr(settings, name).endswith("_frac"):
+            yield f"{name}: {getattr(settings, name)!r} is no fraction where more is better. Give one ending in _frac."
+
+
+def _evaluate_problems(given: Mapping[str, Any], decided: Mapping[str, str]) -> Iterator[str]:
+    wrong = [f"evaluate.{name}: decided by {decided[name]}. Leave it out here." for name in given if name in decided]
+    yield from wrong or (f"evaluate.{problem}" for problem in _problems_of(given, EvaluateSettings))
+
+
+def _arm_problems(settings: CompareSettings) -> Iterator[str]:
+    yield from _decided_by_the_grid("adapt", settings.adapt)
+    arms, folders = settings.arm_settings(), dict[str, str]()
+    for name, arm in arms.items():
+        place = f"arms.{name}" if name in settings.arms else f"methods {name}"
+        if not isinstance(arm, dict):
+            yield f"{place}: must be METHOD:SETTING=VALUE or a mapping of adapt's settings, got {arm!r}."
+            continue
+        if (other := folders.setdefault(arm_folder(name), name)) != name:
+            yield f"{place}: has the folder name of the arm {other!r}. Give one of them another name."
+        axes = {key: arm[key] for key in GridAxes.model_fields if key in arm}
+        yield from (f"{place}.{problem}" for problem in _problems_of(axes, GridAxes))
+        if not settings.learning_rates and not arm.get("learning_rates"):
+            yield f"learning_rates: missing, and the arm {name!r} has none of its own. Give --learning-rates 1e-5,3e-5."
+        yield from _decided_by_the_grid(place, arm)
+        # The grid's own are checked once, elsewhere.
+        raw = settings.cell_settings(arm, model_name_or_path="given", output_dir="given", learning_rate=1e-5, seed=0)
+        for problem in _problems_of_cell({key: raw[key] for key in raw if key != "documents"}):
+            shared = problem.split(":")[0].split(".")[0] in set(underscored(settings.adapt)) - set(arm)
+            yield f"{'adapt' if shared else place}.{problem}"
+
+
+def arm_folder(name: str) -> str:
+    """An arm's name as the beginning of a folder's name.
+
+    >>> arm_folder("anchored:strategy=all")
+    'anchored-strategy=all'
+    """
+    return re.sub(r"[^\w.=+-]", "-", name)
+
+
+def _decided_by_the_grid(place: str, given: Mapping[str, Any]) -> Iterator[str]:
+    for name in underscored(given):
+        if name in _OF_THE_GRID:
+            yield f"{place}.{name}: decided by {_OF_THE_GRID[name]}. Leave it out here."
+
+
+def _problems_of(raw: Mapping[str, Any], kind: type[Settings]) -> tuple[str, ...]:
+    try:
+        read_settings(underscored(raw), kind)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _problems_of_cell(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        following(read_settings(underscored(raw)))
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _arm_of_text(text: str) -> Any:
+    """`METHOD:SETTING=VALUE:…` as a mapping; the text itself where it is none."""
+    method, *pairs = text.split(":")
+    try:
+        return {"method": method, **key_values(pairs)}
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def underscored(raw: Any) -> Any:
+    """A mapping with the dashes in its names as underscores; anything else as it is."""
+    return {str(name).replace("-", "_"): value for name, value in raw.items()} if isinstance(raw, Mapping) else raw

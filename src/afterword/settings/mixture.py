@@ -1,0 +1,102 @@
+"""Settings of general text beside the documents: its sources, and how much of each is read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from afterword.corpus.dialogues import Kind, Responses
+from afterword.errors import ConfigError
+from afterword.settings.base import Settings, key_values, setting, validated
+
+_AMOUNTS = ("tokens", "samples", "once")
+
+
+class SourceSettings(Settings):
+    """One source of general text in `mixture`."""
+
+    # Their content is compared by hash, so their paths may change.
+    files: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.", weights=False)
+    kind: Kind = setting("documents", "What", "documents, instructions or preferences.")
+    text_column: str | None = setting(None, "What", "Column of the text of documents; detected if not given.")
+    title_column: str | None = setting(None, "What", "Column of the title.")
+    id_column: str | None = setting(None, "What", "Column of the id.")
+    responses: Responses = setting("chosen", "What", "Of preferences: the chosen one, or both as two samples.")
+    tokens: float | None = setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
+    samples: float | None = setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
+    once: bool = setting(False, "How much", "All of it, once in every pass over the documents.")
+    max_epochs: float = setting(4.0, "How much", "Most passes over it in the whole run.", gt=0)
+    format: Literal["plain", "chat"] = setting("plain", "What", "Conversations as text, or by the chat template.")
+    joiner: str = setting("\n\n", "What", "Between the turns of a conversation as text.")
+    max_documents: int | None = setting(None, "What", "Read at most so many.", ge=1)
+    streaming: bool = setting(False, "What", "Read data-set ids as streams.")
+    objective: Literal["prediction", "kl", "reverse_kl", "swap"] | None = setting(
+        None, "What", "What is done with it, as replay says; the method's own if not given."
+    )
+    weight: float | None = setting(None, "What", "Factor of its objective; 1 if not given.", gt=0)
+    eval_files: tuple[str, ...] = setting((), "What", "More of it, not trained: evaluated on.", weights=False)
+
+    def relations(self) -> Iterator[str]:
+        """Problems between settings that are each fine alone."""
+        if not self.files:
+            yield "files: missing, and there is no default. Give files, folders, globs or data-set ids."
+        amounts = [name for name in _AMOUNTS if getattr(self, name)]
+        if len(amounts) != 1:
+            found = " and ".join(amounts) or "neither"
+            yield f"tokens: how much of it is said by one of tokens, samples and once, and here by {found}. Give one."
+        if self.format == "chat" and self.kind == "documents":
+            yield "format: 'chat' needs kind: instructions or preferences, not documents."
+        if self.text_column is not None and self.kind != "documents":
+            yield f"text_column: {self.kind} have no text column, got {self.text_column!r}. Leave it out."
+        if self.responses == "both" and self.kind != "preferences":
+            yield f"responses: 'both' is read of preferences, not of {self.kind}. Leave it out."
+        if self.weight is not None and self.objective is None:
+            yield f"weight: {self.weight:g} is the factor of its own objective, and there is none. Give objective."
+        if self.streaming and self.max_documents is None:
+            yield "max_documents: missing, and a stream may have no end. Say how many of it are read."
+
+
+def sources_of(mixture: Mapping[str, Any]) -> dict[str, SourceSettings]:
+    """The sources of general text by name. Every problem of all of them is in the one ConfigError."""
+    problems: list[str] = []
+    sources: dict[str, SourceSettings] = {}
+    for name, given in mixture.items():
+        try:
+            sources[name] = validated(_source_of(given), SourceSettings)
+        except (ConfigError, ValueError) as error:
+            found = error.problems if isinstance(error, ConfigError) else (f"{error}.",)
+            problems += [f"mixture.{name}.{problem}" for problem in found]
+    for unit in ("tokens", "samples"):
+        whole = sum(getattr(source, unit) or 0.0 for source in sources.values())
+        if whole >= 1:
+            problems.append(f"mixture: the shares of {unit} sum to {whole:g}, and the documents need some. Lower them.")
+    if problems:
+        raise ConfigError(problems)
+    return sources
+
+
+def with_amounts(mixture: Mapping[str, Any], share: Callable[[], float | None]) -> dict[str, Any]:
+    """The mixture, with equal parts of a share of all tokens for the sources of which nobody says how much is read.
+
+    `share` is asked for where there are any; None: they stay as they are.
+    """
+    silent = [name for name, given in mixture.items() if _names_no_amount(given)]
+    tokens = share() if silent else None
+    if tokens is None:
+        return dict(mixture)
+    parts = {name: {**_source_of(mixture[name]), "tokens": tokens / len(silent)} for name in silent}
+    return {**mixture, **parts}
+
+
+def _names_no_amount(given: Any) -> bool:
+    try:
+        source = _source_of(given)
+    except ValueError:
+        return False  # It is told when the source is read.
+    return not any(source.get(name) for name in _AMOUNTS)
+
+
+def _source_of(given: Any) -> dict[str, Any]:
+    """A source as a mapping, from one or from `FILE,kind=…,tokens=…`."""
+    if isinstance(given, Mapping):
+        return {str(name).replace("-", "_"): value for name, value in given.items()}
+    file, *pairs = str(given).split(",")
+    return {"files": (file,), **key_values(pairs)}

@@ -1,0 +1,90 @@
+"""Folders that are either whole or not there: written beside, flushed, listed with hashes, then renamed."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from afterword.storage.parsing import parse_json
+
+MANIFEST = "manifest.json"
+STAGING_SUFFIX = ".partial"
+_STALE_SECONDS = 600.0
+"""No small file takes as long to write."""
+
+
+def staging_folder(target: Path) -> Path:
+    """An empty sibling of `target` to write into; whatever a dead run left there is removed."""
+    folder = target.with_name(target.name + STAGING_SUFFIX)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Flush `staging`, write its manifest last, and rename it to `target`. A crash leaves no half `target`."""
+    write_manifest(staging)
+    if target.exists():
+        # Only ever an incomplete folder of the same step, or the same step saved again: out of the way first.
+        grave = staging_folder(target.with_name(target.name + ".old"))
+        os.replace(target, grave / target.name)
+        shutil.rmtree(grave, ignore_errors=True)
+    os.replace(staging, target)
+    _flush(target.parent)
+
+
+def write_manifest(folder: Path) -> None:
+    """List every file with its SHA-256, and flush them and the list."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    hashes = {str(file.relative_to(folder)): _sha256(file) for file in files}
+    (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
+    for path in (*files, folder / MANIFEST, folder):
+        _flush(path)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every file that the manifest lists is there with its hash."""
+    try:
+        hashes = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        return bool(hashes) and all(_sha256(folder / name) == expected for name, expected in hashes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new, never half of it."""
+    _remove_stale(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{STAGING_SUFFIX}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _flush(partial)
+        os.replace(partial, path)
+    finally:
+        # Replaced, it is no longer there.
+        partial.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a process that was killed had begun to write to the same place."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{STAGING_SUFFIX}"):
+        with contextlib.suppress(OSError):  # Another process may be faster.
+            if time.time() - partial.stat().st_mtime > _STALE_SECONDS:
+                partial.unlink()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""Locks between processes: one at a time, and whoever waits says for whom."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+SILENT_SECONDS = 5
+"""A wait for another process that is longer is said."""
+
+
+@contextlib.contextmanager
+def sole(folder: Path, doing: str) -> Iterator[None]:
+    """One process at a time in a folder, which is made. Whoever waits says for whom.
+
+    The lock is on the folder itself: it leaves no file, and ends with its process, however that ends. Where a file
+    system has no locks, or the folder cannot be made, there is none.
+    """
+    made = not os.path.isdir(folder)
+    descriptor = _locked(folder, doing)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            _unlock(descriptor)
+            os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):  # Something is in it.
+                folder.rmdir()
+
+
+def _locked(folder: Path, doing: str) -> int | None:
+    """A descriptor that holds the lock of a folder."""
+    try:
+        import fcntl
+
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            _wait_for(descriptor, partial(fcntl.flock, descriptor), folder, doing)
+            # Whoever had it may have removed the folder, or made it anew.
+            if os.path.isdir(folder) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return descriptor
+            os.close(descriptor)
+    except (OSError, ImportError):
+        return None
+
+
+def _unlock(descriptor: int) -> None:
+    """Closing alone would not do: processes that were forked meanwhile, as those that load data, have it open too."""
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _wait_for(descriptor: int, lock: Callable[[int], None], folder: Path, doing: str) -> None:
+    import fcntl
+
+    until = time.monotonic() + SILENT_SECONDS
+    while time.monotonic() < until:
+        try:
+            return lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+    say_waiting(doing, folder)
+    return lock(fcntl.LOCK_EX)
+
+
+def say_waiting(doing: str, place: Path) -> None:
+    """That another process is waited for, which may hang or have been stopped."""
+    logging.getLogger("afterword").warning(
+        "Waiting: another process %s (%s). Let it go on, or end it.",
+        doing,
+        os.fsencode(place).decode(errors="backslashreplace"),
+    )
+
+
+@contextlib.contextmanager
+def held(lock: Path, doing: str) -> Iterator[None]:
+    """One process at a time. Whoever waits says for whom: the other `doing` may hang, or may have been stopped."""
+    from filelock import FileLock, Timeout
+
+    gate = FileLock(lock)
+    try:
+        gate.acquire(timeout=SILENT_SECONDS)
+    except Timeout:
+        say_waiting(doing, lock)
+        gate.acquire()
+    try:
+        yield
+    finally:
+        gate.release()

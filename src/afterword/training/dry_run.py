@@ -1,0 +1,150 @@
+"""The dry run: what would be trained, how long it would take and how much memory, with nothing trained."""
+
+import itertools
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afterword import models
+from afterword.settings.adapt import AdaptSettings
+from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
+from afterword.training.memory_savings import Saving, available_bytes, savings
+from afterword.training.run import load_trainer
+from afterword.training.trainer import AdaptationTrainer
+from afterword.types import Batch
+
+_TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Counts are exact for the first epoch; time is extrapolated from three steps, memory measured on the largest."""
+
+    data: dict[str, Any]
+    """As data.json would have it."""
+    totals: dict[str, int]
+    """Of the first epoch: targets, trained_positions, student_tokens, teacher_tokens."""
+    steps: int
+    parameters: int
+    trained_parameters: int
+    seconds: float
+    memory: Memory
+    """At the fullest moment of a step."""
+    available: int
+    """Bytes that this machine has for it: the GPU's memory, or what is free of the machine's."""
+    savings: tuple[Saving, ...]
+    """What would make it less, the most first; only where it does not fit."""
+    cache: int | None = None
+    """Bytes that what the teacher says takes on the disk; None where it is not cached."""
+
+
+def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
+    """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
+    available = available_bytes()
+    with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
+        trainer, data = load_trainer(settings, documents, Path(scratch))
+        totals, largest = _totals(trainer)
+        memory = memory_of(trainer, settings.optimizer_states, largest)
+        cached = _cached(trainer)
+        passes, once = trainer.total_steps / trainer.plan.steps_per_epoch, cached[0] if cached else 0
+        read = once + passes * (totals["student_tokens"] + (0 if cached else totals["teacher_tokens"]))
+        seconds = _seconds_per_token(trainer) * read
+        parameters = list(trainer.model.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        counts = (trainer.total_steps, sum(p.numel() for p in parameters), trained)
+        tokens = max(batch.student.tokens for batch in largest)
+        less = savings(trainer.model, settings, memory, tokens) if memory.total > available else ()
+        return DryRun(data, totals, *counts, seconds, memory, available, less, cached[1] if cached else None)
+
+
+def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch]) -> Memory:
+    """What training holds at most; `states` as `optimizer_states` says, `step` the micro-batches to measure on."""
+    model = trainer.model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    trained_bytes = bytes_of(trained)
+    peak, left = _passing_bytes(trainer, step)
+    return Memory(
+        weights=bytes_of([*model.parameters(), *model.buffers()]),
+        teacher=bytes_of(_of_teacher(trainer)),
+        gradients=trained_bytes,
+        moments=sum(moment_bytes(p, states) for p in trained),
+        kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average)),
+        passing=max(0, peak - trained_bytes),
+        updating=max(0, left - trained_bytes) + updating_bytes(trained, states),
+    )
+
+
+def largest_step(trainer: AdaptationTrainer) -> list[Batch]:
+    """The micro-batches of the first epoch's largest step, which `memory_of` measures on."""
+    return _totals(trainer)[1]
+
+
+def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
+    """The teacher's own tensors: none where it is the student's weights."""
+    teacher = trainer.teacher
+    if teacher is None or isinstance(teacher, models.AdapterOff):
+        return []
+    if trainer.caching or isinstance(teacher, models.HeadOnly | models.Offloaded | models.OnDisk):
+        head = teacher.head()
+        return [tensor for tensor in (head.weight, head.bias) if tensor is not None]
+    return [*teacher.model.parameters(), *teacher.model.buffers()]
+
+
+def _cached(trainer: AdaptationTrainer) -> tuple[int, int] | None:
+    """Tokens that a cached teacher reads once, and the bytes that are kept of them; None where it is not cached."""
+    if trainer.caching is None or trainer.teacher is None:
+        return None
+    with trainer.autocast():
+        return trainer.caching_teacher().size(trainer.parts, trainer.plan.windows(trainer.total_steps))
+
+
+def _totals(trainer: AdaptationTrainer) -> tuple[dict[str, int], list[Batch]]:
+    """Counts of the first epoch, and the micro-batches of its largest step."""
+    totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
+    loader, largest = trainer.get_train_dataloader(), (-1, [])
+    examples: Any = trainer.train_dataset
+    sampler: Any = loader.batch_sampler
+    for step in ([examples[draw] for draw in draws] for draws in sampler):
+        student = sum(len(s.student_ids) for example in step for s in example.segments)
+        teacher = sum(len(example.teacher_ids) for example in step if example.teacher_ids is not None)
+        totals["targets"] += sum(len(example.segments) for example in step)
+        totals["trained_positions"] += sum(len(s.target_ids) for example in step for s in example.segments)
+        totals["student_tokens"] += student
+        totals["teacher_tokens"] += teacher
+        largest = max(largest, (student + teacher, step), key=lambda found: found[0])
+    collate: Any = loader.collate_fn
+    return totals, collate(largest[1])
+
+
+def _seconds_per_token(trainer: AdaptationTrainer) -> float:
+    """Of forward and backward, per token that is read; the processor is warm by now."""
+    steps = list(itertools.islice(trainer.get_train_dataloader(), _TIMED_STEPS))
+    trainer.step_counts.clear()
+    started = time.perf_counter()
+    for batches in steps:
+        _forward_and_backward(trainer, batches)
+    if trainer.args.device.type == "cuda":
+        torch.cuda.synchronize()
+    tokens = trainer.step_counts["student_tokens"] + trainer.step_counts["teacher_tokens"]
+    return (time.perf_counter() - started) / tokens
+
+
+def _passing_bytes(trainer: AdaptationTrainer, step: list[Batch]) -> tuple[int, int]:
+    """The most that forward and backward of a step add to what is held, and what is left of it: gradients included."""
+    args, inner = trainer.args, models.causal_lm(trainer.model)
+    # Newer versions of transformers speak of activations. The Trainer does it when it begins to train.
+    if getattr(args, "activation_checkpointing", args.gradient_checkpointing):
+        getattr(inner, "activation_checkpointing_enable", inner.gradient_checkpointing_enable)()
+    found = peak_bytes(trainer.args.device, lambda: _forward_and_backward(trainer, step))
+    trainer.model.zero_grad()
+    return found
+
+
+def _forward_and_backward(trainer: AdaptationTrainer, step: list[Batch]) -> None:
+    trainer.model.zero_grad()
+    count = trainer._get_num_items_in_batch([step], trainer.args.device)
+    trainer.training_step(trainer.model, step, count)

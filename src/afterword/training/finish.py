@@ -1,0 +1,157 @@
+"""The end of a run: its model in the precision that keeps what was trained, written, read again, and pushed.
+
+The one rule: what is decided on is what is written, and what is written is what is pushed.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from afterword import models
+from afterword.distributed import is_main_process, is_sharded, whole_state
+from afterword.errors import TrainingError
+from afterword.settings.adapt import AdaptSettings
+from afterword.training.gain import GainSample, gain_sample
+from afterword.training.run_folder import RunFolder
+from afterword.training.trainer import AdaptationTrainer
+
+_ADAPTER = "The adapter is saved in float32: nothing is rounded."
+_ROOM = 1.2
+"""Free memory that the base in float32 needs, over its size."""
+_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How the losses of saving are measured; or why they are not."""
+
+    sample: GainSample | None = None
+    loss_before: float | None = None
+    why_not: str = ""
+    seconds: float = 0.0
+    """Of what was measured before the training."""
+
+
+def measure_before(trainer: AdaptationTrainer, settings: AdaptSettings) -> Measure:
+    """The loss before the first step, where the result of the run may have to be rounded.
+
+    Of an adapter nothing is measured yet: switched off, it is the model before.
+    """
+    if settings.save_precision == "float32" or settings.use_peft or not is_main_process():
+        return Measure()
+    if why := _why_not(trainer):
+        return Measure(why_not=why)
+    stored = models.StoredModel(settings.model_name_or_path)
+    if not models.rounds(trainer.model, models.stored_precisions(trainer.model, stored)):
+        return Measure()
+    return _measured_before(trainer)
+
+
+def _why_not(trainer: AdaptationTrainer) -> str:
+    """Why no loss can be measured; empty where one can."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return "the model is sharded, and one process has no GPU for all of it"
+    if "flash" in str(getattr(models.causal_lm(trainer.model).config, "_attn_implementation", "")):
+        return "its attention kernel computes in bf16, which hides what is rounded"
+    return ""
+
+
+def _measured_before(trainer: AdaptationTrainer) -> Measure:
+    began = time.perf_counter()
+    sample = gain_sample(trainer)
+    model = trainer.model
+    with model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext():
+        loss = sample.loss(model)
+    return Measure(sample, loss, seconds=time.perf_counter() - began)
+
+
+def finish(
+    trainer: AdaptationTrainer, folder: RunFolder, settings: AdaptSettings, measure: Measure, fresh: Callable[[], Any]
+) -> dict[str, Any] | None:
+    """Write the result, and say of it what data.json keeps; None on every process but the main one.
+
+    `fresh` loads the model as it was, for the weights of one that is sharded.
+    """
+    adapted, tokenizer = _adapted(trainer, fresh), trainer.processing_class
+    if not trainer.is_world_process_zero():
+        return None
+    given, began = models.StoredModel(settings.model_name_or_path), time.perf_counter()
+    with models.result_folder(folder.path) as staging:
+        if not settings.use_peft:
+            saving, precisions = models.settle(_trained(adapted, given, measure), settings.save_precision)
+            models.write_model(adapted, tokenizer, staging, dtype=precisions, given=given)
+            saved = saving.to_json()
+        else:
+            models.write_model(adapted, tokenizer, staging, dtype=given.dtype)
+            saved = dict[str, Any](sentence=_ADAPTER)
+            if settings.merge_adapter:
+                saved["merged"] = merged = _merge(trainer, adapted, settings, given, staging / "merged")
+                saved["sentence"] += f" merged/: {merged['sentence'][0].lower()}{merged['sentence'][1:]}"
+    return {**saved, "seconds": measure.seconds + time.perf_counter() - began}
+
+
+def _trained(model: Any, given: models.StoredModel, measure: Measure) -> models.Trained:
+    sample = measure.sample
+    losses = {"loss": (lambda: sample.loss(model)) if sample else None, "loss_before": measure.loss_before}
+    return models.trained_from(model, given, why_no_loss=measure.why_not, **losses)
+
+
+def _merge(
+    trainer: AdaptationTrainer, adapted: Any, settings: AdaptSettings, given: models.StoredModel, folder: Path
+) -> dict[str, Any]:
+    """Merge in float32, decide as of any model, and write. The adapter, which is used up, has been written."""
+    _make_room(trainer, adapted)
+    models.widen(adapted, given)
+    why, may_round = _why_not(trainer), settings.save_precision != "float32" and given.dtype.itemsize < 4
+    measure = _measured_before(trainer) if may_round and not why else Measure(why_not=why)
+    whole = models.merged(adapted)
+    saving, precisions = models.settle(_trained(whole, given, measure), settings.save_precision)
+    models.write_model(whole, trainer.processing_class, folder, dtype=precisions, given=given)
+    return saving.to_json()
+
+
+def _make_room(trainer: AdaptationTrainer, adapted: Any) -> None:
+    """Go on in the machine's memory where a GPU has no room for the base in float32."""
+    needed = sum(4 * parameter.numel() for parameter in adapted.parameters())
+    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] > _ROOM * needed:
+        return
+    adapted.to("cpu")
+    if isinstance(trainer.teacher, models.ReadingTeacher):
+        trainer.teacher = trainer.teacher.placed(torch.device("cpu"))
+
+
+def _adapted(trainer: AdaptationTrainer, fresh: Callable[[], Any]) -> Any:
+    """The model that was trained. Of a sharded one, a fresh model with its weights, and on the main process alone."""
+    if not is_sharded(trainer.model):
+        # Without accelerate's autocast: it is compared, in its own precision, with what was written.
+        return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    state = whole_state(trainer.model)
+    if not trainer.is_world_process_zero():
+        return None
+    model = fresh()
+    model.load_state_dict(state)
+    return model
+
+
+def push(settings: AdaptSettings, folder: Path, hub_model_id: str) -> None:
+    """Push the very folder that was saved to the hub, without its checkpoints."""
+    import huggingface_hub
+
+    token, revision = (settings.trainer.get(f"hub_{name}") for name in ("token", "revision"))
+    try:
+        huggingface_hub.upload_folder(
+            repo_id=hub_model_id,
+            folder_path=folder,
+            ignore_patterns=_NOT_PUSHED,
+            token=token,
+            revision=revision,
+            commit_message="Adapted with Afterword",
+        )
+    except OSError as error:
+        problem = f"push_to_hub: {hub_model_id!r} was not pushed ({' '.join(str(error).split())})"
+        raise TrainingError(f"{problem}. The result is whole in {str(folder)!r}: push that folder.") from error

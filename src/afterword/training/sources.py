@@ -1,0 +1,226 @@
+"""The parts of what a run reads: its documents, and its sources of general text, each as windows."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jinja2 import TemplateError
+
+from afterword.corpus import Corpus, Dialogue, read_corpus
+from afterword.data import (
+    Prepared,
+    Reading,
+    RefusedRow,
+    Rendering,
+    SpecialTokens,
+    ViewBuilder,
+    WholeDocument,
+    as_words,
+    default_cache,
+    prepare,
+    special_tokens,
+)
+from afterword.data.mixture import Share
+from afterword.distributed import main_process_first
+from afterword.errors import ConfigError, DataError
+from afterword.types import Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How documents become windows. Nothing of it changes them."""
+
+    workers: int | None = None
+    """Processes that read documents; 0 or 1: this one; None: as many as pay."""
+    cache: Path | None = field(default_factory=default_cache)
+    """Where windows are kept for other runs; None: nowhere."""
+
+    @classmethod
+    def of(cls, workers: int | None, cache: str | bool | None) -> Self:
+        """From the settings `preparation_workers` and `preparation_cache`."""
+        # YAML takes on and off for truth values.
+        if cache in (None, True, "on"):
+            return cls(workers=workers)
+        return cls(workers=workers, cache=None if cache in (False, "off") else Path(str(cache)).expanduser())
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralText:
+    """A source of general text: what it is, and how much of it an epoch reads."""
+
+    documents: Any
+    """A corpus, or what `read_corpus` takes."""
+    share: Share
+    held_out: Any = None
+    """More of it that is not trained: what losses are evaluated on. As `documents`."""
+    chat: bool = False
+    """Render conversations by the model's chat template, instead of as plain text."""
+    skip_bad_rows: bool = False
+    """Leave out, counted, what the template refuses, instead of stopping."""
+    preparation: Preparation = field(default_factory=Preparation)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Windows of the documents, or of one source of general text."""
+
+    name: str
+    windows: Prepared
+    special: SpecialTokens
+    share: Share | None = None
+    """None: the documents."""
+    eos: bool = True
+    """Whether a document is read with the EOS that `special` has for it."""
+    files: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of general text, what was read of its files and what was skipped, as data.json has it."""
+
+    @property
+    def source(self) -> str | None:
+        """The source of general text that it is; None: the documents."""
+        return self.name if self.share else None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names that its losses are counted by."""
+        return self.windows.sources if self.share is None else (self.name,)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[windows] tokens of each as it is read whole: BOS, its own, and EOS where a document ends.
+
+        What shares and steps are counted in. A document counts whole, and once, also where a split view draws only
+        pieces of it and where another term reads it again: METHODS speaks of tokens of text, not of passes over it.
+        """
+        eos = self.eos and self.special.eos_id is not None
+        return self.windows.lengths + len(self.special.bos_ids) + (self.windows.ends if eos else 0)
+
+    def report(self, read: Mapping[str, Any]) -> dict[str, Any]:
+        """Name, what was asked for, what there is, what is `read` of it; and a note where that is too little."""
+        asked = asdict(self.share) if self.share else {}
+        skipped = dict(self.windows.counts.skipped_windows)
+        there = {"windows": len(self.windows), "skipped_windows": skipped, **self.files}
+        return {"source": self.name, "asked": asked, **there, **read} | self._note(read)
+
+    def _note(self, read: Mapping[str, Any]) -> dict[str, str]:
+        if not self.share or not read["ran_out"]:
+            return {}
+        unit, asked = ("tokens", self.share.tokens) if self.share.tokens else ("samples", self.share.samples)
+        found = read[f"{unit[:-1]}_share"]
+        if not asked or found >= asked:
+            return {}
+        problem = f"{100 * found:.1f} % of all {unit} are read of it, not {100 * asked:.1f} %"
+        why = f"it gives no more after max_epochs: {self.share.max_epochs:g} passes"
+        remedy = f"Give more of it, raise max_epochs, or lower {unit}."
+        return {"note": f"mixture.{self.name}: {problem}, because {why}. {remedy}"}
+
+
+def as_windows(
+    documents: Any,
+    work: Path,
+    view: ViewBuilder,
+    tokenizer: Any,
+    reading: Reading,
+    special: SpecialTokens | None = None,
+    *,
+    render: Rendering | None = None,
+    preparation: Preparation | None = None,
+) -> Prepared:
+    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
+    if isinstance(documents, Prepared):
+        return documents
+    around = special or special_tokens(tokenizer, view.bos, view.join)
+    how = replace(reading, join=view.join, anchored=view.anchored)
+    prepared_by = vars(preparation or Preparation())
+
+    def read() -> Prepared:
+        """Read on the main process first; the others find the files."""
+        corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
+        return prepare(corpus, tokenizer, around, how, view, work / "windows.arrow", render=render, **prepared_by)
+
+    return main_process_first(read)
+
+
+def general_parts(
+    mixture: Mapping[str, GeneralText],
+    work: Path,
+    view: ViewBuilder,
+    tokenizer: Any,
+    reading: Reading,
+    *,
+    held_out: bool = False,
+) -> Iterator[Part]:
+    """The windows of every source of general text, read whole; with `held_out`, of what is held out of it instead."""
+    whole = WholeDocument(bos=view.bos, join=view.join)
+    for number, (name, text) in enumerate(mixture.items()):
+        documents = text.held_out if held_out else text.documents
+        if documents is None:
+            continue
+        special = special_tokens(tokenizer, view.bos, view.join)
+        render: Rendering | None = None
+        if text.chat:
+            # The template has its own BOS and its own end of a turn.
+            special, render = SpecialTokens((), None), _by_template(tokenizer, name, lenient=text.skip_bad_rows)
+            # The template's own are meant.
+            reading = replace(reading, control_tokens="keep")
+        how: dict[str, Any] = {"render": render, "preparation": text.preparation}
+        place = work / f"{'eval' if held_out else 'general'}-{number}"
+        corpus = _as_corpus(documents, place)
+        windows = as_windows(corpus, place, whole, tokenizer, reading, special, **how)
+        yield Part(name, windows, special, text.share, files=_of_files(corpus))
+
+
+def _as_corpus(documents: Any, work: Path) -> Corpus:
+    if isinstance(documents, Corpus):
+        return documents
+    return main_process_first(lambda: read_corpus(documents, cache_dir=work))
+
+
+def _of_files(corpus: Corpus) -> dict[str, Any]:
+    said = corpus.to_json()
+    names = ("documents", "characters", "sources", "skipped_total", "stopped_at_max_documents", "not_read")
+    return {name: said[name] for name in names} | {"skipped_rows": said["skipped"]}
+
+
+def _by_template(tokenizer: Any, name: str, *, lenient: bool) -> Rendering:
+    if not tokenizer.chat_template:
+        problem = f"mixture.{name}.format: 'chat' needs a model with a chat template, and this tokenizer has none"
+        raise ConfigError(f"{problem}. Use 'plain', or save the tokenizer with a template.")
+    return _ByTemplate(tokenizer, name, lenient)
+
+
+@dataclass(frozen=True, eq=False)
+class _ByTemplate:
+    """The conversation as the model reads it; a document that is none is a single turn of the model."""
+
+    tokenizer: Any
+    name: str
+    lenient: bool = False
+
+    @property
+    def identity(self) -> str:
+        """The template is the tokenizer's; some write today's date."""
+        dated = "strftime_now" in str(self.tokenizer.chat_template)
+        named = f"chat template on {date.today()}" if dated else "chat template"
+        return f"{named}, refused rows left out" if self.lenient else named
+
+    def __call__(self, document: Document) -> Document:
+        """A ConfigError for a document that is no conversation; for one that the template refuses a DataError.
+
+        Where such rows are skipped, it is a RefusedRow.
+        """
+        if document.dialogue is None:
+            raise ConfigError(f"mixture.{self.name}.format: 'chat' needs instructions or preferences, not documents.")
+        said = Dialogue.from_json(document.dialogue).messages
+        messages = [{**each, "content": as_words(self.tokenizer, each["content"])} for each in said]
+        try:
+            return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            if self.lenient:
+                raise RefusedRow("refused_by_template", reason) from error
+            problem = f"mixture.{self.name}: the model's chat template refuses {document.id} ({reason})"
+            remedy = "Take it out, or set skip_bad_rows: true to leave out such rows, counted"
+            raise DataError(f"{problem}. {remedy}.") from error
