@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import afterword
-from afterword.data import Reading, read_document, special_tokens
+from afterword.data import WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches
 from afterword.demo.lessons import load_kept, suite_rows
 from afterword.evaluation.checks import passes, says
@@ -148,7 +148,7 @@ def _sentences(model: Any, tokenizer: Any, documents: list[dict[str, Any]]) -> I
     from afterword.types import Document, Window
 
     special = special_tokens(tokenizer, "auto", "document")
-    reading = Reading(max_length=context_length(model.config), language="en")
+    reading = WindowSettings(max_length=context_length(model.config), language="en")
     for number, row in enumerate(documents):
         document = Document(id=row["id"], text=row["text"])
         for window in read_document(document, 0, tokenizer, special, reading).windows:

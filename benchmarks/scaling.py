@@ -100,7 +100,7 @@ def measured(case: dict[str, Any], scratch: Path) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from afterword.corpus import read_corpus
-    from afterword.data import Reading, prepare, special_tokens
+    from afterword.data import WindowSettings, prepare, special_tokens
     from afterword.methods import METHODS
     from afterword.training import quiet_libraries
 
@@ -111,7 +111,7 @@ def measured(case: dict[str, Any], scratch: Path) -> dict[str, float]:
             lines.write(json.dumps(row) + "\n")
     method = METHODS[case.get("method", "disc")].configured(**case.get("settings", {}))
     special = special_tokens(tokenizer, method.view.bos, method.view.join)
-    given = (tokenizer, special, Reading(max_length=case.get("max_length", CONTEXT)), method.view)
+    given = (tokenizer, special, WindowSettings(max_length=case.get("max_length", CONTEXT)), method.view)
     # What is made once, of the libraries' own, is not the documents'.
     warm = read_corpus(list(documents(50, 10, seed=1)), cache_dir=scratch / "warm")
     prepare(warm, *given, scratch / "warm" / "windows.arrow")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from afterword.corpus import read_corpus
-from afterword.data import Reading, SplitContext, read_document, special_tokens
+from afterword.data import SplitContext, WindowSettings, read_document, special_tokens
 from afterword.models import load_model, load_tokenizer
 
 
@@ -45,7 +45,7 @@ def mentions(document: Any, facts: list[tuple[str, str, str]], model: Any, token
     """Of the facts about whoever the document names, those whose value stands in a sentence after the first."""
     special = special_tokens(tokenizer, "auto", "document")
     about = [fact for fact in facts if fact[0] in document.text]
-    for window in read_document(document, 0, tokenizer, special, Reading(max_length=512)).windows:
+    for window in read_document(document, 0, tokenizer, special, WindowSettings(max_length=512)).windows:
         example = SplitContext(strategy="all").build(window, special, np.random.default_rng(0))
         taught = losses(model, example.teacher_ids)
         for segment in example.segments:

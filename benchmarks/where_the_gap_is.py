@@ -20,7 +20,7 @@ import torch
 from what_the_teacher_knows import facts_of, found
 
 from afterword.corpus import read_corpus
-from afterword.data import Reading, SplitContext, read_document, special_tokens
+from afterword.data import SplitContext, WindowSettings, read_document, special_tokens
 from afterword.models import load_model, load_tokenizer
 
 
@@ -44,7 +44,7 @@ def positions_of(
     """Every trained position of a document, with what it is about."""
     special = special_tokens(tokenizer, "auto", "document")
     about = [(value, kind) for subject, value, kind in facts if subject in document.text]
-    for window in read_document(document, 0, tokenizer, special, Reading(max_length=512)).windows:
+    for window in read_document(document, 0, tokenizer, special, WindowSettings(max_length=512)).windows:
         example = SplitContext(strategy="all").build(window, special, np.random.default_rng(0))
         for segment in example.segments:
             taught = logprobs(teacher, example.teacher_ids, segment.teacher_positions)

@@ -232,10 +232,10 @@ def mixture_of(general_rows: list[dict[str, str]]) -> Callable[[Any], dict[str, 
     """What a method reads beside documents: general text, where it says what to do with it."""
 
     def mixture(method: Any) -> dict[str, Any]:
-        from afterword.data.mixture import Share
-        from afterword.training.sources import GeneralText
+        from afterword.data.mixture import SourceShare
+        from afterword.training.sources import MixtureSource
 
-        text = GeneralText(documents=general_rows, share=Share(tokens=0.4))
+        text = MixtureSource(documents=general_rows, share=SourceShare(tokens=0.4))
         return {"general": text} if method.takes_general_text else {}
 
     return mixture

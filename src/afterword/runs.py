@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedRun:
     """What is to be run."""
 
     run: AdaptSettings
@@ -54,7 +54,7 @@ def adapt(model: str | Path, documents: Any, *, method: str | Method = DEFAULT_M
     return replace(result, aligned=aligned.path) if aligned else result
 
 
-def plan(raw: Mapping[str, Any]) -> Plan:
+def plan(raw: Mapping[str, Any]) -> PlannedRun:
     """What a raw tree of settings asks for. Every problem of both stages is in the one ConfigError."""
     problems, settings, second = list[str](), None, None
     try:
@@ -77,11 +77,11 @@ def plan(raw: Mapping[str, Any]) -> Plan:
             raise
     if settings is None or problems:
         raise ConfigError(problems)
-    return Plan(settings, second)
+    return PlannedRun(settings, second)
 
 
 def run(
-    planned: Plan,
+    planned: PlannedRun,
     documents: Any = None,
     *,
     command: str = "",

@@ -105,7 +105,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class InputRows:
     """The rows that one side reads. Packed: B = 1, `position_ids` restart at 0, no attention mask."""
 
     input_ids: Tensor  # [B, T] int64
@@ -125,8 +125,8 @@ class View:
 class Batch:
     """One micro-batch: student and teacher views, aligned position by position."""
 
-    student: View
-    teacher: tuple[View, ...]
+    student: InputRows
+    teacher: tuple[InputRows, ...]
     """What a teacher reads, one view after the other: their trained positions together are the student's, in order."""
     target_ids: Tensor  # [N] int64
     weights: Tensor  # [N] float32

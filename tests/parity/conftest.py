@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from afterword.corpus import split_sentences
-from afterword.data import Reading
+from afterword.data import WindowSettings
 from afterword.data.batching import Packing
 from afterword.training import AdaptationTrainer, training_arguments
 
@@ -45,7 +45,7 @@ def step_gradient(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[.
             processing_class=tokenizer,
             method=method,
             teacher=frozen_copy(reference) if reference is not None else None,
-            reading=Reading(max_length=options.pop("max_length", 256)),
+            window_settings=WindowSettings(max_length=options.pop("max_length", 256)),
             documents_per_step=options.pop("documents_per_step", len(documents)),
             mixture=options.pop("mixture", mixture_of(method)),
             packing=Packing(micro_batch_tokens, layout),

@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 
 from afterword import distributed
 from afterword.data.batching import Packing, to_device
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.methods import METHODS
 from afterword.models import LoraSettings, freeze, load_model, load_tokenizer, trained_states, with_lora
 from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training import run as adapting
 from afterword.training.callbacks import RichProgress
-from afterword.training.sources import GeneralText
+from afterword.training.sources import MixtureSource
 
 HOW = sys.argv[1] if __name__ == "__main__" else "one"
 CASES: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
         "zero3": {"deepspeed": ZERO3},
     }[HOW]
     rows, general = (json.loads((folder / f"{kind}.json").read_text()) for kind in ("rows", "general"))
-    general = {"general": GeneralText(documents=general, share=Share(tokens=0.4))}
+    general = {"general": MixtureSource(documents=general, share=SourceShare(tokens=0.4))}
     trainer = AdaptationTrainer(
         model,
         training_arguments(method, output_dir=str(folder / "out"), seed=3, bf16="bf16" in case, **arguments),

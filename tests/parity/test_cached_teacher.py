@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.data import Reading
+from afterword.data import WindowSettings
 from afterword.data.batching import Packing
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.errors import ConfigError
 from afterword.methods import METHODS
 from afterword.models import HeadOnly, LoraSettings, frozen_copy, with_lora
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.sources import GeneralText
+from afterword.training.sources import MixtureSource
 from afterword.training.teacher_caches import Caching
 
 TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=("general",))]
@@ -40,7 +40,7 @@ def trainer_of(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[...,
             processing_class=tokenizer,
             method=method,
             teacher=teacher,
-            reading=Reading(max_length=options.pop("max_length", 256)),
+            window_settings=WindowSettings(max_length=options.pop("max_length", 256)),
             documents_per_step=options.pop("documents_per_step", 30),
             mixture=options.pop("mixture", None) or mixture_of(method),
             packing=Packing(options.pop("micro_batch_tokens", 600), options.pop("layout", "packed")),
@@ -152,7 +152,7 @@ def test_a_teacher_of_one_source_alone_is_cached_for_that(
 ) -> None:
     student, reference = pair()
     rows = {"plain": general_rows[:3], "chats": general_rows[3:]}
-    mixture = {name: GeneralText(documents=texts, share=Share()) for name, texts in rows.items()}
+    mixture = {name: MixtureSource(documents=texts, share=SourceShare()) for name, texts in rows.items()}
     method = METHODS["finetune"].with_sources({"plain": ("prediction", 1.0), "chats": ("kl", 1.0)})
     live, cached = both(trainer_of, student, frozen_copy(reference), documents, method, mixture=mixture)
     assert [cache is not None for cache in cached.train_dataset.caches] == [False, False, True]
@@ -163,7 +163,7 @@ def test_an_evaluation_of_general_text_is_the_same(
     pair: Any, documents: Any, general_rows: Any, trainer_of: Any
 ) -> None:
     student, reference = pair()
-    held_out = {"general": GeneralText(documents=general_rows, share=Share(), held_out=general_rows[:3])}
+    held_out = {"general": MixtureSource(documents=general_rows, share=SourceShare(), held_out=general_rows[:3])}
     given = (student, frozen_copy(reference), documents[:5], METHODS["disc_mixcpt"].configured(replay_documents=0.5))
     options = {"eval_dataset": documents[5:], "mixture": held_out}
     live, cached = both(trainer_of, *given, dtype=torch.float32, **options)

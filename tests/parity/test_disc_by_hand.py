@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_the_loop_written_out(
 
 def test_one_teacher_pass_serves_all_targets(pair: Any, documents: Any, tokenizer: Any) -> None:
     """The states of one forward over the document are those of a forward per target."""
-    from afterword.data import Reading, read_document, special_tokens
+    from afterword.data import WindowSettings, read_document, special_tokens
     from afterword.data.batching import build_batch
     from afterword.models import trained_states
     from afterword.types import Document
@@ -47,7 +47,7 @@ def test_one_teacher_pass_serves_all_targets(pair: Any, documents: Any, tokenize
     view = get_method("disc").configured(**EVERY).view
     special = special_tokens(tokenizer, "auto", "document")
     (window,) = read_document(
-        Document("d", documents[4]["text"]), 0, tokenizer, special, Reading(max_length=256)
+        Document("d", documents[4]["text"]), 0, tokenizer, special, WindowSettings(max_length=256)
     ).windows
     example = view.build(window, special, np.random.default_rng(0))
     batch = build_batch([example])

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.methods import get_method
 from afterword.models import frozen_copy
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.sources import GeneralText
+from afterword.training.sources import MixtureSource
 
 Pair = tuple[torch.Tensor, torch.Tensor, int]
 """Student's logits [V], teacher's logits [V], gold token."""
@@ -101,8 +101,8 @@ def adaptive(texts: list[list[Pair]]) -> torch.Tensor:
     return torch.stack(weighted).mean()
 
 
-def once(rows: Any) -> dict[str, GeneralText]:
-    return {"general": GeneralText(documents=rows, share=Share())}
+def once(rows: Any) -> dict[str, MixtureSource]:
+    return {"general": MixtureSource(documents=rows, share=SourceShare())}
 
 
 def gradients(student: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -186,7 +186,7 @@ def test_sources_have_objectives_and_counts_of_their_own(
     method = get_method(name).with_sources(chosen)
     if method.takes_general_text:
         rows["plain"] = general_rows[5:]
-    mixture = {source: GeneralText(documents=text, share=Share()) for source, text in rows.items()}
+    mixture = {source: MixtureSource(documents=text, share=SourceShare()) for source, text in rows.items()}
     ours = step_gradient(student, reference, documents, method, mixture=mixture)
     cut = step_gradient(student, reference, documents, method, mixture=mixture, accumulation=2, micro_batch_tokens=90)
     assert_close(cut, ours, 1e-5)
@@ -206,7 +206,7 @@ def held_out(tokenizer: Any, tmp_path: Any) -> Callable[..., dict[str, float]]:
     """What an evaluation says of held-out documents and held-out general text, by name of its source."""
 
     def evaluated(student: Any, reference: Any, method: Any, documents: Any, general: dict[str, Any]) -> Any:
-        sources = {n: GeneralText(documents=TEXTS, share=Share(), held_out=rows) for n, rows in general.items()}
+        sources = {n: MixtureSource(documents=TEXTS, share=SourceShare(), held_out=rows) for n, rows in general.items()}
         trainer = AdaptationTrainer(
             student,
             training_arguments(method, output_dir=str(tmp_path)),
@@ -274,7 +274,7 @@ def test_a_step_without_a_document_has_no_temperature_of_its_own(
         processing_class=tokenizer,
         method=method,
         teacher=frozen_copy(reference),
-        mixture={"general": GeneralText(documents=general_rows, share=Share(tokens=0.6))},
+        mixture={"general": MixtureSource(documents=general_rows, share=SourceShare(tokens=0.6))},
         step_tokens=20,
     )
     assert any(step.min() >= len(trainer.windows) for step in trainer.plan.steps(0))

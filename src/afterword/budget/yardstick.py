@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from afterword import models
-from afterword.data import Reading, read_document, special_tokens
+from afterword.data import WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
@@ -139,7 +139,7 @@ def build_yardsticks(
     written = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
-    reading = Reading(max_length=length, language=settings.language)
+    window_settings = WindowSettings(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
         samples = _texts(reference, [_example(i, it.token_ids, 1) for i, it in enumerate(written)], states=True)
@@ -148,7 +148,7 @@ def build_yardsticks(
         shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
         sticks = list[Yardstick]()
         for some in documents:
-            alone, in_document = _sentences(some, tokenizer, reading, settings.seed)
+            alone, in_document = _sentences(some, tokenizer, window_settings, settings.seed)
             asked = _asked(settings, tokenizer, some)
             learned = {
                 "sentences": _texts(reference, alone),
@@ -212,14 +212,16 @@ def _items(settings: AdaptSettings, part: str) -> list[Item]:
 
 
 def _sentences(
-    documents: Sequence[Document], tokenizer: Any, reading: Reading, seed: int
+    documents: Sequence[Document], tokenizer: Any, window_settings: WindowSettings, seed: int
 ) -> tuple[list[Example], list[Example]]:
     """Five sentences of each of some documents, alone; and the same, each with its document before it.
 
     A document of one sentence stands for itself on both sides. DataError where no document has a second token.
     """
     special = special_tokens(tokenizer, "auto", "document")
-    windows = [w for document in documents for w in read_document(document, 0, tokenizer, special, reading).windows]
+    windows = [
+        w for document in documents for w in read_document(document, 0, tokenizer, special, window_settings).windows
+    ]
     fitting = [window for window in windows if len(window.token_ids) > 1][:MOST_WINDOWS]
     if not fitting:
         problem = "documents: none has a second token, so what is learned of them cannot be measured"

@@ -19,6 +19,7 @@ from typing import Any
 from afterword.corpus.columns import CorpusOptions, NoTextError
 from afterword.corpus.rows import Origin, Rows
 from afterword.errors import DataError
+from afterword.plugins import imported
 from afterword.storage.files import BadRowError, size_of
 from afterword.types import Document
 
@@ -35,7 +36,7 @@ _AS_TEXT = "\0text"
 
 
 def read_apart(reader: str, origin: Origin, options: CorpusOptions) -> Rows:
-    """The rows that this reader of `_readers` makes of a file, from a process of its own.
+    """The rows that a reader, `package.module:NAME`, makes of a file, from a process of its own.
 
     What goes wrong in it is the BadRowError or DataError that it would be here. Where the process ends, or takes more
     time or memory than it may, the file is a BadRowError.
@@ -175,7 +176,7 @@ def _answers(request: dict[str, Any]) -> Iterator[bytes]:
     mib = _MEMORY_MIB + round(_MEMORY_A_LIMIT * options.max_document_mib)
     try:
         with _limited(mib):
-            yield from map(_line, _together(_readers()[request["reader"]](origin, options)))
+            yield from map(_line, _together(imported("documents", request["reader"])(origin, options)))
         yield _line({})
     except DataError as error:
         yield _line({"data_error": str(error), "no_text": isinstance(error, NoTextError)})
@@ -224,10 +225,3 @@ def _limited(mib: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _readers() -> dict[str, Any]:
-    from afterword.corpus import formats, office, pdf
-
-    packed = {"docx": office.docx_rows, "pptx": office.pptx_rows, "xlsx": office.xlsx_rows, "epub": office.epub_rows}
-    return {"html": formats.html_rows, "parquet": formats.parquet_rows, "pdf": pdf.pdf_rows, **packed}

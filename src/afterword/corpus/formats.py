@@ -56,7 +56,7 @@ def _with_front_matter(text: str) -> Document | None:
 
 def _html_rows(origin: Origin, options: CorpusOptions) -> Rows:
     small = size_of(origin.path) <= _SMALL_PAGE_BYTES and not origin.path.lower().endswith(".gz")
-    return html_rows(origin, options) if small else read_apart("html", origin, options)
+    return html_rows(origin, options) if small else read_apart("afterword.corpus.formats:html_rows", origin, options)
 
 
 def html_rows(origin: Origin, options: CorpusOptions) -> Rows:
@@ -117,7 +117,7 @@ def _csv_rows(origin: Origin, options: CorpusOptions) -> Rows:
 
 
 def _parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
-    return read_apart("parquet", origin, options)
+    return read_apart("afterword.corpus.formats:parquet_rows", origin, options)
 
 
 def parquet_rows(origin: Origin, options: CorpusOptions) -> Rows:
@@ -150,6 +150,9 @@ def _rows_of(batch: Any) -> Iterator[Any]:
             yield BadRowError("undecodable", f"not valid UTF-8 ({error})")
 
 
+_APART = {ending: f"afterword.corpus.office:{ending[1:]}_rows" for ending in OFFICE} | {
+    ".pdf": "afterword.corpus.pdf:pdf_rows"
+}
 ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = {
     ".txt": _text_rows,
     ".md": _markdown_rows,
@@ -157,7 +160,9 @@ ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = {
 }
 ENDINGS |= dict.fromkeys((".html", ".htm"), _html_rows)
 ENDINGS |= {
-    ending: partial(read_apart, ending[1:]) for ending, package in OFFICE.items() if importlib.util.find_spec(package)
+    ending: partial(read_apart, _APART[ending])
+    for ending, package in OFFICE.items()
+    if importlib.util.find_spec(package)
 }
 ROW_ENDINGS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
 ENDINGS |= ROW_ENDINGS

@@ -4,5 +4,5 @@ from afterword.data.control_tokens import ControlTokens, as_words
 from afterword.data.prepared import Prepared, PreparedCounts, content_hash, prepare
 from afterword.data.reading_ahead import RefusedRow, Rendering
 from afterword.data.stored import default_cache
-from afterword.data.views import STRATEGIES, Averaging, SplitContext, ViewBuilder, WholeDocument
-from afterword.data.windows import Reading, SpecialTokens, read_document, special_tokens
+from afterword.data.views import STRATEGIES, Averaging, SplitContext, View, WholeDocument
+from afterword.data.windows import SpecialTokens, WindowSettings, read_document, special_tokens

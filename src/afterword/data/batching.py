@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afterword.types import Batch, Example, Segment, View
+from afterword.types import Batch, Example, InputRows, Segment
 
 T = TypeVar("T")
-Moved = TypeVar("Moved", Batch, View)
+Moved = TypeVar("Moved", Batch, InputRows)
 Layout = str
 """`packed`: all sequences in one row, positions restart. `padded`: a row each, with an attention mask."""
 
@@ -98,7 +98,7 @@ def reading_groups(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
     return list(_grouped(order, lambda group: _fits([lengths[i] for i in group], packing)))
 
 
-def reading_view(rows: Sequence[np.ndarray], layout: Layout = "packed") -> View:
+def reading_view(rows: Sequence[np.ndarray], layout: Layout = "packed") -> InputRows:
     """Texts to be read only: every position of every one counts as trained, in their order."""
     return _view(rows, [np.arange(len(row)) for row in rows], layout)
 
@@ -113,7 +113,7 @@ def to_device(item: Moved, device: torch.device) -> Moved:
 
     def moved(value: Any) -> Any:
         """A tensor, a view or views on the device; anything else as it is."""
-        if isinstance(value, View):
+        if isinstance(value, InputRows):
             return to_device(value, device)
         if isinstance(value, tuple):
             return tuple(map(moved, value))
@@ -122,14 +122,14 @@ def to_device(item: Moved, device: torch.device) -> Moved:
     return replace(item, **{each.name: moved(getattr(item, each.name)) for each in fields(item)})
 
 
-def _teacher_views(examples: Sequence[Example], packing: Packing) -> tuple[View, ...]:
+def _teacher_views(examples: Sequence[Example], packing: Packing) -> tuple[InputRows, ...]:
     read = [example for example in examples if example.teacher_ids is not None]
     assert len(read) in (0, len(examples)), "all examples of a batch have a teacher view, or none has"
     groups = _grouped(read, lambda group: _fits([_teacher_tokens(example) for example in group], packing))
     return tuple(_teacher_view(group, packing.layout) for group in groups)
 
 
-def _teacher_view(examples: Sequence[Example], layout: Layout) -> View:
+def _teacher_view(examples: Sequence[Example], layout: Layout) -> InputRows:
     ids = [example.teacher_ids for example in examples if example.teacher_ids is not None]
     positions = [np.concatenate([s.teacher_positions for s in e.segments]) for e in examples]
     return _view(ids, positions, layout)
@@ -141,7 +141,7 @@ def _teacher_rows(segments: Sequence[Segment]) -> Tensor | None:
     return torch.cat(rows) if rows else None
 
 
-def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: Layout) -> View:
+def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: Layout) -> InputRows:
     lengths = np.array([len(row) for row in rows])
     position_ids = [np.arange(length) for length in lengths]
     if layout == "packed":
@@ -154,7 +154,7 @@ def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: L
         ids, restarts = _padded(rows, width), _padded(position_ids, width)
         mask = _padded([np.ones(length, np.int64) for length in lengths], width)
     trained = np.concatenate([p + o for p, o in zip(positions, offsets, strict=True)])
-    return View(ids, restarts, mask, torch.from_numpy(trained), tokens=int(lengths.sum()))
+    return InputRows(ids, restarts, mask, torch.from_numpy(trained), tokens=int(lengths.sum()))
 
 
 def _row(rows: Sequence[np.ndarray]) -> Tensor:

@@ -13,7 +13,7 @@ from afterword.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class SourceShare:
     """How much of a source an epoch reads. Neither share: all of it, once."""
 
     tokens: float | None = None
@@ -25,7 +25,7 @@ class Share:
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class SourceStream:
     """The samples of one source, pass after pass."""
 
     lengths: np.ndarray  # [samples] tokens as they are read, BOS and EOS included
@@ -73,7 +73,9 @@ class Stream:
         return int(passes) * len(self.lengths) + int(np.searchsorted(middles, rest))
 
 
-def streams(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, Share]], seed: int) -> tuple[Stream, ...]:
+def streams(
+    documents: np.ndarray, sources: Sequence[tuple[np.ndarray, SourceShare]], seed: int
+) -> tuple[SourceStream, ...]:
     """A stream for every source beside documents of these lengths, with what an epoch takes of it.
 
     An epoch reads the documents once. Every share is of everything that is read. Shares that cannot be met together
@@ -86,11 +88,11 @@ def streams(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, Share]], 
         shared = share.tokens is not None or share.samples is not None
         amount = (share.tokens or 0) * tokens + (share.samples or 0) * samples if shared else len(lengths)
         limit = share.max_epochs if shared else np.inf
-        made.append(Stream(lengths, first, float(amount), share.tokens is not None, limit, seed))
+        made.append(SourceStream(lengths, first, float(amount), share.tokens is not None, limit, seed))
     return tuple(made)
 
 
-def _totals(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, Share]]) -> tuple[float, float]:
+def _totals(documents: np.ndarray, sources: Sequence[tuple[np.ndarray, SourceShare]]) -> tuple[float, float]:
     """All tokens T and all samples S that an epoch reads, once those that are read once are t and n.
 
     T = t + Σ_tokens share·T + Σ_samples share·S·m and S = n + Σ_samples share·S + Σ_tokens share·T / m, where m is the

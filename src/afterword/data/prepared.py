@@ -17,8 +17,8 @@ from afterword.corpus import Corpus
 from afterword.data import stored
 from afterword.data.control_tokens import ControlTokens
 from afterword.data.reading_ahead import Read, Reader, Rendering, read_ahead, workers_for
-from afterword.data.views import ViewBuilder
-from afterword.data.windows import Reading, SpecialTokens
+from afterword.data.views import View
+from afterword.data.windows import SpecialTokens, WindowSettings
 from afterword.errors import DataError
 from afterword.storage.locks import held
 from afterword.types import Skipped, Window
@@ -106,8 +106,8 @@ def prepare(
     corpus: Corpus,
     tokenizer: Any,
     special: SpecialTokens,
-    reading: Reading,
-    view: ViewBuilder,
+    window_settings: WindowSettings,
+    view: View,
     path: Path,
     *,
     render: Rendering | None = None,
@@ -121,7 +121,7 @@ def prepare(
 
     A corpus of which nothing is trainable is a DataError that says why.
     """
-    reader = Reader(corpus, tokenizer, special, reading, view, render)
+    reader = Reader(corpus, tokenizer, special, window_settings, view, render)
     key = stored.fingerprint(reader)
     limit = stored.cache_limit()
     entry = cache / f"{key}.arrow" if key and cache and _writable(cache) else None
@@ -211,7 +211,7 @@ def _prepared(path: Path, said: dict[str, Any], reader: Reader, *, from_cache: b
     skipped = tuple(Skipped(sources[number], *rest) for number, *rest in said["skipped"])
     lengths = np.concatenate([np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]).astype(np.int64)
     ends = np.concatenate([batch.column("is_document_end").to_numpy(zero_copy_only=False) for batch in _opened(path)])
-    how = reader.reading.control_tokens
+    how = reader.window_settings.control_tokens
     return Prepared(path, counts, skipped, lengths, ends, sources, how, from_cache)
 
 

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from afterword.corpus import Corpus
-from afterword.data.views import ViewBuilder
-from afterword.data.windows import ReadDocument, Reading, SpecialTokens, read_document
+from afterword.data.views import View
+from afterword.data.windows import ReadDocument, SpecialTokens, WindowSettings, read_document
 from afterword.errors import ConfigError
 from afterword.types import Document
 
@@ -63,8 +63,8 @@ class Reader:
     corpus: Corpus
     tokenizer: Any
     special: SpecialTokens
-    reading: Reading
-    view: ViewBuilder
+    window_settings: WindowSettings
+    view: View
     render: Rendering | None = None
 
     @cached_property
@@ -83,7 +83,7 @@ class Reader:
             shown = self.render(document) if self.render else document
         except RefusedRow as row:
             return Read(document.id, source, None, (), row)
-        read = read_document(shown, source, self.tokenizer, self.special, self.reading)
+        read = read_document(shown, source, self.tokenizer, self.special, self.window_settings)
         return Read(document.id, source, read, tuple(map(self.view.skip_reason, read.windows)))
 
 

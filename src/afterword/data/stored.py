@@ -60,7 +60,7 @@ def fingerprint(reader: Reader) -> str | None:
         "sources": _sources_sha256(reader),
         "tokenizer": _tokenizer_sha256(reader.tokenizer),
         "special": asdict(reader.special),
-        "reading": asdict(reader.reading),
+        "reading": asdict(reader.window_settings),
         "view": [type(reader.view).__qualname__, asdict(reader.view)],
         "render": reader.render.identity if reader.render else None,
     }

@@ -25,7 +25,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewBuilder:
+class View:
     """How a window becomes an example. Views are frozen dataclasses of this kind; their fields are settings."""
 
     join: Join = "document"
@@ -52,7 +52,7 @@ class ViewBuilder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeDocument(ViewBuilder):
+class WholeDocument(View):
     """BOS, the document, EOS after its end; every token but the first is trained, EOS included.
 
     In a later window of a long document the overlap is context: read, not trained.
@@ -75,7 +75,7 @@ class WholeDocument(ViewBuilder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitContext(ViewBuilder):
+class SplitContext(View):
     """The view of DiSC: the student reads a piece of the document alone, the teacher the document up to its end."""
 
     strategy: Strategy = "sentence"

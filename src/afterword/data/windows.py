@@ -31,7 +31,7 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class WindowSettings:
     """How documents are read. Everything here changes the windows, so all of it is part of a run's identity."""
 
     max_length: int
@@ -72,34 +72,34 @@ def special_tokens(tokenizer: Any, bos: Bos, join: Join) -> SpecialTokens:
 
 
 def read_document(
-    document: Document, source: int, tokenizer: Any, special: SpecialTokens, reading: Reading
+    document: Document, source: int, tokenizer: Any, special: SpecialTokens, window_settings: WindowSettings
 ) -> ReadDocument:
     """Tokenise, cut at sentences, and window one document. `Window.index` is set when it is stored."""
-    text, anchor_characters = _anchored_text(document) if reading.anchored else (document.text, 0)
-    _refuse_slow(tokenizer, reading)
+    text, anchor_characters = _anchored_text(document) if window_settings.anchored else (document.text, 0)
+    _refuse_slow(tokenizer, window_settings)
     control = control_tokens.written(tokenizer, text)
-    if control and reading.control_tokens == "refuse":
+    if control and window_settings.control_tokens == "refuse":
         problem = f"document {document.id} of {document.source} writes {control[0]!r}, a control token of the model"
         raise DataError(f"{problem}. Leave it out, or set control_tokens: text, which reads it as what it looks like.")
     # Said to the tokenizer only where it matters: what has none is read as ever.
-    how = {"split_special_tokens": True} if control and reading.control_tokens == "text" else {}
-    token_ids, starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, reading, how)
+    how = {"split_special_tokens": True} if control and window_settings.control_tokens == "text" else {}
+    token_ids, starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, window_settings, how)
     # Never past the first sentence: what follows can be a target, and the student would have read it.
     limit = min(MAX_ANCHOR_TOKENS, len(token_ids), *starts[1:2].tolist())
     anchor_ids, cut_anchor = anchor_ids[:limit], len(anchor_ids) > limit
     # Room for BOS, EOS and the anchor on the longer of the two views.
-    capacity = reading.max_length - len(special.bos_ids) - 1 - len(anchor_ids)
+    capacity = window_settings.max_length - len(special.bos_ids) - 1 - len(anchor_ids)
     if capacity < 8:
-        problem = f"{reading.max_length} tokens leave {capacity} for text after BOS, EOS and title"
+        problem = f"{window_settings.max_length} tokens leave {capacity} for text after BOS, EOS and title"
         raise ConfigError(f"max_length: {problem}; at least 8 are needed. Raise max_length.")
-    overlap = int(capacity * reading.window_overlap)
+    overlap = int(capacity * window_settings.window_overlap)
     starts, cut = _fitting(starts, len(token_ids), capacity, overlap)
     whole = Window(-1, document.id, source, token_ids, starts, 0, True, anchor_ids)
     return ReadDocument(tuple(_windows(whole, capacity, overlap)), cut, cut_anchor, len(control))
 
 
-def _refuse_slow(tokenizer: Any, reading: Reading) -> None:
-    if reading.join == "document" and not tokenizer.is_fast:
+def _refuse_slow(tokenizer: Any, window_settings: WindowSettings) -> None:
+    if window_settings.join == "document" and not tokenizer.is_fast:
         raise CheckpointError("tokenizer: sentences are cut by a fast tokenizer only. Convert it, or use join=authors.")
 
 
@@ -115,11 +115,11 @@ def _anchored_text(document: Document) -> tuple[str, int]:
 
 
 def _tokenise(
-    text: str, anchor_characters: int, tokenizer: Any, reading: Reading, how: dict[str, Any]
+    text: str, anchor_characters: int, tokenizer: Any, window_settings: WindowSettings, how: dict[str, Any]
 ) -> tuple[np.ndarray, ...]:
     """Token ids [n], sentence starts [m] as token offsets, anchor ids [a]. `how` is for the tokenizer."""
-    spans = split_sentences(text, reading.language)
-    if reading.join == "authors":
+    spans = split_sentences(text, window_settings.language)
+    if window_settings.join == "authors":
         pieces = [_ids(tokenizer, text[start:end].strip(), how) for start, end in spans]
         starts = np.cumsum([0, *(len(piece) for piece in pieces if len(piece))])[:-1]
         return np.concatenate([*pieces, starts[:0]]), starts, _ids(tokenizer, text[:anchor_characters], how)

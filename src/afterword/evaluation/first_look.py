@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from afterword.corpus import CorpusOptions, read_corpus
-from afterword.data import Reading, SpecialTokens, read_document, special_tokens
+from afterword.data import SpecialTokens, WindowSettings, read_document, special_tokens
 from afterword.evaluation.losses import VIEW, Models, losses_by_unit, share_of_context_gain, target_nll_scores
 from afterword.models import causal_lm, context_length, load_adapted, load_tokenizer, replace_file
 from afterword.progress import Progress
@@ -68,10 +68,10 @@ def _examples(
 ) -> list[Example]:
     """Of the first documents with a second sentence, one window each; its number is the example's source."""
     options = replace(CorpusOptions.of(settings), max_documents=min(settings.max_documents or _DOCUMENTS, _DOCUMENTS))
-    reading, windows = Reading(max_length=length, language=settings.language), list[Window]()
+    window_settings, windows = WindowSettings(max_length=length, language=settings.language), list[Window]()
     with tempfile.TemporaryDirectory(prefix="afterword-look-") as scratch:
         for document in read_corpus(sources, cache_dir=Path(scratch), options=options):
-            found = read_document(document, 0, tokenizer, special, reading).windows
+            found = read_document(document, 0, tokenizer, special, window_settings).windows
             windows += [window for window in found if VIEW.skip_reason(window) is None][:1]
             if len(windows) == WINDOWS:
                 break

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.data import Reading, read_document
+from afterword.data import WindowSettings, read_document
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.evaluation import losses, questions, suites, tasks
 from afterword.evaluation import suite_answers as answering
@@ -136,9 +136,12 @@ def _learning(models: losses.Models, documents: Corpus, task: str, settings: Eva
 
 def _windows(models: losses.Models, documents: Corpus, settings: EvaluateSettings) -> list[Window]:
     """Of as many documents as are asked for, and as many of their windows, so that no long text takes for ever."""
-    reading, count = Reading(max_length=models.max_length, language=settings.language), settings.max_documents
+    window_settings, count = (
+        WindowSettings(max_length=models.max_length, language=settings.language),
+        settings.max_documents,
+    )
     drawn = _drawn(documents, count, settings.seed)
-    read = [read_document(document, 0, models.tokenizer, models.special, reading).windows for document in drawn]
+    read = [read_document(document, 0, models.tokenizer, models.special, window_settings).windows for document in drawn]
     windows = [replace(window, index=i) for i, window in enumerate(window for part in read for window in part)]
     return _drawn(windows, count, settings.seed)
 

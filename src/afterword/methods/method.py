@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from afterword.data import ViewBuilder, WholeDocument
+from afterword.data import View, WholeDocument
 from afterword.errors import ConfigError, nearest
 from afterword.objectives import Distillation, Objective, Prediction, SelfDistillation, forward_kl, reverse_kl
 
@@ -42,7 +42,7 @@ class Replay:
 class Term:
     """One summand of a step's loss: whose text, what is read of it, how the student moves, with which factor."""
 
-    view: ViewBuilder
+    view: View
     objective: Objective
     weight: float = 1.0
     documents: bool = False
@@ -62,7 +62,7 @@ class Method:
     name: str
     summary: str
     paper: str
-    view: ViewBuilder
+    view: View
     objective: Objective
     mixes: bool = False
     """Whether general text is treated as documents are: one view, one objective, one count."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from afterword.distributed import is_sharded, whole
 from afterword.objectives import Head
-from afterword.types import View
+from afterword.types import InputRows
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What configurations call the bound that logits are bent below."""
@@ -44,13 +44,13 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
     return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
 
 
-def trained_states(model: Any, *views: View) -> Tensor:
+def trained_states(model: Any, *views: InputRows) -> Tensor:
     """Hidden states [N, H] at the trained positions of one view after the other, straight from the backbone."""
     states = [_trained_states(model, view) for view in views]
     return states[0] if len(states) == 1 else torch.cat(states)
 
 
-def _trained_states(model: Any, view: View) -> Tensor:
+def _trained_states(model: Any, view: InputRows) -> Tensor:
     if is_sharded(model):
         # Its parameters are gathered by the forward of the outermost module.
         return trained_states_through(model, model, view)
@@ -58,7 +58,7 @@ def _trained_states(model: Any, view: View) -> Tensor:
     return states_BTH.flatten(0, 1).index_select(0, view.trained)
 
 
-def trained_states_through(wrapped: Any, model: Any, view: View) -> Tensor:
+def trained_states_through(wrapped: Any, model: Any, view: InputRows) -> Tensor:
     """The same through `wrapped`, the module that accelerate prepared around `model`.
 
     Gradients are synchronised only for a forward of the wrapped module. It is asked for no logits at all, where its
@@ -99,7 +99,7 @@ def only_reading(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _inputs(view: View) -> dict[str, Any]:
+def _inputs(view: InputRows) -> dict[str, Any]:
     inputs = {name: getattr(view, name) for name in ("input_ids", "position_ids", "attention_mask")}
     # With a cache asked for, transformers does not look for packed sequences in position_ids.
     return {**inputs, "use_cache": False}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.backbone import causal_lm, head_of, only_reading, trained_states
-from afterword.types import View
+from afterword.types import InputRows
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF_TOLERANCE = 3e-2
@@ -189,11 +189,11 @@ def vocabulary_of(model: Any) -> int:
     return causal_lm(model).get_input_embeddings().weight.shape[0]
 
 
-def probe(model: Any, *lengths: int) -> View:
+def probe(model: Any, *lengths: int) -> InputRows:
     """Texts of these lengths in one row, the same tokens for the same length; only their last are not trained."""
     texts = [torch.randint(vocabulary_of(model), (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
     positions = torch.cat([torch.arange(length) for length in lengths])
     # After a text's last position comes the 0 of the next, or of the first.
     trained = positions.roll(-1).nonzero().flatten()
     ids, positions, trained = (tensor.to(model.device) for tensor in (torch.cat(texts), positions, trained))
-    return View(ids[None], positions[None], None, trained, len(ids))
+    return InputRows(ids[None], positions[None], None, trained, len(ids))

@@ -14,7 +14,7 @@ from torch import Tensor
 from afterword.distributed import keep_on_disk
 from afterword.models.backbone import head_of, only_reading, trained_states
 from afterword.objectives import Head
-from afterword.types import View
+from afterword.types import InputRows
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FrozenCopy:
         """The copy's own head."""
         return head_of(self.model)
 
-    def trained_states(self, *views: View) -> Tensor:
+    def trained_states(self, *views: InputRows) -> Tensor:
         """Hidden states [N, H] of the copy at the views' trained positions."""
         with only_reading(self.model):
             return trained_states(self.model, *views)
@@ -48,7 +48,7 @@ class AdapterOff:
         """The head before `modules_to_save` replaced it."""
         return head_of(self.model, adapted=False)
 
-    def trained_states(self, *views: View) -> Tensor:
+    def trained_states(self, *views: InputRows) -> Tensor:
         """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
         with only_reading(self.model), self.model.disable_adapter():
             return trained_states(self.model, *views)
@@ -71,7 +71,7 @@ class Offloaded:
         """The head, where the student is."""
         return self.kept
 
-    def trained_states(self, *views: View) -> Tensor:
+    def trained_states(self, *views: InputRows) -> Tensor:
         """Hidden states [N, H] of the copy, whose weights come once for all views."""
         with only_reading(self.model), self._on(views[0].input_ids.device):
             return trained_states(self.model, *views)
@@ -108,7 +108,7 @@ class OnDisk:
         """The head, where the student is."""
         return self.kept
 
-    def trained_states(self, *views: View) -> Tensor:
+    def trained_states(self, *views: InputRows) -> Tensor:
         """Hidden states [N, H] of the copy, whose weights are read once for every view."""
         with only_reading(self.model):
             return trained_states(self.model, *views)
@@ -133,9 +133,9 @@ class HeadOnly:
         return self.kept or head_of(self.student, adapted=False)
 
 
-ReadingTeacher = FrozenCopy | AdapterOff | Offloaded | OnDisk
+LiveTeacher = FrozenCopy | AdapterOff | Offloaded | OnDisk
 """What a training step asks for a head and hidden states."""
-Teacher = ReadingTeacher | HeadOnly
+Teacher = LiveTeacher | HeadOnly
 
 
 def freeze(model: Any) -> FrozenCopy:
@@ -148,12 +148,12 @@ def frozen_copy(model: Any) -> FrozenCopy:
     return freeze(copy.deepcopy(model))
 
 
-def teacher_for(model: Any) -> ReadingTeacher:
+def teacher_for(model: Any) -> LiveTeacher:
     """The teacher that a model starts from: itself with the adapter off under peft, else a frozen copy."""
     return AdapterOff(model) if hasattr(model, "disable_adapter") else frozen_copy(model)
 
 
-def untrained(model: Any) -> ReadingTeacher:
+def untrained(model: Any) -> LiveTeacher:
     """The teacher that a model is until its first step: itself, with an adapter off if it has one."""
     return AdapterOff(model) if hasattr(model, "disable_adapter") else FrozenCopy(model)
 

@@ -17,7 +17,7 @@ from afterword.report import comparison as frontier
 from afterword.report import pages
 from afterword.report.display import MISSING, load_table
 from afterword.report.run_folder import load_run
-from afterword.report.wording import Reading, Rows, grouped, rows_of
+from afterword.report.wording import Rows, Wording, grouped, rows_of
 
 _HEADINGS = {"learning": "What was learned", "retention": "What was lost"}
 _METRIC = "correct_frac"
@@ -109,7 +109,7 @@ def _row(label: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shown = rows_of([{**score, "details": {}} for score in scores])
     runs = [{**row, **_place(row["score"]["after"], n)} for row in shown]
     if n < MIN_QUESTIONS:
-        runs = [{**row, "reading": Reading("too few questions to tell", "none")} for row in runs]
+        runs = [{**row, "reading": Wording("too few questions to tell", "none")} for row in runs]
     before = {**shown[0]["before"], **_place(scores[0]["before"], n)}
     return {"label": label, "n": n, "before": before, "runs": runs}
 

@@ -17,34 +17,34 @@ NOTICEABLE_SHARE = 0.05
 """The same as a share of what reading the document gives, where that is known."""
 
 
-class Reading(NamedTuple):
+class Wording(NamedTuple):
     """What a change means in plain words. `tone`: better, worse, slight, unclear, or none where nothing is judged."""
 
     words: str
     tone: str
 
 
-def read_change(score: Mapping[str, Any], aim: float | None = None) -> Reading:
+def read_change(score: Mapping[str, Any], aim: float | None = None) -> Wording:
     """Whether the score moved, by its paired 95 % interval, and whether that is enough to be noticed.
 
     `aim` is the value that the base model has with the document before it, where the score strives for that.
     """
     if not score["change"]:
-        return Reading(
+        return Wording(
             display.load_table("words.yaml")["unpaired"][bool(score["before"])][bool(score["after"])], "none"
         )
     if not score["change"]["interval_95"]:
-        return Reading("no interval, so no conclusion", "none")
+        return Wording("no interval, so no conclusion", "none")
     low, high = score["change"]["interval_95"]
     if low <= 0 <= high:
-        return Reading("no clear change: the interval includes 0", "unclear")
+        return Wording("no clear change: the interval includes 0", "unclear")
     direction, side = ("rises", "higher") if low > 0 else ("falls", "lower")
     if abs(score["change"]["value"]) < _noticeable(score, aim):
-        return Reading(f"{direction}, too little to notice", "slight")
+        return Wording(f"{direction}, too little to notice", "slight")
     if score["better"] not in ("lower", "higher"):
-        return Reading(direction, "none")
+        return Wording(direction, "none")
     tone = "better" if score["better"] == side else "worse"
-    return Reading(f"{direction}, which is {tone}", tone)
+    return Wording(f"{direction}, which is {tone}", tone)
 
 
 def _noticeable(score: Mapping[str, Any], aim: float | None) -> float:

@@ -36,12 +36,12 @@ class CompareSettings(GridAxes):
     evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate`: KEY=VALUE.")
     keep_models: bool = setting(False, "Every cell", "Keep the weights of a cell after it was measured.")
     output_dir: str = setting("", "What", "Folder of the rows, the cells and the page.")
-    learning_metric: str = setting("correct_frac", "Reading", "Metric whose mean over the learning skills is learning.")
-    retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
+    learning_metric: str = setting("correct_frac", "Results", "Metric whose mean over the learning skills is learning.")
+    retention_metric: str = setting("correct_frac", "Results", "The same over the retention skills.")
     reference_point: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = setting(
-        (0.0, 0.0), "Reading", "Learning and retention, as fractions, that the hypervolume is measured from."
+        (0.0, 0.0), "Results", "Learning and retention, as fractions, that the hypervolume is measured from."
     )
-    max_loss_points: float = setting(5.0, "Reading", "Most points that a pick loses on any retention skill.", ge=0)
+    max_loss_points: float = setting(5.0, "Results", "Most points that a pick loses on any retention skill.", ge=0)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings, and those of every arm, with the arm named."""
@@ -77,9 +77,9 @@ class BlendSettings(Settings):
     suite: str = setting("", "What", "Suite with dev and test items of learning and retention.")
     evaluate: dict[str, Any] = setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
     output_dir: str = setting("", "What", "Folder of the picked model, the rows and blend.json.")
-    learning_metric: str = setting("correct_frac", "Reading", "Metric whose mean over the learning skills counts.")
-    retention_metric: str = setting("correct_frac", "Reading", "The same over the retention skills.")
-    max_loss_points: float = setting(5.0, "Reading", "Most points that the pick loses on any retention skill.", ge=0)
+    learning_metric: str = setting("correct_frac", "Results", "Metric whose mean over the learning skills counts.")
+    retention_metric: str = setting("correct_frac", "Results", "The same over the retention skills.")
+    max_loss_points: float = setting(5.0, "Results", "Most points that the pick loses on any retention skill.", ge=0)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings."""

@@ -12,7 +12,7 @@ from afterword.data import SpecialTokens, special_tokens
 from afterword.data.batching import Packing
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import Method
-from afterword.training.sources import Part
+from afterword.training.sources import Source
 
 
 def checked_layout(model: Any) -> str:
@@ -70,7 +70,7 @@ def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] 
     return special
 
 
-def check_tokens(model: Any, tokenizer: Any, parts: Iterable[Part]) -> None:
+def check_tokens(model: Any, tokenizer: Any, parts: Iterable[Source]) -> None:
     """CheckpointError where what will be read has tokens that the model has no embedding for."""
     rows = models.vocabulary_of(model)
     # Only such a tokenizer can give them, and reading every window takes its time.

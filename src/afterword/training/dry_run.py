@@ -12,7 +12,7 @@ import torch
 from afterword import models
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
-from afterword.training.memory_savings import Saving, available_bytes, savings
+from afterword.training.memory_savings import MemorySaving, available_bytes, savings
 from afterword.training.run import load_trainer
 from afterword.training.trainer import AdaptationTrainer
 from afterword.types import Batch
@@ -36,7 +36,7 @@ class DryRun:
     """At the fullest moment of a step."""
     available: int
     """Bytes that this machine has for it: the GPU's memory, or what is free of the machine's."""
-    savings: tuple[Saving, ...]
+    savings: tuple[MemorySaving, ...]
     """What would make it less, the most first; only where it does not fit."""
     cache: int | None = None
     """Bytes that what the teacher says takes on the disk; None where it is not cached."""

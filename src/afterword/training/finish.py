@@ -121,7 +121,7 @@ def _make_room(trainer: AdaptationTrainer, adapted: Any) -> None:
     if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] > _ROOM * needed:
         return
     adapted.to("cpu")
-    if isinstance(trainer.teacher, models.ReadingTeacher):
+    if isinstance(trainer.teacher, models.LiveTeacher):
         trainer.teacher = trainer.teacher.placed(torch.device("cpu"))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from afterword import models
 from afterword.data.batching import micro_batches, to_device
 from afterword.objectives import Head, TopK
-from afterword.training.steps import Draw
+from afterword.training.steps import ExampleKey
 from afterword.training.trainer import AdaptationTrainer
 from afterword.types import Batch
 
@@ -60,7 +60,7 @@ def gain_sample(trainer: AdaptationTrainer, *, everything: bool = False) -> Gain
     terms_of = [[n for n, term in enumerate(trainer.terms) if term.reads(part.source)] for part in trainer.parts]
     ends = np.cumsum([len(part.windows) for part in trainer.parts])
     draws = [
-        Draw(int(window), 0, term)
+        ExampleKey(int(window), 0, term)
         for window in (_read(trainer) if everything else _sampled(trainer))
         for term in terms_of[int(np.searchsorted(ends, window, side="right"))]
     ]

@@ -13,8 +13,8 @@ from afterword.data import Prepared, SpecialTokens
 from afterword.methods import Term
 from afterword.objectives import Objective, Prediction
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names
-from afterword.training.sources import GeneralText, Part, as_windows, general_parts
-from afterword.training.steps import Draw
+from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
+from afterword.training.steps import ExampleKey
 from afterword.types import Batch
 
 MOST_WINDOWS = 128
@@ -25,7 +25,7 @@ MOST_WINDOWS = 128
 class HeldOut:
     """What is evaluated on: windows of the documents, if there are any, then of sources of general text."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Source, ...]
 
     @property
     def documents(self) -> tuple[str, ...]:
@@ -41,13 +41,13 @@ class HeldOut:
         """Numbers, over all parts, of the windows that are read: of a large part MOST_WINDOWS at even distances."""
         return np.concatenate([own for _, own in self._evaluated()])
 
-    def draws(self, terms: Sequence[Term]) -> Iterator[Draw]:
+    def draws(self, terms: Sequence[Term]) -> Iterator[ExampleKey]:
         """Each of these windows, as epoch 0 draws from it, for every term that reads it."""
         for part, windows in self._evaluated():
             read = [number for number, term in enumerate(terms) if term.reads(part.source)]
-            yield from (Draw(window, 0, term) for window in windows.tolist() for term in read)
+            yield from (ExampleKey(window, 0, term) for window in windows.tolist() for term in read)
 
-    def _evaluated(self) -> Iterator[tuple[Part, np.ndarray]]:
+    def _evaluated(self) -> Iterator[tuple[Source, np.ndarray]]:
         first = 0
         for part in self.parts:
             count = len(part.windows)
@@ -57,19 +57,19 @@ class HeldOut:
 
 def held_out_documents(windows: Prepared, special: SpecialTokens) -> HeldOut:
     """Documents alone."""
-    return HeldOut((Part("held-out documents", windows, special),))
+    return HeldOut((Source("held-out documents", windows, special),))
 
 
 def held_out_of(
-    documents: Any, mixture: Mapping[str, GeneralText], work: Path, special: SpecialTokens, how: Sequence[Any]
+    documents: Any, mixture: Mapping[str, MixtureSource], work: Path, special: SpecialTokens, how: Sequence[Any]
 ) -> HeldOut | None:
     """Documents, if any, and what is held out of the mixture's sources; None where there is neither.
 
     `how`: view, tokenizer and reading, as `as_windows` takes them.
     """
-    view, tokenizer, reading = how
+    view, tokenizer, window_settings = how
     own = () if documents is None else held_out_documents(as_windows(documents, work / "eval", *how), special).parts
-    found = HeldOut((*own, *general_parts(mixture, work, view, tokenizer, reading, held_out=True)))
+    found = HeldOut((*own, *general_parts(mixture, work, view, tokenizer, window_settings, held_out=True)))
     refuse_taken_names(found.documents, found.general)
     return found if found.parts else None
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from afterword.distributed import gathered, is_sharded
-from afterword.types import Batch, View
+from afterword.types import Batch, InputRows
 
 
 def in_lockstep(batches: Iterable[Batch], model: Any) -> list[Batch]:
@@ -53,7 +53,7 @@ def idle(batch: Batch) -> Batch:
     )
 
 
-def _first_token(view: View) -> View:
+def _first_token(view: InputRows) -> InputRows:
     mask = None if view.attention_mask is None else view.attention_mask[:1, :1].clone()
     ids, positions = view.input_ids[:1, :1].clone(), view.position_ids[:1, :1].clone()
-    return View(ids, positions, mask, trained=view.trained[:0].clone(), tokens=0)
+    return InputRows(ids, positions, mask, trained=view.trained[:0].clone(), tokens=0)

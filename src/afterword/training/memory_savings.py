@@ -14,7 +14,7 @@ from afterword.training.memory import Memory, bytes_of, moment_bytes, updating_b
 
 
 @dataclass(frozen=True)
-class Saving:
+class MemorySaving:
     """One change of settings, and about how many bytes less the fullest moment would have."""
 
     settings: str
@@ -28,14 +28,14 @@ def available_bytes() -> int:
     return psutil.virtual_memory().available
 
 
-def savings(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> tuple[Saving, ...]:
+def savings(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> tuple[MemorySaving, ...]:
     """Every change that helps, alone, the largest first. `tokens`: what the student reads in a micro-batch."""
     changes = {
         **dict(_of_weights(model, settings, memory)),
         **dict(_of_activations(model, settings, memory, tokens)),
         **dict(_of_teacher(model, settings, memory)),
     }
-    found = (Saving(name, memory.total - after.total) for name, after in changes.items())
+    found = (MemorySaving(name, memory.total - after.total) for name, after in changes.items())
     return tuple(sorted((each for each in found if each.bytes > 0), key=lambda each: -each.bytes))
 
 

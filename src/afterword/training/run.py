@@ -16,9 +16,9 @@ from transformers import TrainingArguments
 
 from afterword import models
 from afterword.corpus import Corpus, CorpusOptions, read_corpus, refuse_missing
-from afterword.data import Reading
+from afterword.data import WindowSettings
 from afterword.data.batching import Packing
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import Method
@@ -34,7 +34,7 @@ from afterword.training.optimizers import optimizer_of, try_optimizer
 from afterword.training.regularizers import Staying
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
-from afterword.training.sources import GeneralText, Preparation, as_windows
+from afterword.training.sources import MixtureSource, Preparation, as_windows
 from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, left_out, left_out_in_words, teacher_error
@@ -182,7 +182,7 @@ def _cache_teacher(
     """What a teacher that is cached reads for this run before its first step; nothing where none is cached."""
     once: dict[str, int] = {}
     try:
-        if trainer.caching and isinstance(trainer.teacher, models.ReadingTeacher):
+        if trainer.caching and isinstance(trainer.teacher, models.LiveTeacher):
             tokens = trainer.caching_teacher().tokens(trainer.parts, trainer.plan.windows(trainer.total_steps))
             once = {"tokens": tokens, "positions": tokens if trainer.caching.top_k else 0}
         trainer.cache_teacher(console)
@@ -283,7 +283,7 @@ def _dtype(settings: AdaptSettings) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
-def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]:
+def _general_text(settings: AdaptSettings, work: Path) -> dict[str, MixtureSource]:
     """The sources of general text, read."""
     found = {}
     for number, (name, source) in enumerate(sources_of(settings.mixture or {}).items()):
@@ -292,11 +292,11 @@ def _general_text(settings: AdaptSettings, work: Path) -> dict[str, GeneralText]
         options = CorpusOptions.of({**shared, **source.model_dump()})
         read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
         held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
-        share = Share(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
+        share = SourceShare(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
         how: dict[str, Any] = {"chat": source.format == "chat", "preparation": _preparation(settings)}
         how["skip_bad_rows"] = settings.skip_bad_rows
         how["held_out"] = main_process_first(held) if source.eval_files else None
-        found[name] = GeneralText(documents=main_process_first(read), share=share, **how)
+        found[name] = MixtureSource(documents=main_process_first(read), share=share, **how)
     return found
 
 
@@ -372,10 +372,10 @@ def resolved_precision(settings: AdaptSettings) -> str:
     return models.measured_precision(settings.model_name_or_path) if asked == "auto" else asked
 
 
-def _reading(settings: AdaptSettings, config: Any) -> Reading:
+def _reading(settings: AdaptSettings, config: Any) -> WindowSettings:
     length = models.context_length(config, settings.max_length)
     how: dict[str, Any] = {"window_overlap": settings.window_overlap, "language": settings.language}
-    return Reading(max_length=length, control_tokens=settings.control_tokens or "text", **how)
+    return WindowSettings(max_length=length, control_tokens=settings.control_tokens or "text", **how)
 
 
 def _lora(settings: AdaptSettings) -> models.LoraSettings:

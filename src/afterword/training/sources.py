@@ -12,18 +12,18 @@ from jinja2 import TemplateError
 from afterword.corpus import Corpus, Dialogue, read_corpus
 from afterword.data import (
     Prepared,
-    Reading,
     RefusedRow,
     Rendering,
     SpecialTokens,
-    ViewBuilder,
+    View,
     WholeDocument,
+    WindowSettings,
     as_words,
     default_cache,
     prepare,
     special_tokens,
 )
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.distributed import main_process_first
 from afterword.errors import ConfigError, DataError
 from afterword.types import Document
@@ -48,12 +48,12 @@ class Preparation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneralText:
+class MixtureSource:
     """A source of general text: what it is, and how much of it an epoch reads."""
 
     documents: Any
     """A corpus, or what `read_corpus` takes."""
-    share: Share
+    share: SourceShare
     held_out: Any = None
     """More of it that is not trained: what losses are evaluated on. As `documents`."""
     chat: bool = False
@@ -64,13 +64,13 @@ class GeneralText:
 
 
 @dataclass(frozen=True)
-class Part:
+class Source:
     """Windows of the documents, or of one source of general text."""
 
     name: str
     windows: Prepared
     special: SpecialTokens
-    share: Share | None = None
+    share: SourceShare | None = None
     """None: the documents."""
     eos: bool = True
     """Whether a document is read with the EOS that `special` has for it."""
@@ -120,9 +120,9 @@ class Part:
 def as_windows(
     documents: Any,
     work: Path,
-    view: ViewBuilder,
+    view: View,
     tokenizer: Any,
-    reading: Reading,
+    window_settings: WindowSettings,
     special: SpecialTokens | None = None,
     *,
     render: Rendering | None = None,
@@ -132,7 +132,7 @@ def as_windows(
     if isinstance(documents, Prepared):
         return documents
     around = special or special_tokens(tokenizer, view.bos, view.join)
-    how = replace(reading, join=view.join, anchored=view.anchored)
+    how = replace(window_settings, join=view.join, anchored=view.anchored)
     prepared_by = vars(preparation or Preparation())
 
     def read() -> Prepared:
@@ -144,14 +144,14 @@ def as_windows(
 
 
 def general_parts(
-    mixture: Mapping[str, GeneralText],
+    mixture: Mapping[str, MixtureSource],
     work: Path,
-    view: ViewBuilder,
+    view: View,
     tokenizer: Any,
-    reading: Reading,
+    window_settings: WindowSettings,
     *,
     held_out: bool = False,
-) -> Iterator[Part]:
+) -> Iterator[Source]:
     """The windows of every source of general text, read whole; with `held_out`, of what is held out of it instead."""
     whole = WholeDocument(bos=view.bos, join=view.join)
     for number, (name, text) in enumerate(mixture.items()):
@@ -164,12 +164,12 @@ def general_parts(
             # The template has its own BOS and its own end of a turn.
             special, render = SpecialTokens((), None), _by_template(tokenizer, name, lenient=text.skip_bad_rows)
             # The template's own are meant.
-            reading = replace(reading, control_tokens="keep")
+            window_settings = replace(window_settings, control_tokens="keep")
         how: dict[str, Any] = {"render": render, "preparation": text.preparation}
         place = work / f"{'eval' if held_out else 'general'}-{number}"
         corpus = _as_corpus(documents, place)
-        windows = as_windows(corpus, place, whole, tokenizer, reading, special, **how)
-        yield Part(name, windows, special, text.share, files=_of_files(corpus))
+        windows = as_windows(corpus, place, whole, tokenizer, window_settings, special, **how)
+        yield Source(name, windows, special, text.share, files=_of_files(corpus))
 
 
 def _as_corpus(documents: Any, work: Path) -> Corpus:

@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from afterword.data.batching import Packing, micro_batches, without_weight
-from afterword.data.mixture import Stream, interleaved
+from afterword.data.mixture import SourceStream, interleaved
 from afterword.methods import Term
 from afterword.models import TeacherCache
-from afterword.training.sources import Part
+from afterword.training.sources import Source
 from afterword.training.teacher_caches import from_cache
 from afterword.types import Example
 
@@ -26,7 +26,7 @@ WORK_FOLDER = ".work"
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class ExampleKey:
     """One window to build, in one epoch, for one term. Unweighted ones only keep a process in step with the others."""
 
     window: int
@@ -44,7 +44,7 @@ class StepPlan:
     step_tokens: int | None = None
     """Tokens a step, of all that is read, instead of documents. The number of steps is the same in every epoch."""
     seed: int = 0
-    streams: tuple[Stream, ...] = ()
+    streams: tuple[SourceStream, ...] = ()
     """General text, spread evenly over the steps. Its windows are numbered after those of the documents."""
 
     @cached_property
@@ -135,7 +135,7 @@ class StepSampler:
     def __len__(self) -> int:
         return self.plan.steps_per_epoch * self.accumulation
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[ExampleKey]]:
         slots = self.processes * self.accumulation
         for windows in self.plan.steps(self.epoch):
             for first in range(self.process, slots, self.processes):
@@ -143,16 +143,16 @@ class StepSampler:
                 # General text may leave a process without its share of a small step.
                 yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]))]
 
-    def _draws(self, window: int) -> list[Draw]:
+    def _draws(self, window: int) -> list[ExampleKey]:
         part = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
-        return [Draw(window, self.epoch, term) for term in self.terms[part]]
+        return [ExampleKey(window, self.epoch, term) for term in self.terms[part]]
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
     """Examples by draw. What is drawn depends on (seed, epoch, window) alone, never on order or worker."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Source, ...]
     terms: tuple[Term, ...]
     seed: int
     caches: tuple[TeacherCache | None, ...] = ()
@@ -166,7 +166,7 @@ class Examples(Dataset[Example]):
         """Names that losses are counted by: the documents' sources, then the general ones."""
         return tuple(name for part in self.parts for name in part.sources)
 
-    def __getitem__(self, draw: Draw) -> Example:
+    def __getitem__(self, draw: ExampleKey) -> Example:
         number, index, source = self._located(draw.window)
         part, cache = self.parts[number], self.caches[number] if self.caches else None
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))

@@ -26,7 +26,7 @@ from afterword.methods import Term
 from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache
 from afterword.objectives import TopK, keeps_enough, rows_per_chunk, temperatures_of
 from afterword.storage.locks import held
-from afterword.training.sources import Part
+from afterword.training.sources import Source
 from afterword.types import Example, Window
 
 DEFAULT_TOP_K = 64
@@ -58,7 +58,7 @@ def top_k_problem(terms: Sequence[Term], name: str) -> str | None:
 class CachingTeacher:
     """A teacher with all that what it says follows from."""
 
-    teacher: models.ReadingTeacher
+    teacher: models.LiveTeacher
     tokenizer: Any
     packing: Packing
     device: torch.device
@@ -74,7 +74,7 @@ class CachingTeacher:
         return TopK(k, temperatures_of(term.objective for term in self.terms))
 
     def caches(
-        self, parts: Sequence[Part], windows: np.ndarray, name: str, console: Console | None = None
+        self, parts: Sequence[Source], windows: np.ndarray, name: str, console: Console | None = None
     ) -> tuple[TeacherCache | None, ...]:
         """Of every part, the cache with at least these windows (numbered over all parts); None where no teacher reads.
 
@@ -86,20 +86,20 @@ class CachingTeacher:
             None if own is None else self._cache(part, own, f"{name}-{number}", say) for number, (part, own) in numbered
         )
 
-    def tokens(self, parts: Sequence[Part], windows: np.ndarray) -> int:
+    def tokens(self, parts: Sequence[Source], windows: np.ndarray) -> int:
         """What is read of these windows, once."""
         own = self._own(parts, windows)
         return sum(
             int(read_lengths(part)[each].sum()) for part, each in zip(parts, own, strict=True) if each is not None
         )
 
-    def size(self, parts: Sequence[Part], windows: np.ndarray) -> tuple[int, int]:
+    def size(self, parts: Sequence[Source], windows: np.ndarray) -> tuple[int, int]:
         """Rows of these windows, and the bytes that they would take; nothing is written."""
         own = [(part, own) for part, own in zip(parts, self._own(parts, windows), strict=True) if own is not None]
         rows = [int(read_lengths(part)[windows].sum()) for part, windows in own]
         return sum(rows), sum(count * self._row_bytes(part) for count, (part, _) in zip(rows, own, strict=True))
 
-    def _own(self, parts: Sequence[Part], windows: np.ndarray) -> Iterator[np.ndarray | None]:
+    def _own(self, parts: Sequence[Source], windows: np.ndarray) -> Iterator[np.ndarray | None]:
         """Of every part, its own of these windows; None where no teacher reads it."""
         first = 0
         for part in parts:
@@ -108,7 +108,7 @@ class CachingTeacher:
             yield own if taught else None
             first += len(part.windows)
 
-    def _cache(self, part: Part, windows: np.ndarray, name: str, say: Console) -> TeacherCache:
+    def _cache(self, part: Source, windows: np.ndarray, name: str, say: Console) -> TeacherCache:
         origin, lengths = self._origin(part), read_lengths(part)
         folder = self.caching.folder / (origin.named() if self.caching.by_content else name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,12 +122,12 @@ class CachingTeacher:
                 cache = self._filled(cache, part, missing, say)
         return cache
 
-    def _row_bytes(self, part: Part) -> int:
+    def _row_bytes(self, part: Source) -> int:
         # What the teacher's rows are is found by reading the shortest window.
-        (row,) = self._rows([reading(part.windows[int(part.windows.lengths.argmin())], part.special)])
+        (row,) = self._rows([full_text_ids(part.windows[int(part.windows.lengths.argmin())], part.special)])
         return row.shape[1] * row.element_size()
 
-    def _origin(self, part: Part) -> Origin:
+    def _origin(self, part: Source) -> Origin:
         texts = hashlib.sha256()
         for i in range(len(part.windows)):
             ids = part.windows[i].token_ids.astype(np.int64)
@@ -148,13 +148,13 @@ class CachingTeacher:
             "rows": repr(self.kept) if self.kept else "hidden states",
         }
 
-    def _filled(self, cache: TeacherCache, part: Part, missing: np.ndarray, say: Console) -> TeacherCache:
+    def _filled(self, cache: TeacherCache, part: Source, missing: np.ndarray, say: Console) -> TeacherCache:
         held: list[tuple[int, Tensor]] = []
         groups = reading_groups(cache.lengths[missing].tolist(), self.packing)
         with Progress(console=say, transient=True, disable=not say.is_terminal) as progress:
             for group in progress.track(groups, description="teacher"):
                 windows = missing[group].tolist()
-                texts = [reading(part.windows[window], part.special) for window in windows]
+                texts = [full_text_ids(part.windows[window], part.special) for window in windows]
                 held += zip(windows, self._rows(texts), strict=True)
                 if sum(rows.numel() * rows.element_size() for _, rows in held) >= SHARD_MIB * 2**20:
                     cache, held = cache.with_shard(*zip(*held, strict=True)), []
@@ -175,7 +175,7 @@ class CachingTeacher:
         return torch.cat([self.kept.pack(head.logits(states), ids) for states, ids in chunks])
 
 
-def reading(window: Window, special: SpecialTokens) -> np.ndarray:
+def full_text_ids(window: Window, special: SpecialTokens) -> np.ndarray:
     """Everything that any teacher reads of a window, and the token after it: BOS, its tokens, EOS.
 
     A window in the middle of a document has no token after it that anyone predicts; EOS, or 0, stands there too.
@@ -184,14 +184,14 @@ def reading(window: Window, special: SpecialTokens) -> np.ndarray:
     return np.concatenate([special.bos_ids, window.token_ids, [end]]).astype(np.int64)
 
 
-def read_lengths(part: Part) -> np.ndarray:
+def read_lengths(part: Source) -> np.ndarray:
     """[windows]: rows of each, which are those of BOS and its tokens."""
     return part.windows.lengths + len(part.special.bos_ids)
 
 
 def from_cache(example: Example, window: Window, special: SpecialTokens, cache: TeacherCache) -> Example:
     """The example with what the teacher says at its positions, instead of something for the teacher to read."""
-    ids, whole = example.teacher_ids, reading(window, special)
+    ids, whole = example.teacher_ids, full_text_ids(window, special)
     assert ids is not None, "a view that gives the teacher nothing to read is of no use to it"
     # The last token is only predicted: it may be an EOS of the view's own.
     assert np.array_equal(ids[:-1], whole[: len(ids) - 1]), "a teacher reads a window from its beginning"

@@ -34,9 +34,7 @@ def refuse_teacher(settings: AdaptSettings) -> None:
         raise ConfigError(problems)
 
 
-def teacher_of(
-    settings: AdaptSettings, method: Method, student: torch.dtype, work: Path
-) -> models.ReadingTeacher | None:
+def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype, work: Path) -> models.LiveTeacher | None:
     """The teacher that is loaded beside a student of this precision; `work` is where it may lay its weights down.
 
     None: there is none, or it is what the student is before its first step, with its adapter off if it has one.

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainingArguments
 
 from afterword import models
-from afterword.data import Prepared, Reading, content_hash
+from afterword.data import Prepared, WindowSettings, content_hash
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.mixture import streams
 from afterword.distributed import gathered, is_zero3, whole
@@ -50,7 +50,7 @@ from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import prepare_sharding
-from afterword.training.sources import GeneralText, Part, as_windows, general_parts
+from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
 from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory, top_k_problem
 from afterword.training.whole_checkpoints import WholeCheckpoints
 from afterword.types import Batch
@@ -81,8 +81,8 @@ class AdaptationTrainer(WholeCheckpoints):
         eval_dataset: Any = None,
         method: Method | str = DEFAULT_METHOD,
         teacher: models.Teacher | None = None,
-        reading: Reading | None = None,
-        mixture: Mapping[str, GeneralText] | None = None,
+        window_settings: WindowSettings | None = None,
+        mixture: Mapping[str, MixtureSource] | None = None,
         documents_per_step: int = 1,
         step_tokens: int | None = None,
         packing: Packing | None = None,
@@ -100,12 +100,12 @@ class AdaptationTrainer(WholeCheckpoints):
         check_step(args, documents_per_step, step_tokens)
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
-        reading = reading or Reading(max_length=models.context_length(models.causal_lm(model).config))
-        how = (self.method.view, processing_class, reading)
+        context = models.context_length(models.causal_lm(model).config)
+        how = (self.method.view, processing_class, window_settings or WindowSettings(max_length=context))
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
         special = special_tokens_for(processing_class, self.method, mixture)
         self.windows = as_windows(train_dataset, work / "train", *how)
-        own = Part("documents", self.windows, special, eos=self.method.view.needs_eos)
+        own = Source("documents", self.windows, special, eos=self.method.view.needs_eos)
         self.parts = (own, *general_parts(mixture, work, *how))
         refuse_taken_names(own.sources, tuple(mixture))
         warn_of_shared_line(own.sources)
@@ -128,7 +128,7 @@ class AdaptationTrainer(WholeCheckpoints):
         self.remove_callback(PrinterCallback)
         if self.average:
             self.add_callback(self.average)
-        if isinstance(self.teacher, models.ReadingTeacher):
+        if isinstance(self.teacher, models.LiveTeacher):
             self.teacher = self.teacher.placed(self.args.device)
 
     def _teacher_of(self, model: Any, given: models.Teacher | None, caching: Caching | None) -> models.Teacher | None:
@@ -184,7 +184,7 @@ class AdaptationTrainer(WholeCheckpoints):
         `train` does it first; until then the teacher may be the student itself. Without `caching`, and a second time,
         nothing is done.
         """
-        if self.caching is None or not isinstance(self.teacher, models.ReadingTeacher):
+        if self.caching is None or not isinstance(self.teacher, models.LiveTeacher):
             return
         reader, data = self.caching_teacher(), self.train_dataset
         assert isinstance(data, steps.Examples), "made here"
@@ -200,7 +200,7 @@ class AdaptationTrainer(WholeCheckpoints):
     def caching_teacher(self) -> CachingTeacher:
         """The teacher as it is cached, until it is."""
         assert self.caching, "asked for"
-        assert isinstance(self.teacher, models.ReadingTeacher), "not cached yet"
+        assert isinstance(self.teacher, models.LiveTeacher), "not cached yet"
         how = (self.packing, self.args.device, self.caching, self.terms)
         return CachingTeacher(self.teacher, self.processing_class, *how)
 
@@ -312,7 +312,7 @@ class AdaptationTrainer(WholeCheckpoints):
         if batch.teacher_rows is not None:
             assert self.kept or self.teacher, "its head is left of it"
             return batch.teacher_rows, self.kept or self.teacher.head()  # pyright: ignore
-        assert isinstance(self.teacher, models.ReadingTeacher), "a method that needs a teacher has one"
+        assert isinstance(self.teacher, models.LiveTeacher), "a method that needs a teacher has one"
         assert batch.teacher, "and its views give the teacher something to read"
         return self.teacher.trained_states(*batch.teacher), self.teacher.head()
 

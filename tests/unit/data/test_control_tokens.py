@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from afterword.data import Reading, as_words, read_document, special_tokens
+from afterword.data import WindowSettings, as_words, read_document, special_tokens
 from afterword.data.control_tokens import written
 from afterword.errors import DataError
 from afterword.evaluation.questions import build_prompt, prompt_ids
@@ -26,7 +26,7 @@ def token(tokenizer):
 
 def ids_of(tokenizer, text, **reading):
     special = special_tokens(tokenizer, "auto", "document")
-    read = read_document(Document("d", text), 0, tokenizer, special, Reading(max_length=256, **reading))
+    read = read_document(Document("d", text), 0, tokenizer, special, WindowSettings(max_length=256, **reading))
     return [int(i) for window in read.windows for i in window.token_ids], read.control_tokens
 
 

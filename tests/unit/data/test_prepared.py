@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from afterword.corpus import read_corpus
-from afterword.data import Reading, SplitContext, WholeDocument, content_hash, prepare, special_tokens
+from afterword.data import SplitContext, WholeDocument, WindowSettings, content_hash, prepare, special_tokens
 from afterword.errors import DataError
 from afterword.methods import METHODS
 
@@ -19,7 +19,7 @@ def prepared(rows, folder, tokenizer, view=None, *, name="windows", **reading):
     corpus = read_corpus(rows, cache_dir=folder / name)
     special = special_tokens(tokenizer, view.bos, view.join)
     reading.setdefault("max_length", 256)
-    reading = Reading(**reading, anchored=view.anchored)
+    reading = WindowSettings(**reading, anchored=view.anchored)
     return prepare(corpus, tokenizer, special, reading, view, folder / f"{name}.arrow")
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from afterword.corpus import read_corpus
-from afterword.data import Reading, SplitContext, content_hash, prepare, reading_ahead, special_tokens
+from afterword.data import SplitContext, WindowSettings, content_hash, prepare, reading_ahead, special_tokens
 from afterword.data.reading_ahead import Reader, read_ahead, workers_for
 from afterword.errors import ConfigError
 from afterword.types import Document
@@ -41,12 +41,12 @@ def reader(tokenizer, tmp_path, monkeypatch):
     """A reader of 150 documents in about 15 chunks, which does something at every document."""
     monkeypatch.setattr(reading_ahead, "_CHUNK_BYTES", 10 * (reading_ahead._ROW_BYTES + 50))
     corpus, view = read_corpus(ROWS, cache_dir=tmp_path), SplitContext()
-    given = (corpus, tokenizer, special_tokens(tokenizer, "auto", "document"), Reading(max_length=40), view)
+    given = (corpus, tokenizer, special_tokens(tokenizer, "auto", "document"), WindowSettings(max_length=40), view)
     return lambda do=None: Reader(*given, Renders(do) if do else None)
 
 
 def written(reader, path, workers):
-    given = (reader.corpus, reader.tokenizer, reader.special, reader.reading, reader.view, path)
+    given = (reader.corpus, reader.tokenizer, reader.special, reader.window_settings, reader.view, path)
     return prepare(*given, render=reader.render, workers=workers)
 
 

@@ -12,7 +12,16 @@ import pytest
 from transformers import ByT5Tokenizer
 
 from afterword.corpus import read_corpus
-from afterword.data import Reading, SplitContext, WholeDocument, content_hash, prepare, prepared, special_tokens, stored
+from afterword.data import (
+    SplitContext,
+    WholeDocument,
+    WindowSettings,
+    content_hash,
+    prepare,
+    prepared,
+    special_tokens,
+    stored,
+)
 from afterword.data.reading_ahead import Reader
 from afterword.errors import ConfigError, DataError
 
@@ -30,7 +39,7 @@ def prepared_as(tokenizer, tmp_path):
     def build(name, *, rows=ROWS, tokenizer=tokenizer, view=None, cache=tmp_path / "cache", **how):
         view = view or SplitContext()
         corpus = read_corpus(rows, cache_dir=tmp_path / name)
-        reading = how.pop("reading", Reading(max_length=60))
+        reading = how.pop("reading", WindowSettings(max_length=60))
         special = special_tokens(tokenizer, view.bos, view.join)
         return prepare(corpus, tokenizer, special, reading, view, tmp_path / name / "w.arrow", cache=cache, **how)
 
@@ -41,7 +50,7 @@ def prepared_as(tokenizer, tmp_path):
 def reader(tokenizer, tmp_path):
     """A reader of the three documents, anything of it changed."""
     corpus = read_corpus(ROWS, cache_dir=tmp_path)
-    given = {"reading": Reading(max_length=60), "view": SplitContext(), "render": None}
+    given = {"reading": WindowSettings(max_length=60), "view": SplitContext(), "render": None}
     plain = Reader(corpus, tokenizer, special_tokens(tokenizer, "auto", "document"), **given)
     return lambda **changed: replace(plain, **changed)
 
@@ -146,9 +155,9 @@ READINGS = {"control_tokens": "keep",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Reading)])
+@pytest.mark.parametrize("name", [field.name for field in fields(WindowSettings)])
 def test_every_option_of_reading_is_part_of_the_fingerprint(name, reader):
-    changed = reader(reading=replace(Reading(max_length=60), **{name: READINGS[name]}))
+    changed = reader(window_settings=replace(WindowSettings(max_length=60), **{name: READINGS[name]}))
     assert stored.fingerprint(changed) != stored.fingerprint(reader())
 
 
@@ -194,7 +203,11 @@ def test_what_else_windows_follow_from_is_part_of_the_fingerprint(reader, tmp_pa
 def test_what_follows_from_something_else_is_read_anew(change, prepared_as, tokenizer):
     other = copy.deepcopy(tokenizer)
     with_a_token_more(other)
-    changes = {"tokenizer": other, "reading": Reading(max_length=50), "view": SplitContext(strategy="random_token")}
+    changes = {
+        "tokenizer": other,
+        "reading": WindowSettings(max_length=50),
+        "view": SplitContext(strategy="random_token"),
+    }
     prepared_as("first")
     changed = prepared_as("changed", **{change: changes[change]})
     assert not changed.from_cache

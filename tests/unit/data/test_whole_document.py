@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from afterword.data import Reading, SpecialTokens, WholeDocument, read_document
+from afterword.data import SpecialTokens, WholeDocument, WindowSettings, read_document
 from afterword.types import Document, Window
 
 BOS, NONE, EOS = SpecialTokens((0,), 1), SpecialTokens((), 1), 1
@@ -77,7 +77,7 @@ def test_every_token_is_trained_exactly_once_over_the_windows_of_a_document(toke
     draw = random.Random(overlap)
     for _ in range(60):
         words = draw.choices(["Mara", "ran.", "She", "sold", "bread.", "北京.", "Coffee"], k=draw.randint(1, 150))
-        text, reading = " ".join(words), Reading(max_length=draw.randint(16, 80), window_overlap=overlap)
+        text, reading = " ".join(words), WindowSettings(max_length=draw.randint(16, 80), window_overlap=overlap)
         windows = read_document(Document("d", text), 0, tokenizer, special, reading).windows
         segments = [build(read, special).segments[0] for read in windows]
         trained = [token for segment in segments for token in segment.target_ids.tolist()]

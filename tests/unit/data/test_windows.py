@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from afterword.corpus import split_sentences
-from afterword.data import Reading, SpecialTokens, read_document, special_tokens
+from afterword.data import SpecialTokens, WindowSettings, read_document, special_tokens
 from afterword.errors import CheckpointError, ConfigError
 from afterword.types import Document
 
@@ -45,7 +45,7 @@ def ids_of(tokenizer, text):
 
 def read(tokenizer, text, special=NONE, *, title=None, **reading):
     reading.setdefault("max_length", 10_000)
-    return read_document(Document("d", text, title=title), 0, tokenizer, special, Reading(**reading))
+    return read_document(Document("d", text, title=title), 0, tokenizer, special, WindowSettings(**reading))
 
 
 def new_tokens(windows):

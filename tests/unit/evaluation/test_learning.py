@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.data import Reading, SpecialTokens, read_document, special_tokens
+from afterword.data import SpecialTokens, WindowSettings, read_document, special_tokens
 from afterword.evaluation.losses import VIEW, Models, learning_scores
 from afterword.types import Document, Score, Window
 
@@ -21,7 +21,7 @@ def _models(tokenizer: Any, reference: Any, adapted: Any | None) -> Models:
 
 
 def _windows(models: Models, documents: list[dict[str, str]]) -> list[Window]:
-    reading = Reading(max_length=models.max_length)
+    reading = WindowSettings(max_length=models.max_length)
     texts = [Document(row["id"], row["text"]) for row in documents]
     read = [read_document(text, 0, models.tokenizer, models.special, reading) for text in texts]
     windows = [window for document in read for window in document.windows]

@@ -18,13 +18,13 @@ from afterword.errors import ConfigError
 from afterword.settings.adapt import read_settings
 from afterword.training import run_adaptation
 from afterword.training.memory import bytes_of
-from afterword.types import Batch, View
+from afterword.types import Batch, InputRows
 
 
 def a_batch(length: int = 12, vocabulary: int = 300) -> Batch:
     """One text whose teacher view is read at every position but the last."""
     ids = torch.randint(vocabulary, (1, length), generator=torch.Generator().manual_seed(5))
-    view = View(ids, torch.arange(length)[None], None, torch.arange(length - 1), length)
+    view = InputRows(ids, torch.arange(length)[None], None, torch.arange(length - 1), length)
     nothing = torch.zeros(length - 1, dtype=torch.int64)
     weights = torch.ones(length - 1)
     return Batch(view, (view,), ids[0, 1:], weights, nothing, nothing, 0, float(length - 1), ("a",))

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.methods import get_method
 from afterword.report import write_report
 from afterword.settings.adapt import read_settings
 from afterword.training import run_adaptation
 from afterword.training.held_out import MOST_WINDOWS, HeldOut
-from afterword.training.sources import Part
-from afterword.training.steps import Draw
+from afterword.training.sources import Source
+from afterword.training.steps import ExampleKey
 
 HELD_OUT = "A cold winter came. It was long."
 
@@ -69,11 +69,18 @@ class Windows(list):
 
 def test_of_a_large_part_windows_at_even_distances_are_read_by_every_term_of_it():
     few, many = Windows(range(3)), Windows(range(3 * MOST_WINDOWS))
-    held_out = HeldOut((Part("documents", few, None), Part("chats", many, None, Share())))
+    held_out = HeldOut((Source("documents", few, None), Source("chats", many, None, SourceShare())))
     numbers = held_out.windows().tolist()
     assert numbers == [0, 1, 2, *range(3, 3 + 3 * MOST_WINDOWS, 3)]
 
     of_documents, of_chats = get_method("mol").terms(general=("chats",))
     draws = list(held_out.draws([of_documents, of_chats, of_documents]))
-    assert draws[:6] == [Draw(0, 0, 0), Draw(0, 0, 2), Draw(1, 0, 0), Draw(1, 0, 2), Draw(2, 0, 0), Draw(2, 0, 2)]
-    assert draws[6:] == [Draw(number, 0, 1) for number in numbers[3:]]
+    assert draws[:6] == [
+        ExampleKey(0, 0, 0),
+        ExampleKey(0, 0, 2),
+        ExampleKey(1, 0, 0),
+        ExampleKey(1, 0, 2),
+        ExampleKey(2, 0, 0),
+        ExampleKey(2, 0, 2),
+    ]
+    assert draws[6:] == [ExampleKey(number, 0, 1) for number in numbers[3:]]

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from afterword.corpus import read_corpus
-from afterword.data import Reading, prepare, special_tokens
+from afterword.data import WindowSettings, prepare, special_tokens
 from afterword.data.batching import Packing
 from afterword.methods import METHODS
-from afterword.training.sources import Part
-from afterword.training.steps import Draw, Examples, StepPlan, StepSampler, build_loader
+from afterword.training.sources import Source
+from afterword.training.steps import ExampleKey, Examples, StepPlan, StepSampler, build_loader
 
 ROWS = [{"id": f"d{i}", "text": " ".join(f"Note {i} has part {j} here." for j in range(12))} for i in range(5)]
 
@@ -23,8 +23,8 @@ def examples(tokenizer, tmp_path_factory):
     def build(method, seed=0):
         special = special_tokens(tokenizer, method.view.bos, method.view.join)
         path = folder / f"{method.name}.arrow"
-        windows = prepare(corpus, tokenizer, special, Reading(max_length=1000), method.view, path)
-        return Examples((Part("documents", windows, special),), method.terms(general=()), seed)
+        windows = prepare(corpus, tokenizer, special, WindowSettings(max_length=1000), method.view, path)
+        return Examples((Source("documents", windows, special),), method.terms(general=()), seed)
 
     return build
 
@@ -35,30 +35,30 @@ def read(example):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 def test_the_same_seed_epoch_and_window_is_the_same_example(method, examples):
-    again = list(reversed([read(examples(method)[Draw(i, 2)]) for i in reversed(range(5))]))
-    assert [read(examples(method)[Draw(i, 2)]) for i in range(5)] == again
+    again = list(reversed([read(examples(method)[ExampleKey(i, 2)]) for i in reversed(range(5))]))
+    assert [read(examples(method)[ExampleKey(i, 2)]) for i in range(5)] == again
 
 
 def test_another_epoch_another_window_and_another_seed_draw_anew(examples):
     method = METHODS["disc"]
-    drawn = {str(read(examples(method, seed)[Draw(0, epoch)])) for seed in range(3) for epoch in range(4)}
+    drawn = {str(read(examples(method, seed)[ExampleKey(0, epoch)])) for seed in range(3) for epoch in range(4)}
     assert len(drawn) > 9
     # The windows hold the same number of sentences, so the same generator would draw the same sentences.
-    firsts = [tuple(s.teacher_positions[0] for s in examples(method)[Draw(i, 0)].segments) for i in range(5)]
+    firsts = [tuple(s.teacher_positions[0] for s in examples(method)[ExampleKey(i, 0)].segments) for i in range(5)]
     assert len(set(firsts)) > 1
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 def test_a_teachers_view_is_built_exactly_where_the_objective_reads_it(method, examples):
-    example = examples(method)[Draw(0, 0)]
+    example = examples(method)[ExampleKey(0, 0)]
     assert (example.teacher_ids is not None) == method.objective.needs_teacher
 
 
 def test_a_repeat_has_no_weight(examples):
     method = METHODS["disc"]
-    repeated = examples(method)[Draw(0, 0, weighted=False)]
+    repeated = examples(method)[ExampleKey(0, 0, weighted=False)]
     assert sum(segment.weights.sum() for segment in repeated.segments) == 0
-    assert [ids for ids, _ in read(repeated)] == [ids for ids, _ in read(examples(method)[Draw(0, 0)])]
+    assert [ids for ids, _ in read(repeated)] == [ids for ids, _ in read(examples(method)[ExampleKey(0, 0)])]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -5,13 +5,13 @@ import warnings
 import pytest
 import torch
 
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.errors import ConfigError
 from afterword.methods import get_method
 from afterword.models import frozen_copy
 from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training.per_source_losses import MOST_SOURCES, OTHERS
-from afterword.training.sources import GeneralText
+from afterword.training.sources import MixtureSource
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def trainer_of(build_model, perturb, tokenizer, general_rows, tmp_path):
 
     def build(method, rows, name="general", **options):
         reference = build_model("llama")
-        text = GeneralText(documents=general_rows, share=Share(), held_out=options.pop("held_out", None))
+        text = MixtureSource(documents=general_rows, share=SourceShare(), held_out=options.pop("held_out", None))
         return AdaptationTrainer(
             perturb(build_model("llama")),
             training_arguments(get_method(method), output_dir=str(tmp_path), max_steps=1),

@@ -116,17 +116,17 @@ def test_one_process_has_everything_whole(build_model: Any) -> None:
 @pytest.fixture
 def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     """Micro-batches of two terms, three of each."""
-    from afterword.data import Reading
+    from afterword.data import WindowSettings
     from afterword.methods import METHODS
     from afterword.training.checks import special_tokens_for
-    from afterword.training.sources import Part, as_windows
-    from afterword.training.steps import Draw, Examples
+    from afterword.training.sources import Source, as_windows
+    from afterword.training.steps import ExampleKey, Examples
 
     method = METHODS["disc"]
-    windows = as_windows(documents[:3], tmp_path, method.view, tokenizer, Reading(max_length=256))
-    parts = (Part("documents", windows, special_tokens_for(tokenizer, method)),)
+    windows = as_windows(documents[:3], tmp_path, method.view, tokenizer, WindowSettings(max_length=256))
+    parts = (Source("documents", windows, special_tokens_for(tokenizer, method)),)
     examples = Examples(parts, method.terms(general=()), 0)
-    drawn = [examples[Draw(number, 0)] for number in range(3)]
+    drawn = [examples[ExampleKey(number, 0)] for number in range(3)]
     both = [*drawn, *(replace(example, term=1) for example in drawn)]
     return [batch for example in both for batch in micro_batches([example], Packing(512))]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from afterword.corpus import CorpusOptions, read_corpus
-from afterword.data import Reading, SplitContext, WholeDocument, prepare, special_tokens
+from afterword.data import SplitContext, WholeDocument, WindowSettings, prepare, special_tokens
 from afterword.data.batching import Packing
-from afterword.data.mixture import Share
+from afterword.data.mixture import SourceShare
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.sources import GeneralText, Part, general_parts
+from afterword.training.sources import MixtureSource, Source, general_parts
 
 WORDS = ["bread", "cake", "coffee", "bakery", "morning", "people", "Oslo", "Bergen", "opens", "sells", "every", "born"]
 
@@ -53,7 +53,7 @@ def test_shares_hold_in_a_million_packed_tokens(build_model: Any, tokenizer: Any
         train_dataset=documents,
         processing_class=tokenizer,
         method="mixcpt",
-        mixture={"instructions": GeneralText(documents=asked, share=Share(tokens=0.3, max_epochs=9))},
+        mixture={"instructions": MixtureSource(documents=asked, share=SourceShare(tokens=0.3, max_epochs=9))},
         documents_per_step=8,
         packing=Packing(4096),
     )
@@ -72,12 +72,12 @@ def test_the_tokens_of_a_window_are_those_of_its_whole_reading(tokenizer: Any, t
     corpus = read_corpus([sentences(rng, words) for words in (20, 200, 60)], cache_dir=tmp_path)
     view = WholeDocument(bos=bos)
     special = special_tokens(tokenizer, bos, "document")
-    windows = prepare(corpus, tokenizer, special, Reading(max_length=100), view, tmp_path / "windows.arrow")
+    windows = prepare(corpus, tokenizer, special, WindowSettings(max_length=100), view, tmp_path / "windows.arrow")
     assert len(windows) > len(corpus)
     read = [view.build(window, special, rng).segments[0].student_ids for window in windows]
-    assert Part("documents", windows, special).lengths.tolist() == [len(ids) for ids in read]
+    assert Source("documents", windows, special).lengths.tolist() == [len(ids) for ids in read]
     # What a split view draws of it does not matter; it adds no EOS.
-    split = Part("documents", windows, special, eos=SplitContext().needs_eos)
+    split = Source("documents", windows, special, eos=SplitContext().needs_eos)
     assert split.lengths.tolist() == [len(special.bos_ids) + len(window.token_ids) for window in windows]
 
 
@@ -86,6 +86,6 @@ def test_a_chat_template_brings_its_own_bos_and_eos(tokenizer: Any, tmp_path: Pa
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}|{% endfor %}"
     rows = [{"prompt": "Who?", "completion": "Mara."}]
     asked = read_corpus(rows, cache_dir=tmp_path / "rows", options=CorpusOptions(kind="instructions"))
-    chats = GeneralText(documents=asked, share=Share(), chat=True)
-    (part,) = general_parts({"chats": chats}, tmp_path, SplitContext(), tokenizer, Reading(max_length=100))
+    chats = MixtureSource(documents=asked, share=SourceShare(), chat=True)
+    (part,) = general_parts({"chats": chats}, tmp_path, SplitContext(), tokenizer, WindowSettings(max_length=100))
     assert part.lengths.tolist() == [len(tokenizer("Who?|Mara.|", add_special_tokens=False).input_ids)]

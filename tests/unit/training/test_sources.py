@@ -9,15 +9,15 @@ import pytest
 
 from afterword import adapt
 from afterword.corpus import CorpusOptions, read_corpus
-from afterword.data import Reading, SplitContext, default_cache
-from afterword.data.mixture import Share
+from afterword.data import SplitContext, WindowSettings, default_cache
+from afterword.data.mixture import SourceShare
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import METHODS
 from afterword.settings.adapt import read_settings
 from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training import sources as parts
 from afterword.training.run import run_adaptation
-from afterword.training.sources import GeneralText, Preparation, general_parts
+from afterword.training.sources import MixtureSource, Preparation, general_parts
 
 CHATS = [
     {"messages": [{"role": "user", "content": f"Ask {i}."}, {"role": "assistant", "content": "Yes."}]} for i in (1, 2)
@@ -101,9 +101,9 @@ def test_a_dry_run_prepares_for_the_run_and_says_so_the_next_time(afterword, mod
 def chats(tokenizer, tmp_path, template, cache):
     tokenizer.chat_template = template
     corpus = read_corpus(CHATS, cache_dir=tmp_path / "chats", options=CorpusOptions(kind="instructions"))
-    text = GeneralText(documents=corpus, share=Share(), chat=True, preparation=Preparation(cache=cache))
+    text = MixtureSource(documents=corpus, share=SourceShare(), chat=True, preparation=Preparation(cache=cache))
     place = tmp_path / f"work-{len(list(tmp_path.iterdir()))}"
-    (part,) = general_parts({"chats": text}, place, SplitContext(), tokenizer, Reading(max_length=200))
+    (part,) = general_parts({"chats": text}, place, SplitContext(), tokenizer, WindowSettings(max_length=200))
     return part.windows
 
 
@@ -124,8 +124,8 @@ def test_conversations_are_rendered_in_workers_too(tokenizer, tmp_path):
     made = []
     for workers in (1, 2):
         how = Preparation(workers=workers, cache=None)
-        text = GeneralText(documents=corpus, share=Share(), chat=True, preparation=how)
-        given = ({"chats": text}, tmp_path / str(workers), SplitContext(), tokenizer, Reading(max_length=200))
+        text = MixtureSource(documents=corpus, share=SourceShare(), chat=True, preparation=how)
+        given = ({"chats": text}, tmp_path / str(workers), SplitContext(), tokenizer, WindowSettings(max_length=200))
         (part,) = general_parts(*given)
         made.append([tokenizer.decode(window.token_ids) for window in part.windows])
     assert made[0] == made[1] == ["Ask 1. Yes. ", "Ask 2. Yes. "]
@@ -143,7 +143,7 @@ def test_a_token_without_an_embedding_is_refused_before_a_step(where, build_mode
         "held out": {"train_dataset": documents, "eval_dataset": odd},
         "mixture": {
             "train_dataset": documents,
-            "mixture": {"general": GeneralText(documents=odd, share=Share(samples=0.5))},
+            "mixture": {"general": MixtureSource(documents=odd, share=SourceShare(samples=0.5))},
         },
     }
     method = METHODS["disc_mixcpt"] if where == "mixture" else METHODS["finetune"]
