@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import field_validator, model_validator
 
 from afterword.data.control_tokens import ControlTokens
-from afterword.data.views import Averaging, Strategy
-from afterword.data.windows import Bos, Join
 from afterword.errors import ConfigError, nearest
 from afterword.named_models import NAMES
 from afterword.settings.base import S, Settings, later, setting, validated
 from afterword.settings.forgetting_budget import Budget, budget_of
+from afterword.settings.method_panels import with_method_options
 from afterword.settings.mixture import SourceSettings, sources_of, with_amounts
+from afterword.settings.retired import OF_ADAPT
 from afterword.settings.trainer_arguments import trainer_problems
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _USUAL_LIMIT = 2
 """Of checkpoints while a run goes on, where nothing was said of them."""
 
 
-class AdaptSettings(Settings):
-    """Everything that `afterword adapt` can be told."""
+class _WhatAndHow(Settings):
+    """What is taught to which model, and by which method: the panels before those of the method's own settings."""
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
     model_name_or_path: str = setting("", "Model", "Folder, GGUF file, hub id or name of the model.", weights=False)
@@ -79,29 +79,12 @@ class AdaptSettings(Settings):
     preparation_cache: str | bool | None = setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
     method: str = setting("disc", "Method", "See `afterword methods`.")
-    strategy: Strategy | None = setting(None, "Method", "How a document is split; see the README.")
-    targets: int | None = setting(None, "Method", "Targets drawn from a document (k).", ge=1)
-    suffix_tokens: int | None = setting(None, "Method", "Length of a random_token_suffix target.", ge=2)
-    temperature: float | None = setting(None, "Method", "Temperature τ of the divergence.", gt=0)
-    averaging: Averaging | None = setting(None, "Method", "Every document, or every token, weighs the same.")
-    join: Join | None = setting(None, "Method", "Tokenise the document once, or sentence by sentence (authors).")
-    bos: Bos | None = setting(None, "Method", "BOS on both views; auto: as the tokenizer adds it.")
-    alpha: float | None = later("Method", "Share of prediction beside self-distillation.", ge=0, le=1)
-    direction: Literal["forward", "reverse"] | None = later("Method", "Of self-distillation: forward, reverse KL.")
-    swap: bool | None = later("Method", "Exchange the gold token with the teacher's first.")
-    beta: float | None = later("Method", "Factor of the KL beside prediction.", ge=0)
-    floor: float | None = later("Method", "Least weight of a token.", ge=0, le=1)
 
-    mixture: dict[str, Any] | None = later(
-        "General text", "NAME=FILE,kind=KIND,tokens=SHARE; in YAML NAME: {files, kind, tokens, …}."
-    )
-    replay: str | None = later("General text", "What to do with it: prediction, kl, reverse_kl, swap.")
-    replay_weight: float | None = later("General text", "Factor beside the loss of the documents.", ge=0)
-    replay_documents: float | None = later("General text", "Factor of its own objective on the documents.", ge=0)
-    replay_temperature: float | None = later("General text", "Temperature τ of the replay.", gt=0)
-    replay_alpha: float | None = later("General text", "Share of prediction in a replay by swap.", ge=0, le=1)
-    replay_direction: Literal["forward", "reverse"] | None = later("General text", "Of a replay by swap.")
-    replay_swap: bool | None = later("General text", "Whether a replay by swap swaps.")
+
+class AdaptSettings(with_method_options(_WhatAndHow)):
+    """Everything that `afterword adapt` can be told."""
+
+    retired = OF_ADAPT
 
     max_length: int | None = setting(None, "Step", "Context in tokens; the model's, at most 8192.", ge=16)
     window_overlap: float = setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
@@ -224,8 +207,9 @@ class AdaptSettings(Settings):
             yield f"ema_steps: {self.ema_steps} needs ema, the share of the average that is kept."
         if self.merge_adapter and not self.use_peft:
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
-        if self.suffix_tokens is not None and self.strategy != "random_token_suffix":
-            yield f"suffix_tokens: {self.suffix_tokens} is read by strategy random_token_suffix, not {self.strategy}."
+        own = self.method_settings()
+        if "suffix_tokens" in own and (strategy := own.get("strategy")) != "random_token_suffix":
+            yield f"suffix_tokens: {own['suffix_tokens']} is read by strategy random_token_suffix, not {strategy}."
         yield from _budget_problems(self)
         yield from _mixture_problems(self)
         yield from _method_problems(self)

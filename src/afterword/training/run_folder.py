@@ -112,7 +112,9 @@ class RunFolder:
         if not (self.path / _ASKED).is_file() or not self.exists():
             return None
         saved = read_record(self.path / "config.yaml")
-        decided = {name: saved[name] for name in _weighing(AdaptSettings) if name in saved}
+        known = (name for name in _weighing(AdaptSettings) if name in saved)
+        # A value that is there no longer was no decision of the run: what it leads to is asked for in another way.
+        decided = {name: saved[name] for name in known if not AdaptSettings.retired.of_value(name, saved[name])}
         return read_settings({**settings.model_dump(), **decided})
 
     def refuse_other_content(self, identity: Identity) -> None:
