@@ -36,14 +36,14 @@ MAY_IMPORT = {
     "training": "corpus data distributed errors methods models objectives progress settings storage types",
     "evaluation": "corpus data errors models objectives plugins progress settings storage types",
     "alignment": "corpus data errors models objectives progress settings storage types",
-    "budget": "corpus data distributed errors evaluation models objectives settings training types",
+    "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
     "report": "errors storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison demo errors evaluation "
-    "methods models named_models report runs settings storage training",
+    "methods models named_models report runs settings storage training types",
     "__main__": "cli",
     "__init__": "alignment errors evaluation methods report runs training",
 }

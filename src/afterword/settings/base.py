@@ -72,7 +72,7 @@ def _holds_numbers(annotation: object) -> bool:
     """Whether it is a list of numbers."""
     lists = (part for part in alternatives(annotation) if get_origin(part) is tuple)
     inner = (kind for each in lists for part in get_args(each) if part is not ... for kind in alternatives(part))
-    return any(kind in (int, float) for kind in inner)
+    return any(kind is int or kind is float for kind in inner)
 
 
 class Settings(BaseModel):
@@ -147,6 +147,11 @@ def _is_there(name: str) -> bool:
         return Path(name).expanduser().exists() or bool(glob.has_magic(name) and glob.glob(name, recursive=True))
     except (OSError, ValueError):
         return False  # Longer than a name can be, or with a zero byte: a text.
+
+
+def underscored(raw: Mapping[Any, Any]) -> dict[str, Any]:
+    """A mapping with the dashes in its names as underscores."""
+    return {str(name).replace("-", "_"): value for name, value in raw.items()}
 
 
 S = TypeVar("S", bound=Settings)

@@ -20,8 +20,8 @@ from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.base import Settings
 from afterword.settings.mixture import SourceSettings, sources_of
 from afterword.settings.yaml_files import to_yaml
-from afterword.storage.parsing import parse_json, parse_yaml
 from afterword.storage.paths import unwritable
+from afterword.storage.records import read_record
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
@@ -157,16 +157,6 @@ class RunFolder:
         replace_file(self.path / _ASKED, to_yaml(asked))
         # Last, because a folder with this file is a run.
         replace_file(self.path / "config.yaml", to_yaml(used))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file of a run folder; a damaged one is a CheckpointError."""
-    parse = parse_json if path.suffix == ".json" else parse_yaml
-    try:
-        return dict(parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 
 
 def differences(saved: Mapping[str, Any], now: AdaptSettings, *, but: Collection[str] = ()) -> list[str]:

@@ -7,7 +7,6 @@ from afterword.comparison.grid import (
     by_content,
     cells_of,
     fingerprint,
-    sha256,
     training_fingerprint,
     weights_settings,
 )
@@ -16,6 +15,7 @@ from afterword.evaluation import losses, questions, tasks
 from afterword.evaluation import suite_answers as answering
 from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
+from afterword.storage.hashes import json_sha256
 
 GIVEN = {"model_name_or_path": "m", "documents": ["d"], "suite": "s", "output_dir": "o", "learning_rates": "1e-5"}
 
@@ -78,7 +78,7 @@ def test_a_later_scorer_changes_the_fingerprint_and_a_first_one_does_not(scorer,
         monkeypatch.setattr(module, "VERSION", 1)
     contents = Contents("m", "s", {"max_items": 8})
     # As rows were recorded before versions counted.
-    first = sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
+    first = json_sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
     assert fingerprint("t", contents) == first
     later = set()
     for version in (2, 3):
