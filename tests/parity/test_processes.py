@@ -24,8 +24,8 @@ from afterword.data.batching import Packing
 from afterword.methods import METHODS
 from afterword.models import freeze
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.data.mixture import Share
-from afterword.training.sources import GeneralText
+from afterword.data.mixture import SourceShare
+from afterword.training.sources import MixtureSource
 
 folder = Path(sys.argv[1])
 rows = json.loads((folder / "rows.json").read_text())
@@ -36,7 +36,7 @@ for name, count, accumulation in json.loads(sys.argv[2]):
         method, output_dir=str(folder / "out"), seed=3, gradient_accumulation_steps=accumulation, use_cpu=True
     )
     texts = json.loads((folder / "general.json").read_text())
-    general = GeneralText(documents=texts, share=Share(tokens=0.4), held_out=texts[:3])
+    general = MixtureSource(documents=texts, share=SourceShare(tokens=0.4), held_out=texts[:3])
     trainer = AdaptationTrainer(
         model, arguments, train_dataset=rows[:count], mixture={"general": general} if method.takes_general_text else {},
         processing_class=AutoTokenizer.from_pretrained(folder / "student"), method=method,
