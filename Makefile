@@ -44,7 +44,7 @@ kills: $(INSTALLED)
 
 # Build the embedded models again from their seed, stage by stage, over those that are shipped.
 almanac: $(INSTALLED)
-	$(BIN)/python -m afterword.almanac.build --output src/afterword/almanac/weights
+	$(BIN)/python -m almanac_build --output src/afterword/almanac/weights
 
 clean:
 	rm -rf .venv runs .pytest_cache .ruff_cache

@@ -126,6 +126,11 @@ def test_an_import_by_a_string_is_seen(code):
     assert list(imports_of(ast.parse("import_module(f'afterword.{name}')"))) == ["afterword.*"]
 
 
+def test_the_package_knows_nothing_of_how_the_embedded_models_are_built():
+    knowing = [path for path in FILES for name in imports_of(TREES[path]) if name.split(".")[0] == "almanac_build"]
+    assert not knowing
+
+
 def test_no_method_is_named_outside_its_folder():
     found = []
     for path, tree in TREES.items():
