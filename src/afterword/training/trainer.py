@@ -41,18 +41,17 @@ from afterword.objectives import (
     total,
     weighted_sum,
 )
-from afterword.training import steps, zero3
+from afterword.training import steps
 from afterword.training.arguments import declared_arguments, training_arguments
+from afterword.training.checkpoints import WholeCheckpoints
 from afterword.training.checks import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
 from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
-from afterword.training.lockstep import in_lockstep
 from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
-from afterword.training.sharding import prepare_sharding
+from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
 from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
 from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.whole_checkpoints import WholeCheckpoints
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -270,7 +269,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _backward(self, model: Any, loss: Tensor, *, last: bool) -> None:
         if is_zero3(self.model):
-            zero3.backward(model, loss, last=last and self.accelerator.sync_gradients)
+            zero3_backward(model, loss, last=last and self.accelerator.sync_gradients)
         else:
             self.accelerator.backward(loss)
 
@@ -335,7 +334,7 @@ class AdaptationTrainer(WholeCheckpoints):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
         sharded = is_zero3(self.model)
-        norm = zero3.gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
+        norm = zero3_gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
             raise Diverged(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
