@@ -14,7 +14,7 @@ from torch import Tensor
 
 from afterword import models
 from afterword.data.batching import micro_batches, to_device
-from afterword.objectives import Head, TopK
+from afterword.objectives import Head
 from afterword.training.steps import ExampleKey
 from afterword.training.trainer import AdaptationTrainer
 from afterword.types import Batch
@@ -32,8 +32,8 @@ class GainSample:
 
     trainer: AdaptationTrainer
     batches: tuple[Batch, ...]
-    teachers: tuple[tuple[Tensor, Head | TopK] | None, ...]
-    """Hidden states of the teacher at the trained positions, on the CPU, with its head; or what is cached."""
+    teachers: tuple[tuple[Tensor, Head] | None, ...]
+    """Hidden states of the teacher at the trained positions, on the CPU, with its head."""
 
     @torch.no_grad()
     def loss(self, model: Any) -> float:
