@@ -6,7 +6,6 @@ outside of a forward goes through `whole`, `sharded_like` and `whole_state`.
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -46,16 +45,6 @@ def main_process_first(work: Callable[[], T]) -> T:
     # The Trainer joins the same process group later; on a machine without GPUs it must be gloo from the start.
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         return work()
-
-
-def keep_on_disk(model: Any, folder: Path, device: Any) -> None:
-    """Write a frozen model's weights to a folder; a layer's are on the device only while that layer computes."""
-    from accelerate import disk_offload
-
-    folder.mkdir(parents=True, exist_ok=True)
-    # Of several processes each calls its processor cpu:0, which accelerate takes for a device of another kind.
-    where: Any = "cpu" if device.type == "cpu" else device
-    disk_offload(model, str(folder), execution_device=where)
 
 
 def is_sharded(model: Any) -> bool:

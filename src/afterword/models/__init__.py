@@ -52,13 +52,11 @@ from afterword.models.teachers import (
     HeadOnly,
     LiveTeacher,
     Offloaded,
-    OnDisk,
     Teacher,
     freeze,
     frozen_copy,
     head_only,
     offloaded,
-    on_disk,
     teacher_for,
     untrained,
 )

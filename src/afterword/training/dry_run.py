@@ -88,7 +88,7 @@ def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
     teacher = trainer.teacher
     if teacher is None or isinstance(teacher, models.AdapterOff):
         return []
-    if trainer.caching or isinstance(teacher, models.HeadOnly | models.Offloaded | models.OnDisk):
+    if trainer.caching or isinstance(teacher, models.HeadOnly | models.Offloaded):
         head = teacher.head()
         return [tensor for tensor in (head.weight, head.bias) if tensor is not None]
     return [*teacher.model.parameters(), *teacher.model.buffers()]

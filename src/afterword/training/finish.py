@@ -21,7 +21,7 @@ from afterword import models
 from afterword.data.batching import micro_batches, to_device
 from afterword.distributed import is_main_process, is_sharded, whole_state
 from afterword.errors import TrainingError
-from afterword.objectives import Head, TopK
+from afterword.objectives import Head
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.run_folder import RunFolder
 from afterword.training.steps import ExampleKey
@@ -45,8 +45,8 @@ class GainSample:
 
     trainer: AdaptationTrainer
     batches: tuple[Batch, ...]
-    teachers: tuple[tuple[Tensor, Head | TopK] | None, ...]
-    """Hidden states of the teacher at the trained positions, on the CPU, with its head; or what is cached."""
+    teachers: tuple[tuple[Tensor, Head] | None, ...]
+    """Hidden states of the teacher at the trained positions, on the CPU, with its head."""
 
     @torch.no_grad()
     def loss(self, model: Any) -> float:

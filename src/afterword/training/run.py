@@ -37,7 +37,7 @@ from afterword.training.sharding import refuse_before_loading
 from afterword.training.sources import MixtureSource, Preparation, as_windows
 from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
-from afterword.training.teacher_quality import in_words, left_out, left_out_in_words, teacher_error
+from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
 
 
@@ -117,8 +117,6 @@ def run_adaptation(
         console = console or Console(stderr=True)
         if once := _cache_teacher(trainer, folder, console, began_here=began_here):
             data = {**data, "teacher_read_once": once}
-        if trainer.kept:
-            data = {**data, "teacher_top_k": left_out(trainer)}
         known = (asked, settings, identity, data, command or " ".join(sys.argv))
         checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
         if is_main_process():
@@ -170,7 +168,6 @@ def _identity(trainer: AdaptationTrainer) -> Identity:
 def _say(data: dict[str, Any], console: Console) -> None:
     """What a person should know before the first step."""
     said = [in_words(data["teacher"])] if "teacher" in data else []
-    said += [left_out_in_words(data["teacher_top_k"])] if "teacher_top_k" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
     for each in said:
         console.print(each, highlight=False, markup=False)
@@ -184,7 +181,7 @@ def _cache_teacher(
     try:
         if trainer.caching and isinstance(trainer.teacher, models.LiveTeacher):
             tokens = trainer.caching_teacher().tokens(trainer.parts, trainer.plan.windows(trainer.total_steps))
-            once = {"tokens": tokens, "positions": tokens if trainer.caching.top_k else 0}
+            once = {"tokens": tokens}
         trainer.cache_teacher(console)
     except AfterwordError:
         # Not from an interrupt: what was read by then is continued by the same command.
@@ -238,7 +235,7 @@ def load_trainer(
     packing = _packing(settings, model, how[-1].max_length)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
-    teacher = teacher_of(settings, method, _dtype(settings), work)
+    teacher = teacher_of(settings, method, _dtype(settings))
     general = _general_text(settings, work)
     data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
     step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}

@@ -35,9 +35,7 @@ from afterword.objectives import (
     Head,
     Objective,
     Prediction,
-    TopK,
     hidden_losses,
-    top_k_weighted_sum,
     total,
     weighted_sum,
 )
@@ -51,7 +49,7 @@ from afterword.training.per_source_losses import SourceSums, refuse_taken_names,
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
 from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
-from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory, top_k_problem
+from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -67,7 +65,6 @@ class AdaptationTrainer(WholeCheckpoints):
 
     loss_is_scaled_for_ga = True
     model: Any  # never None here
-    kept: TopK | None = None
     eval_caches: tuple[models.TeacherCache | None, ...] = ()
 
     def __init__(
@@ -132,8 +129,6 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _teacher_of(self, model: Any, given: models.Teacher | None, caching: Caching | None) -> models.Teacher | None:
         """What was given, or the model before the Trainer loads a checkpoint into it."""
-        if caching and caching.top_k and (problem := top_k_problem(self.terms, self.method.name)):
-            raise ConfigError(problem)
         if given or not any(term.objective.needs_teacher for term in self.terms):
             return given
         return models.untrained(model) if caching else models.teacher_for(model)
@@ -193,7 +188,7 @@ class AdaptationTrainer(WholeCheckpoints):
             if self.eval_dataset is not None:
                 assert isinstance(self.eval_dataset, HeldOut), "made here"
                 self.eval_caches = reader.caches(self.eval_dataset.parts, self.eval_dataset.windows(), "eval", console)
-        self.kept, self.teacher = reader.kept, models.head_only(self.teacher)
+        self.teacher = models.head_only(self.teacher)
         free_memory()
 
     def caching_teacher(self) -> CachingTeacher:
@@ -301,35 +296,25 @@ class AdaptationTrainer(WholeCheckpoints):
             teacher = self.teacher_reads(batch, objective)
         return self.weighted(objective, (states, models.head_of(self.model)), teacher, batch)
 
-    def teacher_reads(self, batch: Batch, objective: Objective) -> tuple[Tensor, Head | TopK] | None:
-        """What an objective needs of the teacher at the trained positions: hidden states, or what is cached of them.
+    def teacher_reads(self, batch: Batch, objective: Objective) -> tuple[Tensor, Head] | None:
+        """Hidden states of the teacher at the trained positions, cached ones or read now, and its head.
 
-        With the head that makes logits of it, or the entries that it is of. None where it needs no teacher.
+        None where the objective needs no teacher.
         """
         if not objective.needs_teacher:
             return None
         if batch.teacher_rows is not None:
-            assert self.kept or self.teacher, "its head is left of it"
-            return batch.teacher_rows, self.kept or self.teacher.head()  # pyright: ignore
+            assert self.teacher, "its head is left of it"
+            return batch.teacher_rows, self.teacher.head()
         assert isinstance(self.teacher, models.LiveTeacher), "a method that needs a teacher has one"
         assert batch.teacher, "and its views give the teacher something to read"
         return self.teacher.trained_states(*batch.teacher), self.teacher.head()
 
     def weighted(
-        self,
-        objective: Objective,
-        student: tuple[Tensor, Head],
-        teacher: tuple[Tensor, Head | TopK] | None,
-        batch: Batch,
+        self, objective: Objective, student: tuple[Tensor, Head], teacher: tuple[Tensor, Head] | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Σ weight · loss of hidden states at the trained positions of a batch, and the parts of the losses."""
-        where = (batch.target_ids, batch.weights)
-        if teacher is None:
-            return weighted_sum(objective, student, None, *where, **self.workspace)
-        said, by = teacher
-        if isinstance(by, TopK):
-            return top_k_weighted_sum(objective, student, (said, by), *where, **self.workspace)
-        return weighted_sum(objective, student, (said, by), *where, **self.workspace)
+        return weighted_sum(objective, student, teacher, batch.target_ids, batch.weights, **self.workspace)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
