@@ -17,7 +17,8 @@ from afterword.almanac.suite import RETENTION, VERSION, build_suite, card_suite,
 from afterword.almanac.world import RELATIONS, ROLES, Fact, Size, World
 from afterword.almanac.writing import ask, tell
 from afterword.corpus import read_corpus
-from afterword.evaluation.checks import passes, says
+from afterword.evaluation.checks import passes
+from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import Item, Suite, load_suite
 
 LEARNING = ("new_direct", "new_other_wording", "new_reverse", "changed", "new_two_hop")
