@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "budget": "corpus data distributed errors evaluation models objectives settings training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
-    "report": "errors storage",
+    "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison demo errors evaluation "
