@@ -145,7 +145,7 @@ def commands_page() -> str:
         title = f"afterword {name}"
         shared = set(trees[title].model_fields) if title in trees else set[str]()
         lines += ["", f"## {title}", "", command.help or "", "", "```", _usage(title, command), "```"]
-        own = [it for it in command.params if it.name not in shared or _kind_of(it) == "argument" or len(it.opts) > 1]
+        own = [each for each in command.params if each.name not in shared or not _is_plain(each)]
         rows = [row for each in own if (row := _parameter(each))]
         if rows:
             lines += ["", "| | |", "|---|---|", *rows]
@@ -153,6 +153,11 @@ def commands_page() -> str:
             anchor = title.replace(" ", "-")
             lines += ["", f"And an option for every setting: [settings of {title}](settings.md#{anchor})."]
     return "\n".join(lines) + "\n"
+
+
+def _is_plain(parameter: Any) -> bool:
+    """Whether it is an option with the name of its setting, and no other."""
+    return parameter.opts == ["--" + parameter.name.replace("_", "-")]
 
 
 def _kind_of(parameter: Any) -> str:
