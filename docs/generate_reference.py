@@ -7,6 +7,7 @@ mkdocs calls this file as a hook, so nothing that is generated lies in the repos
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -262,6 +263,19 @@ def on_files(files: Any, config: Any) -> None:
         files.append(File.generated(config, place, content=page()))
     for place, figure in FIGURES.items():
         files.append(File.generated(config, place, abs_src_path=str(figure)))
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """What is in a list behind two spaces, as elsewhere, behind the four that mkdocs needs, blocks of code included."""
+    lines, in_list, in_block = [], False, False
+    for line in markdown.split("\n"):
+        if line.startswith("```"):
+            in_block = not in_block
+        if line.strip() and not line.startswith(" "):
+            in_list = not in_block and bool(re.match(r"-|\d+\.", line))
+        indent = len(line) - len(line.lstrip(" "))
+        lines.append(" " * indent + line if in_list and not in_block else line)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
