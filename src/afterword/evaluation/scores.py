@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.errors import CheckpointError, ConfigError
+from afterword.errors import ConfigError
 from afterword.evaluation import losses, suites
 from afterword.evaluation.measure import Inputs, Measure, Models, Need, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
@@ -17,8 +17,8 @@ from afterword.evaluation.question_file import load_questions
 from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
-from afterword.storage.parsing import parse_yaml
 from afterword.storage.paths import at_home
+from afterword.storage.records import read_record
 from afterword.types import Score
 
 
@@ -85,11 +85,7 @@ def _run_settings(folder: Path) -> dict[str, Any]:
         return {}
     if not has_result(folder):
         raise ConfigError(f"RUN: {str(folder)!r} has no finished model. Run `afterword adapt` to its end first.")
-    try:
-        return dict(parse_yaml(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
+    return read_record(path)
 
 
 def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> EvaluateSettings:

@@ -7,7 +7,6 @@ from afterword.comparison.grid import (
     by_content,
     cells_of,
     fingerprint,
-    sha256,
     training_fingerprint,
     weights_settings,
 )
@@ -15,6 +14,7 @@ from afterword.comparison.run import suite_fingerprint
 from afterword.evaluation.measure import VERSIONS
 from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
+from afterword.storage.hashes import json_sha256
 
 GIVEN = {"model_name_or_path": "m", "documents": ["d"], "suite": "s", "output_dir": "o", "learning_rates": "1e-5"}
 
@@ -74,7 +74,7 @@ def test_a_later_scorer_changes_the_fingerprint_and_a_first_one_does_not(scorer,
         monkeypatch.setitem(VERSIONS, name, 1)
     contents = Contents("m", "s", {"max_items": 8})
     # As rows were recorded before versions counted.
-    first = sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
+    first = json_sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
     assert fingerprint("t", contents) == first
     later = set()
     for version in (2, 3):
