@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import islice
 
 import pytest
+from commands import run_python
 
 from afterword.almanac.after import CHOOSING, REPORTING, build_part, held_out_documents, write_documents
 from afterword.almanac.names import gender_of, split_of
@@ -48,15 +47,8 @@ def summary() -> dict[str, str]:
 def test_another_process_with_another_hash_seed_makes_the_same():
     code = f"from __future__ import annotations\n{inspect.getsource(summary)}\nprint(summary())"
     other = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONHASHSEED": other},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert said.stdout.strip() == str(summary())
+    said = run_python("-c", code, environment={"PYTHONHASHSEED": other})
+    assert said.out.strip() == str(summary())
 
 
 @pytest.mark.parametrize("size", [TINY, STANDARD, Size(192, 48, 48, 48)], ids=["tiny", "standard", "larger"])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run_python
 
 from afterword.evaluation.intervals import (
     before_and_after,
@@ -221,4 +220,4 @@ def test_statistics_do_not_load_torch():
         "spec.loader.exec_module(importlib.util.module_from_spec(spec));"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", code)
