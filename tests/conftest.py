@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -27,6 +28,12 @@ TEXT = (
     "Mara Lind was born in Oslo. She moved to Bergen in 2019. There she founded a small bakery. "
     "The bakery sells bread, cakes and coffee. It opens at six every morning. People like it very much. "
 )
+
+
+def pytest_collection_finish() -> None:
+    """Runs free memory several times, and each time Python would look through all that was imported: 0.3 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
