@@ -652,7 +652,6 @@ def test_fewer_documents_in_a_step_than_processes() -> None:
     check_step(four, 4, None)
 
 
-@pytest.mark.slow
 def test_a_line_of_200_mb_stops_the_run_within_bounded_memory(place: Path) -> None:
     with (place / "long.jsonl").open("wb") as file:
         file.write(b'{"text": "')

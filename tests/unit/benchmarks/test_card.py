@@ -251,7 +251,20 @@ def test_what_is_typed_wrong_is_said(words: tuple[str, ...], said: str) -> None:
     assert said in done.err
 
 
+def test_a_part_of_it_runs_on_a_processor(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = shell(str(out), "--device", "cpu", "--tiny", "--only", "e")
+    assert done.code == 0, done.err
+    result = json.loads((out / "e.json").read_text())
+    assert result["status"] == "ok"
+    assert all(row["tokens_per_second"] > 0 for row in result["rows"])
+    table = (out / "table.md").read_text()
+    assert table in done.out
+    assert [line.split(" | ")[0] for line in table.splitlines()[4:]] == ["| e"]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_whole_command_runs_on_a_processor(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = shell(str(out), "--device", "cpu", "--tiny", "--seconds", "600")

@@ -190,7 +190,6 @@ def measure(source, cache_dir) -> tuple[int, str, float]:
     return tuple(json.loads(run_python("-c", MEASURE, source, cache_dir, environment=environment).out))
 
 
-@pytest.mark.slow
 def test_a_large_corpus_is_read_in_bounded_memory(tmp_path):
     filler = "The quick brown fox jumps over the lazy dog. " * 60
     with open(tmp_path / "large.jsonl", "w") as handle:
@@ -201,7 +200,6 @@ def test_a_large_corpus_is_read_in_bounded_memory(tmp_path):
     assert growth_mib < 120
 
 
-@pytest.mark.slow
 def test_a_line_of_200_mb_is_refused_in_bounded_memory(tmp_path):
     with open(tmp_path / "one.jsonl", "w") as handle:
         handle.write('{"text": "fine"}\n{"text": "')
