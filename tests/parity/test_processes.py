@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ON_TWO_PROCESSES, run_python
 from safetensors.torch import load_file
 
 from afterword.methods import METHODS
@@ -75,11 +73,9 @@ def done(
     (folder / "general.json").write_text(json.dumps(general_rows))
     (folder / "program.py").write_text(PROGRAM)
     arguments = [str(folder / "program.py"), str(folder), json.dumps(CASES)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
-    for command in ([sys.executable, *arguments], [*launch, *arguments]):
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert ran.returncode == 0, ran.stderr[-3000:]
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    run_python(*arguments, environment=environment)
+    run_python(*ON_TWO_PROCESSES, *arguments, environment=environment)
     return folder
 
 

@@ -121,7 +121,7 @@ SCRIPT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A process begun in the background ignores it.
 from afterword.corpus import read_corpus
-from afterword.data import WindowSettings, SpecialTokens, SplitContext
+from afterword.data import SpecialTokens, SplitContext, WindowSettings
 from afterword.data import reading_ahead
 from afterword.data.reading_ahead import Reader, read_ahead
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run_python
 
 from afterword.evaluation.intervals import (
     before_and_after,
@@ -214,5 +213,4 @@ def test_memory_stays_bounded_over_many_units():
 
 def test_statistics_do_not_load_torch():
     # A report imports them, and must open in a place without torch.
-    code = "import sys, afterword.evaluation.intervals; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", "import sys, afterword.evaluation.intervals; assert 'torch' not in sys.modules")
