@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from afterword.evaluation.measure import VERSIONS
 from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import CompareSettings, GridAxes, arm_folder
@@ -102,11 +103,7 @@ def later_scorers() -> dict[str, int]:
 
     So rows stay valid that were recorded before versions counted, and none is taken for one of a later version.
     """
-    from afterword.evaluation import losses, questions, tasks
-    from afterword.evaluation import suite_answers as answering
-
-    modules = {"answering": answering, "losses": losses, "questions": questions, "tasks": tasks}
-    return {name: module.VERSION for name, module in modules.items() if module.VERSION > 1}
+    return {name: version for name, version in VERSIONS.items() if version > 1}
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:

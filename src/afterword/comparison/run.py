@@ -40,7 +40,7 @@ from afterword.storage.atomic import replace_file
 from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
 from afterword.training import Interrupted, run_adaptation
-from afterword.training.teacher_choice import CACHED, refuse_teacher
+from afterword.training.teacher_choice import refuse_teacher
 
 _CONFIGURATION = "configuration_sha256"
 """The name of a row's own, which is no part of its fingerprint."""
@@ -226,7 +226,7 @@ def _ended(
 
 def _teacher_caches(cell: Cell, settings: CompareSettings) -> Path | None:
     """Where the cells of a grid keep what their teachers say; None where theirs are not cached."""
-    if cell.settings.teacher not in CACHED:
+    if cell.settings.teacher != "cached":
         return None
     return Path(cell.settings.teacher_cache or Path(settings.output_dir) / "teacher").expanduser()
 

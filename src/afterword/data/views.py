@@ -140,6 +140,12 @@ def segment(ids: np.ndarray, first: int, teacher_first: int, averaging: Averagin
     return Segment(ids, positions, positions - first + teacher_first, ids[positions + 1], weights)
 
 
+def scored_text(unit: int, ids: np.ndarray, first: int) -> Example:
+    """Ids whose tokens are predicted from offset `first` on, as one unit: what comes before them is context."""
+    read = segment(ids, max(1, first) - 1, max(1, first) - 1, "token")
+    return Example(str(unit), unit, None, (read,))
+
+
 def _long_enough(spans: list[Span]) -> list[Span]:
     return [(start, end) for start, end in spans if end - start >= MIN_TARGET_TOKENS]
 

@@ -73,7 +73,7 @@ class Method:
     """Sources of general text, by name, with an objective of their own instead of the method's."""
     general_tokens: float | None = None
     """Share of all tokens that is general text of which a person does not say how much; None: it must be said."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields of TrainingArguments as the method's authors set them. They win over the Trainer's own defaults;
     what a person sets wins over both."""
     decay_all_parameters: bool = False

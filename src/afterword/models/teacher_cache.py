@@ -62,7 +62,7 @@ _DIFFERENT = {
     "tokenizer": "another tokenizer",
     "bos_ids": "another BOS",
     "texts": "other documents",
-    "rows": "another kind of rows (teacher, teacher_top_k)",
+    "rows": "another kind of rows",
 }
 
 
@@ -106,11 +106,6 @@ class TeacherCache:
         assert positions.max(initial=0) < self.lengths[text], "positions are of the text's full reading"
         shard = self.shards[number]
         return _mapped(self.folder / shard.file, shard.sha256)[torch.from_numpy(first + positions)]
-
-    def first_rows(self, most: int) -> Tensor:
-        """[n, ·]: so many of its rows, or all, as they were written first."""
-        assert self.shards, "something was cached"
-        return _mapped(self.folder / self.shards[0].file, self.shards[0].sha256)[:most]
 
     def with_shard(self, texts: Sequence[int], rows: Sequence[Tensor]) -> "TeacherCache":
         """The cache with a shard more, written and listed."""

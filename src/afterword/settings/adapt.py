@@ -48,13 +48,12 @@ class _WhatAndHow(Settings):
         "Model",
         "Of the teacher. auto: bf16 on a GPU. int8, int4: of its linear layers; the error in nats is printed.",
     )
-    teacher: Literal["copy", "adapter_off", "offload", "offload_disk", "cached", "top_k"] | None = later(
-        "Model",
-        "Where it is kept while the student trains.",
-        exact=("copy", "adapter_off", "offload", "offload_disk", "cached"),
+    teacher: Literal["copy", "adapter_off", "offload", "cached"] | None = later(
+        "Model", "Where it is kept while the student trains.", exact=("copy", "adapter_off", "offload", "cached")
     )
-    teacher_cache: str | None = setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
-    teacher_top_k: int | None = later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
+    teacher_cache: str | None = setting(
+        None, "Model", "Where a cached teacher's results lie (default: the run folder).", weights=False
+    )
     save_precision: Literal["auto", "model", "float32", "bf16"] = later(
         "Model",
         "Of the saved model. auto: that of the model given, unless rounding to it loses what was learned.",

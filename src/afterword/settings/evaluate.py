@@ -25,6 +25,7 @@ class EvaluateSettings(Settings):
     general: tuple[str, ...] = setting((), "What", "General text that must not be forgotten.")
     tasks: tuple[str, ...] = setting((), "What", "Tasks of lm-evaluation-harness: names or YAML files.")
     tasks_path: str | None = setting(None, "What", "Folder with more tasks.")
+    measures: tuple[str, ...] = setting((), "What", "Measures of others: installed names, or package.module:NAME.")
     reference: str | None = setting(None, "What", "The model before; the run's base if not given.")
     max_documents: int = setting(200, "How much", "Most documents drawn from each set.", ge=1)
     max_questions: int = setting(200, "How much", "Most questions drawn.", ge=1)
