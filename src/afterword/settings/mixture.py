@@ -15,7 +15,7 @@ class SourceSettings(Settings):
 
     # Their content is compared by hash, so their paths may change.
     files: tuple[str, ...] = setting((), "What", "Files, folders, globs or data-set ids.", weights=False)
-    kind: Kind = setting("documents", "What", "documents, instructions or preferences.")
+    kind: Kind = setting("documents", "What", "Kind of text: documents, instructions or preferences.")
     text_column: str | None = setting(None, "What", "Column that holds the text of documents (default: detected).")
     title_column: str | None = setting(None, "What", "Column that holds the title.")
     id_column: str | None = setting(None, "What", "Column that holds the id.")

@@ -125,7 +125,7 @@ def test_a_place_without_a_function_is_refused(place, words):
 def test_a_package_that_is_broken_is_named(monkeypatch):
     points = {"note": EntryPoint("note", "no_such_module:read", "afterword.documents")}
     monkeypatch.setattr(plugins, "added", lambda kind: points if kind == "documents" else {})
-    with pytest.raises(DataError, match="a.note: .*'no_such_module:read' cannot be loaded"):
+    with pytest.raises(DataError, match=r"a\.note: .*'no_such_module:read' cannot be loaded"):
         read("notes/a.note")
 
 
