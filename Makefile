@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Apart from the rest, and only for the tests that shard by it: accelerate imports it wherever it finds it.
 DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 
-.PHONY: install test test-real demo check docs golden kills almanac clean
+.PHONY: install hooks test test-slow test-real demo check docs golden kills almanac clean
 
 install: $(INSTALLED)
 
@@ -20,7 +20,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 test: $(INSTALLED) .venv/deepspeed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow"
+
+# Benchmarks in truth: minutes each.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 # On the real model, which is fetched once into the cache.
 test-real: $(INSTALLED)
@@ -38,6 +42,10 @@ check: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Before each commit: what is quick of the checks. See .pre-commit-config.yaml.
+hooks: $(INSTALLED)
+	$(BIN)/pre-commit install
+
 # Accept new recorded losses. Say in CHANGELOG what moved and why.
 golden: $(INSTALLED)
 	rm -f tests/golden/losses.json
@@ -48,7 +56,7 @@ kills: $(INSTALLED)
 
 # Build the embedded models again from their seed, stage by stage, over those that are shipped.
 almanac: $(INSTALLED)
-	$(BIN)/python -m afterword.almanac.build --output src/afterword/almanac/weights
+	$(BIN)/python -m almanac_build --output src/afterword/almanac/weights
 
 clean:
 	rm -rf .venv build runs .pytest_cache .ruff_cache
