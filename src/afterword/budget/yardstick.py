@@ -144,7 +144,11 @@ def build_yardsticks(
     window_settings = WindowSettings(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
-        samples = _texts(reference, [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written)], states=True)
+        samples = _texts(
+            reference,
+            [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written)],
+            states=True,
+        )
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
         shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}

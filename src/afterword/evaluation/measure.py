@@ -195,9 +195,7 @@ class Measure:
         return ""
 
 
-def of_each_model(
-    values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]],
-) -> Callable[[Models, Inputs], Measured]:
+def of_each_model(values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]]) -> Callable[[Models, Inputs], Measured]:
     """A measure of both models from one of a single model: `(model, tokenizer, inputs)` → values by metric."""
 
     def measured(models: Models, inputs: Inputs) -> Measured:

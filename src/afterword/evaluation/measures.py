@@ -103,7 +103,8 @@ def _questions(setting: Literal["closed_book", "open_book"], label: str, *places
             label="Correct answers (exact match)",
             better="higher",
             headline=matched,
-            meaning="Share of questions whose answer equals an expected one, apart from case, punctuation and articles.",
+            meaning="Share of questions whose answer equals an expected one, apart from case, punctuation and "
+            "articles.",
         ),
         Metric(
             name="token_f1_frac",

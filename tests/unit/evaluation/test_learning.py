@@ -67,10 +67,7 @@ def test_a_b_c_and_kl_are_those_of_a_loop_over_dense_logits(
     models = _models(tokenizer, build_model(), perturb(build_model()))
     windows = _windows(models, documents)
     assert len(windows) > len({window.document for window in windows})
-    scores, by_hand = (
-        _by_metric(learned_from(models, windows, seed=3)),
-        _by_hand(models, windows, 3),
-    )
+    scores, by_hand = (_by_metric(learned_from(models, windows, seed=3)), _by_hand(models, windows, 3))
     nll, kl = scores["target_nll_nats"], scores["kl_from_context_nats"]
     assert nll.after.value == pytest.approx(by_hand["a"], rel=1e-5)
     assert nll.before.value == pytest.approx(by_hand["b"], rel=1e-5)
