@@ -4,6 +4,7 @@ A step is a number of documents or of tokens, over all processes and all accumul
 (seed, epoch) alone: resuming needs two integers, and no state is carried.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +19,7 @@ from afterword.data.mixture import SourceStream, interleaved
 from afterword.methods import Term
 from afterword.models import TeacherCache
 from afterword.training.sources import Source
-from afterword.training.teacher_caches import from_cache
+from afterword.training.teacher_texts import from_cache
 from afterword.types import Example
 
 WORK_FOLDER = ".work"
@@ -86,10 +87,13 @@ class StepPlan:
         """The windows that so many steps read, each once, in their order."""
         return np.unique(self._read(steps))
 
+    def epochs(self, steps: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Of every epoch that so many steps reach: its number, and the windows that they read in it."""
+        for epoch in range(-(-steps // self.steps_per_epoch)):
+            yield epoch, np.concatenate(self.steps(epoch)[: steps - epoch * self.steps_per_epoch])
+
     def _read(self, steps: int) -> np.ndarray:
-        epochs = range(-(-steps // self.steps_per_epoch))
-        read = [step for epoch in epochs for step in self.steps(epoch)][:steps]
-        return np.concatenate(read) if read else np.zeros(0, np.int64)
+        return np.concatenate([np.zeros(0, np.int64), *(windows for _, windows in self.epochs(steps))])
 
     def realised(self, steps: int) -> list[dict[str, float]]:
         """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both.
@@ -155,8 +159,8 @@ class Examples(Dataset[Example]):
     parts: tuple[Source, ...]
     terms: tuple[Term, ...]
     seed: int
-    caches: tuple[TeacherCache | None, ...] = ()
-    """Of every part, what the teacher says of it; none where the teacher is there to read."""
+    cache: TeacherCache | None = None
+    """What the teacher says of it; None where the teacher is there to read."""
 
     def __len__(self) -> int:
         return sum(len(part.windows) for part in self.parts)
@@ -167,27 +171,31 @@ class Examples(Dataset[Example]):
         return tuple(name for part in self.parts for name in part.sources)
 
     def __getitem__(self, draw: ExampleKey) -> Example:
-        number, index, source = self._located(draw.window)
-        part, cache = self.parts[number], self.caches[number] if self.caches else None
+        part, index = self.located(draw.window)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
         term = self.terms[draw.term]
         window = part.windows[index]
         example = term.view.build(window, part.special, rng)
         if not term.objective.needs_teacher:
             example = replace(example, teacher_ids=None)
-        elif cache:
-            example = from_cache(example, window, part.special, cache)
-        example = replace(example, source=source + (example.source if part.source is None else 0), term=draw.term)
+        elif self.cache is not None:
+            example = from_cache(example, window, part.special, self.cache)
+        source = self._first_source(part) + (example.source if part.source is None else 0)
+        example = replace(example, source=source, term=draw.term)
         return example if draw.weighted else without_weight(example)
 
-    def _located(self, window: int) -> tuple[int, int, int]:
-        """The number of a window's part, its index there, and the number of the part's first source."""
-        source = 0
-        for number, part in enumerate(self.parts):
+    def located(self, window: int) -> tuple[Source, int]:
+        """The part that a window is in, and its index there."""
+        for part in self.parts:
             if window < len(part.windows):
-                return number, window, source
-            window, source = window - len(part.windows), source + len(part.sources)
+                return part, window
+            window -= len(part.windows)
         raise AssertionError("the plan draws windows that there are")
+
+    def _first_source(self, part: Source) -> int:
+        """The number of a part's first source."""
+        before = itertools.takewhile(lambda each: each is not part, self.parts)
+        return sum(len(each.sources) for each in before)
 
 
 class StepLoader(DataLoader[Any]):
