@@ -26,6 +26,16 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def device_type() -> str:
+    """`cuda` where torch has a GPU that it computes on, AMD's too, else `cpu`: the one rule for what runs where.
+
+    Other accelerators have no float64, in which weights and losses are summed.
+    """
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def gathered(values: list[T]) -> list[T]:
     """The values of all processes, in their order."""
     if process_count() == 1:
@@ -39,11 +49,10 @@ def main_process_first(work: Callable[[], T]) -> T:
     """Do `work` on the main process, then on the others, which then find its files."""
     if process_count() == 1:
         return work()
-    import torch
     from accelerate import PartialState
 
     # The Trainer joins the same process group later; on a machine without GPUs it must be gloo from the start.
-    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+    with PartialState(cpu=device_type() == "cpu").main_process_first():
         return work()
 
 

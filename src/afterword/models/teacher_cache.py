@@ -22,7 +22,8 @@ from torch import Tensor
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
 from afterword.models.save import weights_sha256
-from afterword.storage.atomic import STAGING_SUFFIX, _flush, _sha256, replace_file
+from afterword.storage.atomic import STAGING_SUFFIX, _flush, replace_file
+from afterword.storage.hashes import file_sha256, json_sha256
 from afterword.storage.parsing import parse_json
 
 INDEX = "index.json"
@@ -50,7 +51,7 @@ class Origin:
 
     def named(self) -> str:
         """A folder's name that no other origin has."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return json_sha256(asdict(self))[:16]
 
 
 _DIFFERENT = {
@@ -112,7 +113,7 @@ class TeacherCache:
         save_file({_ROWS: joined}, partial)
         _flush(partial)
         texts = tuple((key, len(each)) for key, each in zip(keys, rows, strict=True))
-        shard = Shard(path.name, _sha256(partial), texts)
+        shard = Shard(path.name, file_sha256(partial), texts)
         os.replace(partial, path)
         _flush(self.folder)
         about = f"{str(joined.dtype).removeprefix('torch.')}, {joined.shape[1]} wide"
@@ -124,7 +125,7 @@ class TeacherCache:
         layout = "a row for every token of a text; a shard's texts one after another, named by the SHA-256 of their ids"
         said = {"origin": asdict(self.origin), "rows": self.about, "layout": layout}
         index = {"format": _FORMAT, **said, "shards": listed}
-        replace_file(self.folder / INDEX, json.dumps({**index, "sha256": _own_sha256(index)}))
+        replace_file(self.folder / INDEX, json.dumps({**index, "sha256": json_sha256(index)}))
         return self
 
 
@@ -153,18 +154,13 @@ def open_cache(folder: Path, origin: Origin) -> TeacherCache:
     if other := [said for name, said in _DIFFERENT.items() if getattr(found, name) != getattr(origin, name)]:
         problem = f"teacher_cache: {str(folder)!r} holds what was said by or of {' and '.join(other)}"
         raise CheckpointError(f"{problem}. Give another folder, or delete this one to have it made again.")
-    if written != _own_sha256(index):
+    if written != json_sha256(index):
         # What a hash of the shards alone does not tell: which text a row is of.
         raise _damaged(folder, f"{INDEX} is not as it was written")
     for shard in shards:
-        if not (folder / shard.file).is_file() or _sha256(folder / shard.file) != shard.sha256:
+        if not (folder / shard.file).is_file() or file_sha256(folder / shard.file) != shard.sha256:
             raise _damaged(folder, f"{shard.file} is missing or not as it was written")
     return TeacherCache(folder, origin, shards, index["rows"])
-
-
-def _own_sha256(index: dict[str, Any]) -> str:
-    """Of all that an index says, whatever its layout."""
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def given_fingerprint(model: Any) -> str:

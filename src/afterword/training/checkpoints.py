@@ -7,7 +7,7 @@ import contextlib
 import errno
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def require_complete(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def explained(run: Path) -> Iterator[None]:
+def explained(run: Path) -> Generator[None, None, None]:
     """Turn interrupt, full disk and lack of memory into a TrainingError that says what is left and what to do."""
     try:
         yield
@@ -117,18 +117,24 @@ class WholeCheckpoints(Trainer):
     """Saves beside a checkpoint's place and renames; with a running average of the weights in it, if there is one."""
 
     average: WeightAverage | None = None
+    # Of the Trainer's own: their properties come without types.
+    args: Any
+    accelerator: Any
+    control: Any
+    callback_handler: Any
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  (the rest of its arguments goes through)
+        self, resume_from_checkpoint: str | bool | None = None, **options: Any
+    ) -> Any:
         """As the Trainer's; only whole checkpoints are resumed from. True: the newest whole one, or the start."""
-        resume: Any = resume_from_checkpoint or None
-        if resume is True:
+        if resume_from_checkpoint is True:
             resume = last_complete_checkpoint(Path(str(self.args.output_dir)))
-        elif resume:
-            resume = require_complete(Path(resume))
+        else:
+            resume = require_complete(Path(resume_from_checkpoint)) if resume_from_checkpoint else None
         if resume:
             _refuse_other_kind(resume, self._sharded_by())
         if self.average:
-            self.average.resumed_from = resume or None
+            self.average.resumed_from = resume
         return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
 
     def _run_epoch(self, **epoch: Any) -> None:
@@ -154,9 +160,9 @@ class WholeCheckpoints(Trainer):
         if not self.args.save_only_model:
             for save in (self._save_optimizer_and_scheduler, self._save_scaler, self._save_rng_state):
                 save(str(staging))
-        best = run / f"checkpoint-{self.state.best_global_step}"
-        if best == target or best.is_dir():
-            self.state.best_model_checkpoint = str(best)
+        found = run / f"checkpoint-{self.state.best_global_step}"
+        if found == target or found.is_dir():
+            self.state.best_model_checkpoint = str(found)
         if self.average:
             self.average.save(staging, self.state.global_step)
         self.accelerator.wait_for_everyone()
@@ -165,8 +171,8 @@ class WholeCheckpoints(Trainer):
             models.publish(staging, target)
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(target))
-            kept = {"best_model_checkpoint": self.state.best_model_checkpoint, "use_mtime": True}
-            rotate_checkpoints(str(run), self.args.save_total_limit, **kept)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(run), self.args.save_total_limit, best_model_checkpoint=best, use_mtime=True)
         self.accelerator.wait_for_everyone()
 
     def _save_state(self, folder: Path) -> None:

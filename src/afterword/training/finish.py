@@ -60,7 +60,7 @@ class GainSample:
                 said = (teacher[0].to(model.device), teacher[1]) if teacher else None
                 weighted, _ = self.trainer.weighted(terms[batch.term].objective, student, said, here)
                 sums[batch.term] += torch.tensor([float(weighted), batch.total_weight], dtype=torch.float64)
-        pairs = zip(terms, sums.tolist(), strict=True)
+        pairs = zip(terms, sums.numpy().tolist(), strict=True)
         return sum(term.weight * loss / weight for term, (loss, weight) in pairs if weight)
 
 
@@ -69,9 +69,8 @@ def gain_sample(trainer: AdaptationTrainer, *, everything: bool = False) -> Gain
 
     `everything`: of all that the run reads, whatever that takes.
     """
-    examples: Any = trainer.train_dataset
-    terms_of = [[n for n, term in enumerate(trainer.terms) if term.reads(part.source)] for part in trainer.parts]
-    ends = np.cumsum([len(part.windows) for part in trainer.parts])
+    terms_of = [[n for n, term in enumerate(trainer.terms) if term.reads(each.source)] for each in trainer.sources]
+    ends = np.cumsum([len(each.windows) for each in trainer.sources])
     draws = [
         ExampleKey(int(window), 0, term)
         for window in (_read(trainer) if everything else _sampled(trainer))
@@ -79,7 +78,7 @@ def gain_sample(trainer: AdaptationTrainer, *, everything: bool = False) -> Gain
     ]
     batches, teachers = list[Batch](), list[Any]()
     with torch.no_grad(), models.only_reading(trainer.model):
-        for batch in micro_batches([examples[draw] for draw in draws], trainer.packing):
+        for batch in micro_batches([trainer.examples[draw] for draw in draws], trainer.packing):
             here = to_device(batch, trainer.model.device)
             said = trainer.teacher_reads(here, trainer.terms[batch.term].objective)
             batches.append(batch)
@@ -94,10 +93,10 @@ def _read(trainer: AdaptationTrainer) -> np.ndarray:
 
 def _sampled(trainer: AdaptationTrainer) -> np.ndarray:
     """At random among those that the run reads, some of the documents' own among them."""
-    lengths = np.concatenate([part.lengths for part in trainer.parts])
+    lengths = np.concatenate([each.lengths for each in trainer.sources])
     order = np.random.default_rng((trainer.args.seed, 1)).permutation(_read(trainer))
     # A window of the documents comes first, whatever general text there is beside them.
-    own = order < len(trainer.parts[0].windows)
+    own = order < len(trainer.sources[0].windows)
     order = np.concatenate([order[own][:1], np.delete(order, np.argmax(own))])
     tokens = sum(row["tokens"] for row in trainer.plan.realised(trainer.total_steps))
     most = min(MOST_TOKENS, max(_LEAST_TOKENS, _SHARE * tokens))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from afterword.distributed import gathered, is_sharded, is_zero3, process_count
 from afterword.errors import ConfigError
+from afterword.training.optimizers import Optimizer, rounds_stochastically
 from afterword.types import Batch, InputRows
 
 _LAUNCHED = (
@@ -81,12 +82,11 @@ def _deepspeed_problems(trainer: Any, config: dict[str, Any]) -> Iterator[str]:
     for name, given in held.items():
         if given:
             yield f"{name}: reads weights where ZeRO-3 has none. Leave it out, or shard with trainer.fsdp."
-    optimizer = trainer.optimizer_cls_and_kwargs
-    if getattr(optimizer and optimizer[0], "rounds_stochastically", False):
+    if rounds_stochastically(trainer.optimizer_cls_and_kwargs):
         yield "optimizer_states: is for weights that are whole in every process, and ZeRO-3 shards them. Leave it out."
 
 
-def _fsdp_problems(plugin: Any, optimizer: tuple[Any, dict[str, Any]] | None) -> Iterator[str]:
+def _fsdp_problems(plugin: Any, optimizer: Optimizer | None) -> Iterator[str]:
     if plugin.fsdp_version != 2:
         yield f"fsdp_config.version: {plugin.fsdp_version} keeps weights in flat pieces without a head. Use version 2."
         return
@@ -95,7 +95,7 @@ def _fsdp_problems(plugin: Any, optimizer: tuple[Any, dict[str, Any]] | None) ->
     if type(plugin.cpu_offload).__name__ == "CPUOffloadPolicy":
         why = "the head is gathered where its shards are, which is not where the hidden states are"
         yield f"fsdp_config.cpu_offload: {why}. Leave it out."
-    if getattr(optimizer and optimizer[0], "rounds_stochastically", False):
+    if rounds_stochastically(optimizer):
         yield "optimizer_states: is for weights that are whole in every process, and FSDP shards them. Leave it out."
 
 
@@ -141,7 +141,9 @@ def zero3_gradient_norm(model: Any) -> float:
     """Of all gradients of the step, over all processes, which call it together before the engine's step."""
     from deepspeed.utils import safe_get_local_grad  # pyright: ignore  # no dependency of ours
 
-    shards = [safe_get_local_grad(parameter) for parameter in model.parameters() if parameter.requires_grad]
+    shards: list[Tensor | None] = [
+        safe_get_local_grad(parameter) for parameter in model.parameters() if parameter.requires_grad
+    ]
     mine = sum(float(shard.double().square().sum()) for shard in shards if shard is not None)
     return math.sqrt(sum(gathered([mine])))
 
@@ -179,15 +181,17 @@ def _as_many_views(batches: list[Batch]) -> list[Batch]:
 def idle(batch: Batch) -> Batch:
     """A batch of the same kind that trains no position and counts no token: of each view one token is read."""
     rows = batch.teacher_rows
-    nothing = {name: getattr(batch, name)[:0].clone() for name in ("target_ids", "weights", "sources", "sequences")}
     return replace(
         batch,
         student=_first_token(batch.student),
         teacher=tuple(map(_first_token, batch.teacher[:1])),
-        teacher_rows=None if rows is None else rows[:0].clone(),
+        target_ids=batch.target_ids[:0].clone(),
+        weights=batch.weights[:0].clone(),
+        sources=batch.sources[:0].clone(),
+        sequences=batch.sequences[:0].clone(),
         total_weight=0.0,
         documents=(),
-        **nothing,
+        teacher_rows=None if rows is None else rows[:0].clone(),
     )
 
 

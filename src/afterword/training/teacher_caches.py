@@ -35,7 +35,7 @@ class Caching:
 
 @dataclass(frozen=True)
 class Read:
-    """What is going to be drawn: of every epoch its number and its windows, numbered over all parts of the examples."""
+    """What is going to be drawn: of every epoch its number and its windows, numbered over all of the examples' sources."""
 
     examples: Examples
     epochs: tuple[tuple[int, np.ndarray], ...]
@@ -67,9 +67,9 @@ class CachingTeacher:
         with held(folder / "writing.lock", "writes the same teacher cache"):
             cache = open_cache(folder, origin)
             for read in reads:
-                for part, texts in _texts(read):
+                for source, texts in _texts(read):
                     tokens += sum(text.tokens for text in texts.values())
-                    cache = self._with(cache, read.examples, part, texts, say)
+                    cache = self._with(cache, read.examples, source, texts, say)
         return cache, tokens
 
     def size(self, reads: Sequence[Read]) -> tuple[int, int]:
@@ -86,15 +86,15 @@ class CachingTeacher:
         return tokens, tokens * width
 
     def _with(
-        self, cache: TeacherCache, examples: Examples, part: Source, texts: Mapping[str, _Text], say: Console
+        self, cache: TeacherCache, examples: Examples, source: Source, texts: Mapping[str, _Text], say: Console
     ) -> TeacherCache:
-        """The cache with these texts of a part."""
+        """The cache with these texts of a source."""
         missing = [key for key in texts if key not in cache]
         if not missing:
             return cache
         there = len(texts) - len(missing)
         continued = f", continued: {there:,} were there" if there else ""
-        say.print(f"teacher: reads {len(missing):,} windows of {part.name} once{continued}", highlight=False)
+        say.print(f"teacher: reads {len(missing):,} windows of {source.name} once{continued}", highlight=False)
         waiting: list[tuple[str, Tensor]] = []
         groups = reading_groups([texts[key].tokens for key in missing], self.packing)
         with Progress(console=say, transient=True, disable=not say.is_terminal) as progress:
@@ -122,32 +122,32 @@ class CachingTeacher:
 
 
 def _texts(read: Read) -> Iterator[tuple[Source, dict[str, _Text]]]:
-    """Of every part, the texts that a teacher reads of it, by key; parts that no teacher reads are left out."""
+    """Of every source, the texts that a teacher reads of it, by key; sources that no teacher reads are left out."""
     examples, first = read.examples, 0
     everything = np.unique(np.concatenate([windows for _, windows in read.epochs]))
-    for part in examples.parts:
+    for source in examples.sources:
         texts: dict[str, _Text] = {}
-        terms = [n for n, term in enumerate(examples.terms) if term.objective.needs_teacher and term.reads(part.source)]
-        for number in terms:
+        taught = [term.objective.needs_teacher and term.reads(source.source) for term in examples.terms]
+        for number in np.flatnonzero(taught).tolist():
             # Other views may read another text in every draw.
             alike = begins_windows(examples.terms[number].view)
             for epoch, windows in [(0, everything)] if alike else read.epochs:
-                for window in windows[(windows >= first) & (windows < first + len(part.windows))].tolist():
+                for window in windows[(windows >= first) & (windows < first + len(source.windows))].tolist():
                     draw = ExampleKey(window, epoch, number)
                     ids = _ids(examples, draw)
                     texts.setdefault(text_key(ids), _Text(draw, len(ids)))
-        if terms:
-            yield part, texts
-        first += len(part.windows)
+        if any(taught):
+            yield source, texts
+        first += len(source.windows)
 
 
 def _ids(examples: Examples, draw: ExampleKey) -> np.ndarray:
     """The text that the teacher reads for a draw."""
-    part, index = examples.located(draw.window)
-    window = part.windows[index]
+    source, index = examples.located(draw.window)
+    window = source.windows[index]
     if begins_windows(examples.terms[draw.term].view):
-        return window_text(window, part.special)
-    return teacher_text(examples[draw], window, part.special)
+        return window_text(window, source.special)
+    return teacher_text(examples[draw], window, source.special)
 
 
 def free_memory() -> None:

@@ -48,7 +48,7 @@ from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
-from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
+from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
 from afterword.training.teacher_caches import Caching, CachingTeacher, Read, free_memory
 from afterword.types import Batch
 
@@ -64,7 +64,10 @@ class AdaptationTrainer(WholeCheckpoints):
     """
 
     loss_is_scaled_for_ga = True
-    model: Any  # never None here
+    model: Any
+    """Never None here."""
+    eval_dataset: Any
+    """A HeldOut, or None."""
 
     def __init__(
         self,
@@ -96,28 +99,35 @@ class AdaptationTrainer(WholeCheckpoints):
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
         context = models.context_length(models.causal_lm(model).config)
-        how = (self.method.view, processing_class, window_settings or WindowSettings(max_length=context))
+        view, tokenizer = self.method.view, processing_class
+        window_settings = window_settings or WindowSettings(max_length=context)
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        special = special_tokens_for(processing_class, self.method, mixture)
-        self.windows = as_windows(train_dataset, work / "train", *how)
-        own = Source("documents", self.windows, special, eos=self.method.view.needs_eos)
-        self.parts = (own, *general_parts(mixture, work, *how))
-        refuse_taken_names(own.sources, tuple(mixture))
-        warn_of_shared_line(own.sources)
-        held_out = held_out_of(eval_dataset, mixture, work, special, how)
-        check_tokens(model, processing_class, [*self.parts, *(held_out.parts if held_out else ())])
-        general = streams(own.lengths, [(part.lengths, part.share) for part in self.parts if part.share], args.seed)
+        special = special_tokens_for(tokenizer, self.method, mixture)
+        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings)
+        own = Source("documents", self.windows, special, eos=view.needs_eos)
+        self.sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
+        refuse_taken_names(own.names, tuple(mixture))
+        warn_of_shared_line(own.names)
+        held_out = held_out_of(eval_dataset, mixture, work, special, view, tokenizer, window_settings)
+        check_tokens(model, tokenizer, [*self.sources, *(held_out.sources if held_out else ())])
+        general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
         self.packing = packing or packing_for(model)
-        self.workspace = {"workspace_mib": logits_workspace_mib}
+        self.workspace_mib = logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
         self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
-        data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
-        self.source_sums = SourceSums(own.sources, tuple(mixture), self.terms)
-        super().__init__(model, on_one_gpu(args), processing_class=processing_class, **data, **trainer_arguments)
+        self.source_sums = SourceSums(own.names, tuple(mixture), self.terms)
+        super().__init__(
+            model,
+            on_one_gpu(args),
+            processing_class=tokenizer,
+            train_dataset=steps.Examples(self.sources, self.terms, args.seed),
+            eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
+            **trainer_arguments,
+        )
         self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         prepare_sharding(self)
         self.remove_callback(PrinterCallback)
@@ -141,13 +151,13 @@ class AdaptationTrainer(WholeCheckpoints):
     @property
     def content_sha256(self) -> str:
         """SHA-256 of everything that is read: what a resumed run must find unchanged."""
-        hashes = [content_hash(part.windows) for part in self.parts]
+        hashes = [content_hash(each.windows) for each in self.sources]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def mixture_report(self) -> list[dict[str, Any]]:
         """What the run reads of the documents and of every source of general text, beside what was asked for."""
         realised = self.plan.realised(self.total_steps)
-        return [part.report(read) for part, read in zip(self.parts, realised, strict=True)]
+        return [each.report(read) for each, read in zip(self.sources, realised, strict=True)]
 
     # ---- data
 
@@ -157,10 +167,18 @@ class AdaptationTrainer(WholeCheckpoints):
         sampler = steps.StepSampler(
             self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps, terms=self._terms_of()
         )
-        names = ("num_workers", "persistent_workers", "prefetch_factor")
-        options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
-        examples: Any = self.train_dataset
-        return steps.build_loader(examples, sampler, self.packing, **options)
+        # Without workers the loader refuses their options.
+        workers = args.dataloader_num_workers
+        persistent, ahead = (
+            (args.dataloader_persistent_workers, args.dataloader_prefetch_factor) if workers else (False, None)
+        )
+        return steps.build_loader(self.examples, sampler, self.packing, workers, persistent=persistent, ahead=ahead)
+
+    @property
+    def examples(self) -> steps.Examples:
+        """What the run reads, by draw: the Trainer's `train_dataset`."""
+        assert isinstance(self.train_dataset, steps.Examples), "made here"
+        return self.train_dataset
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """As the Trainer's; a share of the steps to warm up in is never all of them.
@@ -181,8 +199,7 @@ class AdaptationTrainer(WholeCheckpoints):
             return 0
         with self.autocast():
             cache, tokens = self.caching_teacher().cached(self.teacher_reads_in_all(), console)
-        assert isinstance(self.train_dataset, steps.Examples), "made here"
-        self.train_dataset, self.teacher = replace(self.train_dataset, cache=cache), models.head_only(self.teacher)
+        self.train_dataset, self.teacher = replace(self.examples, cache=cache), models.head_only(self.teacher)
         free_memory()
         return tokens
 
@@ -194,23 +211,19 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def teacher_reads_in_all(self) -> list[Read]:
         """Everything that the teacher reads in this run: of the documents, of general text, and of held-out text."""
-        assert isinstance(self.train_dataset, steps.Examples), "made here"
-        steps_in_all = self.total_steps
         # Losses on a sample of what is read are those of epoch 0.
-        sampled = (0, self.plan.windows(steps_in_all))
-        reads = [Read(self.train_dataset, (sampled, *self.plan.epochs(steps_in_all)))]
+        sampled = (0, self.plan.windows(self.total_steps))
+        reads = [Read(self.examples, (sampled, *self.plan.epochs(self.total_steps)))]
         if self.eval_dataset is not None:
-            assert isinstance(self.eval_dataset, HeldOut), "made here"
             reads.append(Read(self._held_out_examples(self.eval_dataset), ((0, self.eval_dataset.windows()),)))
         return reads
 
     def _held_out_examples(self, held_out: HeldOut) -> steps.Examples:
-        assert isinstance(self.train_dataset, steps.Examples), "made here"
-        return steps.Examples(held_out.parts, self.terms, self.args.seed, self.train_dataset.cache)
+        return steps.Examples(held_out.sources, self.terms, self.args.seed, self.examples.cache)
 
     def _terms_of(self) -> tuple[tuple[int, ...], ...]:
-        """Of every part, which terms read a window of it."""
-        return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(part.source)) for part in self.parts)
+        """Of every source, which terms read a window of it."""
+        return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(each.source)) for each in self.sources)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         """The one divisor, [terms]: the sum of weights of the whole optimizer step, over all processes."""
@@ -233,12 +246,10 @@ class AdaptationTrainer(WholeCheckpoints):
     def _mean_losses(self, batch: Batch) -> list[float]:
         """Of every sequence that the student reads, in nats, as it is now."""
         with models.only_reading(self.model), self.autocast():
-            states = models.trained_states(self.model, batch.student)
-            losses = hidden_losses(
-                Prediction(), (states, models.head_of(self.model)), None, batch.target_ids, **self.workspace
-            )
+            student = (models.trained_states(self.model, batch.student), models.head_of(self.model))
+            losses = hidden_losses(Prediction(), student, None, batch.target_ids, workspace_mib=self.workspace_mib)
         sums = torch.bincount(batch.sequences, losses.double())
-        return (sums / torch.bincount(batch.sequences)).tolist()
+        return (sums / torch.bincount(batch.sequences)).cpu().numpy().tolist()
 
     def autocast(self) -> Any:
         """Products in bfloat16 where asked for. accelerate leaves that to DeepSpeed, whose engine has no loss."""
@@ -248,7 +259,7 @@ class AdaptationTrainer(WholeCheckpoints):
         """Sum [n] over all processes."""
         if self.args.world_size == 1:
             return values
-        return self.accelerator.gather(values[None].to(self.args.device)).sum(0)  # pyright: ignore
+        return self.accelerator.gather(values[None].to(self.args.device)).sum(0)
 
     # ---- the step
 
@@ -324,7 +335,9 @@ class AdaptationTrainer(WholeCheckpoints):
         self, objective: Objective, student: tuple[Tensor, Head], teacher: tuple[Tensor, Head] | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Σ weight · loss of hidden states at the trained positions of a batch, and the parts of the losses."""
-        return weighted_sum(objective, student, teacher, batch.target_ids, batch.weights, **self.workspace)
+        return weighted_sum(
+            objective, student, teacher, batch.target_ids, batch.weights, workspace_mib=self.workspace_mib
+        )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
@@ -378,7 +391,7 @@ class AdaptationTrainer(WholeCheckpoints):
         0, so that evaluations compare. `eval_dataset`: other documents, prepared.
         """
         given = self.eval_dataset if eval_dataset is None else eval_dataset
-        held_out = held_out_documents(given, self.parts[0].special) if isinstance(given, Prepared) else given
+        held_out = held_out_documents(given, self.sources[0].special) if isinstance(given, Prepared) else given
         assert isinstance(held_out, HeldOut), "evaluation text is prepared with the trainer"
         if isinstance(self.teacher, models.HeadOnly) and held_out is not self.eval_dataset:
             raise ConfigError("eval_dataset: the teacher is cached for that of the trainer alone. Give none here.")
@@ -386,8 +399,8 @@ class AdaptationTrainer(WholeCheckpoints):
         self.model.eval()
         mine = in_lockstep(self._eval_batches(held_out), self.model)
         batches = (to_device(batch, self.args.device) for batch in mine)
-        how = (self.terms, partial(self._weighted_sum, self.model), self._over_processes, metric_key_prefix)
-        metrics = held_out_losses(batches, held_out, *how)
+        weighted_sum = partial(self._weighted_sum, self.model)
+        metrics = held_out_losses(batches, held_out, self.terms, weighted_sum, self._over_processes, metric_key_prefix)
         metrics[f"{metric_key_prefix}_seconds"] = time.perf_counter() - started
         self.step_started += metrics[f"{metric_key_prefix}_seconds"]
         self.log(metrics)
