@@ -122,7 +122,7 @@ def _cached(trainer: AdaptationTrainer) -> tuple[int, int] | None:
     if trainer.caching is None or trainer.teacher is None:
         return None
     with trainer.autocast():
-        return trainer.caching_teacher().size(trainer.sources, trainer.plan.windows(trainer.total_steps))
+        return trainer.caching_teacher().size(trainer.teacher_reads_in_all())
 
 
 def _totals(trainer: AdaptationTrainer) -> tuple[dict[str, int], list[Batch]]:
