@@ -5,14 +5,14 @@ INSTALLED := .venv/.installed
 # Apart from the rest, and only for the tests that shard by it: accelerate imports it wherever it finds it.
 DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 
-.PHONY: install hooks test test-slow test-real demo check golden kills almanac clean
+.PHONY: install hooks test test-slow test-real demo check docs golden kills almanac clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON3) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $(INSTALLED)
 
 .venv/deepspeed: $(INSTALLED)
@@ -38,6 +38,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 
+# The site of docs/ into build/docs, without a network; a broken link or anchor ends it.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Before each commit: what is quick of the checks. See .pre-commit-config.yaml.
 hooks: $(INSTALLED)
 	$(BIN)/pre-commit install
@@ -52,7 +56,7 @@ kills: $(INSTALLED)
 
 # Build the embedded models again from their seed, stage by stage, over those that are shipped.
 almanac: $(INSTALLED)
-	$(BIN)/python -m afterword.almanac.build --output src/afterword/almanac/weights
+	$(BIN)/python -m almanac_build --output src/afterword/almanac/weights
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache
+	rm -rf .venv build runs .pytest_cache .ruff_cache

@@ -22,26 +22,27 @@ MAY_IMPORT = {
     "errors": "",
     "plugins": "errors",
     "distributed": "",
+    "method_options": "",
     "progress": "distributed",
     "storage": "errors",
     "corpus": "errors plugins storage types",
-    "data": "corpus errors storage types",
-    "objectives": "",
-    "methods": "data errors objectives plugins",
+    "data": "corpus errors method_options storage types",
+    "objectives": "method_options",
+    "methods": "data errors method_options objectives plugins",
     "named_models": "",
     "models": "data distributed errors named_models objectives progress storage types",
-    "settings": "corpus data errors methods named_models storage",
+    "settings": "corpus data errors method_options methods named_models storage",
     "training": "corpus data distributed errors methods models objectives progress settings storage types",
     "evaluation": "corpus data errors models objectives plugins progress settings storage types",
-    "alignment": "corpus data errors models objectives progress settings storage types",
-    "budget": "corpus data distributed errors evaluation models objectives settings training types",
+    "alignment": "corpus data distributed errors models objectives progress settings storage types",
+    "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
-    "report": "errors storage",
+    "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison demo errors evaluation "
-    "methods models named_models report runs settings storage training",
+    "methods models named_models report runs settings storage training types",
     "__main__": "cli",
     "__init__": "alignment errors evaluation methods report runs training",
 }
@@ -119,6 +120,11 @@ def test_dependencies_point_one_way(path):
 def test_an_import_by_a_string_is_seen(code):
     assert list(imports_of(ast.parse(f"x = {code}"))) == ["afterword.cli"]
     assert list(imports_of(ast.parse("import_module(f'afterword.{name}')"))) == ["afterword.*"]
+
+
+def test_the_package_knows_nothing_of_how_the_embedded_models_are_built():
+    knowing = [path for path in FILES for name in imports_of(TREES[path]) if name.split(".")[0] == "almanac_build"]
+    assert not knowing
 
 
 def test_no_method_is_named_outside_its_folder():

@@ -14,7 +14,6 @@ import torch
 from afterword.data import WindowSettings
 from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
-from afterword.errors import ConfigError
 from afterword.methods import METHODS
 from afterword.models import HeadOnly, LoraSettings, frozen_copy, with_lora
 from afterword.training import AdaptationTrainer, training_arguments
@@ -31,7 +30,7 @@ def trainer_of(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[...,
     """A trainer of all documents in one step; with `cache`, its teacher is cached there."""
 
     def build(model: Any, teacher: Any, documents: Any, method: Any, *, cache: str = "", **options: Any) -> Any:
-        caching = Caching(folder=tmp_path / cache, top_k=options.pop("top_k", None)) if cache else None
+        caching = Caching(folder=tmp_path / cache) if cache else None
         arguments = {"seed": 3, "num_train_epochs": 2, **options.pop("arguments", {})}
         return AdaptationTrainer(
             model,
@@ -65,7 +64,7 @@ def gradient(trainer: AdaptationTrainer, epoch: int = 0) -> Gradients:
 def both(trainer_of: Any, *given: Any, dtype: torch.dtype = torch.float64, **options: Any) -> tuple[Any, Any]:
     """The trainer with a live teacher, and one whose teacher is cached; everything in a precision from then on."""
     cached = trainer_of(*given, cache="cache", **options)
-    live = trainer_of(*given, **{name: value for name, value in options.items() if name != "top_k"})
+    live = trainer_of(*given, **options)
     for trainer in (live, cached):
         trainer.model.to(dtype)
         trainer.teacher.model.to(dtype)
@@ -193,23 +192,3 @@ def test_what_is_trained_is_the_same(pair: Any, documents: Any, trainer_of: Any)
         trained.append([row["loss"] for row in trainer.state.log_history if "loss" in row])
     assert len(trained[0]) == 8
     np.testing.assert_allclose(trained[1], trained[0], rtol=1e-4)
-
-
-UNSERVED = ("mol",)
-"""Methods that move by another divergence than the forward KL."""
-
-
-@pytest.mark.parametrize("name", UNSERVED)
-def test_the_likeliest_tokens_do_not_serve_every_method(name: str, pair: Any, documents: Any, trainer_of: Any) -> None:
-    student, reference = pair()
-    with pytest.raises(ConfigError, match=f"teacher: 'top_k' serves the forward KL alone, and the method {name} moves"):
-        trainer_of(student, frozen_copy(reference), documents, METHODS[name], cache="cache", top_k=8)
-
-
-@pytest.mark.parametrize("name", [name for name in TAUGHT if name not in UNSERVED])
-def test_every_likeliest_token_is_the_whole_teacher(
-    name: str, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
-) -> None:
-    student, reference = pair()
-    live, kept = both(trainer_of, student, frozen_copy(reference), documents, METHODS[name], top_k=1000)
-    assert_close(gradient(kept), gradient(live), 1e-9)

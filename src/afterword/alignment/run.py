@@ -25,6 +25,7 @@ from afterword.alignment.samples import Sample, dialogue_in
 from afterword.alignment.sft import train_sft
 from afterword.alignment.stages import StageResult
 from afterword.corpus import Corpus, Dialogue, Kind
+from afterword.distributed import device_type
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, Stage
 from afterword.storage.locks import sole
@@ -97,9 +98,9 @@ def _content(given: Given, model: Any) -> dict[str, str]:
 def _load_model(name: str, settings: AlignSettings) -> Any:
     """Full models in float32. Under an adapter the base is frozen, so half precision loses nothing."""
     adapter = settings.use_peft or models.is_adapter(name)
-    half = adapter and stages.resolved_precision(settings) == "bf16_mixed"
+    half = adapter and models.resolved_precision(settings.precision) == "bf16_mixed"
     model = models.load_adapted(name, dtype=torch.bfloat16 if half else torch.float32)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(device_type())
 
 
 def _context(settings: AlignSettings) -> int:

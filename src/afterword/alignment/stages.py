@@ -6,7 +6,6 @@ whole checkpoint.
 
 import contextlib
 import importlib.util
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from afterword import models
+from afterword.distributed import device_type, process_count
 from afterword.errors import ConfigError, TrainingError
 from afterword.progress import Progress
 from afterword.settings.align import AlignSettings, Stage
@@ -56,7 +56,7 @@ def refuse_machine() -> None:
     """ConfigError where trl is not installed, or where more than one process or GPU would take part."""
     if importlib.util.find_spec("trl") is None:
         raise ConfigError("align: needs trl, which is not installed. Install it: pip install 'afterword[align]'.")
-    processes, gpus = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
+    processes, gpus = process_count(), torch.cuda.device_count()
     if processes > 1 or gpus > 1:
         problem = f"runs in one process on one GPU, and there are {processes} processes and {gpus} GPUs"
         raise ConfigError(f"align: {problem}. Start it without a launcher, with CUDA_VISIBLE_DEVICES=0.")
@@ -80,9 +80,9 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
         # A share is rounded down: transformers rounds up, and the only step of a short stage would be of rate 0.
         "warmup_steps": warmup if warmup >= 1 else int(warmup * steps),
         "max_length": None,
-        "bf16": resolved_precision(settings) == "bf16_mixed",
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "bf16": models.resolved_precision(settings.precision) == "bf16_mixed",
+        "use_cpu": device_type() == "cpu",
+        "dataloader_pin_memory": device_type() == "cuda",
         "seed": settings.seed,
         "save_steps": settings.save_steps,
         # The one before the last is kept until the last has its manifest.
@@ -92,12 +92,6 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
         "disable_tqdm": True,
         "report_to": "none",
     }
-
-
-def resolved_precision(settings: AlignSettings) -> str:
-    """`auto` decided for this machine."""
-    automatic = "bf16_mixed" if models.has_bfloat16() else "float32"
-    return automatic if settings.precision == "auto" else settings.precision
 
 
 def trainable(model: Any, settings: AlignSettings) -> Any:

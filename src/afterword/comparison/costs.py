@@ -89,7 +89,7 @@ def _read_once(data: Path, size: ModelSize) -> dict[str, Any]:
     once = parse_json(data.read_text(encoding="utf-8")).get("teacher_read_once") if data.is_file() else None
     if not once:
         return {}
-    read = {"teacher_tokens": once["tokens"], "teacher_positions": once["positions"]}
+    read = {"teacher_tokens": once["tokens"], "teacher_positions": 0}
     flops = training_flops(size, student_tokens=0, trained_positions=0, **read)
     return {"teacher_read_once": {"tokens": once["tokens"], "flops": flops}}
 

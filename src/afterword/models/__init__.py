@@ -30,7 +30,13 @@ from afterword.models.load import load_adapted, load_config, load_model, load_to
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.merge import merged, widen
-from afterword.models.precision import bf16_speedup, layer_shape, measured_precision, unmeasured_precision
+from afterword.models.precision import (
+    bf16_speedup,
+    layer_shape,
+    measured_precision,
+    resolved_precision,
+    unmeasured_precision,
+)
 from afterword.models.quantization import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
 from afterword.models.save import (
     configuration_sha256,
@@ -52,13 +58,11 @@ from afterword.models.teachers import (
     HeadOnly,
     LiveTeacher,
     Offloaded,
-    OnDisk,
     Teacher,
     freeze,
     frozen_copy,
     head_only,
     offloaded,
-    on_disk,
     teacher_for,
     untrained,
 )

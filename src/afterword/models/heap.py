@@ -8,7 +8,7 @@ import ctypes
 import os
 from functools import cache
 
-import torch
+from afterword.distributed import device_type
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Numbers of glibc's settings, in its malloc.h."""
@@ -23,7 +23,7 @@ def keep_freed_memory() -> None:
     set_by_hand = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
     )
-    if set_by_hand or torch.accelerator.is_available() or not _is_glibc():
+    if set_by_hand or device_type() != "cpu" or not _is_glibc():
         return
     heap = ctypes.CDLL(None)
     # Larger blocks go back to the system: what would be wasted of them is much, and their time is spent in products.

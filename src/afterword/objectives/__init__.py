@@ -13,4 +13,3 @@ from afterword.objectives.objective import (
     SelfDistillation,
     total,
 )
-from afterword.objectives.top_k import TopK, keeps_enough, temperatures_of, top_k_weighted_sum

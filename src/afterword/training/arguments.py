@@ -4,9 +4,9 @@ import dataclasses
 import logging
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
+from afterword.distributed import device_type
 from afterword.methods import Method
 
 _SEEN = {"logging_steps": 1, "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
@@ -20,8 +20,9 @@ _FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
     """TrainingArguments with the method's declared defaults under `settings`."""
     # Without it, several processes on a machine without accelerators would each believe to be alone.
-    machine = {"use_cpu": not torch.accelerator.is_available()}
-    arguments = TrainingArguments(**{**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED})
+    machine = {"use_cpu": device_type() == "cpu"}
+    given: dict[str, Any] = {**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED}
+    arguments = TrainingArguments(**given)
     # Says that equal to the Trainer's default means chosen, not left alone.
     arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
     return arguments

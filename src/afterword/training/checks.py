@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from afterword import models
 from afterword.data import SpecialTokens, special_tokens
 from afterword.data.batching import Packing
+from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import Method
 from afterword.training.sources import Source
@@ -41,7 +41,7 @@ def packing_for(
 
 def default_tokens() -> int:
     """Tokens of a micro-batch. On a CPU a few hundred keep it busy, and attention in a longer row costs more."""
-    return 4096 if torch.accelerator.is_available() else 512
+    return 4096 if device_type() == "cuda" else 512
 
 
 def on_one_gpu(args: TrainingArguments) -> TrainingArguments:
@@ -81,8 +81,9 @@ def check_tokens(model: Any, tokenizer: Any, parts: Iterable[Source]) -> None:
 
 def check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
     """ConfigError where a step of documents has fewer than it has parts."""
-    parts = args.world_size * args.gradient_accumulation_steps
+    processes = int(args.world_size)  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]  (a property without a type)
+    parts = processes * args.gradient_accumulation_steps
     if step_tokens is None and documents_per_step < parts:
-        why = f"{args.world_size} processes × gradient_accumulation_steps {args.gradient_accumulation_steps}"
+        why = f"{processes} processes × gradient_accumulation_steps {args.gradient_accumulation_steps}"
         problem = f"documents_per_step: {documents_per_step} is fewer than the {parts} parts of a step ({why})"
         raise ConfigError(f"{problem}, so some would train on nothing. Use at least {parts}, or fewer parts.")

@@ -153,7 +153,8 @@ class _Watching(TorchDispatchMode):
 
 def _plain(tensor: Tensor) -> Iterator[Tensor]:
     if hasattr(tensor, "__tensor_flatten__"):
-        names = tensor.__tensor_flatten__()[0]  # pyright: ignore
+        flattened: Any = tensor
+        names: list[str] = flattened.__tensor_flatten__()[0]
         yield from (part for name in names for part in _plain(getattr(tensor, name)))
     else:
         yield tensor.detach()

@@ -1,4 +1,4 @@
-"""The parts of what a run reads: its documents, and its sources of general text, each as windows."""
+"""What a run reads, by source: its documents, and the sources of its mixture, each as windows."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -83,7 +83,7 @@ class Source:
         return self.name if self.share else None
 
     @property
-    def sources(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names that its losses are counted by."""
         return self.windows.sources if self.share is None else (self.name,)
 
@@ -143,7 +143,7 @@ def as_windows(
     return main_process_first(read)
 
 
-def general_parts(
+def mixture_sources(
     mixture: Mapping[str, MixtureSource],
     work: Path,
     view: View,

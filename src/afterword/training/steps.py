@@ -144,49 +144,44 @@ class StepSampler:
                 yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]))]
 
     def _draws(self, window: int) -> list[ExampleKey]:
-        part = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
-        return [ExampleKey(window, self.epoch, term) for term in self.terms[part]]
+        source = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
+        return [ExampleKey(window, self.epoch, term) for term in self.terms[source]]
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
     """Examples by draw. What is drawn depends on (seed, epoch, window) alone, never on order or worker."""
 
-    parts: tuple[Source, ...]
+    sources: tuple[Source, ...]
     terms: tuple[Term, ...]
     seed: int
     caches: tuple[TeacherCache | None, ...] = ()
-    """Of every part, what the teacher says of it; none where the teacher is there to read."""
+    """Of every source, what the teacher says of it; none where the teacher is there to read."""
 
     def __len__(self) -> int:
-        return sum(len(part.windows) for part in self.parts)
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """Names that losses are counted by: the documents' sources, then the general ones."""
-        return tuple(name for part in self.parts for name in part.sources)
+        return sum(len(each.windows) for each in self.sources)
 
     def __getitem__(self, draw: ExampleKey) -> Example:
-        number, index, source = self._located(draw.window)
-        part, cache = self.parts[number], self.caches[number] if self.caches else None
+        number, index, line = self._located(draw.window)
+        source, cache = self.sources[number], self.caches[number] if self.caches else None
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
         term = self.terms[draw.term]
-        window = part.windows[index]
-        example = term.view.build(window, part.special, rng)
+        window = source.windows[index]
+        example = term.view.build(window, source.special, rng)
         if not term.objective.needs_teacher:
             example = replace(example, teacher_ids=None)
         elif cache:
-            example = from_cache(example, window, part.special, cache)
-        example = replace(example, source=source + (example.source if part.source is None else 0), term=draw.term)
+            example = from_cache(example, window, source.special, cache)
+        example = replace(example, source=line + (example.source if source.source is None else 0), term=draw.term)
         return example if draw.weighted else without_weight(example)
 
     def _located(self, window: int) -> tuple[int, int, int]:
-        """The number of a window's part, its index there, and the number of the part's first source."""
-        source = 0
-        for number, part in enumerate(self.parts):
-            if window < len(part.windows):
-                return number, window, source
-            window, source = window - len(part.windows), source + len(part.sources)
+        """The number of a window's source, its index there, and the number of the first name of the source."""
+        line = 0
+        for number, source in enumerate(self.sources):
+            if window < len(source.windows):
+                return number, window, line
+            window, line = window - len(source.windows), line + len(source.names)
         raise AssertionError("the plan draws windows that there are")
 
 
@@ -195,14 +190,36 @@ class StepLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on to the sampler, which decides the order."""
-        assert isinstance(self.batch_sampler, StepSampler)
-        self.batch_sampler.set_epoch(epoch)
+        self.draws.set_epoch(epoch)
+
+    @property
+    def draws(self) -> StepSampler:
+        """What each of its batches is built of."""
+        sampler: Any = self.batch_sampler
+        assert isinstance(sampler, StepSampler), "see build_loader"
+        return sampler
 
 
-def build_loader(examples: Examples, sampler: StepSampler, packing: Packing, **options: Any) -> StepLoader:
-    """The loader of one process. `options` are the DataLoader's own: workers, pinning, prefetching."""
+def build_loader(
+    examples: Examples,
+    sampler: StepSampler,
+    packing: Packing,
+    workers: int = 0,
+    *,
+    persistent: bool = False,
+    ahead: int | None = None,
+) -> StepLoader:
+    """The loader of one process. `workers` read in its stead; each has `ahead` steps ready, None: as torch does."""
     # A generator of its own: the loader would draw its workers' seeds from the global state, which dropout reads
     # and a checkpoint keeps.
     generator = torch.Generator().manual_seed(examples.seed)
     collate: Any = partial(micro_batches, packing=packing)
-    return StepLoader(examples, batch_sampler=sampler, collate_fn=collate, generator=generator, **options)
+    return StepLoader(
+        examples,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        generator=generator,
+        num_workers=workers,
+        persistent_workers=persistent,
+        prefetch_factor=ahead,
+    )

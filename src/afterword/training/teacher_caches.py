@@ -24,34 +24,19 @@ from afterword.data import SpecialTokens
 from afterword.data.batching import Packing, reading_groups, reading_view, to_device
 from afterword.methods import Term
 from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache
-from afterword.objectives import TopK, keeps_enough, rows_per_chunk, temperatures_of
 from afterword.storage.locks import held
 from afterword.training.sources import Source
 from afterword.types import Example, Window
 
-DEFAULT_TOP_K = 64
-_PACKING_TENSORS = 6
-"""Over the vocabulary, that are there while the likeliest tokens are picked."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Caching:
-    """Where a run's teacher is cached, and what is kept of it."""
+    """Where a run's teacher is cached."""
 
     folder: Path
     """Of the caches: one for every part of what is read."""
     by_content: bool = False
     """Whether a cache's folder is named after what it holds, so that runs of all kinds share the place."""
-    top_k: int | None = None
-    """Keep so many of the likeliest tokens instead of hidden states."""
-
-
-def top_k_problem(terms: Sequence[Term], name: str) -> str | None:
-    """Why the k likeliest tokens are not enough for a method of these terms; None where they are."""
-    if all(keeps_enough(term.objective) for term in terms):
-        return None
-    problem = f"teacher: 'top_k' serves the forward KL alone, and the method {name} moves by another divergence"
-    return f"{problem}. Use cached, which is exact for all."
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +49,6 @@ class CachingTeacher:
     device: torch.device
     caching: Caching
     terms: tuple[Term, ...]
-
-    @cached_property
-    def kept(self) -> TopK | None:
-        """How the likeliest tokens are kept; None: hidden states are."""
-        if self.caching.top_k is None:
-            return None
-        k = min(self.caching.top_k, len(self.teacher.head().weight))
-        return TopK(k, temperatures_of(term.objective for term in self.terms))
 
     def caches(
         self, parts: Sequence[Source], windows: np.ndarray, name: str, console: Console | None = None
@@ -145,7 +122,7 @@ class CachingTeacher:
             "configuration": models.configuration_sha256(model, adapted=False),
             "precision": f"{dtype}, autocast {autocast}" if autocast else dtype,
             "tokenizer": hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest(),
-            "rows": repr(self.kept) if self.kept else "hidden states",
+            "rows": "hidden states",
         }
 
     def _filled(self, cache: TeacherCache, part: Source, missing: np.ndarray, say: Console) -> TeacherCache:
@@ -164,15 +141,7 @@ class CachingTeacher:
         """Of every text [n + 1]: rows [n, ·] for all its tokens but the last, which is only predicted."""
         read = [text[:-1] for text in texts]
         states = self.teacher.trained_states(to_device(reading_view(read, self.packing.layout), self.device))
-        rows = states if self.kept is None else self._top_k(states, np.concatenate([text[1:] for text in texts]))
-        return list(rows.cpu().split([len(text) for text in read]))
-
-    def _top_k(self, states_NH: Tensor, gold_ids: np.ndarray) -> Tensor:
-        assert self.kept
-        head, gold = self.teacher.head(), torch.from_numpy(gold_ids).to(states_NH.device)
-        rows = rows_per_chunk(len(head.weight), tensors=_PACKING_TENSORS)
-        chunks = zip(*(each.split(rows) for each in (states_NH, gold)), strict=True)
-        return torch.cat([self.kept.pack(head.logits(states), ids) for states, ids in chunks])
+        return list(states.cpu().split([len(text) for text in read]))
 
 
 def full_text_ids(window: Window, special: SpecialTokens) -> np.ndarray:

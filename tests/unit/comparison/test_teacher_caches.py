@@ -84,11 +84,10 @@ def fingerprint(**adapt):
     return training_fingerprint(cell, "weights", "texts")
 
 
-def test_only_an_approximate_teacher_is_part_of_what_weights_follow_from():
+def test_where_a_teacher_is_kept_is_no_part_of_what_weights_follow_from():
     exact = fingerprint(teacher=None)
     assert {fingerprint(teacher=kind) for kind in ("copy", "offload", "cached")} == {exact}
     assert fingerprint(teacher="cached", teacher_cache="x") == exact
-    assert len({exact, fingerprint(teacher="top_k"), fingerprint(teacher="top_k", teacher_top_k=8)}) == 3
     cell, _ = cells_of(settings())
     assert not [name for name in weights_settings(cell.settings) if name.startswith("teacher_") and "prec" not in name]
     assert "teacher" not in weights_settings(cell.settings)

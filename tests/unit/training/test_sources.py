@@ -17,7 +17,7 @@ from afterword.settings.adapt import read_settings
 from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training import sources as parts
 from afterword.training.run import run_adaptation
-from afterword.training.sources import MixtureSource, Preparation, general_parts
+from afterword.training.sources import MixtureSource, Preparation, mixture_sources
 
 CHATS = [
     {"messages": [{"role": "user", "content": f"Ask {i}."}, {"role": "assistant", "content": "Yes."}]} for i in (1, 2)
@@ -103,7 +103,7 @@ def chats(tokenizer, tmp_path, template, cache):
     corpus = read_corpus(CHATS, cache_dir=tmp_path / "chats", options=CorpusOptions(kind="instructions"))
     text = MixtureSource(documents=corpus, share=SourceShare(), chat=True, preparation=Preparation(cache=cache))
     place = tmp_path / f"work-{len(list(tmp_path.iterdir()))}"
-    (part,) = general_parts({"chats": text}, place, SplitContext(), tokenizer, WindowSettings(max_length=200))
+    (part,) = mixture_sources({"chats": text}, place, SplitContext(), tokenizer, WindowSettings(max_length=200))
     return part.windows
 
 
@@ -126,7 +126,7 @@ def test_conversations_are_rendered_in_workers_too(tokenizer, tmp_path):
         how = Preparation(workers=workers, cache=None)
         text = MixtureSource(documents=corpus, share=SourceShare(), chat=True, preparation=how)
         given = ({"chats": text}, tmp_path / str(workers), SplitContext(), tokenizer, WindowSettings(max_length=200))
-        (part,) = general_parts(*given)
+        (part,) = mixture_sources(*given)
         made.append([tokenizer.decode(window.token_ids) for window in part.windows])
     assert made[0] == made[1] == ["Ask 1. Yes. ", "Ask 2. Yes. "]
 
