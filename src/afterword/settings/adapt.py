@@ -75,8 +75,6 @@ class AdaptSettings(Settings):
     )
     max_documents: int | None = setting(None, "Documents", "Read at most so many documents.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams.")
-    preparation_workers: int | None = setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
-    preparation_cache: str | bool | None = setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
     method: str = setting("disc", "Method", "See `afterword methods`.")
     strategy: Strategy | None = setting(None, "Method", "How a document is split; see the README.")

@@ -19,11 +19,12 @@ from afterword.settings.adapt import AdaptSettings
 from afterword.training.gain import GainSample, gain_sample
 from afterword.training.run_folder import RunFolder
 from afterword.training.trainer import AdaptationTrainer
+from afterword.training.written_documents import WRITTEN
 
 _ADAPTER = "The adapter is saved in float32: nothing is rounded."
 _ROOM = 1.2
 """Free memory that the base in float32 needs, over its size."""
-_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}"]
+_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}", WRITTEN]
 
 
 @dataclass(frozen=True)

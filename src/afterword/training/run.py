@@ -1,6 +1,7 @@
 """One run from settings to a finished folder: the main job, in the order in which it happens."""
 
 import contextlib
+import functools
 import sys
 import time
 import warnings
@@ -16,7 +17,7 @@ from transformers import TrainingArguments
 
 from afterword import models
 from afterword.corpus import Corpus, CorpusOptions, read_corpus, refuse_missing
-from afterword.data import WindowSettings
+from afterword.data import WindowSettings, WrittenDocuments
 from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
@@ -34,11 +35,12 @@ from afterword.training.optimizers import optimizer_of, try_optimizer
 from afterword.training.regularizers import Staying
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
-from afterword.training.sources import MixtureSource, Preparation, as_windows
+from afterword.training.sources import MixtureSource, as_windows
 from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, left_out, left_out_in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
+from afterword.training.written_documents import Author
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ def _identity(trainer: AdaptationTrainer) -> Identity:
 
 def _say(data: dict[str, Any], console: Console) -> None:
     """What a person should know before the first step."""
-    said = [in_words(data["teacher"])] if "teacher" in data else []
+    said = [WrittenDocuments(**data["prepared_by_view"]).in_words()] if "prepared_by_view" in data else []
+    said += [in_words(data["teacher"])] if "teacher" in data else []
     said += [left_out_in_words(data["teacher_top_k"])] if "teacher_top_k" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
     for each in said:
@@ -214,10 +217,13 @@ def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | Non
 
 
 def load_trainer(
-    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None
+    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None, *, writes: bool = True
 ) -> tuple[AdaptationTrainer, dict[str, Any]]:
-    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it."""
-    method, name, attention = method_of(settings), settings.model_name_or_path, settings.attn_implementation
+    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it.
+
+    Where the method's view writes, it does so now, unless `writes` says no: its texts are kept in the output folder.
+    """
+    method, name = method_of(settings), settings.model_name_or_path
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
     caching = caching_of(settings, run, teacher_caches)
@@ -227,14 +233,15 @@ def load_trainer(
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, how = run / WORK_FOLDER, (method.view, tokenizer, _reading(settings, config))
     corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
-    preparation = _preparation(settings)
-    windows, held_out = as_windows(corpus, work / "train", *how, preparation=preparation), None
+    # Only a view that writes needs it before everything else is checked.
+    load = functools.cache(lambda: _loaded(settings, tokenizer))
+    author = Author(load=load, folder=Path(settings.output_dir or run)) if writes else None
+    windows, held_out = as_windows(corpus, work / "train", *how, author=author), None
     if settings.eval_documents:
         held_out = _read(list(settings.eval_documents), work / "eval", settings)
-        held_out = as_windows(held_out, work / "eval", *how, preparation=preparation)
+        held_out = as_windows(held_out, work / "eval", *how)
     refuse_before_loading(settings.trainer)
-    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
-    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    model = load()
     packing = _packing(settings, model, how[-1].max_length)
     if settings.use_peft:
         model = models.with_lora(model, _lora(settings), settings.seed)
@@ -253,6 +260,14 @@ def load_trainer(
     if teacher and settings.teacher_precision in models.BITS:
         about["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, {**corpus.to_json(), **windows.to_json(), **mixture, **about}
+
+
+def _loaded(settings: AdaptSettings, tokenizer: Any) -> Any:
+    """The model as it is given, which the tokenizer belongs to."""
+    name, attention = settings.model_name_or_path, settings.attn_implementation
+    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
+    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    return model
 
 
 def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
@@ -293,15 +308,10 @@ def _general_text(settings: AdaptSettings, work: Path) -> dict[str, MixtureSourc
         read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
         held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
         share = SourceShare(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
-        how: dict[str, Any] = {"chat": source.format == "chat", "preparation": _preparation(settings)}
-        how["skip_bad_rows"] = settings.skip_bad_rows
+        how: dict[str, Any] = {"chat": source.format == "chat", "skip_bad_rows": settings.skip_bad_rows}
         how["held_out"] = main_process_first(held) if source.eval_files else None
         found[name] = MixtureSource(documents=main_process_first(read), share=share, **how)
     return found
-
-
-def _preparation(settings: AdaptSettings) -> Preparation:
-    return Preparation.of(settings.preparation_workers, settings.preparation_cache)
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
