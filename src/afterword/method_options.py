@@ -54,17 +54,17 @@ Bos = Annotated[
 ]
 Alpha = Annotated[
     float,
-    Option("Share of prediction beside self-distillation.", "The same in a replay by swap.", at_least=0, at_most=1),
+    Option("Share of prediction beside self-distillation.", "As alpha, in a replay by swap.", at_least=0, at_most=1),
 ]
 Direction = Annotated[
     Literal["forward", "reverse"],
-    Option("Direction of the KL divergence in self-distillation.", "The same in a replay by swap."),
+    Option("Direction of the KL divergence in self-distillation.", "As direction, in a replay by swap."),
 ]
 Swap = Annotated[
     bool,
     Option(
         "Where the teacher is wrong, exchange the logits of its first token and the gold one.",
-        "The same in a replay by swap.",
+        "As swap, in a replay by swap.",
     ),
 ]
 Beta = Annotated[float, Option("Factor of the KL divergence beside prediction.", at_least=0)]

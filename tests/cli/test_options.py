@@ -49,7 +49,8 @@ def test_every_setting_has_a_sentence(kind: type[Settings]) -> None:
 def test_words_and_defaults_are_shown(afterword: Any) -> None:
     shown = " ".join(afterword("adapt", "--help").out.replace("│", " ").split())
     assert "How targets are drawn from a document. One of sentence, middle, uniform_sentence" in shown
-    assert "Rank r of the adapter. [16]" in shown
+    assert "Rank r of the adapter (default: 16)." in shown
+    assert "Modules that get an adapter (default: all-linear)." in shown
     assert "--use-peft --no-use-peft" in shown or "--use-peft/--no-use-peft" in shown
 
 

@@ -20,7 +20,7 @@ def blend(
     ] = None,
     lambdas: Annotated[
         list[str] | None,
-        typer.Option("--lambda", help="Shares λ of the way: 0 is BASE, 1 is ADAPTED. [0.2 0.4 0.6 0.8 1.0]"),
+        typer.Option("--lambda", help="Shares λ of the way: 0 is BASE, 1 is ADAPTED (default: 0.2,0.4,0.6,0.8,1.0)."),
     ] = None,
     overrides: Overrides = None,
 ) -> None:

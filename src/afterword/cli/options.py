@@ -86,5 +86,7 @@ def _help(field: FieldInfo) -> str:
     choices = choices_of(field.annotation)
     if not all(word in text for word in choices):
         text += f" One of {', '.join(choices)}."
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    return text if default in (None, (), {}, "") else f"{text} [{shown}]"
+    if default in (None, (), {}, "", False):
+        return text
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text.removesuffix('.')} (default: {shown})."

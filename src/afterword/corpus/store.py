@@ -4,8 +4,6 @@ What is in memory while reading is one batch, and for each document its id and a
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, groupby
@@ -16,6 +14,7 @@ from afterword.corpus.columns import CorpusOptions
 from afterword.corpus.folders import sentences
 from afterword.corpus.sources import Source, SourceReport, find_sources
 from afterword.errors import ConfigError, DataError
+from afterword.storage.atomic import one_move
 from afterword.storage.files import BadRowError, too_large
 from afterword.types import Document, Skipped
 
@@ -166,15 +165,14 @@ def _write(gathering: _Gathering, sources: list[Source], folder: Path) -> Path:
     schema = pa.schema([(field.name, pa.string()) for field in fields(Document)])
     batches = groupby(chain.from_iterable(map(gathering.read, sources)), lambda _: gathering.bytes // _BATCH_BYTES)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".corpus-", dir=folder) as hidden:
-            unfinished = f"{hidden}/arrow"
-            with pa.OSFile(unfinished, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                for _, batch in batches:
-                    writer.write_batch(pa.RecordBatch.from_pylist([asdict(row) for row in batch], schema=schema))
-            path = folder / gathering.file_name()
-            os.replace(unfinished, path)
+        with (
+            one_move(folder, gathering.file_name) as unfinished,
+            pa.OSFile(str(unfinished), "wb") as sink,
+            pa.ipc.new_stream(sink, schema) as writer,
+        ):
+            for _, batch in batches:
+                writer.write_batch(pa.RecordBatch.from_pylist([asdict(row) for row in batch], schema=schema))
     except OSError as error:
         problem = f"cache_dir = {folder}: cannot be written: {error.strerror or error}"
         raise DataError(f"{problem}. Free space or choose another.") from error
-    return path
+    return folder / gathering.file_name()

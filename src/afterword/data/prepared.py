@@ -1,11 +1,8 @@
 """A corpus as windows on disk: tokenised once, memory-mapped, in an order that every process agrees on."""
 
 import functools
-import hashlib
 import itertools
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -19,7 +16,8 @@ from afterword.data.control_tokens import ControlTokens
 from afterword.data.views import View
 from afterword.data.windows import SpecialTokens, WindowSettings, read_document
 from afterword.errors import DataError
-from afterword.storage.atomic import replace_file
+from afterword.storage.atomic import one_move, replace_file
+from afterword.storage.hashes import file_sha256
 from afterword.storage.parsing import parse_json
 from afterword.types import Document, Skipped, Window
 
@@ -192,8 +190,7 @@ def read_prepared(path: Path) -> Prepared:
 
 def content_hash(prepared: Prepared) -> str:
     """SHA-256 of the windows as they are trained: what a resumed run must find unchanged."""
-    with prepared.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(prepared.path)
 
 
 def _untrainable(documents: int, counts: PreparedCounts) -> DataError:
@@ -228,11 +225,11 @@ def _write(path: Path, windows: Iterator[Window]) -> None:
     pa = _arrow()
     types = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "np.ndarray": pa.list_(pa.int32())}
     schema = pa.schema({name: types[kind] for name, kind in _COLUMNS.items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".windows-", dir=path.parent) as hidden:
-        unfinished = f"{hidden}/{path.name}"
-        with pa.OSFile(unfinished, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            while batch := list(itertools.islice(windows, _ROWS_PER_BATCH)):
-                rows = [{name: getattr(window, name) for name in _COLUMNS} for window in batch]
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
-        os.replace(unfinished, path)
+    with (
+        one_move(path.parent, lambda: path.name) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+    ):
+        while batch := list(itertools.islice(windows, _ROWS_PER_BATCH)):
+            rows = [{name: getattr(window, name) for name in _COLUMNS} for window in batch]
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))

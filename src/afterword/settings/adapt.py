@@ -49,10 +49,12 @@ class _WhatAndHow(Settings):
         "Of the teacher. auto: bf16 on a GPU. int8, int4: of its linear layers; the error in nats is printed.",
     )
     teacher: Literal["copy", "adapter_off", "offload", "cached"] | None = later(
-        "Model", "Where it is kept while the student trains.", exact=("copy", "adapter_off", "offload", "cached")
+        "Model",
+        "Where the teacher is kept while the student trains.",
+        exact=("copy", "adapter_off", "offload", "cached"),
     )
     teacher_cache: str | None = setting(
-        None, "Model", "Where a cached teacher's results lie (default: the run folder).", weights=False
+        None, "Model", "Where `cached` teachers store results (default: the run folder).", weights=False
     )
     save_precision: Literal["auto", "model", "float32", "bf16"] = later(
         "Model",
@@ -72,11 +74,11 @@ class _WhatAndHow(Settings):
     source_column: str | None = setting(None, "Documents", "Column that holds the source; losses are reported by it.")
     language: str = setting("en", "Documents", "Language code, by which sentences are found.")
     skip_bad_rows: bool = setting(False, "Documents", "Skip broken rows and list them, instead of stopping.")
-    max_document_mib: float = setting(64.0, "Documents", "Largest document. A larger one stops the run.", gt=0, le=1024)
+    max_document_mib: float = setting(
+        64.0, "Documents", "Largest document, in MiB. A larger one stops the run.", gt=0, le=1024
+    )
     control_tokens: ControlTokens | None = later(
-        "Documents",
-        "If documents spell out control tokens: read them as text, refuse the document, or keep them.",
-        exact=("text",),
+        "Documents", "Control tokens in documents: text (read as text), refuse (stop the run) or keep.", exact=("text",)
     )
     max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
@@ -162,7 +164,7 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     merge_adapter: bool = setting(False, "LoRA", "Also save the merged model, in merged/.", weights=False)
 
     output_dir: str = setting("", "Run", "Folder of the run.", weights=False)
-    eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents to evaluate on meanwhile.", weights=False)
+    eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents to evaluate on.", weights=False)
     eval_steps: int | None = setting(None, "Run", "Steps between evaluations on them.", weights=False, ge=1)
     save_steps: int | None = setting(
         None,

@@ -5,8 +5,10 @@ import glob
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from afterword.storage.hashes import file_sha256
@@ -67,6 +69,19 @@ def replace_file(path: Path, text: str) -> None:
     finally:
         # Replaced, it is no longer there.
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def one_move(folder: Path, name: Callable[[], str]) -> Generator[Path]:
+    """A path to write; once that is done, the file has its name in `folder`, at once.
+
+    What stops on the way leaves nothing of it. The name may follow from what was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as hidden:
+        unfinished = Path(hidden) / "file"
+        yield unfinished
+        os.replace(unfinished, folder / name())
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,12 +1,12 @@
 """Texts that a model wrote, kept so that none is written twice: JSON lines in a file that only grows."""
 
-import hashlib
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from afterword.errors import DataError
+from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
 
 
@@ -55,7 +55,7 @@ class TextStore:
         self._places[name] = place
 
     def _name(self, key: str) -> str:
-        return hashlib.sha256(json.dumps([self._follows_from, key]).encode()).hexdigest()
+        return json_sha256([self._follows_from, key])
 
     def _indexed(self) -> int:
         """Find every text's place; the bytes that whole lines take."""

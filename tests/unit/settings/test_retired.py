@@ -12,6 +12,8 @@ from afterword.settings.retired import OF_ADAPT, Retired, RetiredName, RetiredVa
 from afterword.training import RunFolder
 from afterword.training.run_folder import differences
 
+OF_BEFORE = {"preparation_workers": 2, "preparation_cache": "off", "teacher_top_k": None}
+
 
 class Tree(Settings):
     """Settings of which two and two values are there no longer."""
@@ -50,6 +52,24 @@ def test_every_sentence_has_a_remedy():
         assert any(word in about.sentence for word in ("Leave it out", "Use ")), about.sentence
 
 
+def test_a_config_of_before_is_read():
+    read_settings({"model_name_or_path": "m", **OF_BEFORE})
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ({"teacher_top_k": 64}, "teacher_top_k: a top_k teacher was 23 % off"),
+        ({"teacher": "top_k"}, "teacher: a top_k teacher was 23 % off .* Use teacher: cached, which is exact"),
+        ({"teacher": "offload_disk"}, "teacher: 'offload_disk' is there no longer. Use offload, .* or cached"),
+    ],
+)
+def test_a_config_of_before_that_asks_for_what_is_gone_says_what_to_do(raw, problem):
+    with pytest.raises(ConfigError, match=problem) as caught:
+        read_settings({"model_name_or_path": "m", **raw})
+    assert len(caught.value.problems) == 1
+
+
 @pytest.fixture
 def begun(tmp_path):
     """A function that writes what a run of before left in its folder."""
@@ -62,9 +82,6 @@ def begun(tmp_path):
         return settings
 
     return folder
-
-
-OF_BEFORE = {"preparation_workers": 2, "preparation_cache": "off", "teacher_top_k": None}
 
 
 @pytest.mark.parametrize("teacher", ["offload_disk", "cached", None])

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from afterword.models import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder
+from afterword.storage.atomic import one_move
 
 
 def staged(target, **files):
@@ -88,3 +89,21 @@ def test_a_small_file_is_replaced_at_once(tmp_path):
     replace_file(path, "größer")
     assert path.read_text(encoding="utf-8") == "größer"
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_file_has_its_name_when_it_is_written(tmp_path):
+    with one_move(tmp_path / "new", lambda: "a.txt") as unfinished:
+        unfinished.write_text("all of it")
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_what_stops_on_the_way_leaves_nothing(tmp_path):
+    def stopped():
+        with one_move(tmp_path, lambda: "a.txt") as unfinished:
+            unfinished.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert list(tmp_path.iterdir()) == []
