@@ -50,6 +50,7 @@ def test_words_and_defaults_are_shown(afterword: Any) -> None:
     shown = " ".join(afterword("adapt", "--help").out.replace("│", " ").split())
     assert "How targets are drawn from a document. One of sentence, middle, uniform_sentence" in shown
     assert "Rank r of the adapter (default: 16)." in shown
+    assert "adapters' first weights (default: 0)." in shown
     assert "Modules that get an adapter (default: all-linear)." in shown
     assert "--use-peft --no-use-peft" in shown or "--use-peft/--no-use-peft" in shown
 

@@ -86,7 +86,7 @@ def _help(field: FieldInfo) -> str:
     choices = choices_of(field.annotation)
     if not all(word in text for word in choices):
         text += f" One of {', '.join(choices)}."
-    if default in (None, (), {}, "", False):
+    if default is False or default in (None, (), {}, ""):
         return text
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     return f"{text.removesuffix('.')} (default: {shown})."

@@ -31,7 +31,7 @@ class AlignSettings(Settings):
     selection: Rule = setting("perplexity", "Selection", "Select by perplexity, by format_score, or at random.")
     instruction_count: int = setting(1000, "Selection", "Most instructions that are selected.", ge=1)
     preference_count: int = setting(1000, "Selection", "Most preference pairs that are selected.", ge=1)
-    quotas: dict[str, Any] = setting({}, "Selection", "A source's number, or share below 1, of either count.")
+    quotas: dict[str, Any] = setting({}, "Selection", "Samples from a source: SOURCE=100, or SOURCE=0.25 of the count.")
     joiner: str | None = later(
         "Selection",
         "Text between turns scored without the template (default: as in the run's mixture, else a blank line).",
