@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "settings": "corpus data errors methods named_models storage",
     "training": "corpus data distributed errors methods models objectives progress settings storage types",
     "evaluation": "corpus data errors models objectives plugins progress settings storage types",
-    "alignment": "corpus data distributed errors models objectives progress settings storage types",
+    "alignment": "corpus data distributed errors models objectives progress settings storage training types",
     "budget": "corpus data distributed errors evaluation models objectives settings training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",

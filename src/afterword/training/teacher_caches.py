@@ -4,7 +4,6 @@ A teacher is causal, so what it says at a position of a window is the same in ev
 reads the window after the same BOS. The one rule: a window is read whole, once, and looked up by position.
 """
 
-import gc
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -141,7 +140,7 @@ class CachingTeacher:
         """Of every text [n + 1]: rows [n, ·] for all its tokens but the last, which is only predicted."""
         read = [text[:-1] for text in texts]
         states = self.teacher.trained_states(to_device(reading_view(read, self.packing.layout), self.device))
-        return list(states.cpu().split([len(text) for text in read]))
+        return list(torch.split(states.cpu(), [len(text) for text in read]))
 
 
 def full_text_ids(window: Window, special: SpecialTokens) -> np.ndarray:
@@ -166,10 +165,3 @@ def from_cache(example: Example, window: Window, special: SpecialTokens, cache: 
     assert np.array_equal(ids[:-1], whole[: len(ids) - 1]), "a teacher reads a window from its beginning"
     segments = (replace(s, teacher_rows=cache.rows(window.index, s.teacher_positions)) for s in example.segments)
     return replace(example, teacher_ids=None, segments=tuple(segments))
-
-
-def free_memory() -> None:
-    """What a teacher took is needed for the optimizer."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

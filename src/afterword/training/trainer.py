@@ -40,16 +40,22 @@ from afterword.objectives import (
     weighted_sum,
 )
 from afterword.training import steps
-from afterword.training.arguments import declared_arguments, training_arguments
+from afterword.training.arguments import check_step, declared_arguments, on_one_gpu, training_arguments
 from afterword.training.checkpoints import WholeCheckpoints
-from afterword.training.checks import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
 from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
-from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
-from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory
+from afterword.training.sources import (
+    MixtureSource,
+    Source,
+    as_windows,
+    check_tokens,
+    mixture_sources,
+    special_tokens_for,
+)
+from afterword.training.teacher_caches import Caching, CachingTeacher
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -113,7 +119,7 @@ class AdaptationTrainer(WholeCheckpoints):
         check_tokens(model, tokenizer, [*self.sources, *(held_out.sources if held_out else ())])
         general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.packing = packing or packing_for(model)
+        self.packing = packing or models.packing_for(model)
         self.workspace_mib = logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
@@ -121,7 +127,7 @@ class AdaptationTrainer(WholeCheckpoints):
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
         self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
         self.source_sums = SourceSums(own.names, tuple(mixture), self.terms)
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
             model,
             on_one_gpu(args),
             processing_class=tokenizer,
@@ -207,7 +213,7 @@ class AdaptationTrainer(WholeCheckpoints):
                     self.eval_dataset.sources, self.eval_dataset.windows(), "eval", console
                 )
         self.teacher = models.head_only(self.teacher)
-        free_memory()
+        models.free_memory()
 
     def caching_teacher(self) -> CachingTeacher:
         """The teacher as it is cached, until it is."""
@@ -222,11 +228,15 @@ class AdaptationTrainer(WholeCheckpoints):
         return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(each.source)) for each in self.sources)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
+        # The Trainer asks so, before the first backward of a step.
+        return self.count_weights(batch_samples)
+
+    def count_weights(self, step: list[list[Batch]]) -> Tensor:
         """The one divisor, [terms]: the sum of weights of the whole optimizer step, over all processes."""
-        batches = [batch for batches in batch_samples for batch in batches]
+        batches = [batch for batches in step for batch in batches]
         mine = [sum(b.total_weight for b in batches if b.term == term) for term in range(len(self.terms))]
         self._look_at_the_step(batches)
-        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=device))
+        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=self.args.device))
 
     def _look_at_the_step(self, batches: Sequence[Batch]) -> None:
         """Objectives that follow from the whole step get the mean loss of each of its sequences first."""
@@ -259,7 +269,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     # ---- the step
 
-    def training_step(
+    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]  (our loader's batches)
         self, model: Any, inputs: Sequence[Batch], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """All micro-batches of this process: forward, backward; gradients are synchronised at the last."""
@@ -285,7 +295,7 @@ class AdaptationTrainer(WholeCheckpoints):
         else:
             self.accelerator.backward(loss)
 
-    def compute_loss(
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]  (our loader's batches)
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         """Σ weight · loss of a micro-batch over the step's Σ weight (its own, where none is given), times its factor.
@@ -338,7 +348,10 @@ class AdaptationTrainer(WholeCheckpoints):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
         sharded = is_zero3(self.model)
-        norm = zero3_gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
+        if sharded:
+            norm: Any = zero3_gradient_norm(self.model)
+        else:
+            norm = whole(super()._get_grad_norm(model, grad_norm))  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
             raise Diverged(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
