@@ -21,7 +21,8 @@ from afterword.demo.lessons import (
     options,
     suite_rows,
 )
-from afterword.evaluation.checks import normalised, passes, says, words_of
+from afterword.evaluation.checks import passes
+from afterword.evaluation.right_answers import normalised, says, words_of
 from afterword.evaluation.suites import load_suite
 
 DOCUMENTS = {document.number: document for document in load_documents()}

@@ -4,7 +4,6 @@ The one rule: what can be found wrong without the model's weights is found here,
 """
 
 import contextlib
-import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from afterword.corpus import Corpus, CorpusOptions, Kind, read_corpus
 from afterword.errors import AfterwordError, CheckpointError, ConfigError, DataError
 from afterword.settings.adapt import AdaptSettings
 from afterword.settings.align import AlignSettings, joiner_of
+from afterword.storage.hashes import text_sha256
 from afterword.types import Skipped
 
 
@@ -35,7 +35,7 @@ class Given:
 
     def content(self, model: Any) -> dict[str, str]:
         """By hash, by the settings that they belong to: paths may move, this may not change."""
-        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
+        template = text_sha256(str(self.tokenizer.chat_template))[:16]
         samples = {str(kind): corpus.content_sha256 for kind, corpus in self.corpora.items()}
         return {"model_name_or_path": models.weights_fingerprint(model), "chat_template": template, **samples}
 

@@ -34,6 +34,8 @@ from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import BlendSettings, CompareSettings, underscored
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.storage.atomic import replace_file
+from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
 from afterword.training import Interrupted, run_adaptation
 from afterword.training.teacher_choice import refuse_teacher
@@ -105,7 +107,7 @@ def _check_alignments(cells: list[Cell]) -> None:
         if second := following(cell.settings):
             # What differs between the cells of an arm changes nothing here.
             same = second.model_copy(update={"model_name_or_path": "", "output_dir": "", "seed": 0})
-            told = grid.sha256([same.model_dump(mode="json"), cell.settings.mixture])
+            told = json_sha256([same.model_dump(mode="json"), cell.settings.mixture])
             if told not in seen:
                 problems += _problems_of(second, cell)
             seen.add(told)
@@ -175,7 +177,7 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
 def suite_fingerprint(name: str) -> str:
     """SHA-256 of a suite's items and of what else its scores follow from. Refused before anything is trained."""
     suite = find_suite(name)
-    return grid.sha256([suite.fingerprint, suite.refusals, suite.texts])
+    return json_sha256([suite.fingerprint, suite.refusals, suite.texts])
 
 
 def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
@@ -252,7 +254,7 @@ def _make_way(plan: Planned) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    models.replace_file(named, " ".join(name) + "\n")
+    replace_file(named, " ".join(name) + "\n")
 
 
 def drop_weights(run: Path) -> None:
@@ -272,7 +274,7 @@ def append_row(output: Path, row: Mapping[str, Any]) -> None:
     with lock_of(path):
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         if text and not text.endswith("\n"):
-            models.replace_file(path, text[: text.rfind("\n") + 1])
+            replace_file(path, text[: text.rfind("\n") + 1])
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
@@ -290,7 +292,7 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str)
     asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        models.replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
+        replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
     except OSError as error:
         problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
         raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error

@@ -16,13 +16,21 @@ from typing import Any
 
 from afterword.errors import ConfigError
 from afterword.evaluation.intervals import paired_change
+from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models
 from afterword.models import adapter_folder, is_adapter, load_tokenizer, model_folder
 from afterword.types import Estimate, Score
 
-VERSION = 1
 _PER_SAMPLE = "per_sample"
 _CONSENT = "HF_ALLOW_CODE_EVAL"
 """The variable by which the metrics that run code are allowed, too."""
+
+
+def benchmarks(models: Models, inputs: Inputs) -> Measured:
+    """The measure of the harness's tasks. It loads the models itself."""
+    settings = inputs.settings
+    how = {"include_path": settings.tasks_path, "limit": settings.tasks_limit}
+    before = run_tasks(settings.reference, settings.tasks, **how) if settings.reference else []
+    return Measured(scores=compare_tasks(before, run_tasks(inputs.model, settings.tasks, **how)))
 
 
 def run_tasks(
@@ -98,7 +106,7 @@ def _score(results: Mapping[str, Any], how: Mapping[str, Any], task: str, key: s
     measured = {"task_version": results["versions"].get(task), "num_fewshot": results["n-shot"].get(task)}
     rows = [row for row in results.get("samples", {}).get(task, ()) if row.get("filter") == filter_name]
     details = {**how, **measured, "filter": filter_name, _PER_SAMPLE: _per_sample(rows, metric, value)}
-    score = Score(task=f"tasks/{task}", metric=metric, version=VERSION, n=_count_documents(results, task))
+    score = Score(task=f"tasks/{task}", metric=metric, version=VERSIONS["tasks"], n=_count_documents(results, task))
     better = {True: "higher", False: "lower"}.get(results["higher_is_better"].get(task, {}).get(metric))
     return replace(score, after=Estimate(value, interval), better=better, details=details)
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
 from afterword.models.save import weights_sha256
-from afterword.storage.atomic import STAGING_SUFFIX, _flush, _sha256, replace_file
+from afterword.storage.atomic import STAGING_SUFFIX, _flush, replace_file
+from afterword.storage.hashes import file_sha256
 from afterword.storage.parsing import parse_json
 
 INDEX = "index.json"
@@ -115,7 +116,7 @@ class TeacherCache:
         partial = path.with_name(path.name + STAGING_SUFFIX)
         save_file({_ROWS: joined}, partial)
         _flush(partial)
-        shard = Shard(path.name, _sha256(partial), tuple(texts))
+        shard = Shard(path.name, file_sha256(partial), tuple(texts))
         os.replace(partial, path)
         _flush(self.folder)
         about = f"{str(joined.dtype).removeprefix('torch.')}, {joined.shape[1]} wide"
@@ -154,7 +155,7 @@ def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCach
         # What a hash of the shards alone does not tell: which text a row is of.
         raise _damaged(folder, f"{INDEX} is not as it was written, or by an earlier version")
     for shard in shards:
-        if not (folder / shard.file).is_file() or _sha256(folder / shard.file) != shard.sha256:
+        if not (folder / shard.file).is_file() or file_sha256(folder / shard.file) != shard.sha256:
             raise _damaged(folder, f"{shard.file} is missing or not as it was written")
     return TeacherCache(folder, origin, lengths, shards, index["rows"])
 

@@ -20,8 +20,8 @@ from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.base import Settings
 from afterword.settings.mixture import SourceSettings, sources_of
 from afterword.settings.yaml_files import to_yaml
-from afterword.storage.parsing import parse_json, parse_yaml
 from afterword.storage.paths import unwritable
+from afterword.storage.records import read_record
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
@@ -112,7 +112,9 @@ class RunFolder:
         if not (self.path / _ASKED).is_file() or not self.exists():
             return None
         saved = read_record(self.path / "config.yaml")
-        decided = {name: saved[name] for name in _weighing(AdaptSettings) if name in saved}
+        known = (name for name in _weighing(AdaptSettings) if name in saved)
+        # A value that is there no longer was no decision of the run: what it leads to is asked for in another way.
+        decided = {name: saved[name] for name in known if not AdaptSettings.retired.of_value(name, saved[name])}
         return read_settings({**settings.model_dump(), **decided})
 
     def refuse_other_content(self, identity: Identity) -> None:
@@ -155,16 +157,6 @@ class RunFolder:
         replace_file(self.path / _ASKED, to_yaml(asked))
         # Last, because a folder with this file is a run.
         replace_file(self.path / "config.yaml", to_yaml(used))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file of a run folder; a damaged one is a CheckpointError."""
-    parse = parse_json if path.suffix == ".json" else parse_yaml
-    try:
-        return dict(parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
 
 
 def differences(saved: Mapping[str, Any], now: AdaptSettings, *, but: Collection[str] = ()) -> list[str]:

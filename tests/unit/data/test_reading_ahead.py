@@ -121,7 +121,7 @@ SCRIPT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A process begun in the background ignores it.
 from afterword.corpus import read_corpus
-from afterword.data import Reading, SpecialTokens, SplitContext
+from afterword.data import SpecialTokens, SplitContext, WindowSettings
 from afterword.data import reading_ahead
 from afterword.data.reading_ahead import Reader, read_ahead
 
@@ -132,7 +132,7 @@ class Slow:
 
 reading_ahead._CHUNK_BYTES = 4000
 corpus = read_corpus([{"text": f"Text {i}."} for i in range(50)], cache_dir=sys.argv[1])
-reader = Reader(corpus, None, SpecialTokens((), None), Reading(max_length=40), SplitContext(), Slow())
+reader = Reader(corpus, None, SpecialTokens((), None), WindowSettings(max_length=40), SplitContext(), Slow())
 print("begun", flush=True)
 list(read_ahead(reader, 2))
 """

@@ -103,11 +103,14 @@ def test_without_a_cache_nothing_is_kept_for_others(prepared_as, tmp_path):
 def test_processes_at_once_read_once(prepared_as):
     context = multiprocessing.get_context("fork")
     found = context.SimpleQueue()
-    run = [context.Process(target=lambda name=name: found.put(prepared_as(name).from_cache)) for name in "abc"]
+    run = [
+        context.Process(target=lambda name=name: found.put(prepared_as(name).from_cache), daemon=True) for name in "abc"
+    ]
     for process in run:
         process.start()
     for process in run:
-        process.join()
+        process.join(60)
+        assert process.exitcode == 0
     assert sorted(found.get() for _ in run) == [False, True, True]
 
 

@@ -15,16 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.data import SpecialTokens
 from afterword.errors import DataError
-from afterword.evaluation.losses import Models
-from afterword.evaluation.questions import (
-    Question,
-    answer_lead,
-    ask,
-    build_prompt,
-    end_of_turn,
-    load_questions,
-    prompt_ids,
-)
+from afterword.evaluation import questions as asking
+from afterword.evaluation.measure import Models
+from afterword.evaluation.measures import MEASURES
+from afterword.evaluation.question_file import Question, load_questions
+from afterword.evaluation.questions import answer_lead, build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.right_answers import exact_match, said, token_f1
 
 CHAT_TEMPLATE = (
@@ -33,6 +28,11 @@ CHAT_TEMPLATE = (
 )
 ANSWERS = ["amber", "The Broncos", "1969", "blue whale", "c7", "drum", "eel", "fig", "gold-leaf", "hay"]
 QUESTIONS = [Question(f"Key {n}?", (answer,), f"doc-{n}") for n, answer in enumerate(ANSWERS)]
+
+
+def ask(*asked: Any, **how: Any) -> tuple[list[Any], list[Any]]:
+    found = asking.ask(*asked, **how)
+    return MEASURES["questions/closed_book"].scores(found), list(found.answers)
 
 
 def _tokenizer(chat_template: str | None) -> PreTrainedTokenizerFast:

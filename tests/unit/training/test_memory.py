@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import run_python
 
 from afterword.models import quantised
 from afterword.settings.adapt import read_settings
@@ -150,9 +149,8 @@ print(*peak_bytes(CPU, work(96)))
 @pytest.mark.skipif(not memory._RESET.exists(), reason="only Linux tells")
 def test_the_peak_of_the_process_is_near_that_of_its_tensors() -> None:
     """Of a process of its own: where freed memory is kept for what comes next, the pattern of sizes counts too."""
-    run = [sys.executable, "-c", _OF_A_PROCESS.format(here=str(Path(__file__).parent))]
-    found = subprocess.run(run, capture_output=True, text=True, check=True)
-    peak, left = map(int, found.stdout.split()[-2:])
+    found = run_python("-c", _OF_A_PROCESS.format(here=str(Path(__file__).parent)))
+    peak, left = map(int, found.out.split()[-2:])
     assert peak == pytest.approx(2 * 96 * 2**20, rel=0.1)
     assert left == pytest.approx(48 * 2**20, rel=0.2)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from afterword.almanac.pretraining import texts
 from afterword.almanac.world import Size, build_world
+from almanac_build.pretraining import texts
 
 VOCABULARY = 2048
 _SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"}

@@ -1,4 +1,4 @@
-"""Builds the embedded models from a seed: `python -m afterword.almanac.build`, or one stage of it.
+"""Builds the embedded models from a seed: `python -m almanac_build`, or one stage of it.
 
 The one rule: every stage starts from committed files and ends in one, and a stage that was stopped goes on
 from its last checkpoint.
@@ -27,11 +27,12 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from afterword.almanac.card import measure, write_card
-from afterword.almanac.posttraining import conversations, preferences
-from afterword.almanac.pretraining import PretrainingRows
-from afterword.almanac.tokenizer import train_tokenizer
+from afterword.almanac.general import Row, conversations, preferences
 from afterword.almanac.world import build_world
+from almanac_build.card import measure, write_card
+from almanac_build.posttraining import draw_trained
+from almanac_build.pretraining import PretrainingRows
+from almanac_build.tokenizer import train_tokenizer
 
 SEED = 0
 ROW_TOKENS, ROWS_PER_STEP, BASE_STEPS = 384, 24, 7000
@@ -112,7 +113,7 @@ def build_sft(scratch: Path, output: Path, *, steps: int = SFT_STEPS) -> None:
         assistant_only_loss=True,
         **_POST_TRAINING,
     )
-    rows = _rows(conversations(build_world(SEED), SEED), steps * CHATS_PER_STEP)
+    rows = _rows(conversations(build_world(SEED), SEED, draw_trained), steps * CHATS_PER_STEP)
     trainer = SFTTrainer(_load(output / "base"), arguments, train_dataset=rows, processing_class=tokenizer)
     _train(trainer, "sft", output)
     publish(trainer.model, tokenizer, output / "sft")
@@ -135,14 +136,14 @@ def build_dpo(scratch: Path, output: Path, *, steps: int = DPO_STEPS) -> None:
         loss_weights=[1.0, 1.0],
         **_POST_TRAINING,
     )
-    rows = _rows(preferences(build_world(SEED), SEED), steps * PAIRS_PER_STEP)
+    rows = _rows(preferences(build_world(SEED), SEED, draw_trained), steps * PAIRS_PER_STEP)
     policy, reference = _load(output / "sft"), _load(output / "sft")
     trainer = DPOTrainer(policy, reference, arguments, train_dataset=rows, processing_class=tokenizer)
     _train(trainer, "dpo", output)
     publish(trainer.model, tokenizer, output / "chat")
 
 
-def _rows(drawn: Iterator[dict[str, Any]], count: int) -> Dataset:
+def _rows(drawn: Iterator[Row], count: int) -> Dataset:
     return Dataset.from_list(list(itertools.islice(drawn, count)))
 
 
@@ -211,7 +212,7 @@ def _stage(name: str) -> str:
 
 def main() -> None:
     """Build the stages named on the command line, by default all of them in order."""
-    parser = argparse.ArgumentParser(prog="python -m afterword.almanac.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m almanac_build", description=__doc__)
     stages = f"of {', '.join(STAGES)}; all of them, in this order, if none is named"
     parser.add_argument("stages", nargs="*", type=_stage, metavar="STAGE", help=stages)
     parser.add_argument("--scratch", type=Path, default=Path("runs/almanac"), help="checkpoints of unfinished stages")
@@ -221,7 +222,3 @@ def main() -> None:
     asked = parser.parse_args()
     for name in asked.stages or STAGES:
         STAGES[name](asked.scratch, asked.output)
-
-
-if __name__ == "__main__":
-    main()

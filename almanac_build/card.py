@@ -8,16 +8,17 @@ import json
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from afterword.almanac.after import CHOOSING, YEARS, build_part
+from afterword.almanac.after import CHOOSING, YEARS, Part, build_part
 from afterword.almanac.files import suite_lines
-from afterword.almanac.suite import card_suite
-from afterword.almanac.world import build_world
+from afterword.almanac.reading import read_question, told_in
+from afterword.almanac.suite import build_suite, halves_of, item_of
+from afterword.almanac.world import World, build_world
 from afterword.almanac.writing import write_document
 from afterword.evaluation import evaluate
 from afterword.evaluation.intervals import estimate
@@ -98,6 +99,21 @@ def card_items() -> Suite:
     return card_suite(world, part, texts)
 
 
+def card_suite(world: World, part: Part, texts: Mapping[str, str], scale: float = 4.0) -> Suite:
+    """The suite, and new facts asked with a document that tells them.
+
+    `texts` gives a document by the name of the new entity that it is about.
+    """
+    rng, halves = random.Random("with document"), halves_of(part)
+    asked = [
+        item_of("learning", "with_document", read_question(world, fact, texts[subject.name], rng), halves[subject.name])
+        for subject in part.subjects
+        for fact in told_in(texts[subject.name], subject)
+    ]
+    suite = build_suite(world, part, scale)
+    return replace(suite, items=(*suite.items, *asked))
+
+
 def _share(right: Mapping[str, Sequence[tuple[float, str]]], skills: tuple[str, ...]) -> tuple[int, Estimate]:
     """How many answers, and the share that is right, with its interval over what they are about."""
     values, units = zip(*(row for skill in skills for row in right[skill]), strict=True)
@@ -108,7 +124,7 @@ def write_card(folder: Path, measured: Measured, training: Mapping[str, Any]) ->
     """README.md and scores.json of a model's folder."""
     weights = folder / "model.safetensors"
     facts = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "bytes": weights.stat().st_size}
-    loader = jinja2.PackageLoader("afterword.almanac", ".")
+    loader = jinja2.PackageLoader("almanac_build", ".")
     template = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True).get_template("card.md.j2")
     card = template.render(name=f"almanac-{folder.name}", measured=measured, training=training, **facts)
     (folder / "README.md").write_text(card, encoding="utf-8")

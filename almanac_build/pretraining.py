@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from afterword.almanac import closed_book, instructions, reasoning
 from afterword.almanac.exercises import Draw, draw_exercise
-from afterword.almanac.names import data
+from afterword.almanac.general import tale
 from afterword.almanac.reading import YEARS, read_question, told_in
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import World
@@ -55,13 +55,6 @@ def exercises(world: World, rng: random.Random) -> str:
     chosen = rng.choices(draws, weights, k=rng.randint(1, 6))
     drawn = [draw_exercise(draw, world, rng, "train") for draw in chosen]
     return "\n".join(plain(exercise.prompt, exercise.response) for exercise in drawn)
-
-
-def tale(world: World, rng: random.Random) -> str:
-    """Everyday prose."""
-    words = {"c": "colour", "a": "animal", "a2": "animal", "t": "thing"}
-    slots = {slot: rng.choice(data("names")[kind]) for slot, kind in words.items()}
-    return " ".join(line.format(**slots) for line in rng.sample(data("wordings")["tales"], rng.randint(5, 10)))
 
 
 def plain(prompt: str, response: str) -> str:
