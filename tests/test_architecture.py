@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "models": "data distributed errors named_models objectives progress storage types",
     "settings": "corpus data errors method_options methods named_models storage",
     "training": "corpus data distributed errors methods models objectives progress settings storage types",
-    "evaluation": "corpus data errors models objectives plugins progress settings storage types",
+    "evaluation": "corpus data distributed errors models objectives plugins progress settings storage types",
     "alignment": "corpus data distributed errors models objectives progress settings storage training types",
     "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from afterword.alignment.samples import Sample
-from afterword.alignment.templates import Tokens
 from afterword.data.batching import micro_batches, to_device
 from afterword.data.views import scored_text
 from afterword.models import check_head, head_of, packing_for, packs_cleanly, trained_states
