@@ -105,22 +105,15 @@ class AdaptationTrainer(WholeCheckpoints):
         check_step(args, documents_per_step, step_tokens)
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
-        context = models.context_length(models.causal_lm(model).config)
-        view, tokenizer = self.method.view, processing_class
-        window_settings = window_settings or WindowSettings(max_length=context)
+        settings, tokenizer = window_settings or _default_windows(model), processing_class
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        special = special_tokens_for(tokenizer, self.method, mixture)
-        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings)
-        own = Source("documents", self.windows, special, eos=view.needs_eos)
-        self.sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
-        refuse_taken_names(own.names, tuple(mixture))
+        self.sources, held_out = _read(self.method, tokenizer, settings, mixture, work, train_dataset, eval_dataset)
+        own = self.sources[0]
         warn_of_shared_line(own.names)
-        held_out = held_out_of(eval_dataset, mixture, work, special, view, tokenizer, window_settings)
-        check_tokens(model, tokenizer, [*self.sources, *(held_out.sources if held_out else ())])
+        check_tokens(model, processing_class, [*self.sources, *(held_out.sources if held_out else ())])
         general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.packing = packing or models.packing_for(model)
-        self.workspace_mib = logits_workspace_mib
+        self.packing, self.workspace_mib = packing or models.packing_for(model), logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
@@ -130,7 +123,7 @@ class AdaptationTrainer(WholeCheckpoints):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
             model,
             on_one_gpu(args),
-            processing_class=tokenizer,
+            processing_class=processing_class,
             train_dataset=steps.Examples(self.sources, self.terms, args.seed),
             eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
             **trainer_arguments,
@@ -148,6 +141,11 @@ class AdaptationTrainer(WholeCheckpoints):
         if given or not any(term.objective.needs_teacher for term in self.terms):
             return given
         return models.untrained(model) if caching else models.teacher_for(model)
+
+    @property
+    def windows(self) -> Prepared:
+        """Of the documents."""
+        return self.sources[0].windows
 
     @property
     def total_steps(self) -> int:
@@ -429,6 +427,28 @@ class AdaptationTrainer(WholeCheckpoints):
         self.cache_teacher()
         self.step_started = time.perf_counter()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
+
+def _default_windows(model: Any) -> WindowSettings:
+    return WindowSettings(max_length=models.context_length(models.causal_lm(model).config))
+
+
+def _read(
+    method: Method,
+    tokenizer: Any,
+    window_settings: WindowSettings,
+    mixture: Mapping[str, MixtureSource],
+    work: Path,
+    documents: Any,
+    held_out: Any,
+) -> tuple[tuple[Source, ...], HeldOut | None]:
+    """What a run reads: its documents and every source of the mixture; and what losses are evaluated on."""
+    view, special = method.view, special_tokens_for(tokenizer, method, mixture)
+    windows = as_windows(documents, work / "train", view, tokenizer, window_settings)
+    own = Source("documents", windows, special, eos=view.needs_eos)
+    refuse_taken_names(own.names, tuple(mixture))
+    sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
+    return sources, held_out_of(held_out, mixture, work, special, view, tokenizer, window_settings)
 
 
 def _counts(batch: Batch) -> dict[str, int]:
