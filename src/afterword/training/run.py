@@ -185,17 +185,13 @@ def _cache_teacher(
     trainer: AdaptationTrainer, folder: RunFolder, console: Console, *, began_here: bool
 ) -> dict[str, int]:
     """What a teacher that is cached reads for this run before its first step; nothing where none is cached."""
-    once: dict[str, int] = {}
     try:
-        if trainer.caching and isinstance(trainer.teacher, models.LiveTeacher):
-            tokens = trainer.caching_teacher().tokens(trainer.sources, trainer.plan.windows(trainer.total_steps))
-            once = {"tokens": tokens}
-        trainer.cache_teacher(console)
+        tokens = trainer.cache_teacher(console)
     except AfterwordError:
         # Not from an interrupt: what was read by then is continued by the same command.
         folder.tidy(began_here=began_here)
         raise
-    return once
+    return {"tokens": tokens} if tokens else {}
 
 
 def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, console: Console) -> RunResult:
