@@ -52,13 +52,16 @@ class Distillation:
     """The student moves toward the teacher's whole distribution; the gold token is not used."""
 
     divergence: Callable[..., Tensor] = forward_kl
+    """(student's logits [N, V], teacher's [N, V], temperature=τ) → [N], times τ². Those of dense.py have a closed
+    form; any other one goes through dense logits, which is said once (fused.py)."""
     temperature: Temperature = 1.0
     needs_teacher: bool = True
 
     @property
     def coefficients(self) -> Mapping[str, float]:
         """The divergence alone."""
-        return {f"{self.divergence.__name__}_nats": 1.0}
+        name = getattr(self.divergence, "__name__", type(self.divergence).__name__)
+        return {f"{name}_nats": 1.0}
 
     @property
     def form(self) -> Form | None:

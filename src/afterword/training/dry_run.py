@@ -24,6 +24,9 @@ from afterword.training.trainer import AdaptationTrainer
 from afterword.types import Batch, Example
 
 _TIMED_STEPS = 3
+_UNWRITTEN = (
+    "The method writes documents with the model before it trains; all numbers here are of those that were given."
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
     available = available_bytes()
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
-        trainer, data = load_trainer(settings, documents, Path(scratch))
+        trainer, data = load_trainer(settings, documents, Path(scratch), writes=False)
+        if trainer.method.view.writes:
+            data = {**data, "remark": f"{data['remark']} {_UNWRITTEN}".strip()}
         totals, largest = _totals(trainer)
         memory = memory_of(trainer, settings.optimizer_states, largest)
         cached = _cached(trainer)
@@ -92,7 +97,7 @@ def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch])
     peak, left = _passing_bytes(trainer, step)
     return Memory(
         weights=bytes_of([*model.parameters(), *model.buffers()]),
-        teacher=bytes_of(_of_teacher(trainer)),
+        teacher=bytes_of(_teacher_tensors(trainer)),
         gradients=trained_bytes,
         moments=sum(moment_bytes(p, states) for p in trained),
         kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average)),
@@ -106,7 +111,7 @@ def largest_step(trainer: AdaptationTrainer) -> list[Batch]:
     return _totals(trainer)[1]
 
 
-def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
+def _teacher_tensors(trainer: AdaptationTrainer) -> list[torch.Tensor]:
     """The teacher's own tensors: none where it is the student's weights."""
     teacher = trainer.teacher
     if teacher is None or isinstance(teacher, models.AdapterOff):
@@ -122,7 +127,7 @@ def _cached(trainer: AdaptationTrainer) -> tuple[int, int] | None:
     if trainer.caching is None or trainer.teacher is None:
         return None
     with trainer.autocast():
-        return trainer.caching_teacher().size(trainer.sources, trainer.plan.windows(trainer.total_steps))
+        return trainer.caching_teacher().size(trainer.teacher_reads_in_all())
 
 
 def _totals(trainer: AdaptationTrainer) -> tuple[dict[str, int], list[Batch]]:

@@ -4,6 +4,7 @@ A step is a number of documents or of tokens, over all processes and all accumul
 (seed, epoch) alone: resuming needs two integers, and no state is carried.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +19,7 @@ from afterword.data.mixture import SourceStream, interleaved
 from afterword.methods import Term
 from afterword.models import TeacherCache
 from afterword.training.sources import Source
-from afterword.training.teacher_caches import from_cache
+from afterword.training.teacher_texts import from_cache
 from afterword.types import Example
 
 WORK_FOLDER = ".work"
@@ -86,10 +87,13 @@ class StepPlan:
         """The windows that so many steps read, each once, in their order."""
         return np.unique(self._read(steps))
 
+    def epochs(self, steps: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Of every epoch that so many steps reach: its number, and the windows that they read in it."""
+        for epoch in range(-(-steps // self.steps_per_epoch)):
+            yield epoch, np.concatenate(self.steps(epoch)[: steps - epoch * self.steps_per_epoch])
+
     def _read(self, steps: int) -> np.ndarray:
-        epochs = range(-(-steps // self.steps_per_epoch))
-        read = [step for epoch in epochs for step in self.steps(epoch)][:steps]
-        return np.concatenate(read) if read else np.zeros(0, np.int64)
+        return np.concatenate([np.zeros(0, np.int64), *(windows for _, windows in self.epochs(steps))])
 
     def realised(self, steps: int) -> list[dict[str, float]]:
         """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both.
@@ -155,34 +159,38 @@ class Examples(Dataset[Example]):
     sources: tuple[Source, ...]
     terms: tuple[Term, ...]
     seed: int
-    caches: tuple[TeacherCache | None, ...] = ()
-    """Of every source, what the teacher says of it; none where the teacher is there to read."""
+    cache: TeacherCache | None = None
+    """What the teacher says of it; None where the teacher is there to read."""
 
     def __len__(self) -> int:
         return sum(len(each.windows) for each in self.sources)
 
     def __getitem__(self, draw: ExampleKey) -> Example:
-        number, index, line = self._located(draw.window)
-        source, cache = self.sources[number], self.caches[number] if self.caches else None
+        source, index = self.located(draw.window)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
         term = self.terms[draw.term]
         window = source.windows[index]
         example = term.view.build(window, source.special, rng)
         if not term.objective.needs_teacher:
             example = replace(example, teacher_ids=None)
-        elif cache:
-            example = from_cache(example, window, source.special, cache)
-        example = replace(example, source=line + (example.source if source.source is None else 0), term=draw.term)
+        elif self.cache is not None:
+            example = from_cache(example, window, source.special, self.cache)
+        line = self._first_line(source) + (example.source if source.source is None else 0)
+        example = replace(example, source=line, term=draw.term)
         return example if draw.weighted else without_weight(example)
 
-    def _located(self, window: int) -> tuple[int, int, int]:
-        """The number of a window's source, its index there, and the number of the first name of the source."""
-        line = 0
-        for number, source in enumerate(self.sources):
+    def located(self, window: int) -> tuple[Source, int]:
+        """The source that a window is of, and its index there."""
+        for source in self.sources:
             if window < len(source.windows):
-                return number, window, line
-            window, line = window - len(source.windows), line + len(source.names)
+                return source, window
+            window -= len(source.windows)
         raise AssertionError("the plan draws windows that there are")
+
+    def _first_line(self, source: Source) -> int:
+        """The number of the first name of a source, among those of all."""
+        before = itertools.takewhile(lambda each: each is not source, self.sources)
+        return sum(len(each.names) for each in before)
 
 
 class StepLoader(DataLoader[Any]):

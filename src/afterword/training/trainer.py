@@ -49,7 +49,8 @@ from afterword.training.per_source_losses import SourceSums, refuse_taken_names,
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
 from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
-from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory
+from afterword.training.teacher_caches import Caching, CachingTeacher, Read, free_memory
+from afterword.training.written_documents import Author
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -68,7 +69,6 @@ class AdaptationTrainer(WholeCheckpoints):
     """Never None here."""
     eval_dataset: Any
     """A HeldOut, or None."""
-    eval_caches: tuple[models.TeacherCache | None, ...] = ()
 
     def __init__(
         self,
@@ -104,7 +104,8 @@ class AdaptationTrainer(WholeCheckpoints):
         window_settings = window_settings or WindowSettings(max_length=context)
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
         special = special_tokens_for(tokenizer, self.method, mixture)
-        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings)
+        author = Author(load=lambda: model, folder=work.parent)
+        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings, author=author)
         own = Source("documents", self.windows, special, eos=view.needs_eos)
         self.sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
         refuse_taken_names(own.names, tuple(mixture))
@@ -190,32 +191,37 @@ class AdaptationTrainer(WholeCheckpoints):
             self.args.warmup_steps = 0
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def cache_teacher(self, console: Console | None = None) -> None:
+    def cache_teacher(self, console: Console | None = None) -> int:
         """Have what the teacher says of all that it reads in this run on the disk; then only its head stays in memory.
 
-        `train` does it first; until then the teacher may be the student itself. Without `caching`, and a second time,
-        nothing is done.
+        `train` does it first; until then the teacher may be the student itself. Returns the tokens of all that it
+        reads. Without `caching`, and a second time, nothing is done, and 0 returned.
         """
         if self.caching is None or not isinstance(self.teacher, models.LiveTeacher):
-            return
-        reader = self.caching_teacher()
+            return 0
         with self.autocast():
-            windows = self.plan.windows(self.total_steps)
-            self.train_dataset = replace(self.examples, caches=reader.caches(self.sources, windows, "train", console))
-            if self.eval_dataset is not None:
-                self.eval_caches = reader.caches(
-                    self.eval_dataset.sources, self.eval_dataset.windows(), "eval", console
-                )
-        self.teacher = models.head_only(self.teacher)
+            cache, tokens = self.caching_teacher().cached(self.teacher_reads_in_all(), console)
+        self.train_dataset, self.teacher = replace(self.examples, cache=cache), models.head_only(self.teacher)
         free_memory()
+        return tokens
 
     def caching_teacher(self) -> CachingTeacher:
         """The teacher as it is cached, until it is."""
         assert self.caching, "asked for"
         assert isinstance(self.teacher, models.LiveTeacher), "not cached yet"
-        return CachingTeacher(
-            self.teacher, self.processing_class, self.packing, self.args.device, self.caching, self.terms
-        )
+        return CachingTeacher(self.teacher, self.packing, self.args.device, self.caching)
+
+    def teacher_reads_in_all(self) -> list[Read]:
+        """Everything that the teacher reads in this run: of the documents, of general text, and of held-out text."""
+        # Losses on a sample of what is read are those of epoch 0.
+        sampled = (0, self.plan.windows(self.total_steps))
+        reads = [Read(self.examples, (sampled, *self.plan.epochs(self.total_steps)))]
+        if self.eval_dataset is not None:
+            reads.append(Read(self._held_out_examples(self.eval_dataset), ((0, self.eval_dataset.windows()),)))
+        return reads
+
+    def _held_out_examples(self, held_out: HeldOut) -> steps.Examples:
+        return steps.Examples(held_out.sources, self.terms, self.args.seed, self.examples.cache)
 
     def _terms_of(self) -> tuple[tuple[int, ...], ...]:
         """Of every source, which terms read a window of it."""
@@ -389,7 +395,7 @@ class AdaptationTrainer(WholeCheckpoints):
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         held_out = held_out_documents(given, self.sources[0].special) if isinstance(given, Prepared) else given
         assert isinstance(held_out, HeldOut), "evaluation text is prepared with the trainer"
-        if any(self.eval_caches) and held_out is not self.eval_dataset:
+        if isinstance(self.teacher, models.HeadOnly) and held_out is not self.eval_dataset:
             raise ConfigError("eval_dataset: the teacher is cached for that of the trainer alone. Give none here.")
         started = time.perf_counter()
         self.model.eval()
@@ -405,7 +411,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _eval_batches(self, held_out: HeldOut) -> Iterator[Batch]:
         """Of this process, a window at a time."""
-        examples = steps.Examples(held_out.sources, self.terms, self.args.seed, self.eval_caches)
+        examples = self._held_out_examples(held_out)
         mine = itertools.islice(held_out.draws(self.terms), self.args.process_index, None, self.args.world_size)
         for draw in mine:
             yield from micro_batches([examples[draw]], self.packing)

@@ -172,7 +172,7 @@ def test_a_cache_that_was_being_written_is_continued(
         patch.setattr(caching.TeacherCache, "with_shard", killed_at_the_second)
         with pytest.raises(TrainingError, match="Interrupted"):
             run("run", **place)
-    index = (tmp_path / (where or "run/.work/teacher") / "train-0/index.json").read_text()
+    index = (tmp_path / (where or "run/.work/teacher") / "index.json").read_text()
     there = sum(len(shard["texts"]) for shard in json.loads(index)["shards"])
     assert 0 < there < 6
     read.clear()
@@ -255,23 +255,31 @@ def test_a_cache_of_a_model_that_was_edited_is_not_used(
     assert len(list((tmp_path / "shared").glob("*/index.json"))) == 2
 
 
-def test_caches_of_other_readings_are_refused_by_name(run: Run, documents: Any, tmp_path: Path) -> None:
+def test_a_cache_of_another_precision_is_refused_by_name(run: Run, tmp_path: Path) -> None:
     place = {"teacher_cache": str(tmp_path / "cache")}
     run("first", **place)
-    for changes, said in (
-        ({"rows": documents[1:7]}, "of other documents"),
-        ({"bos": "never"}, "of another BOS"),
-        ({"precision": "bf16", "use_peft": True}, "another precision"),
-    ):
-        with pytest.raises(CheckpointError, match=f"teacher_cache: .*{said}"):
-            run("second", **place, **changes)
-        assert not (tmp_path / "second").exists()
+    with pytest.raises(CheckpointError, match=r"teacher_cache: .*another precision"):
+        run("second", **place, precision="bf16", use_peft=True)
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(("changes", "new"), [({"rows": slice(1, 7)}, 1), ({"bos": "never"}, 6)], ids=str)
+def test_a_cache_of_other_texts_is_continued(
+    changes: Any, new: int, run: Run, read: list[int], documents: Any, tmp_path: Path
+) -> None:
+    changes = {name: documents[value] if name == "rows" else value for name, value in changes.items()}
+    place = {"teacher_cache": str(tmp_path / "cache")}
+    run("first", **place)
+    read.clear()
+    again = run("second", **place, **changes)
+    assert sum(read) == new
+    assert losses(again) == pytest.approx(losses(run("live", teacher=None, **changes)), rel=1e-4)
 
 
 def test_a_truncated_shard_is_refused(run: Run, tmp_path: Path) -> None:
     place = {"teacher_cache": str(tmp_path / "cache")}
     run("first", **place)
-    shard = tmp_path / "cache/train-0/00000.safetensors"
+    shard = tmp_path / "cache/00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"00000\.safetensors is missing or not as it was written"):
         run("second", **place)
