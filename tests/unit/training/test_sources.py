@@ -89,7 +89,7 @@ def test_conversations_change_nothing_for_the_source_after_them(tokenizer, tmp_p
     corpus = read_corpus(CHATS, cache_dir=tmp_path / "chats", options=CorpusOptions(kind="instructions"))
     chat = MixtureSource(documents=corpus, share=SourceShare(), chat=True)
     rows = [{"text": f"A control token is text here: {tokenizer.eos_token} and so on."}]
-    plain = MixtureSource(documents=rows, share=SourceShare(), preparation=uncached)
+    plain = MixtureSource(documents=rows, share=SourceShare())
     settings, made = WindowSettings(max_length=200), []
     for name, mixture in (("alone", {"plain": plain}), ("after", {"chats": chat, "plain": plain})):
         *_, last = mixture_sources(mixture, tmp_path / name, SplitContext(), tokenizer, settings)
