@@ -25,11 +25,13 @@ from afterword.models.checks import (
     vocabulary_of,
 )
 from afterword.models.fixed_logits import difference, said
+from afterword.models.heap import free_memory
 from afterword.models.interpolation import blend_into, blended, refuse_unlike
 from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.merge import merged, widen
+from afterword.models.packing import checked_layout, default_tokens, packing_for
 from afterword.models.precision import (
     bf16_speedup,
     layer_shape,

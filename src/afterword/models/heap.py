@@ -5,8 +5,11 @@ tenth of a training step of a small model (docs/LOG.md). The one rule: what a pe
 """
 
 import ctypes
+import gc
 import os
 from functools import cache
+
+import torch
 
 from afterword.distributed import device_type
 
@@ -37,3 +40,10 @@ def _is_glibc() -> bool:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def free_memory() -> None:
+    """What the last model took is needed for the next, or for its optimizer."""
+    gc.collect()
+    if device_type() == "cuda":
+        torch.cuda.empty_cache()
