@@ -108,7 +108,7 @@ def _load(file: Path) -> dict[str, Any]:
     return data
 
 
-def _shown(estimate: Mapping[str, Any]) -> dict[str, str]:
+def _shown(estimate: display.Estimate) -> dict[str, str]:
     interval = display.interval(_FRACTION, estimate, 1)
     return {"mean": display.value(_FRACTION, estimate["value"], 1), "interval": interval}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from afterword.errors import CheckpointError
 from afterword.report import pages
-from afterword.report.display import change, count, interval, value
+from afterword.report.display import Estimate, change, count, interval, value
 from afterword.report.run_folder import read_file
 from afterword.report.within_budget import within_budget
 from afterword.report.wording import Rows
@@ -132,7 +132,7 @@ def _bar(name: str, heading: str, about: str, figure: Mapping[str, Any], marks: 
     }
 
 
-def _mark(name: str, label: str, estimate: Mapping[str, Any], style: str) -> dict[str, Any]:
+def _mark(name: str, label: str, estimate: Estimate, style: str) -> dict[str, Any]:
     low, high = estimate["interval_95"] or (estimate["value"],) * 2
     places = {"at": estimate["value"], "low": low, "width": high - low}
     printed = {"mean": value(_FRAC, estimate["value"], 0).replace("%", " %"), "interval": interval(_FRAC, estimate, 0)}
