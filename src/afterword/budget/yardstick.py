@@ -142,17 +142,22 @@ def build_yardsticks(
         samples = _texts(reference, own, states=True)
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
-        shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
         sticks = list[Yardstick]()
         for some in documents:
             alone, in_document = _sentences(some, tokenizer, window_settings, settings.seed)
             asked = _asked(settings, tokenizer, some)
-            learned = {
-                "sentences": _texts(reference, alone),
-                "with_document_nats": _texts(reference, in_document).nll_nats,
-                "answers": _texts(reference, asked) if asked else None,
-            }
-            sticks.append(Yardstick(**shared, **learned))
+            sticks.append(
+                Yardstick(
+                    tokenizer=tokenizer,
+                    sentences=_texts(reference, alone),
+                    with_document_nats=_texts(reference, in_document).nll_nats,
+                    samples=samples,
+                    head=head,
+                    answers=_texts(reference, asked) if asked else None,
+                    kept=kept,
+                    right=right,
+                )
+            )
     return sticks
 
 

@@ -211,9 +211,15 @@ def written(
     for cut in dict.fromkeys(cuts):
         rows = [i for i, other in enumerate(cuts) if other == cut]
         forbidden = () if may_refuse else [asked[i].forbidden or {} for i in rows]
-        limits = {"max_new_tokens": answer_tokens, "extra_eos_ids": ends if cut == "\n" else ()}
-        prompts = [asked[i].prompt for i in rows]
-        for i, ids in zip(rows, generate(model, tokenizer, prompts, forbidden=forbidden, **limits), strict=True):
+        found = generate(
+            model,
+            tokenizer,
+            [asked[i].prompt for i in rows],
+            max_new_tokens=answer_tokens,
+            extra_eos_ids=ends if cut == "\n" else (),
+            forbidden=forbidden,
+        )
+        for i, ids in zip(rows, found, strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True)
             texts[i] = (text.split(cut)[0] if cut else text).strip()
     return texts

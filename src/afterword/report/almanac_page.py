@@ -38,7 +38,7 @@ def write_almanac(folder: Path, study: Path) -> Path:
 
     `study` is a folder with a recorded compare.json and the recipe that it was recorded by.
     """
-    return pages._write(folder / "demo.html", build_almanac(folder, study), template="almanac.html.j2")
+    return pages.write_page(folder / "demo.html", build_almanac(folder, study), template="almanac.html.j2")
 
 
 def build_almanac(folder: Path, study: Path) -> dict[str, Any]:

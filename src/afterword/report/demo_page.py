@@ -41,7 +41,7 @@ _SKILLS = {
 
 def write_demo(folder: Path) -> Path:
     """Write demo.html (self-contained) into a demo's folder."""
-    return pages._write(folder / "demo.html", build_demo(folder))
+    return pages.write_page(folder / "demo.html", build_demo(folder))
 
 
 def build_demo(folder: Path) -> dict[str, Any]:
