@@ -20,7 +20,7 @@ GROUP = "afterword"
 
 @cache
 def added(kind: str) -> dict[str, EntryPoint]:
-    """Everything of one kind (`suites`, `methods`) that installed packages add, by name."""
+    """Everything of one kind (`suites`, `methods`, `measures`) that installed packages add, by name."""
     return {point.name: point for point in entry_points(group=f"{GROUP}.{kind}")}
 
 
