@@ -19,14 +19,13 @@ from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.views import scored_text
 from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
-from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.questions import answer_lead, build_prompt, prompt_ids
-from afterword.evaluation.suite_answers import is_correct
+from afterword.evaluation.suite_answers import as_asked, chosen_right, is_correct, written
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
 from afterword.evaluation.task_answers import answer_tasks
-from afterword.models.generation import generate, own_samples, token_ids
+from afterword.models.generation import own_samples, token_ids
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.settings.adapt import AdaptSettings
 from afterword.types import Batch, Document, Example, Segment
@@ -134,42 +133,45 @@ def build_yardsticks(
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)
     models.refuse_foreign_tokenizer(tokenizer, reference, name)
-    written = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
+    samples_of_own = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
     window_settings = WindowSettings(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
-        own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written)]
+        own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(samples_of_own)]
         samples = _texts(reference, own, states=True)
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
-        shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
         sticks = list[Yardstick]()
         for some in documents:
             alone, in_document = _sentences(some, tokenizer, window_settings, settings.seed)
             asked = _asked(settings, tokenizer, some)
-            learned = {
-                "sentences": _texts(reference, alone),
-                "with_document_nats": _texts(reference, in_document).nll_nats,
-                "answers": _texts(reference, asked) if asked else None,
-            }
-            sticks.append(Yardstick(**shared, **learned))
+            sticks.append(
+                Yardstick(
+                    tokenizer=tokenizer,
+                    sentences=_texts(reference, alone),
+                    with_document_nats=_texts(reference, in_document).nll_nats,
+                    samples=samples,
+                    head=head,
+                    answers=_texts(reference, asked) if asked else None,
+                    kept=kept,
+                    right=right,
+                )
+            )
     return sticks
 
 
 def answered_right(model: Any, tokenizer: Any, items: Sequence[Item]) -> list[bool]:
     """Which questions a model answers right: by choice among four where there are choices, else by what it says."""
-    lead, prompts = answer_lead(tokenizer), [prompt_ids(tokenizer, build_prompt(tokenizer, i.prompt)) for i in items]
-    candidates = [[token_ids(tokenizer, lead + text) for text in (i.answer, *i.choices) if i.choices] for i in items]
-    found = likelihoods(model, list(zip(prompts, candidates, strict=True)), batch_tokens=_BATCH_TOKENS)
-    chosen = [is_first_likeliest(row.per_token) if len(row.tokens) else None for row in found]
-    open_items = [i for i, each in enumerate(chosen) if each is None]
-    written = generate(model, tokenizer, [prompts[i] for i in open_items], max_new_tokens=_ANSWER_TOKENS)
-    for i, ids in zip(open_items, written, strict=True):
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        chosen[i] = is_correct(items[i], (text if tokenizer.chat_template else text.split("\n")[0]).strip())
-    return [bool(each) for each in chosen]
+    asked = [as_asked(tokenizer, item) for item in items]
+    chosen = chosen_right(model, asked, _BATCH_TOKENS)
+    said = [each for each, right in zip(asked, chosen, strict=True) if right is None]
+    texts = iter(written(tokenizer, model, said, _ANSWER_TOKENS))
+    return [
+        is_correct(each.item, next(texts)) if right is None else right
+        for each, right in zip(asked, chosen, strict=True)
+    ]
 
 
 def _asked(settings: AdaptSettings, tokenizer: Any, documents: Sequence[Document]) -> list[Example]:

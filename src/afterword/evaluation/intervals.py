@@ -117,21 +117,28 @@ def bootstrap_statistic(statistic: Statistic, *vectors: Values, seed: int = 0, r
     value, units = float(statistic(*data)), data[0].size
     if units == 1:
         return Estimate(value, None)
-    how = {"paired": True, "vectorized": True, "method": "percentile", "rng": np.random.default_rng(seed)}
-    how |= {"n_resamples": resamples, "batch": max(1, _BLOCK_ELEMENTS // units)}
     with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is looked at below
-        result = stats.bootstrap(data, lambda *arrays, axis: statistic(*arrays), **how)
+        result = stats.bootstrap(
+            data,
+            lambda *arrays, axis: statistic(*arrays),
+            paired=True,
+            vectorized=True,
+            method="percentile",
+            n_resamples=resamples,
+            batch=max(1, _BLOCK_ELEMENTS // units),
+            rng=np.random.default_rng(seed),
+        )
     low, high = result.confidence_interval
     # Resamples that are all the same still differ by rounding: thirty times 0.1 is not 3.
     known = np.isfinite(result.bootstrap_distribution).all() and high - low > _ROUNDING * abs(value)
     return Estimate(value, (float(low), float(high)) if known else None)
 
 
-def _resampled(sums: np.ndarray, counts: np.ndarray, **how: int) -> Estimate:
+def _resampled(sums: np.ndarray, counts: np.ndarray, seed: int = 0, resamples: int = 10_000) -> Estimate:
     """The mean of values by the bootstrap over units, from each unit's sum and count."""
     if np.ptp(counts) == 0:
-        return bootstrap_statistic(lambda array: array.mean(-1), sums / counts, **how)
-    return bootstrap_statistic(_ratio, sums, counts, **how)
+        return bootstrap_statistic(lambda array: array.mean(-1), sums / counts, seed=seed, resamples=resamples)
+    return bootstrap_statistic(_ratio, sums, counts, seed=seed, resamples=resamples)
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

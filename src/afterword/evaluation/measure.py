@@ -25,8 +25,16 @@ Need = Literal["documents", "held_out", "general", "questions", "suite", "tasks"
 """What a measure cannot do without, by the setting that gives it."""
 VERSIONS = {"answering": 1, "losses": 1, "questions": 3, "tasks": 1}
 """Of what makes scores. Scores of different versions are not compared, nor taken for one another."""
-UNITS = {"_nats": "nats per token", "_frac": "%", "bits_per_byte": "bits per byte", "_bits": "bits"}
-UNITS |= {"_tokens": "tokens", "_words": "words", "_seconds": "seconds", "_gib": "GiB"}
+UNITS = {
+    "_nats": "nats per token",
+    "_frac": "%",
+    "bits_per_byte": "bits per byte",
+    "_bits": "bits",
+    "_tokens": "tokens",
+    "_words": "words",
+    "_seconds": "seconds",
+    "_gib": "GiB",
+}
 """What the end of a metric's name says of its unit; the first that fits."""
 
 
@@ -201,7 +209,8 @@ def of_each_model(values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]]) -
 
     def measured(models: Models, inputs: Inputs) -> Measured:
         before = values(models.reference, models.tokenizer, inputs)
-        after = {} if models.adapted is None else values(models.adapted, models.tokenizer, inputs)
+        nothing: Mapping[str, Numbers] = {}
+        after = nothing if models.adapted is None else values(models.adapted, models.tokenizer, inputs)
         return Measured([Values(metric=name, before=before[name], after=after.get(name)) for name in before])
 
     return measured

@@ -21,7 +21,8 @@ def write_own_text(model: str, path: Path, *, count: int = 200, new_tokens: int 
     Either turn, or the text, has at most `new_tokens`. A sample with an empty turn is left out. ConfigError for a
     path that cannot be written.
     """
-    if path.is_dir() or (parent := unwritable(path.parent)):
+    parent = unwritable(path.parent)
+    if path.is_dir() or parent:
         reason = "is a folder" if path.is_dir() else f"cannot be written ({parent} is not writable)"
         raise ConfigError(f"output: {str(path)!r} {reason}. Give a file for JSON lines.")
     tokenizer = load_tokenizer(model)

@@ -11,7 +11,7 @@ from typing import Any
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import ConfigError
 from afterword.evaluation import losses, suites
-from afterword.evaluation.measure import Inputs, Measure, Models, Need, Row
+from afterword.evaluation.measure import Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.question_file import load_questions
 from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
@@ -106,7 +106,7 @@ def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[s
     return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}
 
 
-_GIVEN_BY: dict[Need, str] = {"reference": "a run, or a model with --reference"}
+_GIVEN_BY = {"reference": "a run, or a model with --reference"}
 
 
 def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpus]) -> Inputs:

@@ -38,7 +38,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """An item as a model reads it."""
 
     item: Item
@@ -98,7 +98,7 @@ def answer_suite(models: Models, suite: Suite, *, answer_tokens: int = 64, cache
     `cache` is a folder that keeps the reference's answers for other runs.
     """
     tokenizer, length = models.tokenizer, models.max_length
-    read = [_read(tokenizer, item, suite.refusals) for item in suite.items]
+    read = [as_asked(tokenizer, item, suite.refusals) for item in suite.items]
     asked = [each for each in read if _tokens(each, answer_tokens) <= length]
     before = _kept(models, suite, asked, answer_tokens, cache)
     after = _answered(models, models.adapted, suite, asked, answer_tokens) if models.adapted else None
@@ -120,16 +120,17 @@ def answer_suite(models: Models, suite: Suite, *, answer_tokens: int = 64, cache
     return Measured(values, how, answers=[_row(item, said) for item, said in results])
 
 
-def _read(tokenizer: Any, item: Item, refusals: Sequence[str]) -> _Asked:
+def as_asked(tokenizer: Any, item: Item, refusals: Sequence[str] = ()) -> Asked:
+    """An item in tokens; where `refusals` are given, with what makes them impossible."""
     lead = answer_lead(tokenizer)
     candidates = [token_ids(tokenizer, lead + text) for text in (item.answer, *item.choices)] if item.choices else []
     # Where a refusal is the right answer, there is nothing to be had from forbidding it.
     daring = item.part == "learning" and bool(refusals) and not is_refusal(item.answer, refusals)
     forbidden = _forbidden(tokenizer, item, refusals) if daring else None
-    return _Asked(item, prompt_ids(tokenizer, build_prompt(tokenizer, item.prompt)), candidates, forbidden)
+    return Asked(item, prompt_ids(tokenizer, build_prompt(tokenizer, item.prompt)), candidates, forbidden)
 
 
-def _tokens(asked: _Asked, answer_tokens: int) -> int:
+def _tokens(asked: Asked, answer_tokens: int) -> int:
     return len(asked.prompt) + max([answer_tokens, *map(len, asked.candidates)])
 
 
@@ -151,7 +152,7 @@ def _forbidden(tokenizer: Any, item: Item, refusals: Sequence[str]) -> Forbidden
 
 
 def _kept(
-    models: Models, suite: Suite, asked: Sequence[_Asked], answer_tokens: int, cache: str | Path | None
+    models: Models, suite: Suite, asked: Sequence[Asked], answer_tokens: int, cache: str | Path | None
 ) -> list[Answered]:
     """What the reference makes of the items; from the cache where the same model was asked the same."""
     answer = partial(_answered, models, models.reference, suite, asked, answer_tokens)
@@ -188,18 +189,19 @@ def _sha256_of(rows: Any) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def _answered(models: Models, model: Any, suite: Suite, asked: Sequence[_Asked], answer_tokens: int) -> list[Answered]:
-    texts = _written(models.tokenizer, model, asked, answer_tokens)
+def _answered(models: Models, model: Any, suite: Suite, asked: Sequence[Asked], answer_tokens: int) -> list[Answered]:
+    texts = written(models.tokenizer, model, asked, answer_tokens)
     unrefused = [None if each.forbidden is None else text for each, text in zip(asked, texts, strict=True)]
     refused = [i for i, text in enumerate(unrefused) if text is not None and is_refusal(text, suite.refusals)]
-    again = _written(models.tokenizer, model, [asked[i] for i in refused], answer_tokens, may_refuse=False)
+    again = written(models.tokenizer, model, [asked[i] for i in refused], answer_tokens, may_refuse=False)
     for i, text in zip(refused, again, strict=True):
         unrefused[i] = text
-    return [Answered(*said) for said in zip(texts, unrefused, _chosen(models, model, asked), strict=True)]
+    chosen = chosen_right(model, asked, models.micro_batch_tokens)
+    return [Answered(*said) for said in zip(texts, unrefused, chosen, strict=True)]
 
 
-def _written(
-    tokenizer: Any, model: Any, asked: Sequence[_Asked], answer_tokens: int, *, may_refuse: bool = True
+def written(
+    tokenizer: Any, model: Any, asked: Sequence[Asked], answer_tokens: int, *, may_refuse: bool = True
 ) -> list[str]:
     """Greedy answers. Without a chat template nothing ends them but a line break, or the next question."""
     texts, plain = [""] * len(asked), not tokenizer.chat_template
@@ -209,23 +211,24 @@ def _written(
     for cut in dict.fromkeys(cuts):
         rows = [i for i, other in enumerate(cuts) if other == cut]
         forbidden = () if may_refuse else [asked[i].forbidden or {} for i in rows]
-        limits = {"max_new_tokens": answer_tokens, "extra_eos_ids": ends if cut == "\n" else ()}
-        prompts = [asked[i].prompt for i in rows]
-        for i, ids in zip(rows, generate(model, tokenizer, prompts, forbidden=forbidden, **limits), strict=True):
+        found = generate(
+            model,
+            tokenizer,
+            [asked[i].prompt for i in rows],
+            max_new_tokens=answer_tokens,
+            extra_eos_ids=ends if cut == "\n" else (),
+            forbidden=forbidden,
+        )
+        for i, ids in zip(rows, found, strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True)
             texts[i] = (text.split(cut)[0] if cut else text).strip()
     return texts
 
 
-def _chosen(models: Models, model: Any, asked: Sequence[_Asked]) -> list[bool | None]:
-    """Whether the first candidate of each is strictly the likeliest, by the mean over its tokens."""
-    rows = [i for i, each in enumerate(asked) if each.candidates]
-    texts = [(asked[i].prompt, asked[i].candidates) for i in rows]
-    found = likelihoods(model, texts, batch_tokens=models.micro_batch_tokens)
-    chosen: list[bool | None] = [None] * len(asked)
-    for i, each in zip(rows, found, strict=True):
-        chosen[i] = is_first_likeliest(each.per_token)
-    return chosen
+def chosen_right(model: Any, asked: Sequence[Asked], batch_tokens: int) -> list[bool | None]:
+    """Whether the first candidate of each is strictly the likeliest, by the mean over its tokens; None without any."""
+    found = likelihoods(model, [(each.prompt, each.candidates) for each in asked], batch_tokens=batch_tokens)
+    return [is_first_likeliest(each.per_token) if len(each.tokens) else None for each in found]
 
 
 def _values(group: tuple[str, str, str], suite: Suite, results: Sequence[_Result]) -> Iterator[Values]:

@@ -29,9 +29,11 @@ _CONSENT = "HF_ALLOW_CODE_EVAL"
 def benchmarks(models: Models, inputs: Inputs) -> Measured:
     """The measure of the harness's tasks. It loads the models itself."""
     settings = inputs.settings
-    how = {"include_path": settings.tasks_path, "limit": settings.tasks_limit}
-    before = run_tasks(settings.reference, settings.tasks, **how) if settings.reference else []
-    return Measured(scores=compare_tasks(before, run_tasks(inputs.model, settings.tasks, **how)))
+    before, after = (
+        run_tasks(side, settings.tasks, include_path=settings.tasks_path, limit=settings.tasks_limit) if side else []
+        for side in (settings.reference, inputs.model)
+    )
+    return Measured(scores=compare_tasks(before, after))
 
 
 def run_tasks(

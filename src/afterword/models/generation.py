@@ -39,14 +39,16 @@ def user_turn(tokenizer: Any, content: str, *, reply_follows: bool = True) -> st
 
     Control tokens that the words write out stay words: a document in them cannot end the turn.
     """
-    return by_template(tokenizer, ("user", as_words(tokenizer, content)), add_generation_prompt=reply_follows)
+    return by_template(tokenizer, ("user", as_words(tokenizer, content)), reply_follows=reply_follows)
 
 
-def by_template(tokenizer: Any, *turns: tuple[str, str], **how: Any) -> str:
+def by_template(tokenizer: Any, *turns: tuple[str, str], reply_follows: bool = False) -> str:
     """Turns of (role, content) as the model's chat template writes them. CheckpointError where it cannot."""
     messages = [{"role": role, "content": content} for role, content in turns]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False, **how)
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, enable_thinking=False, add_generation_prompt=reply_follows
+        )
     except (TemplateError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         problem = f"chat template: the model's own cannot write a turn of {turns[-1][0]} ({reason})"
@@ -152,8 +154,15 @@ def own_samples(model: Any, tokenizer: Any, *, count: int = 64, new_tokens: int 
     start, cut = _start_ids(tokenizer), min(_PROMPT_TOKENS, new_tokens)
     with Progress("texts of the model's own", count, cost=f"at most {count * new_tokens:,} tokens") as progress:
         # At least `cut` tokens behind the start, so that something follows the prompt.
-        how = {"max_new_tokens": new_tokens, "min_new_tokens": cut, "seed": seed, "advance": progress.advance}
-        texts = generate(model, tokenizer, [start] * count, **how)
+        texts = generate(
+            model,
+            tokenizer,
+            [start] * count,
+            max_new_tokens=new_tokens,
+            min_new_tokens=cut,
+            seed=seed,
+            advance=progress.advance,
+        )
     prompts = [[*start, *text[: cut - 1]] for text in texts]
     shown = [tokenizer.decode(prompt, skip_special_tokens=True) for prompt in prompts]
     return [Sample(tuple(p), (*start, *text), words) for p, text, words in zip(prompts, texts, shown, strict=True)]
@@ -200,7 +209,9 @@ def answered_prompts(
     prompts = [sample.prompt_ids for sample in samples]
     cost = f"at most {2 * len(prompts) * new_tokens:,} tokens"
     with Progress("prompts answered before and after", 2 * len(prompts), cost=cost) as progress:
-        how = {"max_new_tokens": new_tokens, "advance": progress.advance}
-        written = [generate(writer, tokenizer, prompts, **how) for writer in (reference, model)]
+        written = [
+            generate(writer, tokenizer, prompts, max_new_tokens=new_tokens, advance=progress.advance)
+            for writer in (reference, model)
+        ]
     texts = [[tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in side] for side in written]
     return [{"prompt": s.prompt, "before": old, "after": new} for s, old, new in zip(samples, *texts, strict=True)]

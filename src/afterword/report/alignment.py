@@ -27,7 +27,7 @@ def write_alignment(folder: Path) -> Path:
     lines = folder / "selection.jsonl"
     rows = read_file(lines, lambda text: [parse_json(line) for line in text.splitlines()], _REMEDY)
     try:
-        return pages._write(folder / "align.html", _page(folder, state, rows))
+        return pages.write_page(folder / "align.html", _page(folder, state, rows))
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: broken ({type(error).__name__}: {error}). Align again.") from error
 
@@ -54,20 +54,20 @@ def selection_figure(rows: Rows, rule: str) -> dict[str, str]:
     """Histograms of the scores that the rule selects by: of all scored samples, and of the selected ones."""
     score = rule if rule in _SCORES else "templated_nll_nats"
     panels = grouped([row for row in rows if score in row], "kind")
-    figure = figures._figure([2.4] * len(panels), sharex=False)
+    figure = figures.panels_of([2.4] * len(panels), sharex=False)
     words = []
     for axes, (kind, group) in zip(figure.axes, panels.items(), strict=True):
         every, kept = ([row[score] for row in group if row["selected"] or not only] for only in (False, True))
         # The same bins for both, or they could not be compared.
-        _, bins, _ = axes.hist(every, bins=40, color=figures._MUTED, alpha=0.35, label="all")
-        axes.hist(kept, bins=bins, color=figures._ACCENT, label="selected")
-        axes.set_ylabel(kind, color=figures._INK)
-        axes.set_xlabel(_SCORES.get(score, _LOSS), color=figures._INK)
-        axes.legend(frameon=False, labelcolor=figures._INK)
+        _, bins, _ = axes.hist(every, bins=40, color=figures.MUTED, alpha=0.35, label="all")
+        axes.hist(kept, bins=bins, color=figures.ACCENT, label="selected")
+        axes.set_ylabel(kind, color=figures.INK)
+        axes.set_xlabel(_SCORES.get(score, _LOSS), color=figures.INK)
+        axes.legend(frameon=False, labelcolor=figures.INK)
         medians = [statistics.median(part) for part in (every, kept)]
         middle, chosen = (display.value(score, x, display.decimals(score, medians)) for x in medians)
         words.append(f"{kind}: median {middle} of all {len(every):,}, {chosen} of the {len(kept):,} selected.")
-    return figures._drawing(figure, "selection", "Scores of all and of the selected samples", words)
+    return figures.as_svg(figure, "selection", "Scores of all and of the selected samples", words)
 
 
 def _source_row(rows: Rows) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from afterword.errors import CheckpointError
 from afterword.report import comparison as frontier
 from afterword.report import pages
 from afterword.report.demo_page import AGAIN, load_demo
-from afterword.report.display import MISSING, load_table
+from afterword.report.display import MISSING, Estimate, Score, load_table
 from afterword.report.run_folder import load_run, read_file
 from afterword.report.wording import Rows, Wording, grouped, rows_of
 from afterword.storage.parsing import parse_json
@@ -38,7 +38,7 @@ def write_almanac(folder: Path, study: Path) -> Path:
 
     `study` is a folder with a recorded compare.json and the recipe that it was recorded by.
     """
-    return pages._write(folder / "demo.html", build_almanac(folder, study), template="almanac.html.j2")
+    return pages.write_page(folder / "demo.html", build_almanac(folder, study), template="almanac.html.j2")
 
 
 def build_almanac(folder: Path, study: Path) -> dict[str, Any]:
@@ -87,14 +87,14 @@ def _table(part: str, demo: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
     return {"part": part, "heading": _HEADINGS.get(part, part), "rows": rows, "totals": together}
 
 
-def _scores_of(part: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _scores_of(part: str, scores: Sequence[Score]) -> dict[str, Score]:
     """By skill, where anything was asked. Of several splits, the last."""
     measured = [score for score in scores if score["metric"] == _METRIC and score["before"] and score["after"]]
     tasks = [(score["task"].split("/"), score) for score in measured]
     return {task[2]: score for task, score in tasks if len(task) == 3 and task[1] == part}
 
 
-def _row(label: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _row(label: str, scores: Sequence[Score]) -> dict[str, Any]:
     """One line of a table: the base model, which all runs share, and every run. Of few questions nothing is said."""
     n = scores[0]["n"]
     shown = rows_of([{**score, "details": {}} for score in scores])
@@ -105,8 +105,9 @@ def _row(label: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"label": label, "n": n, "before": before, "runs": runs}
 
 
-def _place(estimate: Mapping[str, Any], n: int) -> dict[str, Any]:
+def _place(estimate: Estimate | None, n: int) -> dict[str, Any]:
     """Where a fraction and its interval are drawn, in % of the width; and how many of n it is."""
+    assert estimate, "scores of both sides alone are on the page"
     low, high = estimate["interval_95"] or (estimate["value"],) * 2
     drawn = {"at": estimate["value"], "low": low, "width": high - low}
     return {**{name: f"{100 * x:.2f}%" for name, x in drawn.items()}, "right": round(estimate["value"] * n)}

@@ -10,7 +10,7 @@ from afterword.storage.parsing import parse_json
 
 _FRACTION = "_frac"
 """A name that display.py takes for a fraction."""
-_CURVES = {"learning": (figures._ACCENT, "o"), "retention": (figures._INK, "s")}
+_CURVES = {"learning": (figures.ACCENT, "o"), "retention": (figures.INK, "s")}
 """Colour and marker, which tells them apart without the colour."""
 
 
@@ -21,7 +21,7 @@ def write_blend(folder: Path) -> Path:
     """
     again = "Run `afterword blend` first, or give the folder that it wrote."
     page = read_file(folder / "blend.json", lambda text: _page(folder, parse_json(text)), again)
-    return pages._write(folder / "blend.html", page)
+    return pages.write_page(folder / "blend.html", page)
 
 
 def _page(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _page(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def draw_path(points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Learning and retention on test over λ, the base at 0, as inline SVG with its words."""
-    figure = figures._figure([3.0], sharex=False)
+    figure = figures.panels_of([3.0], sharex=False)
     axes, words = figure.axes[0], list[str]()
     for part, (colour, marker) in _CURVES.items():
         found = [points[0]["test"][part]["before"], *(point["test"][part]["after"] for point in points)]
@@ -54,11 +54,11 @@ def draw_path(points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 axes.plot([share, share], [100 * bound for bound in bounds], color=colour, linewidth=0.9, alpha=0.45)
         values = ", ".join(f"{display.value(_FRACTION, it['value'], 1)} at {share:g}" for share, it in path)
         words.append(f"{part.capitalize()} on test by λ: {values}.")
-    axes.grid(axis="y", color=figures._MUTED, alpha=0.25, linewidth=0.6)
-    axes.set_xlabel("λ: share of the way from the base (0) to the adapted model (1)", color=figures._INK)
-    axes.set_ylabel("% on test", color=figures._INK)
-    axes.legend(frameon=False, labelcolor=figures._INK)
-    return figures._drawing(figure, "path", "Learning and retention on the way", words)
+    axes.grid(axis="y", color=figures.MUTED, alpha=0.25, linewidth=0.6)
+    axes.set_xlabel("λ: share of the way from the base (0) to the adapted model (1)", color=figures.INK)
+    axes.set_ylabel("% on test", color=figures.INK)
+    axes.legend(frameon=False, labelcolor=figures.INK)
+    return figures.as_svg(figure, "path", "Learning and retention on the way", words)
 
 
 def _base_row(point: Mapping[str, Any]) -> dict[str, Any]:

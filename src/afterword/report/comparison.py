@@ -41,7 +41,7 @@ farther off."""
 # Stand for CSS variables, as the placeholders of figures.py do.
 _PAPER = "#060606"
 _ARMS = tuple(f"#0708{i:02x}" for i in range(len(LOOKS)))
-_ON_PAPER = {figures._INK: "#1c2126", figures._MUTED: "#5f6973", _PAPER: "#ffffff"}
+_ON_PAPER = {figures.INK: "#1c2126", figures.MUTED: "#5f6973", _PAPER: "#ffffff"}
 
 
 def write_comparison(folder: Path) -> tuple[Path, Path, Path | None]:
@@ -52,7 +52,7 @@ def write_comparison(folder: Path) -> tuple[Path, Path, Path | None]:
     """
     page = build_comparison(folder)
     picture = draw_png(page["data"], folder / "compare.png") if page["drawing"] else None
-    return pages._write(folder / "compare.html", page), pages._write(folder / "compare.md", page), picture
+    return pages.write_page(folder / "compare.html", page), pages.write_page(folder / "compare.md", page), picture
 
 
 def build_comparison(folder: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _load(file: Path) -> dict[str, Any]:
     return data
 
 
-def _shown(estimate: Mapping[str, Any]) -> dict[str, str]:
+def _shown(estimate: display.Estimate) -> dict[str, str]:
     interval = display.interval(_FRACTION, estimate, 1)
     return {"mean": display.value(_FRACTION, estimate["value"], 1), "interval": interval}
 
@@ -209,7 +209,7 @@ def draw_frontier(data: Mapping[str, Any]) -> dict[str, str] | None:
     """The figure as inline SVG in the page's colours, with its words; None where no cell is finished."""
     if not any(arm["points"] for arm in data["arms"]):
         return None
-    drawing = figures._drawing(_figure(data, {}), "frontier", "Learning against retention", _in_words(data))
+    drawing = figures.as_svg(_figure(data, {}), "frontier", "Learning against retention", _in_words(data))
     svg = drawing["svg"].replace(f": {_PAPER}", ": var(--paper)")
     for i, placeholder in enumerate(_ARMS):
         svg = svg.replace(f": {placeholder}", f": var(--arm-{i})")
@@ -232,10 +232,10 @@ def _figure(data: Mapping[str, Any], colours: Mapping[str, str]) -> Any:
     """`colours` replaces the placeholders where the figure is not for the page."""
     arms = [arm for arm in data["arms"] if arm["points"]]
     columns = 2 if all(len(arm["name"]) <= 24 for arm in arms) else 1
-    figure = figures._figure([4.0 + 0.24 * -(-(len(arms) + 2) // columns)], sharex=False)
+    figure = figures.panels_of([4.0 + 0.24 * -(-(len(arms) + 2) // columns)], sharex=False)
     # Narrower than the page's other figures: it holds more text, which a phone must show.
     figure.set_figwidth(4.6)
-    axes, ink, muted = figure.axes[0], *(colours.get(c, c) for c in (figures._INK, figures._MUTED))
+    axes, ink, muted = figure.axes[0], *(colours.get(c, c) for c in (figures.INK, figures.MUTED))
     labels = [_draw_arm(axes, arm, i, colours) for i, arm in enumerate(data["arms"]) if arm["points"]]
     if base := data["base"].get(data["split"]):
         _draw_bars(axes, base, ink)

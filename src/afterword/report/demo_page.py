@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from afterword.errors import CheckpointError
 from afterword.report import pages
-from afterword.report.display import change, count, interval, value
+from afterword.report.display import Estimate, change, count, interval, value
 from afterword.report.run_folder import read_file
 from afterword.report.within_budget import within_budget
 from afterword.report.wording import Rows, rows_of
@@ -158,7 +158,7 @@ class Page(TypedDict):
 
 def write_demo(folder: Path) -> Path:
     """Write demo.html (self-contained) into a demo's folder."""
-    return pages._write(folder / "demo.html", dict(build_demo(folder)))
+    return pages.write_page(folder / "demo.html", dict(build_demo(folder)))
 
 
 def build_demo(folder: Path) -> Page:

@@ -10,7 +10,7 @@ from afterword.report.wording import Rows, grouped
 
 # matplotlib wants colours it can parse; these stand for the variables and are replaced in the SVG.
 _COLOURS = {"ink": "#010101", "muted": "#020202", "accent": "#030303", "better": "#040404", "worse": "#050505"}
-_INK, _MUTED, _ACCENT = (_COLOURS[name] for name in ("ink", "muted", "accent"))
+INK, MUTED, ACCENT = (_COLOURS[name] for name in ("ink", "muted", "accent"))
 
 _TICKS = 5
 """Intervals of an axis: the labels of more would touch each other where numbers are small."""
@@ -25,14 +25,14 @@ def draw_training(metrics: Sequence[Mapping[str, Any]]) -> dict[str, str] | None
     if not curves:
         return None
     panels = grouped(curves, "panel")
-    figure = _figure([2.6] * len(panels), sharex=True)
+    figure = panels_of([2.6] * len(panels), sharex=True)
     for axes, (label, group) in zip(figure.axes, panels.items(), strict=True):
         for curve in group:
             _draw_curve(axes, **curve)
-        axes.set_ylabel(label, color=_INK)
-        axes.legend(frameon=False, labelcolor=_INK)
-    figure.axes[-1].set_xlabel("optimizer step", color=_INK)
-    return _drawing(figure, "training", "Loss during training", [_first_and_last(**curve) for curve in curves])
+        axes.set_ylabel(label, color=INK)
+        axes.legend(frameon=False, labelcolor=INK)
+    figure.axes[-1].set_xlabel("optimizer step", color=INK)
+    return as_svg(figure, "training", "Loss during training", [_first_and_last(**curve) for curve in curves])
 
 
 def draw_changes(rows: Rows) -> dict[str, str] | None:
@@ -41,12 +41,12 @@ def draw_changes(rows: Rows) -> dict[str, str] | None:
     if not shown:
         return None
     panels = grouped(({**row, "unit": row["unit"] or row["score"]["metric"]} for row in shown), "unit")
-    figure = _figure([0.5 * len(group) + 0.45 for group in panels.values()], sharex=False)
+    figure = panels_of([0.5 * len(group) + 0.45 for group in panels.values()], sharex=False)
     for axes, (unit, group) in zip(figure.axes, panels.items(), strict=True):
         _draw_forest(axes, group, scale=100 if unit == "%" else 1)
-        axes.set_xlabel(f"change in {unit.replace('%', 'percentage points')}", color=_INK, parse_math=False)
+        axes.set_xlabel(f"change in {unit.replace('%', 'percentage points')}", color=INK, parse_math=False)
     words = [load_table("words.yaml")["change_in_words"].format(**row) for row in shown]
-    return _drawing(figure, "changes", "Changes with their 95 % intervals", words)
+    return as_svg(figure, "changes", "Changes with their 95 % intervals", words)
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:
@@ -55,14 +55,14 @@ def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> Points:
 
 def _draw_curve(axes: Any, name: str, panel: str, points: Points) -> None:
     if name == "Training loss":
-        axes.plot(*zip(*_binned(points, 400), strict=True), color=_ACCENT, alpha=0.35, linewidth=0.9)
-        axes.plot(*zip(*_binned(points, 40), strict=True), color=_ACCENT, linewidth=1.8, label="training, averaged")
+        axes.plot(*zip(*_binned(points, 400), strict=True), color=ACCENT, alpha=0.35, linewidth=0.9)
+        axes.plot(*zip(*_binned(points, 40), strict=True), color=ACCENT, linewidth=1.8, label="training, averaged")
         if len(points) == 1:
             # A line of one point is none.
-            axes.plot(*zip(*points, strict=True), color=_ACCENT, marker="o", markersize=4)
+            axes.plot(*zip(*points, strict=True), color=ACCENT, marker="o", markersize=4)
     else:
-        axes.plot(*zip(*points, strict=True), color=_INK, marker="o", markersize=4, linewidth=1, label="evaluation")
-    axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
+        axes.plot(*zip(*points, strict=True), color=INK, marker="o", markersize=4, linewidth=1, label="evaluation")
+    axes.grid(axis="y", color=MUTED, alpha=0.25, linewidth=0.6)
     if axes.dataLim.width == 0:
         # Steps are whole: the axis of one step has no fractions of it.
         axes.set_xticks([points[0][0]])
@@ -86,17 +86,17 @@ def _first_and_last(name: str, panel: str, points: Points) -> str:
 
 
 def _draw_forest(axes: Any, rows: Rows, scale: int) -> None:
-    axes.axvline(0, color=_MUTED, linewidth=0.9)
+    axes.axvline(0, color=MUTED, linewidth=0.9)
     for y, row in enumerate(rows):
         change, tone = row["score"]["change"], row["reading"].tone
-        colour = _COLOURS.get(tone, _MUTED)
+        colour = _COLOURS.get(tone, MUTED)
         axes.plot([scale * bound for bound in change["interval_95"]], [y, y], color=colour, linewidth=2)
         # Filled or hollow says the same as the colour, for those who do not see it.
         face = "none" if tone == "unclear" else colour
         axes.plot([scale * change["value"]], [y], marker="o", color=colour, markerfacecolor=face, markersize=6)
         name = f"{row['task']}: {row['metric']}"[:64]
         # In the layout, a long name would squeeze the axes.
-        axes.text(0, y - 0.3, name, transform=axes.get_yaxis_transform(), color=_INK, parse_math=False, in_layout=False)
+        axes.text(0, y - 0.3, name, transform=axes.get_yaxis_transform(), color=INK, parse_math=False, in_layout=False)
     axes.set(yticks=[], ylim=(len(rows) - 0.5, -0.8), xmargin=0.08)
     if axes.dataLim.width == 0:
         # Nothing has changed: other numbers on the axis would mean nothing.
@@ -106,19 +106,19 @@ def _draw_forest(axes: Any, rows: Rows, scale: int) -> None:
         axes.ticklabel_format(axis="x", useOffset=False)
 
 
-def _figure(heights_inches: Sequence[float], *, sharex: bool) -> Any:
+def panels_of(heights_inches: Sequence[float], *, sharex: bool) -> Any:
     """Panels one under the other, in the style of the page."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, sum(heights_inches)), layout="constrained")
     for axes in figure.subplots(len(heights_inches), sharex=sharex, squeeze=False, height_ratios=heights_inches).flat:
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(_MUTED)
-        axes.tick_params(colors=_MUTED, labelcolor=_INK, length=3)
+        axes.spines["bottom"].set_color(MUTED)
+        axes.tick_params(colors=MUTED, labelcolor=INK, length=3)
     return figure
 
 
-def _drawing(figure: Any, name: str, title: str, words: Sequence[str]) -> dict[str, str]:
+def as_svg(figure: Any, name: str, title: str, words: Sequence[str]) -> dict[str, str]:
     """The figure as a bare <svg> element, with the words that stand for it where it cannot be seen."""
     import matplotlib
 

@@ -32,12 +32,12 @@ def write_report(run: Path) -> tuple[Path, Path]:
     Works without scores, and then says so. CheckpointError where the folder is not a run or is broken.
     """
     page = build_page(run)
-    return _write(run / "report.html", page), _write(run / "report.md", page)
+    return write_page(run / "report.html", page), write_page(run / "report.md", page)
 
 
 def write_model_card(run: Path) -> Path:
     """Write `README.md`, the model card that the Hugging Face Hub shows, into a run folder."""
-    return _write(run / "README.md", build_page(run))
+    return write_page(run / "README.md", build_page(run))
 
 
 def verdict_on(folder: Path) -> Verdict | None:
@@ -96,7 +96,7 @@ def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else as_text(value) for name, value in shown.items()}
 
 
-def _write(file: Path, page: dict[str, Any], template: str = "") -> Path:
+def write_page(file: Path, page: dict[str, Any], template: str = "") -> Path:
     """Fill the file's template, or another. Atomically: a reader sees the old page or the new one, never half of it."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:

@@ -204,11 +204,12 @@ def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
     """The skill or benchmark that lost most, where it lost more than a reader overlooks and more than chance."""
     measured = [s for (task, metric), s in by_name.items() if "/retention/" in task and metric == "correct_frac"]
     measured += [score for score in by_name.values() if _is_benchmark(score)]
-    lost = [s for s in measured if s["change"] and s["change"]["interval_95"] and s["change"]["interval_95"][1] < 0]
-    worst = min(lost, key=lambda score: score["change"]["value"], default=None)
-    if worst is None or worst["change"]["value"] > -_NOTICED:
+    changes = [(score, change) for score in measured if (change := score["change"])]
+    lost = [(change["value"], score) for score, change in changes if (change["interval_95"] or (0, 0))[1] < 0]
+    change, worst = min(lost, key=lambda found: found[0], default=(0.0, None))
+    if worst is None or change > -_NOTICED:
         return ""
-    return f" Most in {display.shown(worst)['task']}: {_points_of(-worst['change']['value'])} points."
+    return f" Most in {display.shown(worst)['task']}: {_points_of(-change)} points."
 
 
 def _next(learned: str, lost: str) -> str:
@@ -229,25 +230,23 @@ def _next(learned: str, lost: str) -> str:
 
 def _mean_change(scores: Sequence[Score], noun: str, behind: str = "") -> _Found | None:
     """The mean of several changes; its interval as of independent measures, from the widths of theirs."""
-    measured = [score for score in scores if score["change"]]
+    measured = [(change["value"], change["interval_95"], score["n"]) for score in scores if (change := score["change"])]
     # Of what has no interval nothing is concluded, where there is something else.
-    measured = [score for score in measured if score["change"]["interval_95"]] or measured
+    measured = [found for found in measured if found[1]] or measured
     if not measured:
         return None
-    changes, n = [score["change"] for score in measured], sum(score["n"] for score in measured)
-    mean, of = sum(change["value"] for change in changes) / len(changes), _count(len(changes), noun) + behind
-    if not all(change["interval_95"] for change in changes):
+    count, n = len(measured), sum(n for *_, n in measured)
+    mean, of = sum(value for value, *_ in measured) / count, _count(count, noun) + behind
+    apart = [(value - bounds[0], bounds[1] - value) for value, bounds, _ in measured if bounds]
+    if not apart:
         return _Found(mean, None, of, n)
-    apart = [
-        sum((change["value"] - change["interval_95"][side]) ** 2 for change in changes) ** 0.5 / len(changes)
-        for side in (0, 1)
-    ]
-    return _Found(mean, (mean - apart[0], mean + apart[1]), of, n)
+    below, above = (sum(width**2 for width in side) ** 0.5 / count for side in zip(*apart, strict=True))
+    return _Found(mean, (mean - below, mean + above), of, n)
 
 
 def _scaled(estimate: Estimate, room: float, of: str, n: int) -> _Found:
     bounds = estimate["interval_95"]
-    return _Found(estimate["value"] / room, tuple(bound / room for bound in bounds) if bounds else None, of, n)
+    return _Found(estimate["value"] / room, (bounds[0] / room, bounds[1] / room) if bounds else None, of, n)
 
 
 def _class(value: float, thresholds: Sequence[tuple[float, str]], beyond: str) -> str:
