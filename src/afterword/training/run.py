@@ -40,7 +40,7 @@ from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, left_out, left_out_in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
-from afterword.training.written_documents import Author
+from afterword.training.written_documents import DocumentWriter
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,8 @@ def load_trainer(
     corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
     # Only a view that writes needs it before everything else is checked.
     load = functools.cache(lambda: _loaded(settings, tokenizer))
-    author = Author(load=load, folder=Path(settings.output_dir or run)) if writes else None
-    windows, held_out = as_windows(corpus, work / "train", *how, author=author), None
+    writer = DocumentWriter(load=load, folder=Path(settings.output_dir or run)) if writes else None
+    windows, held_out = as_windows(corpus, work / "train", *how, writer=writer), None
     if settings.eval_documents:
         held_out = _read(list(settings.eval_documents), work / "eval", settings)
         held_out = as_windows(held_out, work / "eval", *how)

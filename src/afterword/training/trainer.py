@@ -53,7 +53,7 @@ from afterword.training.sharding import prepare_sharding
 from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
 from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory, top_k_problem
 from afterword.training.whole_checkpoints import WholeCheckpoints
-from afterword.training.written_documents import Author
+from afterword.training.written_documents import DocumentWriter
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -105,8 +105,8 @@ class AdaptationTrainer(WholeCheckpoints):
         how = (self.method.view, processing_class, window_settings or WindowSettings(max_length=context))
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
         special = special_tokens_for(processing_class, self.method, mixture)
-        author = Author(load=lambda: model, folder=work.parent)
-        self.windows = as_windows(train_dataset, work / "train", *how, author=author)
+        writer = DocumentWriter(load=lambda: model, folder=work.parent)
+        self.windows = as_windows(train_dataset, work / "train", *how, writer=writer)
         own = Source("documents", self.windows, special, eos=self.method.view.needs_eos)
         self.parts = (own, *general_parts(mixture, work, *how))
         refuse_taken_names(own.sources, tuple(mixture))
