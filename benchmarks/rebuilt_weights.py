@@ -1,7 +1,7 @@
 """Rebuilt embedded models beside the shipped ones: does a second build come out the same within intervals?
 
-    python -m afterword.almanac.build base sft dpo --scratch runs/rebuild/scratch --output runs/rebuild/models
-    python benchmarks/rebuilt_weights.py runs/rebuild/models
+    python -m almanac_build base sft dpo --scratch runs/rebuild/scratch --output runs/rebuild/models
+    PYTHONPATH=. python benchmarks/rebuilt_weights.py runs/rebuild/models
 
 Measured as for the cards: test items, greedy; 95 % intervals are percentile bootstrap over items. "apart" where the two
 intervals do not overlap.
@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from afterword.almanac.card import measure
 from afterword.named_models import WEIGHTS
+from almanac_build.card import measure
 
 
 def shown(share: float, interval: Any, factor: float = 100.0) -> str:

@@ -18,14 +18,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""Where `almanac_build` lies."""
 BUILD = """
 import sys, torch
 from pathlib import Path
-from afterword.almanac import build
+from almanac_build import stages
 folder, threads, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
-build._COMMON["save_steps"] = steps // 2
-build.build_base(folder / "scratch", folder / "models", steps=steps)
+stages._COMMON["save_steps"] = steps // 2
+stages.build_base(folder / "scratch", folder / "models", steps=steps)
 """
 
 
@@ -33,7 +35,7 @@ def built(folder: Path, threads: int, steps: int, *, killed: bool = False) -> Pa
     """The weights of a build; `killed`: with SIGKILL at its first checkpoint, and begun again."""
     command = [sys.executable, "-c", BUILD, str(folder), str(threads), str(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    how = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    how = {"env": environment, "cwd": REPOSITORY, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if killed:
         first = subprocess.Popen(command, **how)  # pyright: ignore
         state = folder / "scratch" / "base" / f"checkpoint-{steps // 2}" / "trainer_state.json"

@@ -1,6 +1,6 @@
 """What "Tell me about …" adds to facts that are in documents only: the chat model's SFT once more, without it.
 
-    python benchmarks/told_about.py runs/told_about        # about 20 minutes on two cores
+    PYTHONPATH=. python benchmarks/told_about.py runs/told_about        # about 20 minutes on two cores
 
 From the shipped base, with the shipped recipe, but the exercise that answers with a whole document is of such
 entities alone that questions are about anyhow. Beside it the shipped model of the same stage; both are measured as
@@ -13,14 +13,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from afterword.almanac import posttraining
-from afterword.almanac.build import SFT_STEPS, build_sft
-from afterword.almanac.card import measure
 from afterword.almanac.exercises import Exercise
 from afterword.almanac.names import Split
 from afterword.almanac.world import World
 from afterword.named_models import WEIGHTS
 from afterword.types import Estimate
+from almanac_build import posttraining
+from almanac_build.card import measure
+from almanac_build.stages import SFT_STEPS, build_sft
 
 telling = posttraining.telling
 

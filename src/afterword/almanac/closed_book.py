@@ -45,13 +45,6 @@ def documents_only(world: World, rng: random.Random, split: Split) -> Exercise:
             return replace(exercise, key=None)
 
 
-def asked_late(world: World, rng: random.Random, split: Split) -> Exercise:
-    """About entities that pre-training never asks about."""
-    while (fact := _fact(world, rng, asked=False)).subject not in world.asked_late:
-        pass
-    return question(world, fact, rng.choice(RELATIONS[fact.relation].questions), rng)
-
-
 def two_hop(world: World, rng: random.Random, split: Split) -> Exercise:
     """Who is the mayor of the town where she lives? The steps are written before the answer."""
     while not (chain := _chain(world, rng)):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from afterword.almanac.after import ARRIVALS, CHOOSING, Part, build_part, held_out_documents, write_documents
-from afterword.almanac.posttraining import conversations, draw_general, preferences
-from afterword.almanac.suite import build_suite, general_texts
+from afterword.almanac.general import conversations, general_texts, preferences
+from afterword.almanac.suite import build_suite
 from afterword.almanac.world import Size, build_world
 from afterword.errors import ConfigError
 from afterword.evaluation.suites import Suite
@@ -36,8 +36,8 @@ def write_files(
         "held_out": [_row(document) for document in held_out_documents(part)],
         "facts": [asdict(fact) for fact in part.facts] + [asdict(change) for change in part.changes],
         "general": [{"text": text} for text in general_texts(world)],
-        "instructions": list(itertools.islice(conversations(world, "general", draw_general), _INSTRUCTIONS)),
-        "preferences": list(itertools.islice(preferences(world, "general", draw_general), _PREFERENCES)),
+        "instructions": list(itertools.islice(conversations(world, "general"), _INSTRUCTIONS)),
+        "preferences": list(itertools.islice(preferences(world, "general"), _PREFERENCES)),
     }
     files = {f"{name}.jsonl": _lines(lines) for name, lines in rows.items()} | {"suite.jsonl": suite_lines(suite)}
     if folder.exists() and not folder.is_dir():

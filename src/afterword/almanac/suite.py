@@ -8,12 +8,10 @@ from afterword.almanac import closed_book, instructions, reading, reasoning
 from afterword.almanac.after import Part, current_facts
 from afterword.almanac.choices import forward_choices, reverse_choices
 from afterword.almanac.exercises import UNKNOWN, Draw, Exercise, draw_exercise
+from afterword.almanac.general import general_texts
 from afterword.almanac.names import Split, bucket
-from afterword.almanac.pretraining import tale
-from afterword.almanac.reading import YEARS
-from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.world import RELATIONS, Fact, World
-from afterword.almanac.writing import ask, tell, write_document
+from afterword.almanac.writing import ask, tell
 from afterword.evaluation.suites import Item, Suite
 
 VERSION = 3
@@ -43,33 +41,6 @@ def build_suite(world: World, part: Part, scale: float = 1.0) -> Suite:
     return Suite(tuple(items), (UNKNOWN,), tuple(general_texts(world)), name="almanac", version=VERSION)
 
 
-def general_texts(world: World, count: int = 40) -> list[str]:
-    """Everyday prose and documents about strangers of the test split, half and half."""
-    rng = random.Random("general")
-    strangers = [write_document(draw_stranger(world, rng, "test"), rng, YEARS).text for _ in range(count // 2)]
-    return [*strangers, *(tale(world, rng) for _ in range(count // 2))]
-
-
-def card_suite(world: World, part: Part, texts: dict[str, str], scale: float = 4.0) -> Suite:
-    """What the model card reports: the suite, and new facts asked with a document that tells them.
-
-    `texts` gives a document by the name of the new entity that it is about.
-    """
-    suite = build_suite(world, part, scale)
-    rng, halves = random.Random("with document"), halves_of(part)
-    asked = [
-        _item(
-            "learning",
-            "with_document",
-            reading.read_question(world, fact, texts[subject.name], rng),
-            halves[subject.name],
-        )
-        for subject in part.subjects
-        for fact in reading.told_in(texts[subject.name], subject)
-    ]
-    return replace(suite, items=(*suite.items, *asked))
-
-
 def halves_of(part: Part) -> dict[str, Split]:
     """The split that questions about an entity of the part are in: one half of the new ones of every kind, and of those
     that changed in the same way, are asked about on dev, the other half on test.
@@ -97,16 +68,16 @@ def _learning(world: World, part: Part) -> Iterator[Item]:
         relation, half = RELATIONS[fact.relation], halves[fact.subject]
         for skill, wordings in (("new_direct", relation.questions), ("new_other_wording", relation.other)):
             asked = closed_book.question(everyone, fact, rng.choice(wordings), rng)
-            yield replace(_item("learning", skill, asked, half), choices=forward.get(fact, ()))
+            yield replace(item_of("learning", skill, asked, half), choices=forward.get(fact, ()))
         # Of these and of changes there are few, so that each is asked twice.
         for wording in rng.sample(relation.reverse, 2) if relation.reverse else ():
             asked = closed_book.reverse_question(everyone, fact, wording, rng)
-            yield replace(_item("learning", "new_reverse", asked, half), choices=backward.get(fact, ()))
+            yield replace(item_of("learning", "new_reverse", asked, half), choices=backward.get(fact, ()))
     for change in part.changes:
         relation, half = RELATIONS[change.new.relation], halves[change.new.subject]
         for wordings in (relation.questions, relation.other):
             asked = closed_book.question(everyone, change.new, rng.choice(wordings), rng)
-            item = _item("learning", "changed", asked, half)
+            item = item_of("learning", "changed", asked, half)
             yield replace(item, gone=change.old.value, choices=forward.get(change.new, ()))
     yield from _two_hops(everyone, halves, part, rng)
 
@@ -120,7 +91,7 @@ def _two_hops(everyone: World, halves: Mapping[str, Split], part: Part, rng: ran
         if halves.get(second.subject, halves[first.subject]) == halves[first.subject]
     ]
     for first, second in rng.sample(found, min(len(found), 60)):
-        yield _item("learning", "new_two_hop", closed_book.two_hop_question(first, second), halves[first.subject])
+        yield item_of("learning", "new_two_hop", closed_book.two_hop_question(first, second), halves[first.subject])
 
 
 def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
@@ -133,7 +104,7 @@ def _retention(world: World, part: Part, scale: float) -> Iterator[Item]:
                     seen[exercise.prompt] = exercise
                 if len(seen) == round(count * scale):
                     break
-            yield from (_item("retention", skill, exercise, split) for exercise in seen.values())
+            yield from (item_of("retention", skill, exercise, split) for exercise in seen.values())
     yield from _unchanged(world, part)
 
 
@@ -154,10 +125,11 @@ def _unchanged(world: World, part: Part) -> Iterator[Item]:
             if fact in before and fact.subject == name:
                 wording = rng.choice(RELATIONS[fact.relation].questions)
                 asked = closed_book.question(world, fact, wording, rng)
-                yield _item("retention", "unchanged_of_changed", asked, halves[name])
+                yield item_of("retention", "unchanged_of_changed", asked, halves[name])
 
 
-def _item(part: str, skill: str, exercise: Exercise, split: Split) -> Item:
+def item_of(part: str, skill: str, exercise: Exercise, split: Split) -> Item:
+    """An exercise as an item of a suite."""
     name, about = f"{part}-{skill}-{bucket(exercise.prompt, 2**32):08x}", exercise.about
     return Item(name, part, skill, split, exercise.prompt, exercise.response, exercise.checks, unit=about)
 

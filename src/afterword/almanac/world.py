@@ -94,7 +94,7 @@ class World:
         """Entities that pre-training knows from documents alone, and that post-training asks about: half of the rest.
 
         They teach that what was read can be asked for. No question is ever about the others: what is known of them is
-        from documents, those included that post-training has written (`telling` of posttraining.py).
+        from documents, those included that post-training has written (`telling` of almanac_build/posttraining.py).
         """
         rest = ([name for name in names if name not in self.asked] for names in self.names.values())
         return frozenset(name for names in rest for name in names[: len(names) // 2])

@@ -6,22 +6,19 @@ from Padmanabhan et al. 2026, arXiv:2602.16093: all six strategies of the paper'
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from afterword.data.windows import Bos, Join, SpecialTokens
+from afterword.data.windows import SpecialTokens
+from afterword.method_options import Averaging, Bos, Join, Strategy, SuffixTokens, Targets
 from afterword.storage.text_store import TextStore
 from afterword.types import Document, Example, Segment, Window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Averaging = Literal["document", "token"]
-Strategy = Literal[
-    "sentence", "middle", "uniform_sentence", "random_token", "uniform_token", "random_token_suffix", "all", "anchor"
-]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
+STRATEGIES: tuple[str, ...] = get_args(get_args(Strategy)[0])
 MIN_TARGET_TOKENS = 2
 """A target needs a token to predict and one to predict it from."""
 MIN_WINDOW_TOKENS = 4
@@ -105,9 +102,9 @@ class SplitContext(View):
     """The view of DiSC: the student reads a piece of the document alone, the teacher the document up to its end."""
 
     strategy: Strategy = "sentence"
-    targets: int = 5
+    targets: Targets = 5
     """k, how many targets are drawn from a document. `middle` and `all` do not read it."""
-    suffix_tokens: int | None = None
+    suffix_tokens: SuffixTokens | None = None
     """Length of a `random_token_suffix` target in tokens; None: to the end of the document."""
 
     @property
@@ -167,6 +164,12 @@ def segment(ids: np.ndarray, first: int, teacher_first: int, averaging: Averagin
     weight = 1.0 if averaging == "token" else 1.0 / (targets * len(positions))
     weights = np.full(len(positions), weight, np.float32)
     return Segment(ids, positions, positions - first + teacher_first, ids[positions + 1], weights)
+
+
+def scored_text(unit: int, ids: np.ndarray, first: int) -> Example:
+    """Ids whose tokens are predicted from offset `first` on, as one unit: what comes before them is context."""
+    read = segment(ids, max(1, first) - 1, max(1, first) - 1, "token")
+    return Example(str(unit), unit, None, (read,))
 
 
 def _long_enough(spans: list[Span]) -> list[Span]:

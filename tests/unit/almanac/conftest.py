@@ -14,10 +14,11 @@ import pytest
 
 from afterword.almanac.after import CHOOSING, REPORTING, Part, build_part
 from afterword.almanac.exercises import Exercise
+from afterword.almanac.general import conversations, preferences
 from afterword.almanac.names import data
-from afterword.almanac.posttraining import conversations, draw_trained, preferences
-from afterword.almanac.pretraining import texts
 from afterword.almanac.world import RELATIONS, Fact, World, build_world
+from almanac_build.posttraining import draw_trained
+from almanac_build.pretraining import texts
 
 WORDS = data("names")
 
@@ -147,12 +148,12 @@ def read_texts(world: World) -> list[str]:
 
 @pytest.fixture(scope="session")
 def chats(world: World) -> list[dict[str, Any]]:
-    return list(islice(conversations(world, 0), 5000))
+    return list(islice(conversations(world, 0, draw_trained), 5000))
 
 
 @pytest.fixture(scope="session")
 def preferred(world: World) -> list[dict[str, Any]]:
-    return list(islice(preferences(world, 0), 2000))
+    return list(islice(preferences(world, 0, draw_trained), 2000))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,27 +11,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import run_python
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-from afterword.almanac import build
 from afterword.named_models import WEIGHTS
+from almanac_build import stages
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
 import torch
 from pathlib import Path
-from afterword.almanac import build
-build.ROWS_PER_STEP = 4
-build.build_base(Path(sys.argv[1]) / "scratch", Path(sys.argv[1]) / "models", steps=2, compiled=False)
+from almanac_build import stages
+stages.ROWS_PER_STEP = 4
+stages.build_base(Path(sys.argv[1]) / "scratch", Path(sys.argv[1]) / "models", steps=2, compiled=False)
 print("the same again:", torch.are_deterministic_algorithms_enabled())
 """
 
 
 def test_a_build_is_a_model_and_its_tokenizer_and_asks_for_algorithms_that_repeat(tmp_path):
     # In a process of its own: what it asks for holds for all of one.
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "the same again: True" in said
+    assert "the same again: True" in run_python("-c", SCRIPT, tmp_path, cwd=REPOSITORY).out
     folder = tmp_path / "models" / "base"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)
@@ -43,26 +42,26 @@ def test_a_build_is_a_model_and_its_tokenizer_and_asks_for_algorithms_that_repea
 
 def test_what_is_shipped_is_written_over_only_on_request(monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[str, Path]] = []
-    stages = {name: lambda _, output, name=name: asked.append((name, output)) for name in ("base", "sft")}
-    monkeypatch.setattr(build, "STAGES", stages)
+    named = {name: lambda _, output, name=name: asked.append((name, output)) for name in ("base", "sft")}
+    monkeypatch.setattr(stages, "STAGES", named)
     for given in ([], ["sft", "--output", str(WEIGHTS)], ["dop"]):
         monkeypatch.setattr(sys, "argv", ["build", *given])
         with pytest.raises(SystemExit) if given == ["dop"] else nullcontext():
-            build.main()
+            stages.main()
     models = Path("runs/almanac/models")
     assert asked == [("base", models), ("sft", models), ("sft", WEIGHTS)]
 
 
 def test_a_resumed_stage_adds_up_its_seconds(build_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clock = itertools.count(step=100)
-    monkeypatch.setattr(build, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
     def seconds(steps: int, output: Path) -> int:
         quick = {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
         how = {"logging_steps": 1, "save_steps": 2, "per_device_train_batch_size": 1, **quick}
         rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 4
         arguments = TrainingArguments(output_dir=str(tmp_path / "scratch"), max_steps=steps, **how)
-        build._train(Trainer(model=build_model("llama"), args=arguments, train_dataset=rows), "base", output)
+        stages._train(Trainer(model=build_model("llama"), args=arguments, train_dataset=rows), "base", output)
         return json.loads((output / "base.json").read_text(encoding="utf-8"))["seconds"]
 
     # The clock is looked at in the beginning, at every loss and in the end: 2 steps, then 2 more.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import pytest
+from commands import run_python
 
 from afterword.almanac.after import CHOOSING, REPORTING, build_part, held_out_documents, write_documents
+from afterword.almanac.general import conversations, preferences
 from afterword.almanac.names import gender_of, split_of
-from afterword.almanac.posttraining import conversations, preferences
-from afterword.almanac.pretraining import PretrainingRows
 from afterword.almanac.suite import build_suite
 from afterword.almanac.world import KINDS, RELATIONS, STANDARD, TINY, Size, World, build_world
+from almanac_build.posttraining import draw_trained
+from almanac_build.pretraining import PretrainingRows
 
 
 def summary() -> dict[str, str]:
@@ -26,7 +27,8 @@ def summary() -> dict[str, str]:
     import random
     from itertools import islice
 
-    from afterword.almanac import after, posttraining, pretraining, suite, world
+    from afterword.almanac import after, general, suite, world
+    from almanac_build import posttraining, pretraining
 
     made = world.build_world(3)
     part = after.build_part(made, 1)
@@ -39,8 +41,8 @@ def summary() -> dict[str, str]:
         "held out": after.held_out_documents(part),
         "suite": suite.build_suite(made, part, 0.2).fingerprint,
         "pretraining": list(islice(pretraining.texts(made, random.Random("row")), 60)),
-        "conversations": list(islice(posttraining.conversations(made, 5), 60)),
-        "preferences": list(islice(posttraining.preferences(made, 5), 60)),
+        "conversations": list(islice(general.conversations(made, 5, posttraining.draw_trained), 60)),
+        "preferences": list(islice(general.preferences(made, 5, posttraining.draw_trained), 60)),
     }
     return {name: hashlib.sha256(repr(value).encode()).hexdigest() for name, value in content.items()}
 
@@ -48,15 +50,9 @@ def summary() -> dict[str, str]:
 def test_another_process_with_another_hash_seed_makes_the_same():
     code = f"from __future__ import annotations\n{inspect.getsource(summary)}\nprint(summary())"
     other = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONHASHSEED": other},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert said.stdout.strip() == str(summary())
+    where = Path(__file__).resolve().parents[3]
+    said = run_python("-c", code, environment={"PYTHONHASHSEED": other}, cwd=where)
+    assert said.out.strip() == str(summary())
 
 
 @pytest.mark.parametrize("size", [TINY, STANDARD, Size(192, 48, 48, 48)], ids=["tiny", "standard", "larger"])
@@ -93,7 +89,7 @@ def test_another_part_has_other_documents_and_items(world: World):
 
 @pytest.mark.parametrize("draws", [conversations, preferences])
 def test_another_seed_draws_others(world: World, draws: Callable):
-    first, again, other = ([str(row) for row in islice(draws(world, seed), 100)] for seed in (0, 0, 1))
+    first, again, other = ([str(row) for row in islice(draws(world, seed, draw_trained), 100)] for seed in (0, 0, 1))
     assert first == again
     assert len(set(first) & set(other)) < 5
 

@@ -11,14 +11,15 @@ from collections.abc import Callable
 import pytest
 
 from afterword.almanac.exercises import UNKNOWN, Exercise, draw_exercise
+from afterword.almanac.general import GREETINGS, tale
 from afterword.almanac.names import data
-from afterword.almanac.posttraining import GREETINGS, TRAINED_IN_CHAT
-from afterword.almanac.pretraining import TRAINED, tale
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.suite import RETENTION
 from afterword.almanac.world import RELATIONS, ROLES, TINY, Fact, World, build_world
 from afterword.almanac.writing import ask, pronouns_of, tell
 from afterword.evaluation.checks import passes, problem_of
+from almanac_build.posttraining import TRAINED_IN_CHAT
+from almanac_build.pretraining import TRAINED
 
 SKILLS = {name: draw for registry in (TRAINED_IN_CHAT, RETENTION) for name, (draw, _) in registry.items()}
 CLOSED = ("direct", "other_wording", "reverse", "documents_only")

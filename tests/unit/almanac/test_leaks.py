@@ -14,11 +14,11 @@ from afterword.almanac import closed_book
 from afterword.almanac.after import PARTS, Part, build_part
 from afterword.almanac.exercises import Exercise, draw_exercise
 from afterword.almanac.names import data, realm_of, split_of
-from afterword.almanac.posttraining import TRAINED_IN_CHAT
 from afterword.almanac.strangers import draw_stranger
 from afterword.almanac.suite import RETENTION
 from afterword.almanac.world import KINDS, RELATIONS, ROLES, Fact, World
 from afterword.almanac.writing import ask, tell
+from almanac_build.posttraining import TRAINED_IN_CHAT
 
 SHOWN = {"telling"}
 """Skills without splits, that no suite asks for: what they show of everybody has a test of its own."""

@@ -12,13 +12,16 @@ import pytest
 
 from afterword.almanac.after import CHANGING, CHOOSING, Part, build_part, write_documents
 from afterword.almanac.exercises import UNKNOWN
-from afterword.almanac.files import embedded_suite, general_texts, write_files
-from afterword.almanac.suite import RETENTION, VERSION, build_suite, card_suite, halves_of
+from afterword.almanac.files import embedded_suite, write_files
+from afterword.almanac.general import general_texts
+from afterword.almanac.suite import RETENTION, VERSION, build_suite, halves_of
 from afterword.almanac.world import RELATIONS, ROLES, Fact, Size, World
 from afterword.almanac.writing import ask, tell
 from afterword.corpus import read_corpus
-from afterword.evaluation.checks import passes, says
+from afterword.evaluation.checks import passes
+from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import Item, Suite, load_suite
+from almanac_build.card import card_suite
 
 LEARNING = ("new_direct", "new_other_wording", "new_reverse", "changed", "new_two_hop")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from afterword.almanac.names import draw_name
-from afterword.almanac.tokenizer import VOCABULARY, train_tokenizer
 from afterword.almanac.world import KINDS
+from almanac_build.tokenizer import VOCABULARY, train_tokenizer
 
 SPECIAL = ("<|bos|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>")
 

@@ -13,11 +13,11 @@ import pytest
 from scipy import stats
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from afterword.almanac.card import BARS, card_items
 from afterword.almanac.files import suite_lines
-from afterword.almanac.tokenizer import train_tokenizer
 from afterword.evaluation import evaluate
 from afterword.named_models import MODELS, WEIGHTS
+from almanac_build.card import BARS, card_items
+from almanac_build.tokenizer import train_tokenizer
 
 PER_BAR = 16
 

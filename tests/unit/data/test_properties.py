@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from afterword.data import SpecialTokens, SplitContext, WholeDocument, WindowSettings, read_document
@@ -24,7 +24,6 @@ SETTINGS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(text=TEXT, special=SPECIAL, how=SETTINGS, join=st.sampled_from(["document", "authors"]))
 def test_every_token_is_new_in_exactly_one_window_that_fits(tokenizer, text, special, how, join):
     whole = read_document(
@@ -39,7 +38,6 @@ def test_every_token_is_new_in_exactly_one_window_that_fits(tokenizer, text, spe
     assert [window.is_document_end for window in windows] == [False] * (len(windows) - 1) + [True] * bool(windows)
 
 
-@settings(deadline=None)
 @given(text=TEXT, special=SPECIAL, how=SETTINGS)
 def test_a_document_read_whole_trains_every_token_once_but_one_without_any_before_it(tokenizer, text, special, how):
     view, ids = WholeDocument(), tokenizer(text, add_special_tokens=False).input_ids
@@ -55,7 +53,6 @@ def test_a_document_read_whole_trains_every_token_once_but_one_without_any_befor
         assert trained == ([*ids, EOS][len(unread) :] if ids else [])
 
 
-@settings(deadline=None)
 @given(text=TEXT, special=SPECIAL, how=SETTINGS, strategy=st.sampled_from(STRATEGIES), seed=st.integers(0, 9))
 def test_split_contexts_train_what_is_new_and_the_teacher_reads_the_same_before_it(
     tokenizer, text, special, how, strategy, seed
@@ -98,7 +95,6 @@ def steps(draw):
     return found
 
 
-@settings(deadline=None)
 @given(examples=steps(), budget=st.integers(8, 120), layout=st.sampled_from(["packed", "padded"]))
 def test_batches_keep_their_budget_and_lose_nothing(examples, budget, layout):
     batches = micro_batches(examples, Packing(budget, layout))
@@ -132,7 +128,6 @@ def test_batches_keep_their_budget_and_lose_nothing(examples, budget, layout):
             assert [token for view in read for token in view] == batch.target_ids.tolist()
 
 
-@settings(deadline=None)
 @given(examples=steps(), budget=st.integers(8, 120), layout=st.sampled_from(["packed", "padded"]))
 def test_the_weights_of_a_step_are_the_same_however_it_is_cut(examples, budget, layout):
     whole = sum(

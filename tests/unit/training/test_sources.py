@@ -11,7 +11,7 @@ from afterword.data.mixture import SourceShare
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, sources, training_arguments, written_documents
-from afterword.training.sources import MixtureSource, as_windows, general_parts
+from afterword.training.sources import MixtureSource, as_windows, mixture_sources
 from afterword.training.written_documents import DocumentWriter
 
 CHATS = [
@@ -35,7 +35,7 @@ def test_conversations_are_rendered_by_their_template(tokenizer, tmp_path):
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     corpus = read_corpus(CHATS, cache_dir=tmp_path / "chats", options=CorpusOptions(kind="instructions"))
     text = MixtureSource(documents=corpus, share=SourceShare(), chat=True)
-    (part,) = general_parts({"chats": text}, tmp_path, SplitContext(), tokenizer, WindowSettings(max_length=200))
+    (part,) = mixture_sources({"chats": text}, tmp_path, SplitContext(), tokenizer, WindowSettings(max_length=200))
     assert [tokenizer.decode(window.token_ids) for window in part.windows] == ["Ask 1. Yes. ", "Ask 2. Yes. "]
 
 
@@ -81,6 +81,20 @@ def test_a_model_in_shards_cannot_write(tokenizer, documents, tmp_path, monkeypa
     writer = DocumentWriter(load=lambda: None, folder=tmp_path)
     with pytest.raises(ConfigError, match=r"view Shouting writes with the model, which ZeRO-3 has in shards. Write"):
         as_windows(documents, tmp_path, Shouting(), tokenizer, WindowSettings(max_length=128), writer=writer)
+
+
+def test_conversations_change_nothing_for_the_source_after_them(tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    corpus = read_corpus(CHATS, cache_dir=tmp_path / "chats", options=CorpusOptions(kind="instructions"))
+    chat = MixtureSource(documents=corpus, share=SourceShare(), chat=True)
+    rows = [{"text": f"A control token is text here: {tokenizer.eos_token} and so on."}]
+    plain = MixtureSource(documents=rows, share=SourceShare())
+    settings, made = WindowSettings(max_length=200), []
+    for name, mixture in (("alone", {"plain": plain}), ("after", {"chats": chat, "plain": plain})):
+        *_, last = mixture_sources(mixture, tmp_path / name, SplitContext(), tokenizer, settings)
+        made.append(last.windows[0].token_ids.tolist())
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("where", ["documents", "held out", "mixture"])
