@@ -39,7 +39,7 @@ from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
-from afterword.training.written_documents import Author
+from afterword.training.written_documents import DocumentWriter
 
 _NO_DOCUMENTS = "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
 
@@ -238,16 +238,16 @@ def load_trainer(
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, window_settings = run / WORK_FOLDER, _window_settings(settings, config)
 
-    def windows_of(given: Any, place: Path, author: Author | None = None) -> tuple[Corpus, Prepared]:
+    def windows_of(given: Any, place: Path, writer: DocumentWriter | None = None) -> tuple[Corpus, Prepared]:
         """Documents of the run, read and cut."""
         corpus = _read(given, place, settings)
-        return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, author=author)
+        return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, writer=writer)
 
     # Only a view that writes needs it before everything else is checked.
     load = functools.cache(lambda: _base_model(settings, tokenizer))
-    author = Author(load=load, folder=Path(settings.output_dir or run)) if writes else None
+    writer = DocumentWriter(load=load, folder=Path(settings.output_dir or run)) if writes else None
     given = documents if documents is not None else list(settings.documents)
-    corpus, windows = windows_of(given, work / "train", author)
+    corpus, windows = windows_of(given, work / "train", writer)
     held_out = windows_of(list(settings.eval_documents), work / "eval")[1] if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
     model = load()
@@ -280,14 +280,6 @@ def load_trainer(
     if teacher and settings.teacher_precision in models.BITS:
         data["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, data
-
-
-def _loaded(settings: AdaptSettings, tokenizer: Any) -> Any:
-    """The model as it is given, which the tokenizer belongs to."""
-    name, attention = settings.model_name_or_path, settings.attn_implementation
-    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
-    models.refuse_foreign_tokenizer(tokenizer, model, name)
-    return model
 
 
 def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:

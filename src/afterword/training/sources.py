@@ -27,7 +27,7 @@ from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.methods import Method
-from afterword.training.written_documents import Author
+from afterword.training.written_documents import DocumentWriter
 from afterword.types import Document
 
 
@@ -109,11 +109,11 @@ def as_windows(
     special: SpecialTokens | None = None,
     *,
     render: Rendering | None = None,
-    author: Author | None = None,
+    writer: DocumentWriter | None = None,
 ) -> Prepared:
     """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows.
 
-    With an `author`, a view that writes prepares the documents first.
+    With a `writer`, a view that writes prepares the documents first.
     """
     if isinstance(documents, Prepared):
         return documents
@@ -126,8 +126,8 @@ def as_windows(
         if not is_main_process():
             return read_prepared(path)
         corpus, written = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work), None
-        if author and view.writes:
-            corpus, written = author.written(view, corpus, tokenizer, work)
+        if writer and view.writes:
+            corpus, written = writer.written(view, corpus, tokenizer, work)
         return prepare(corpus, tokenizer, around, how, view, path, render=render, written=written)
 
     return main_process_first(read)

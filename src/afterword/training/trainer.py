@@ -56,7 +56,7 @@ from afterword.training.sources import (
     special_tokens_for,
 )
 from afterword.training.teacher_caches import Caching, CachingTeacher, Read
-from afterword.training.written_documents import Author
+from afterword.training.written_documents import DocumentWriter
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -451,8 +451,8 @@ def _read(
 ) -> tuple[tuple[Source, ...], HeldOut | None]:
     """What a run reads: its documents and every source of the mixture; and what losses are evaluated on."""
     view, special, work = method.view, special_tokens_for(tokenizer, method, mixture), run / steps.WORK_FOLDER
-    author = Author(load=lambda: model, folder=run)
-    windows = as_windows(documents, work / "train", view, tokenizer, window_settings, author=author)
+    writer = DocumentWriter(load=lambda: model, folder=run)
+    windows = as_windows(documents, work / "train", view, tokenizer, window_settings, writer=writer)
     own = Source("documents", windows, special, eos=view.needs_eos)
     refuse_taken_names(own.names, tuple(mixture))
     sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))

@@ -21,7 +21,7 @@ WRITTEN = "written.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Author:
+class DocumentWriter:
     """The model that writes for a view, and where its texts are kept."""
 
     load: Callable[[], Any]
@@ -40,7 +40,7 @@ class Author:
         generation = copy(inner.generation_config)
         follows_from = [weights_fingerprint(model), type(view).__qualname__, asdict(view)]
         try:
-            store = TextStore(self.folder / WRITTEN, json.dumps(follows_from))
+            store = TextStore(self.folder / WRITTEN, json.dumps(follows_from, default=str))
             with store, only_reading(_moved(model, device)):
                 found = read_corpus(view.prepare(model, tokenizer, documents, store), cache_dir=work / "written")
         finally:

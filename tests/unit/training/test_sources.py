@@ -12,7 +12,7 @@ from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, sources, training_arguments, written_documents
 from afterword.training.sources import MixtureSource, as_windows, mixture_sources
-from afterword.training.written_documents import Author
+from afterword.training.written_documents import DocumentWriter
 
 CHATS = [
     {"messages": [{"role": "user", "content": f"Ask {i}."}, {"role": "assistant", "content": "Yes."}]} for i in (1, 2)
@@ -51,14 +51,14 @@ class Shouting(WholeDocument):
 
 
 def test_what_a_view_writes_is_counted_and_is_what_is_read(tokenizer, build_model, documents, tmp_path):
-    author = Author(load=lambda: build_model("llama"), folder=tmp_path)
+    writer = DocumentWriter(load=lambda: build_model("llama"), folder=tmp_path)
     given = (tmp_path / "work", Shouting(), tokenizer, WindowSettings(max_length=128))
-    windows, plain = as_windows(documents, *given, author=author), as_windows(documents, tmp_path / "plain", *given[1:])
+    windows, plain = as_windows(documents, *given, writer=writer), as_windows(documents, tmp_path / "plain", *given[1:])
     written = windows.to_json()["prepared_by_view"]
     # The second of each has the same text as the first.
     assert (written["view"], written["documents"], written["skipped"]) == ("Shouting", len(documents), len(documents))
     assert "prepared_by_view" not in plain.to_json()
-    again = as_windows(documents, *given, author=author)
+    again = as_windows(documents, *given, writer=writer)
     assert {window.document for window in again} == {f"{row['id']}/loud" for row in documents}
     assert tokenizer.decode(again[0].token_ids).isupper()
     assert again.to_json()["prepared_by_view"] == written
@@ -69,18 +69,18 @@ def test_a_view_that_writes_nothing_costs_nothing(tokenizer, documents, tmp_path
     def refused():
         raise AssertionError("no model is needed")
 
-    author = Author(load=refused, folder=tmp_path / "run")
+    writer = DocumentWriter(load=refused, folder=tmp_path / "run")
     given = (SplitContext(), tokenizer, WindowSettings(max_length=128))
-    windows = as_windows(documents, tmp_path / "a", *given, author=author)
+    windows = as_windows(documents, tmp_path / "a", *given, writer=writer)
     assert content_hash(windows) == content_hash(as_windows(documents, tmp_path / "b", *given))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_in_shards_cannot_write(tokenizer, documents, tmp_path, monkeypatch):
     monkeypatch.setattr(written_documents, "is_zero3", lambda model: True)
-    author = Author(load=lambda: None, folder=tmp_path)
+    writer = DocumentWriter(load=lambda: None, folder=tmp_path)
     with pytest.raises(ConfigError, match=r"view Shouting writes with the model, which ZeRO-3 has in shards. Write"):
-        as_windows(documents, tmp_path, Shouting(), tokenizer, WindowSettings(max_length=128), author=author)
+        as_windows(documents, tmp_path, Shouting(), tokenizer, WindowSettings(max_length=128), writer=writer)
 
 
 def test_conversations_change_nothing_for_the_source_after_them(tokenizer, tmp_path):
