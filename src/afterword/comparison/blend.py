@@ -152,10 +152,10 @@ def _measured(each: Blend, settings: BlendSettings, command: str) -> dict[str, A
     folder = Path(settings.output_dir) / "cells" / f"lambda-{each.share:g}"
     shutil.rmtree(folder, ignore_errors=True)
     saving = _save(each, settings, folder)
-    running.free_memory()
+    models.free_memory()
     measured = running.measure(folder, settings, command)
     running.drop_weights(folder)
-    running.free_memory()
+    models.free_memory()
     about = {"format": 1, "lambda": each.share, "fingerprint": each.fingerprint}
     saved = {"saved": saving.to_json()} if saving else {}
     return {**about, **saved, **measured, "environment": environment()}

@@ -4,7 +4,6 @@ The folder: `grid.json` what was asked for, `rows.jsonl` a row for every cell th
 `compare.json` what it comes to. The one rule: a row is appended only when its scores are there.
 """
 
-import gc
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from afterword import evaluation, models
@@ -204,11 +202,11 @@ def _ended(
             console.print("stage 1: as another cell trained it", highlight=False)
         run_adaptation(cell.settings, command=command, console=console, teacher_caches=_teacher_caches(cell, settings))
         keep_stage(cell.folder, plan.stage)
-        free_memory()
+        models.free_memory()
         adapted = cell.folder
         if second := following(cell.settings):
             adapted = run_alignment(second, console=console, command=command).path
-            free_memory()
+            models.free_memory()
         started = time.perf_counter()
         measured = measure(adapted, settings, command)
         seconds = time.perf_counter() - started
@@ -217,7 +215,7 @@ def _ended(
     except AfterwordError as error:
         return {"format": 1, "status": "failed", "reason": str(error), **about}
     finally:
-        free_memory()
+        models.free_memory()
     cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
     environment = parse_json((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
@@ -298,10 +296,3 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str)
     except OSError as error:
         problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
         raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error
-
-
-def free_memory() -> None:
-    """The next model needs the memory of the last."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

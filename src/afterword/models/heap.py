@@ -1,12 +1,15 @@
-"""The heap of this process: memory that is freed on a CPU stays with it, for what is allocated next.
+"""Memory of this process: what is freed on a CPU stays with it, for what is allocated next; and freeing it by hand.
 
 By default the C library gives every large block back to the system at once and asks for it again, page by page: a
 tenth of a training step of a small model (docs/LOG.md). The one rule: what a person set of the heap is left alone.
 """
 
 import ctypes
+import gc
 import os
 from functools import cache
+
+import torch
 
 from afterword.distributed import device_type
 
@@ -30,6 +33,13 @@ def keep_freed_memory() -> None:
     heap.mallopt(_MMAP_THRESHOLD, 256 * _MIB)
     heap.mallopt(_TRIM_THRESHOLD, _ALWAYS)
     heap.mallopt(_TOP_PAD, 256 * _MIB)
+
+
+def free_memory() -> None:
+    """Give up what nobody refers to any more, a model say: on a GPU the next one needs its memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_glibc() -> bool:

@@ -4,7 +4,6 @@ A teacher is causal, so what it says at a position of a text is the same in ever
 text begins alike. The one rule: a text is read whole, once, and looked up by what it is and by position.
 """
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,11 @@ class Caching:
 
 @dataclass(frozen=True)
 class Read:
-    """What is going to be drawn: of every epoch its number and its windows, numbered over all of the examples' sources."""
+    """What is going to be drawn."""
 
     examples: Examples
     epochs: tuple[tuple[int, np.ndarray], ...]
+    """Number of each, and windows [n], numbered over all sources of the examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +148,3 @@ def _ids(examples: Examples, draw: ExampleKey) -> np.ndarray:
     if begins_windows(examples.terms[draw.term].view):
         return window_text(window, source.special)
     return teacher_text(examples[draw], window, source.special)
-
-
-def free_memory() -> None:
-    """What a teacher took is needed for the optimizer."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -49,7 +49,7 @@ from afterword.training.per_source_losses import SourceSums, refuse_taken_names,
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
 from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
-from afterword.training.teacher_caches import Caching, CachingTeacher, Read, free_memory
+from afterword.training.teacher_caches import Caching, CachingTeacher, Read
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -200,7 +200,7 @@ class AdaptationTrainer(WholeCheckpoints):
         with self.autocast():
             cache, tokens = self.caching_teacher().cached(self.teacher_reads_in_all(), console)
         self.train_dataset, self.teacher = replace(self.examples, cache=cache), models.head_only(self.teacher)
-        free_memory()
+        models.free_memory()
         return tokens
 
     def caching_teacher(self) -> CachingTeacher:
