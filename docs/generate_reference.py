@@ -1,4 +1,4 @@
-"""The pages of the reference that are made of the code: settings, commands, methods, and the checks of a suite.
+"""The pages of the reference that are made of the code: settings, commands, methods, measures, checks.
 
 mkdocs calls this file as a hook, so nothing that is generated lies in the repository. To look at the pages:
 `python docs/generate_reference.py FOLDER`.
@@ -31,6 +31,11 @@ _ABOUT_METHODS = """\
 A method is a view, an objective, and the defaults of its paper: see
 [views and objectives](../concepts/views_and_objectives.md), and [choosing a method](../guides/choosing.md).
 `--preset NAME-paper` takes the defaults below and chooses nothing."""
+_ABOUT_MEASURES = """\
+What `afterword evaluate` can measure, before and after. A name is the `task` of its scores; those of a suite begin with
+split, part and skill, those of tasks with `tasks/`. The metrics of a suite, and what else is in the files, are told in
+[metrics](metrics.md); how to read them in [what is measured](../concepts/measures.md); a measure of your own in
+[add a measure](../ADD_A_MEASURE.md)."""
 _ABOUT_CHECKS = """\
 An answer is right where every check of its item holds. "Said" means: as whole words, in any case. "Normalised" means:
 lower case, without articles, quotes and outer punctuation. The item around them: [the suite](suite.md)."""
@@ -218,6 +223,25 @@ def _general_text(method: Any) -> str:
     return "read as documents are" if method.mixes else "none, unless `replay` or a source says what to do with it"
 
 
+# ---- measures
+
+
+def measures_page() -> str:
+    """Every measure: what it needs, what is paired, and its metrics with direction and meaning."""
+    from afterword.evaluation.measures import MEASURES
+
+    lines = [MADE_BY + "# Measures", "", _ABOUT_MEASURES]
+    for measure in MEASURES.values():
+        needs = ", ".join(f"`{name}`" for name in measure.needs)
+        lines += ["", f"## {measure.name}", "", f"{measure.label}." if measure.label else ""]
+        lines += [f"Needs {needs}. Paired by {measure.pairs_by}. Version {measure.version}."]
+        rows = [[f"`{it.name}`", it.better or "–", it.meaning or it.label or "–"] for it in measure.metrics]
+        if rows:
+            lines += ["", "| metric | better | meaning |", "|---|---|---|"]
+            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
 # ---- checks of a suite
 
 
@@ -239,6 +263,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/settings.md": settings_page,
     "reference/commands.md": commands_page,
     "reference/methods.md": methods_page,
+    "reference/measures.md": measures_page,
     "reference/checks.md": checks_page,
 }
 """The generated pages by their place in docs."""

@@ -30,6 +30,19 @@ TEXT = (
 )
 
 
+def pytest_configure() -> None:
+    """Examples of hypothesis are the same ones in every run, and a slow machine is no failure."""
+    try:
+        from hypothesis import HealthCheck, settings
+    except ModuleNotFoundError:
+        return
+    slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    settings.register_profile(
+        "suite", deadline=None, derandomize=True, database=None, max_examples=100, suppress_health_check=slow
+    )
+    settings.load_profile("suite")
+
+
 def pytest_collection_finish() -> None:
     """Runs free memory several times, and each time Python would look through all that was imported: 0.3 s."""
     gc.collect()

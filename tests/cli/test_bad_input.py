@@ -590,7 +590,7 @@ CASES = [
     for group, cases in GROUPS.items()
     for case in cases
 ]
-IN_A_PROCESS = [MODEL[0], DOCUMENTS[9], SETTINGS[14]]
+IN_A_PROCESS = [DOCUMENTS[9], SETTINGS[14]]
 
 
 def explain(case: Case, said: Any) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from afterword.evaluation.questions import load_questions
+from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.suites import load_suite
 from afterword.settings.adapt import AdaptSettings, read_settings
 

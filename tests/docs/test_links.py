@@ -11,7 +11,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
-GENERATED = {DOCS / "reference" / f"{name}.md" for name in ("settings", "commands", "methods", "checks")}
+GENERATED = {DOCS / "reference" / f"{name}.md" for name in ("settings", "commands", "methods", "measures", "checks")}
 """Pages that are made of the code; test_reference.py looks into them."""
 FIGURES = {DOCS / "images" / "almanac-frontier.png"}
 """Those that the site takes from beside the rows of a study."""

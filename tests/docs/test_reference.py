@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from afterword.evaluation.checks import KINDS
+from afterword.evaluation.measures import MEASURES
 from afterword.methods import METHODS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -63,7 +64,14 @@ def test_every_command_and_option_is_named(reference: Any, options: dict[str, se
             assert option in section or f"`{setting}`" in settings, f"{name} {option}"
 
 
-def test_every_method_and_check_is_named(reference: Any) -> None:
+def test_every_method_measure_and_check_is_named(reference: Any) -> None:
+    sections = reference.measures_page().split("\n## ")[1:]
+    assert [section.split("\n")[0] for section in sections] == list(MEASURES)
+    told = (DOCS / "reference" / "metrics.md").read_text("utf-8")
+    for section, measure in zip(sections, MEASURES.values(), strict=True):
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [metric.name for metric in measure.metrics]
+        # Without a meaning of its own or a label, it is told by hand.
+        assert all(it.meaning or it.label or f"| `{it.name}` |" in told for it in measure.metrics)
     assert re.findall(r"^## (\w+)$", reference.methods_page(), re.MULTILINE) == list(METHODS)
     assert re.findall(r"^\| `(\w+)` \|", reference.checks_page(), re.MULTILINE) == list(KINDS)
 

@@ -26,8 +26,10 @@ CHECKPOINT_KIB = 140
 """Of the weights. The optimizer's file, written after them, is twice that."""
 
 WARM = """
-import json, os, resource, signal, sys, traceback
+import gc, json, os, resource, signal, sys, traceback
 import afterword.cli, afterword.report, afterword.training
+# No run looks through all that was imported when it frees memory.
+gc.freeze()
 # A shell that starts this in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)

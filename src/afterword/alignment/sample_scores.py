@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from afterword.alignment.samples import Sample
-from afterword.alignment.templates import Tokens
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.views import scored_text
 from afterword.models import alone_beyond, causal_lm, check_head, head_of, packs_cleanly, row_limit, trained_states

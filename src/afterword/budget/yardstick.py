@@ -103,11 +103,6 @@ class Yardstick:
     right: Mapping[str, Sequence[float]]
     """By skill or task, how far it answers each question right."""
 
-    @property
-    def reading_gives_nats(self) -> float:
-        """How much likelier the sentences become, per token, when their document is read before them."""
-        return self.sentences.nll_nats - self.with_document_nats
-
     def standing(self, model: Any, autocast: Callable[[], AbstractContextManager[Any]]) -> Standing:
         """Where a model stands, computed under `autocast`, in the mode and precision that it is in."""
         with models.only_reading(model), autocast():
@@ -144,7 +139,8 @@ def build_yardsticks(
     window_settings = WindowSettings(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
-        samples = _texts(reference, [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written)], states=True)
+        own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written)]
+        samples = _texts(reference, own, states=True)
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
         shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from afterword.errors import nearest
-from afterword.evaluation.right_answers import normalised, says, plain_marks, words_of
+from afterword.evaluation.right_answers import normalised, plain_marks, says, words_of
 from afterword.storage.parsing import parse_json
 
 KINDS: dict[str, Callable[..., bool]] = {}

@@ -35,7 +35,7 @@ def unit_of(metric: str) -> str:
     return next((unit for end, unit in UNITS.items() if metric.endswith(end)), "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One quantity that a measure gives."""
 
@@ -43,7 +43,8 @@ class Metric:
     """With the unit at its end (see UNITS): `_frac` is a share from 0 to 1, and printed in per cent."""
     label: str = ""
     """In words, for the page; empty: the name."""
-    better: Literal["lower", "higher"] | None
+    better: Literal["lower", "higher"] | None = None
+    """Which way is better; None: neither."""
     unit: str = ""
     """In words, where the name's end does not tell it."""
     meaning: str = ""
@@ -142,7 +143,7 @@ class Measure:
     def shown_as(self, metric: str, task: str = "") -> ShownAs:
         """How a score of it is shown."""
         own = next((each for each in self.metrics if each.name == metric), None)
-        found = own or Metric(name=metric, better=None, headline=None if self.metrics else 99)
+        found = own or Metric(metric, headline=None if self.metrics else 99)
         return ShownAs(
             task=self.label or (task or self.name).removeprefix(f"{self.name}/"),
             metric=found.label or metric,
@@ -195,9 +196,7 @@ class Measure:
         return ""
 
 
-def of_each_model(
-    values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]],
-) -> Callable[[Models, Inputs], Measured]:
+def of_each_model(values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]]) -> Callable[[Models, Inputs], Measured]:
     """A measure of both models from one of a single model: `(model, tokenizer, inputs)` → values by metric."""
 
     def measured(models: Models, inputs: Inputs) -> Measured:

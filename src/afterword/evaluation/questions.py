@@ -201,9 +201,7 @@ def _answers(model: Any, models: Models, asked: Sequence[_Asked], what: str) -> 
     texts = _written(model, tokenizer, [prompt_ids(tokenizer, each.to_write) for each in asked], what)
     to_choose = [(prompt_ids(tokenizer, each.to_choose), _candidates(tokenizer, each.question)) for each in asked]
     with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
-        likely = likelihoods(
-            model, to_choose, batch_tokens=models.micro_batch_tokens, advance=progress.advance
-        )
+        likely = likelihoods(model, to_choose, batch_tokens=models.micro_batch_tokens, advance=progress.advance)
     return [_Answered(text, each) for text, each in zip(texts, likely, strict=True)]
 
 
@@ -221,12 +219,7 @@ def _written(model: Any, tokenizer: Any, prompts: Sequence[list[int]], what: str
     cost = f"{len(prompts):,} prompts, {sum(map(len, prompts)):,} tokens, up to {ANSWER_TOKENS} new ones each"
     with Progress(f"{what}: answers", len(prompts), cost=cost) as progress:
         written = generate(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=ANSWER_TOKENS,
-            extra_eos_ids=ends,
-            advance=progress.advance,
+            model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS, extra_eos_ids=ends, advance=progress.advance
         )
     texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
     return [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]

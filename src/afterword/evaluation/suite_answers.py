@@ -25,6 +25,7 @@ from afterword.models import causal_lm, content_sha256, replace_file
 from afterword.models.generation import Forbidden, generate, token_ids
 from afterword.storage.parsing import parse_json
 
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What one model made of an item."""
@@ -86,9 +87,7 @@ def answered(models: Models, inputs: Inputs) -> Measured:
     return replace(found, notes=[note]) if long else found
 
 
-def answer_suite(
-    models: Models, suite: Suite, *, answer_tokens: int = 64, cache: str | Path | None = None
-) -> Measured:
+def answer_suite(models: Models, suite: Suite, *, answer_tokens: int = 64, cache: str | Path | None = None) -> Measured:
     """Scores by split, part and skill, `split/part/skill`, and a row for each item asked.
 
     By the greedy answer: `correct_frac`, `refused_frac` and `old_value_said_frac`. With refusals made impossible:
@@ -160,7 +159,15 @@ def _kept(
         return answer()
     read = [[each.prompt, each.candidates, sorted((each.forbidden or {}).items())] for each in asked]
     ends = [models.tokenizer.eos_token_id, causal_lm(models.reference).generation_config.eos_token_id]
-    same = [VERSIONS["answering"], content_sha256(models.reference), ends, suite.fingerprint, suite.refusals, answer_tokens, read]
+    same = [
+        VERSIONS["answering"],
+        content_sha256(models.reference),
+        ends,
+        suite.fingerprint,
+        suite.refusals,
+        answer_tokens,
+        read,
+    ]
     file = Path(cache) / f"{hashlib.sha256(json.dumps(same).encode()).hexdigest()}.json"
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 The one rule: what was measured in this run and what was recorded elsewhere stand apart, and the page says so.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
@@ -15,9 +14,11 @@ from markupsafe import Markup, escape
 from afterword.errors import CheckpointError
 from afterword.report import comparison as frontier
 from afterword.report import pages
+from afterword.report.demo_page import AGAIN, load_demo
 from afterword.report.display import MISSING, load_table
-from afterword.report.run_folder import load_run
+from afterword.report.run_folder import load_run, read_file
 from afterword.report.wording import Rows, Wording, grouped, rows_of
+from afterword.storage.parsing import parse_json
 
 _HEADINGS = {"learning": "What was learned", "retention": "What was lost"}
 _METRIC = "correct_frac"
@@ -42,7 +43,7 @@ def write_almanac(folder: Path, study: Path) -> Path:
 
 def build_almanac(folder: Path, study: Path) -> dict[str, Any]:
     """Everything that the page prints, and the terminal's table. CheckpointError where the folder holds no demo."""
-    demo = _load(folder / "demo.json")
+    demo = load_demo(folder / "demo.json", end="runs")
     runs = [{**entry, **_run(folder / entry["name"])} for entry in demo["runs"]]
     tables = [_table(part, demo, runs) for part in demo["skills"]]
     questions = _questions(folder, demo, runs)
@@ -58,16 +59,6 @@ def build_almanac(folder: Path, study: Path) -> dict[str, Any]:
         "model_name": Path(demo["model"]).name,
         "few": MIN_QUESTIONS,
     }
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        demo = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}). Run `afterword demo` again.") from error
-    if "runs" not in demo:
-        raise CheckpointError(f"{file}: this demo did not come to its end. Run `afterword demo` again.")
-    return demo
 
 
 def _recorded_by(study: Path) -> dict[str, Any] | None:
@@ -133,11 +124,7 @@ def _questions(folder: Path, demo: Mapping[str, Any], runs: Sequence[Mapping[str
 
 
 def _documents(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        return {row["id"]: row for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}). Run `afterword demo` again.") from error
+    return read_file(file, lambda text: {row["id"]: row for row in map(parse_json, text.splitlines())}, AGAIN)
 
 
 def _question(

@@ -52,7 +52,12 @@ def build_page(path: Path) -> dict[str, Any]:
     run |= {"data": with_general_text(run["data"])}
     measured = run["measured"] or {"scores": [], "answers": []}
     rows = rows_of(measured["scores"])
-    page = {"run": run, "rows": rows, "columns": headline(rows), "questions": _questions(measured["scores"], measured["answers"])}
+    page = {
+        "run": run,
+        "rows": rows,
+        "columns": headline(rows),
+        "questions": _questions(measured["scores"], measured["answers"]),
+    }
     page["verdict"] = verdict_of(measured["scores"] or read_first_look(path))
     return page | {
         "base": run["settings"].get("model_name_or_path") or "unknown model",

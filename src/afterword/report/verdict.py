@@ -196,7 +196,8 @@ def _is_of_others(score: Score, kind: str) -> bool:
 
 
 def _of_benchmarks(scores: Sequence[Score]) -> _Found | None:
-    return _mean_change(scores, "benchmark")
+    harness = all(score["task"].startswith("tasks/") for score in scores)
+    return _mean_change(scores, "benchmark" if harness else "measure")
 
 
 def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:

@@ -92,7 +92,7 @@ def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch])
     peak, left = _passing_bytes(trainer, step)
     return Memory(
         weights=bytes_of([*model.parameters(), *model.buffers()]),
-        teacher=bytes_of(_of_teacher(trainer)),
+        teacher=bytes_of(_teacher_tensors(trainer)),
         gradients=trained_bytes,
         moments=sum(moment_bytes(p, states) for p in trained),
         kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average)),
@@ -106,7 +106,7 @@ def largest_step(trainer: AdaptationTrainer) -> list[Batch]:
     return _totals(trainer)[1]
 
 
-def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
+def _teacher_tensors(trainer: AdaptationTrainer) -> list[torch.Tensor]:
     """The teacher's own tensors: none where it is the student's weights."""
     teacher = trainer.teacher
     if teacher is None or isinstance(teacher, models.AdapterOff):
