@@ -5,7 +5,7 @@ Everything that knows how transformers and peft arrange their modules is in this
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ def _backbones(model: Any) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def only_reading(model: Any) -> Iterator[None]:
+def only_reading(model: Any) -> Generator[None]:
     """Eval mode and no gradients; the model is left in the mode it was in."""
     training = model.training
     model.eval()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def save_result(
 
 
 @contextlib.contextmanager
-def result_folder(run: Path) -> Iterator[Path]:
+def result_folder(run: Path) -> Generator[Path]:
     """A folder for the files of a result, which are in the run folder afterwards: all of them, or none.
 
     The manifest appears last: without it the result does not count as written.
@@ -144,7 +144,7 @@ def _refuse_lost(folder: Path, carried: Mapping[str, Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def _configured(model: Any, given: StoredModel | None) -> Iterator[None]:
+def _configured(model: Any, given: StoredModel | None) -> Generator[None]:
     """The configuration as it was given, in what trainers set to their own use."""
     own = model.config
     model.config = copy.deepcopy(own)

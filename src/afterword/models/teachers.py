@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,7 +79,7 @@ class Offloaded:
         return replace(self, kept=_moved(self.kept, device))
 
     @contextlib.contextmanager
-    def _on(self, device: torch.device) -> Iterator[None]:
+    def _on(self, device: torch.device) -> Generator[None]:
         """All weights on a device. They are frozen, so nothing has to be carried back."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         home = [tensor.data for tensor in tensors]
