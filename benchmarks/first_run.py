@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 import afterword
 from afterword.data import WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches
-from afterword.demo.lessons import load_kept, suite_rows
+from afterword.demo.ferry_lessons import load_kept, suite_items
 from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import likelihoods
 from afterword.evaluation.losses import VIEW
@@ -104,9 +104,7 @@ def _of_questions(args: argparse.Namespace, tokenizer: Any, documents: list[dict
     named = {row["id"] for row in documents}
     about = [row for row in rows_of(args.questions) if row["document"] in named]
     asked = [{**row, "prompt": BRIEF.format(row["question"])} for row in drawn(about, args.max_questions)]
-    return asked, {
-        "written": [_to_write(tokenizer, row["prompt"], row["checks"]) for row in suite_rows([], load_kept())]
-    }
+    return asked, {"written": [_to_write(tokenizer, item.prompt, item.checks) for item in suite_items([], load_kept())]}
 
 
 def _of_suite(args: argparse.Namespace, tokenizer: Any) -> tuple[Any, Any]:

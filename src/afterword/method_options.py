@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Option:
     """What a person is told of a setting of a method, and the bounds of its value."""
 
@@ -34,65 +34,43 @@ Strategy = Annotated[
         "all",
         "anchor",
     ],
-    Option(help="How targets are drawn from a document.", from_the_start=True),
+    Option("How targets are drawn from a document.", from_the_start=True),
 ]
-Targets = Annotated[int, Option(help="Targets drawn from a document (k).", at_least=1, from_the_start=True)]
-SuffixTokens = Annotated[
-    int, Option(help="Length in tokens of a random_token_suffix target.", at_least=2, from_the_start=True)
-]
+Targets = Annotated[int, Option("Targets drawn from a document (k).", at_least=1, from_the_start=True)]
+SuffixTokens = Annotated[int, Option("Tokens of a random_token_suffix target.", at_least=2, from_the_start=True)]
 Temperature = Annotated[
-    float,
-    Option(
-        help="Temperature τ of the divergence from the teacher.",
-        replay_help="Temperature τ of the replay.",
-        above=0,
-        from_the_start=True,
-    ),
+    float, Option("Temperature τ of the divergence.", "Temperature τ of the replay.", above=0, from_the_start=True)
 ]
 Averaging = Annotated[
-    Literal["document", "token"],
-    Option(help="What weighs the same: every document, or every token.", from_the_start=True),
+    Literal["document", "token"], Option("What weighs the same: every document, or every token.", from_the_start=True)
 ]
 Join = Annotated[
     Literal["document", "authors"],
-    Option(
-        help="document: tokenise it once. authors: tokenise each sentence alone, as DiSC's authors do.",
-        from_the_start=True,
-    ),
+    Option("document: tokenise it once. authors: each sentence alone, as DiSC's authors do.", from_the_start=True),
 ]
 Bos = Annotated[
     Literal["auto", "always", "never"],
-    Option(help="Begin what is read with BOS. auto: as the tokenizer does.", from_the_start=True),
+    Option("Begin what is read with BOS. auto: as the tokenizer does.", from_the_start=True),
 ]
 Alpha = Annotated[
     float,
-    Option(
-        help="Share of prediction; the rest is self-distillation.",
-        replay_help="Share of prediction in a replay by swap.",
-        at_least=0,
-        at_most=1,
-    ),
+    Option("Share of prediction beside self-distillation.", "The same in a replay by swap.", at_least=0, at_most=1),
 ]
 Direction = Annotated[
     Literal["forward", "reverse"],
-    Option(
-        help="Direction of the KL divergence in self-distillation.",
-        replay_help="Direction of the KL divergence in a replay by swap.",
-    ),
+    Option("Direction of the KL divergence in self-distillation.", "The same in a replay by swap."),
 ]
 Swap = Annotated[
     bool,
     Option(
-        help="Where the teacher is wrong, exchange the logits of its first token and of the gold token.",
-        replay_help="The same exchange in a replay by swap.",
+        "Where the teacher is wrong, exchange the logits of its first token and the gold one.",
+        "The same in a replay by swap.",
     ),
 ]
-Beta = Annotated[float, Option(help="Factor of the KL divergence beside prediction.", at_least=0)]
-Floor = Annotated[float, Option(help="Smallest weight that a token can get.", at_least=0, at_most=1)]
-ReplayWeight = Annotated[float, Option(help="Factor of the replay beside the loss of the documents.", at_least=0)]
-ReplayDocuments = Annotated[
-    float, Option(help="Factor of the replay's objective on the documents themselves.", at_least=0)
-]
+Beta = Annotated[float, Option("Factor of the KL divergence beside prediction.", at_least=0)]
+Floor = Annotated[float, Option("Smallest weight that a token can get.", at_least=0, at_most=1)]
+ReplayWeight = Annotated[float, Option("Factor of the replay beside the loss of the documents.", at_least=0)]
+ReplayDocuments = Annotated[float, Option("Factor of the replay on the documents themselves.", at_least=0)]
 
 OPTIONS: Mapping[str, object] = {
     "strategy": Strategy,

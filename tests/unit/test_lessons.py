@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from afterword.demo import lessons
-from afterword.demo.lessons import (
-    OPEN_BOOK,
+from afterword.demo import ferry_lessons
+from afterword.demo.ferry_lessons import (
     OTHERWISE,
     TOLD,
+    Document,
+    Question,
     load_documents,
     load_kept,
     load_questions,
-    open_book_rows,
+    open_book_items,
     options,
-    suite_rows,
+    suite_items,
 )
+from afterword.demo.lessons import OPEN_BOOK
 from afterword.evaluation.checks import passes
 from afterword.evaluation.right_answers import normalised, says, words_of
 from afterword.evaluation.suites import load_suite
@@ -28,7 +29,7 @@ from afterword.evaluation.suites import load_suite
 DOCUMENTS = {document.number: document for document in load_documents()}
 QUESTIONS = load_questions()
 KEPT = load_kept()
-ROWS = suite_rows(QUESTIONS, KEPT)
+ITEMS = suite_items(QUESTIONS, KEPT)
 
 
 def test_there_are_fifteen_documents_sixty_questions_and_fifty_things_to_keep() -> None:
@@ -39,15 +40,15 @@ def test_there_are_fifteen_documents_sixty_questions_and_fifty_things_to_keep() 
 
 
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=lambda document: document.file)
-def test_a_document_has_a_title_whose_it_is_and_a_length_to_read(document: lessons.Document) -> None:
+def test_a_document_has_a_title_whose_it_is_and_a_length_to_read(document: Document) -> None:
     assert document.text.startswith(f"# {document.title}\n")
     assert re.search(r"202[67]", document.source)
     assert 150 <= len(document.text.split()) <= 350
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.id)
-def test_every_answer_stands_in_each_of_its_documents_and_no_wrong_one_is_right(question: lessons.Question) -> None:
-    right = lessons._said(question.answer, *question.also)
+def test_every_answer_stands_in_each_of_its_documents_and_no_wrong_one_is_right(question: Question) -> None:
+    right = ferry_lessons._said(question.answer, *question.also)
     assert len(set(question.documents)) >= 2
     for number in question.documents:
         assert any(says(DOCUMENTS[number].text, answer) for answer in right), number
@@ -59,7 +60,7 @@ def test_every_answer_stands_in_each_of_its_documents_and_no_wrong_one_is_right(
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.id)
-def test_a_held_out_wording_is_another_question_that_does_not_say_the_answer(question: lessons.Question) -> None:
+def test_a_held_out_wording_is_another_question_that_does_not_say_the_answer(question: Question) -> None:
     assert normalised(question.question) != normalised(question.other)
     for wording in (question.question, question.other):
         assert wording.endswith("?")
@@ -67,12 +68,12 @@ def test_a_held_out_wording_is_another_question_that_does_not_say_the_answer(que
 
 
 def test_splits_are_disjoint_by_fact_and_other_words_are_asked_on_test_only() -> None:
-    asked = {(row["unit"], row["split"]) for row in ROWS if row["part"] == "learning"}
+    asked = {(item.unit, item.split) for item in ITEMS if item.part == "learning"}
     assert Counter(split for _, split in asked) == {"dev": 24, "test": 36}
     assert len({unit for unit, _ in asked}) == 60
-    assert {row["split"] for row in ROWS if row["skill"] == OTHERWISE} == {"test"}
-    assert Counter(row["skill"] for row in ROWS if row["part"] == "learning") == {TOLD: 60, OTHERWISE: 36}
-    kept = Counter((row["skill"], row["split"]) for row in ROWS if row["part"] == "retention")
+    assert {item.split for item in ITEMS if item.skill == OTHERWISE} == {"test"}
+    assert Counter(item.skill for item in ITEMS if item.part == "learning") == {TOLD: 60, OTHERWISE: 36}
+    kept = Counter((item.skill, item.split) for item in ITEMS if item.part == "retention")
     assert {skill for skill, _ in kept} == {"facts", "sense", "reading", "instructions"}
     assert all(kept[skill, "dev"] < kept[skill, "test"] for skill, _ in list(kept))
 
@@ -98,21 +99,20 @@ def test_the_right_answer_has_no_place_of_its_own_and_the_same_one_every_time() 
 
 
 def test_the_open_book_holds_a_document_that_tells_the_answer() -> None:
-    rows = open_book_rows(QUESTIONS, list(DOCUMENTS.values()))
-    told = {row["unit"]: row for row in ROWS if row["skill"] == TOLD and row["split"] == "test"}
-    assert [row["unit"] for row in rows] == list(told)
-    assert {row["skill"] for row in rows} == {OPEN_BOOK}
-    for row in rows:
-        assert row["prompt"].endswith(told[row["unit"]]["prompt"])
-        text = row["prompt"].removesuffix(told[row["unit"]]["prompt"])
-        assert any(says(text, value) for value in row["checks"][0]["values"])
+    items = open_book_items(QUESTIONS, list(DOCUMENTS.values()))
+    told = {item.unit: item for item in ITEMS if item.skill == TOLD and item.split == "test"}
+    assert [item.unit for item in items] == list(told)
+    assert {item.skill for item in items} == {OPEN_BOOK}
+    for item in items:
+        assert item.prompt.endswith(told[item.unit].prompt)
+        text = item.prompt.removesuffix(told[item.unit].prompt)
+        assert any(says(text, value) for value in item.checks[0]["values"])
 
 
 def test_the_files_are_suites_that_can_be_asked_and_the_documents(tmp_path: Path) -> None:
-    counts = lessons.write_lessons(tmp_path)
-    assert counts == {"documents": 15, "questions": 60, "kept": 50}
-    assert len(load_suite(tmp_path / "suite.jsonl").items) == len(ROWS)
-    assert len(load_suite(tmp_path / "open_book.jsonl").items) == 36
-    assert len(list((tmp_path / "documents").glob("*.md"))) == 15
-    first = json.loads((tmp_path / "suite.jsonl").read_text().splitlines()[1])
-    assert first["prompt"].endswith(" Answer briefly.")
+    lessons = ferry_lessons.write_ferry(tmp_path / "world", {})
+    assert (lessons.count, len(lessons.to_read)) == (15, 15)
+    assert load_suite(lessons.path("suite")).items == ITEMS
+    assert len(load_suite(lessons.path("open_book")).items) == 36
+    assert len(list(lessons.documents.glob("*.md"))) == 15
+    assert load_suite(lessons.path("suite")).items[0].prompt.endswith(" Answer briefly.")

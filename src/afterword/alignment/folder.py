@@ -96,9 +96,7 @@ def refuse_other_content(folder: Path, before: Mapping[str, str], now: Mapping[s
 
 def _differences(saved: Mapping[str, Any], settings: AlignSettings) -> list[str]:
     """Settings that affect the weights and differ, one line each."""
-    every: Any = AlignSettings.model_fields.items()
-    affecting = [name for name, field in every if field.json_schema_extra["weights"]]
     now, defaults = (each.model_dump(mode="json") for each in (settings, AlignSettings()))
-    values = [(name, saved.get(name, defaults[name]), now[name]) for name in affecting]
+    values = [(name, saved.get(name, defaults[name]), now[name]) for name in AlignSettings.weighing()]
     pairs = [(name, *(AlignSettings.without_effect(name, value) for value in both)) for name, *both in values]
     return [f"{name}: {before!r} in the folder, {value!r} now." for name, before, value in pairs if before != value]

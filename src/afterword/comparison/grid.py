@@ -114,11 +114,9 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 def _aligning(settings: AlignSettings) -> dict[str, Any]:
     """Settings of an alignment that can change its weights, samples and template by their content."""
-    fields: Any = AlignSettings.model_fields
     content = ("instructions", "preferences", "chat_template", "skip_bad_rows")
-    names = [name for name, field in fields.items() if field.json_schema_extra["weights"] or name in content]
-    later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
-    dumped = settings.model_dump(mode="json")
+    dumped, later = settings.model_dump(mode="json"), AlignSettings.came_later()
+    names = (*AlignSettings.weighing(), *content)
     counted = {name: AlignSettings.without_effect(name, dumped[name]) for name in names}
     return by_content({name: value for name, value in counted.items() if value is not None or name not in later})
 
@@ -131,16 +129,12 @@ def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     where it was recorded.
     """
     from afterword.training.run import method_of
-    from afterword.training.run_folder import without_effect
 
-    fields: Any = AdaptSettings.model_fields
-    dumped = settings.model_dump(mode="json")
-    affecting = {name: dumped[name] for name, field in fields.items() if field.json_schema_extra["weights"]}
-    method = method_of(settings)
+    dumped, later, method = settings.model_dump(mode="json"), AdaptSettings.came_later(), method_of(settings)
+    affecting = {name: dumped[name] for name in AdaptSettings.weighing()}
     declared = {**method.defaults, **method.settings()}
     filled = {name: declared.get(name) if value is None else value for name, value in affecting.items()}
-    filled = {name: without_effect(name, value) for name, value in filled.items()}
-    later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
+    filled = {name: AdaptSettings.without_effect(name, value) for name, value in filled.items()}
     known = {name: value for name, value in filled.items() if value is not None or name not in later}
     return {**known, "mixture": by_content(known["mixture"])} if "mixture" in known else known
 

@@ -34,13 +34,12 @@ def begin(folder: Path) -> None:
     record(folder, {"format": 1, "status": "running"})
 
 
-def about_demo(model: str, parameters: int, seconds: float) -> dict[str, Any]:
-    """What demo.json begins with, in every world."""
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"format": 1, "model": model, "parameters": parameters, "seconds": seconds, "created": created}
+def created_now() -> str:
+    """The time as demo.json has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def record(folder: Path, about: Mapping[str, Any]) -> None:
+def record(folder: Path, about: Mapping[str, object]) -> None:
     """Write demo.json, whole or not at all."""
     replace_file(folder / _RECORD, json.dumps(about, indent=1, ensure_ascii=False))
 

@@ -1,18 +1,18 @@
-"""The page of `afterword demo`. Reads demo.json alone.
+"""demo.json, and the page of `afterword demo`, which reads it alone.
 
 The one rule: the verdict follows from the intervals, and says no more than they do.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from afterword.errors import CheckpointError
 from afterword.report import pages
 from afterword.report.display import change, count, interval, value
 from afterword.report.run_folder import read_file
 from afterword.report.within_budget import within_budget
-from afterword.report.wording import Rows
+from afterword.report.wording import Rows, rows_of
 from afterword.storage.parsing import parse_json
 
 AGAIN = "Run `afterword demo` again."
@@ -28,55 +28,173 @@ _HEADINGS = {
     "kept": ("Kept", "Right before and after."),
     "lost": ("Lost", "Right before, wrong after."),
 }
-_SKILLS = {
-    "told": "As the questions were written first",
-    "otherwise": "In other words",
-    "said": "Not chosen but said, in its own words",
-    "facts": "Facts of general knowledge",
-    "sense": "Common sense",
-    "reading": "Reading a short text",
-    "instructions": "Following an instruction",
-}
+Estimate = Mapping[str, Any]
+"""`value` and `interval_95`, which may be null."""
+
+
+class Figure(TypedDict):
+    """The share of right answers to some questions before and after, and its change."""
+
+    label: str
+    part: str
+    n: int
+    units: int
+    before: Estimate
+    after: Estimate
+    change: Estimate
+
+
+class Figures(TypedDict):
+    """What was learned and what was kept, together and skill by skill; and what reading gives."""
+
+    learned: Figure
+    kept: Figure
+    ceiling: Estimate | None
+    skills: list[Figure]
+
+
+class Answer(TypedDict):
+    """What was written to a question before and after."""
+
+    id: str
+    part: str
+    question: str
+    expected: Sequence[str]
+    before: str
+    after: str
+    before_correct: bool
+    after_correct: bool
+    options: Sequence[str]
+    documents: Sequence[int]
+
+
+class Readable(TypedDict):
+    """A document to read."""
+
+    number: int
+    title: str
+    source: str
+    paragraphs: list[str]
+
+
+class Words(TypedDict):
+    """What is said of a world: whose documents these are, their story, and the end of the page."""
+
+    about: str
+    story: str
+    closing: str
+
+
+class Demo(TypedDict):
+    """What is in demo.json when a demo came to its end."""
+
+    format: int
+    created: str
+    seconds: float
+    world: str
+    words: Words
+    model: str
+    parameters: int
+    taught: int
+    label: str
+    settings: Mapping[str, Any]
+    commands: list[str]
+    steps: int
+    training_seconds: float
+    budget: Mapping[str, Any]
+    figures: Figures
+    drift: Rows
+    answers: list[Answer]
+    documents: Sequence[Readable]
+
+
+class Mark(TypedDict):
+    """A share in digits, and where it and its interval are drawn."""
+
+    name: str
+    label: str
+    style: str
+    value: float
+    mean: str
+    interval: str
+    at: str
+    low: str
+    width: str
+
+
+class Bar(TypedDict):
+    """One of the two bars at the top."""
+
+    name: str
+    heading: str
+    about: str
+    marks: list[Mark]
+    change: Mapping[str, str]
+    moved: Mapping[str, str]
+    fell: bool
+
+
+class Group(TypedDict):
+    """Answers of which the same became."""
+
+    heading: str
+    meaning: str
+    answers: list[Answer]
+
+
+class Page(TypedDict):
+    """Everything that the page prints, and the end of the terminal's story."""
+
+    demo: Demo
+    model_name: str
+    verdict: str
+    bars: list[Bar]
+    parts: Mapping[str, Rows]
+    drift: Rows
+    groups: Mapping[str, Group]
+    budget: Mapping[str, Any] | None
+    settings: Mapping[str, str]
 
 
 def write_demo(folder: Path) -> Path:
     """Write demo.html (self-contained) into a demo's folder."""
-    return pages._write(folder / "demo.html", build_demo(folder))
+    return pages._write(folder / "demo.html", dict(build_demo(folder)))
 
 
-def build_demo(folder: Path) -> dict[str, Any]:
-    """Everything that the page prints, and the end of the terminal's story. CheckpointError where there is no demo."""
+def build_demo(folder: Path) -> Page:
+    """What the page prints. CheckpointError where there is no demo."""
     demo = load_demo(folder / "demo.json")
     figures = demo["figures"]
-    return {
-        "demo": demo,
-        "model_name": Path(demo["model"]).name,
-        "verdict": verdict(figures["learned"], figures["kept"]),
-        "bars": [_learned_bar(figures["learned"]), _kept_bar(figures["kept"])],
-        "parts": [_part(figures, ("told", "otherwise", "said")), _part(figures["skills"], figures["skills"])],
-        "groups": _groups(demo["answers"]),
-        "documents": [_document(document) for document in demo["documents"]],
-        "budget": within_budget(demo.get("budget")),
-        "settings": pages.printed_settings(demo["settings"]),
-    }
+    rows = [(figure["part"], _row(figure)) for figure in figures["skills"]]
+    return Page(
+        demo=demo,
+        model_name=Path(demo["model"]).name,
+        verdict=verdict(figures),
+        bars=[_learned_bar(figures), _kept_bar(figures["kept"])],
+        parts={part: [row for of, row in rows if of == part] for part in ("learning", "retention")},
+        drift=rows_of(demo["drift"]),
+        groups=_groups(demo["answers"]),
+        budget=within_budget(demo["budget"]),
+        settings=pages.printed_settings(demo["settings"]),
+    )
 
 
-def load_demo(file: Path, end: str = "figures") -> dict[str, Any]:
+def load_demo(file: Path) -> Demo:
     """demo.json of a demo that came to its end: what it writes last is there."""
     demo = read_file(file, lambda text: dict(parse_json(text)), AGAIN)
-    if end not in demo:
+    if "figures" not in demo:
         raise CheckpointError(f"{file}: this demo did not come to its end. {AGAIN}")
-    return demo
+    return cast(Demo, demo)
 
 
-def verdict(learned: Mapping[str, Any], kept: Mapping[str, Any]) -> str:
+def verdict(figures: Figures) -> str:
     """What was learned and what was lost, in a sentence."""
-    return f"{_what_was_learned(learned)}, {_what_was_lost(kept)}."
+    return f"{_what_was_learned(figures['learned'], figures['ceiling'])}, {_what_was_lost(figures['kept'])}."
 
 
-def _what_was_learned(figure: Mapping[str, Any]) -> str:
-    before, after = (figure[name]["value"] for name in ("before", "after"))
-    ceiling = figure["ceiling"]["value"] if figure["ceiling"] else None
+def _what_was_learned(figure: Figure, read: Estimate | None) -> str:
+    before, after = figure["before"]["value"], figure["after"]["value"]
+    ceiling = read["value"] if read else None
     low = (figure["change"]["interval_95"] or [0.0])[0]
     room, moved = (ceiling or 1.0) - before, f"{_percent(before)} → {_percent(after)}"
     if low <= 0 or (room > 0 and after - before < _NOTHING * room):
@@ -88,17 +206,16 @@ def _what_was_learned(figure: Mapping[str, Any]) -> str:
     return f"The model learned {share} of what reading gives ({aside})"
 
 
-def _what_was_lost(figure: Mapping[str, Any]) -> str:
-    change_of = figure["change"]
-    low, high = change_of["interval_95"] or (0.0, 0.0)
+def _what_was_lost(figure: Figure) -> str:
+    low, high = figure["change"]["interval_95"] or (0.0, 0.0)
     moved = f"{_percent(figure['before']['value'])} → {_percent(figure['after']['value'])}"
+    lost = f"{abs(100 * figure['change']['value']):.0f}"
     if high < 0:
-        return f"and lost {abs(100 * change_of['value']):.0f} points of what it could do before ({moved})"
+        return f"and lost {lost} points of what it could do before ({moved})"
     if low > 0:
         return f"and does even better at what it could do before ({moved})"
-    if change_of["value"] <= -_NOTICED:
-        lost = abs(100 * change_of["value"])
-        return f"and may have lost {lost:.0f} points of what it could do before ({moved}; so few questions cannot tell)"
+    if figure["change"]["value"] <= -_NOTICED:
+        return f"and may have lost {lost} points of what it could do before ({moved}; so few questions cannot tell)"
     return f"and nothing was lost that {count(figure['n'])} other questions could show ({moved})"
 
 
@@ -106,75 +223,71 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _learned_bar(figure: Mapping[str, Any]) -> dict[str, Any]:
-    asked = f"{count(figure['n'])} questions about {count(figure['units'])} facts of the documents"
-    marks = [_mark("before", "Before", figure["before"], "dim"), _mark("after", "After", figure["after"], "green")]
+def _learned_bar(figures: Figures) -> Bar:
+    figure = figures["learned"]
+    about = f"{count(figure['n'])} questions about {count(figure['units'])} facts of the documents"
     # A model whose context holds no document has none.
-    marks += [_mark("ceiling", "With the text", figure["ceiling"], "cyan")] if figure["ceiling"] else []
-    return _bar("learned", "What it learned", f"{asked}, a choice of four each", figure, marks)
+    read = [_mark("ceiling", "With the text", figures["ceiling"], "cyan")] if figures["ceiling"] else []
+    return _bar("learned", f"{about}, a choice of four each", figure, read)
 
 
-def _kept_bar(figure: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_bar(figure: Figure) -> Bar:
     about = f"{count(figure['n'])} questions and instructions that have nothing to do with them"
-    marks = [_mark("before", "Before", figure["before"], "dim"), _mark("after", "After", figure["after"], "green")]
-    return _bar("kept", "What it lost", about, figure, marks)
+    return _bar("kept", about, figure, [])
 
 
-def _bar(name: str, heading: str, about: str, figure: Mapping[str, Any], marks: Rows) -> dict[str, Any]:
-    moved = figure["change"]
-    changed = {"mean": change(_FRAC, moved["value"], 0), "interval": interval(_FRAC, moved, 0)}
+def _bar(name: str, about: str, figure: Figure, more: list[Mark]) -> Bar:
     before, after = figure["before"]["value"], figure["after"]["value"]
-    drawn = {"low": f"{100 * min(before, after):.2f}%", "width": f"{100 * abs(after - before):.2f}%"}
-    return {"name": name, "heading": heading, "about": about, "marks": marks, "change": changed, "n": figure["n"]} | {
-        "by_name": {mark["name"]: mark for mark in marks},
-        "moved": drawn,
-        "fell": after < before,
-    }
+    marks = [_mark("before", "Before", figure["before"], "dim"), _mark("after", "After", figure["after"], "green")]
+    moved = {"low": f"{100 * min(before, after):.2f}%", "width": f"{100 * abs(after - before):.2f}%"}
+    return Bar(
+        name=name,
+        heading=figure["label"],
+        about=about,
+        marks=[*marks, *more],
+        change=_change(figure),
+        moved=moved,
+        fell=after < before,
+    )
 
 
-def _mark(name: str, label: str, estimate: Mapping[str, Any], style: str) -> dict[str, Any]:
+def _change(figure: Figure) -> dict[str, str]:
+    moved = figure["change"]
+    return {"mean": change(_FRAC, moved["value"], 0), "interval": interval(_FRAC, moved, 0)}
+
+
+def _mark(name: str, label: str, estimate: Estimate, style: str = "") -> Mark:
     low, high = estimate["interval_95"] or (estimate["value"],) * 2
-    places = {"at": estimate["value"], "low": low, "width": high - low}
-    printed = {"mean": value(_FRAC, estimate["value"], 0).replace("%", " %"), "interval": interval(_FRAC, estimate, 0)}
-    drawn = {place: f"{100 * x:.2f}%" for place, x in places.items()}
-    return {"name": name, "label": label, "value": estimate["value"], "style": style, **printed, **drawn}
+    at, low, width = (f"{100 * x:.2f}%" for x in (estimate["value"], low, high - low))
+    mean = value(_FRAC, estimate["value"], 0).replace("%", " %")
+    printed = interval(_FRAC, estimate, 0)
+    return Mark(
+        name=name,
+        label=label,
+        style=style,
+        value=estimate["value"],
+        mean=mean,
+        interval=printed,
+        at=at,
+        low=low,
+        width=width,
+    )
 
 
-def _part(figures: Mapping[str, Any], names: Sequence[str] | Mapping[str, Any]) -> Rows:
-    """Rows of a table: what it is, how many, before, after and the change."""
-    return [_row(_SKILLS.get(name, name), figures[name]) for name in names]
+def _row(figure: Figure) -> dict[str, Any]:
+    """A row of the table: what it is, how many, before, after and the change."""
+    before, after = _mark("before", "", figure["before"]), _mark("after", "", figure["after"])
+    return {"label": figure["label"], "n": figure["n"], "before": before, "after": after, "change": _change(figure)}
 
 
-def _row(label: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    sides = {side: _mark(side, side, figure[side], "") for side in ("before", "after")}
-    return {"label": label, "n": figure["n"], **sides, "change": change(_FRAC, figure["change"]["value"], 0)} | {
-        "interval": interval(_FRAC, figure["change"], 0)
-    }
-
-
-def outcome(answer: Mapping[str, Any]) -> str:
-    """What became of an answer in the model's own words.
-
-    >>> outcome({"before_correct": False, "after_correct": True})
-    'learned'
-    """
+def outcome(answer: Answer) -> str:
+    """What became of an answer in the model's own words."""
     return _OUTCOMES[answer["before_correct"], answer["after_correct"]]
 
 
-def _groups(answers: Rows) -> dict[str, dict[str, Any]]:
+def _groups(answers: Sequence[Answer]) -> dict[str, Group]:
     """The answers by what became of them, in the order in which they were drawn."""
     return {
-        name: {
-            "heading": heading,
-            "meaning": meaning,
-            "answers": [answer for answer in answers if outcome(answer) == name],
-        }
+        name: Group(heading=heading, meaning=meaning, answers=[answer for answer in answers if outcome(answer) == name])
         for name, (heading, meaning) in _HEADINGS.items()
     }
-
-
-def _document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document to read: its paragraphs without the title and the line that says whose text it is."""
-    paragraphs = [part.strip() for part in document["text"].split("\n\n") if part.strip()]
-    about = {name: document[name] for name in ("number", "title", "source")}
-    return about | {"paragraphs": paragraphs[2:]}

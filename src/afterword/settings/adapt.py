@@ -39,9 +39,7 @@ class _WhatAndHow(Settings):
     """What is taught to which model, and by which method: the panels before those of the method's own settings."""
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
-    model_name_or_path: str = setting(
-        "", "Model", "Model to start from: a folder, a GGUF file, a hub id or a name.", weights=False
-    )
+    model_name_or_path: str = setting("", "Model", "Model to teach: folder, GGUF file, hub id or name.", weights=False)
     precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = setting(
         "auto", "Model", "Of training. auto: float32 weights, under bf16 autocast where that is measured to be faster."
     )
@@ -71,16 +69,10 @@ class _WhatAndHow(Settings):
     id_column: str | None = setting(None, "Documents", "Column that holds the document's id.")
     title_column: str | None = setting(None, "Documents", "Column that holds the title.")
     date_column: str | None = setting(None, "Documents", "Column that holds the date.")
-    source_column: str | None = setting(
-        None, "Documents", "Column that holds the source, by which losses are reported."
-    )
+    source_column: str | None = setting(None, "Documents", "Column that holds the source; losses are reported by it.")
     language: str = setting("en", "Documents", "Language code, by which sentences are found.")
-    skip_bad_rows: bool = setting(
-        False, "Documents", "Skip rows that are broken, and list them, instead of stopping at the first."
-    )
-    max_document_mib: float = setting(
-        64.0, "Documents", "Most MiB of a document. A larger one stops the run.", gt=0, le=1024
-    )
+    skip_bad_rows: bool = setting(False, "Documents", "Skip broken rows and list them, instead of stopping.")
+    max_document_mib: float = setting(64.0, "Documents", "Largest document. A larger one stops the run.", gt=0, le=1024)
     control_tokens: ControlTokens | None = later(
         "Documents",
         "If documents spell out control tokens: read them as text, refuse the document, or keep them.",
@@ -88,12 +80,8 @@ class _WhatAndHow(Settings):
     )
     max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
-    preparation_workers: int | None = setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
-    preparation_cache: str | bool | None = setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
-    method: str = setting(
-        "disc", "Method", "Name of the method (see `afterword methods`), or package.module:NAME of your own."
-    )
+    method: str = setting("disc", "Method", "See `afterword methods`; or package.module:NAME of your own.")
 
 
 class _WithGeneralText(with_method_options(_WhatAndHow)):
@@ -111,20 +99,14 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
 
     retired = OF_ADAPT
 
-    max_length: int | None = setting(
-        None, "Step", "Context in tokens (default: that of the model, at most 8192).", ge=16
-    )
-    window_overlap: float = setting(
-        0.25, "Step", "Share of the context that the next window of a long document repeats.", ge=0, le=0.75
-    )
+    max_length: int | None = setting(None, "Step", "Context in tokens (default: the model's, at most 8192).", ge=16)
+    window_overlap: float = setting(0.25, "Step", "Share of a window that the next one repeats.", ge=0, le=0.75)
     documents_per_step: int = setting(1, "Step", "Documents in an optimizer step, over all processes together.", ge=1)
     step_tokens: int | None = setting(None, "Step", "Tokens in an optimizer step, instead of documents.", ge=1)
     micro_batch_tokens: int | None = setting(
         None, "Step", "Tokens computed at once (default: 4096, on a CPU 512). Changes no gradient.", ge=16
     )
-    logits_workspace_mib: int | None = later(
-        "Step", "MiB of memory for logits (default: 512). Changes no gradient.", ge=1
-    )
+    logits_workspace_mib: int | None = later("Step", "Memory for logits (default: 512). Changes no gradient.", ge=1)
     packing: Literal["auto", "off"] = setting(
         "auto", "Step", "auto: put several texts into one row where the model keeps them apart. off: one text a row."
     )
@@ -135,16 +117,12 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
         "Peak learning rate (default: auto, chosen by pilot runs within the forgetting budget).",
         gt=0,
     )
-    num_train_epochs: float | None = setting(
-        None, "Optimizer", "Passes over the documents (default: auto, chosen in the same way).", gt=0
-    )
+    num_train_epochs: float | None = setting(None, "Optimizer", "Passes over the documents (default: auto).", gt=0)
     max_steps: int | None = setting(None, "Optimizer", "Number of optimizer steps, instead of passes.", ge=1)
     lr_scheduler_type: str | None = setting(
-        None, "Optimizer", "Learning-rate schedule, as transformers names it (default: auto, linear decay)."
+        None, "Optimizer", "Schedule, as transformers names it (default: auto, linear)."
     )
-    warmup_steps: float | None = setting(
-        None, "Optimizer", "Warm-up: a number of steps, or below 1 a share of all steps.", ge=0
-    )
+    warmup_steps: float | None = setting(None, "Optimizer", "Warm-up steps, or below 1 a share of all steps.", ge=0)
     weight_decay: float | None = setting(None, "Optimizer", "Weight decay of AdamW.", ge=0)
     max_grad_norm: float | None = setting(None, "Optimizer", "Clip gradients at this norm. 0: do not clip.", ge=0)
     gradient_accumulation_steps: int = setting(1, "Optimizer", "Parts in which the data of a step is loaded.", ge=1)
@@ -152,23 +130,19 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
         False, "Optimizer", "Compute activations again instead of keeping them: less memory, about a third more time."
     )
     seed: int = setting(
-        0, "Optimizer", "Random seed: order of documents, draws of targets, dropout, first weights of adapters.", ge=0
+        0, "Optimizer", "Seed: order of documents, draws of targets, dropout, adapters' first weights.", ge=0
     )
 
     preset: str | None = later("Budget", "METHOD-paper: use the constants of the method's paper, and choose nothing.")
     forgetting_budget: str | None = later(
         "Budget", "Most that the run may lose: 0.1nats of drift, or 2points of retention on a suite or tasks."
     )
-    suite: str | None = later(
-        "Budget", "Suite whose dev items measure what is learned and lost (see `afterword evaluate`)."
-    )
+    suite: str | None = later("Budget", "Suite whose dev items measure learning and loss (see `afterword evaluate`).")
     tasks: tuple[str, ...] | None = later("Budget", "Tasks of lm-evaluation-harness that measure what is lost.")
     tasks_path: str | None = later("Budget", "Folder with more tasks.")
     questions: str | None = later("Budget", "JSON-lines file of questions that measure what is learned.")
 
-    l2sp: float | None = later(
-        "Optimizer", "λ of the penalty (λ/2)·‖θ − θ0‖², which pulls the weights back to the start.", ge=0
-    )
+    l2sp: float | None = later("Optimizer", "λ of the penalty (λ/2)·‖θ − θ0‖², which pulls weights to the start.", ge=0)
     ema: float | None = later(
         "Optimizer", "Keep a running average of the weights, with this share of the old one. true: 0.92.", ge=0, lt=1
     )
@@ -182,22 +156,14 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     lora_alpha: int = setting(32, "LoRA", "Scale of the adapter is lora_alpha / lora_r.", ge=1)
     lora_dropout: float = setting(0.1, "LoRA", "Dropout on the input of the adapter.", ge=0, lt=1)
     lora_target_modules: tuple[str, ...] = setting(("all-linear",), "LoRA", "Modules that get an adapter.")
-    lora_modules_to_save: tuple[str, ...] = setting(
-        (), "LoRA", "Modules that are trained whole and saved with the adapter."
-    )
+    lora_modules_to_save: tuple[str, ...] = setting((), "LoRA", "Modules trained whole and saved with the adapter.")
     lora_bias: str = setting("none", "LoRA", "Biases to train. Only 'none' leaves the teacher unchanged.")
     use_dora: bool = setting(False, "LoRA", "Use DoRA, the weight-decomposed LoRA.")
-    merge_adapter: bool = setting(
-        False, "LoRA", "Also save the model with the adapter merged into it, in merged/.", weights=False
-    )
+    merge_adapter: bool = setting(False, "LoRA", "Also save the merged model, in merged/.", weights=False)
 
     output_dir: str = setting("", "Run", "Folder of the run.", weights=False)
-    eval_documents: tuple[str, ...] = setting(
-        (), "Run", "Held-out documents to evaluate on during the run.", weights=False
-    )
-    eval_steps: int | None = setting(
-        None, "Run", "Steps between evaluations on held-out documents.", weights=False, ge=1
-    )
+    eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents to evaluate on meanwhile.", weights=False)
+    eval_steps: int | None = setting(None, "Run", "Steps between evaluations on them.", weights=False, ge=1)
     save_steps: int | None = setting(
         None,
         "Run",
@@ -214,15 +180,11 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     )
     report_to: tuple[str, ...] = setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
     push_to_hub: bool = setting(False, "Run", "Push the finished model to the Hugging Face hub.", weights=False)
-    dataloader_num_workers: int = setting(
-        0, "Run", "Processes that build batches. 0: the training process does.", weights=False, ge=0
-    )
+    dataloader_num_workers: int = setting(0, "Run", "Extra processes that build batches.", weights=False, ge=0)
     then: Literal["align"] | None = setting(
-        None, "Run", "What follows the run: align, for `afterword align` on its result.", weights=False
+        None, "Run", "What follows the run: align (see `afterword align`).", weights=False
     )
-    align: dict[str, Any] = setting(
-        {}, "Run", "Settings of that alignment: KEY=VALUE (see `afterword align`).", weights=False
-    )
+    align: dict[str, Any] = setting({}, "Run", "Its settings: KEY=VALUE (see `afterword align`).", weights=False)
     trainer: dict[str, Any] = setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
 
     @model_validator(mode="before")

@@ -23,20 +23,12 @@ class AlignSettings(Settings):
     model_name_or_path: str = setting("", "What", "Run folder, model folder or hub id to align.", weights=False)
     instructions: tuple[str, ...] = setting((), "What", "Files of general instructions, for SFT.", weights=False)
     preferences: tuple[str, ...] = setting((), "What", "Files of general preference pairs, for DPO.", weights=False)
-    chat_template: str | None = setting(
-        None, "What", "Chat template: a name or a file (default: that of the tokenizer).", weights=False
-    )
-    skip_bad_rows: bool = setting(
-        False, "What", "Skip rows that are broken, and count them, instead of stopping at the first.", weights=False
-    )
-    max_length: int | None = setting(
-        None, "What", "Context in tokens (default: that of the model, at most 8192).", ge=16
-    )
+    chat_template: str | None = setting(None, "What", "A name or a file (default: the tokenizer's).", weights=False)
+    skip_bad_rows: bool = setting(False, "What", "Skip broken rows, instead of stopping.", weights=False)
+    max_length: int | None = setting(None, "What", "Context in tokens (default: the model's, at most 8192).", ge=16)
     output_dir: str = setting("", "What", "Folder of the aligned model.", weights=False)
 
-    selection: Rule = setting(
-        "perplexity", "Selection", "How samples are selected: by perplexity, by format_score, or at random."
-    )
+    selection: Rule = setting("perplexity", "Selection", "Select by perplexity, by format_score, or at random.")
     instruction_count: int = setting(1000, "Selection", "Most instructions that are selected.", ge=1)
     preference_count: int = setting(1000, "Selection", "Most preference pairs that are selected.", ge=1)
     quotas: dict[str, Any] = setting({}, "Selection", "A source's number, or share below 1, of either count.")
@@ -56,9 +48,7 @@ class AlignSettings(Settings):
     dpo_epochs: float = setting(1.0, "DPO", "Passes over the selected pairs.", gt=0)
     dpo_batch_size: int = setting(16, "DPO", "Pairs in an optimizer step.", ge=1)
 
-    warmup_steps: float = setting(
-        0.03, "Training", "Warm-up: a number of steps, or below 1 a share of all steps.", ge=0
-    )
+    warmup_steps: float = setting(0.03, "Training", "Warm-up steps, or below 1 a share of all steps.", ge=0)
     gradient_accumulation_steps: int = setting(1, "Training", "Parts in which a step is computed.", ge=1)
     gradient_checkpointing: bool = setting(
         False, "Training", "Compute activations again instead of keeping them: less memory, about a third more time."
@@ -72,15 +62,9 @@ class AlignSettings(Settings):
         exact=("auto",),
         default="auto",
     )
-    use_peft: bool = setting(
-        False,
-        "Training",
-        "Train a LoRA adapter on a full model. An adapter that the model already has is trained in any case.",
-    )
+    use_peft: bool = setting(False, "Training", "Train a LoRA adapter. One that the model has is trained anyway.")
     save_steps: int = setting(25, "Training", "Steps between checkpoints.", weights=False, ge=1)
-    seed: int = setting(
-        0, "Training", "Random seed: order of samples, random selection, first weights of adapters.", ge=0
-    )
+    seed: int = setting(0, "Training", "Seed: order of samples, random selection, adapters' first weights.", ge=0)
 
     @field_validator("save_precision", mode="before")
     @classmethod

@@ -100,6 +100,16 @@ class Settings(BaseModel):
         return cast("Mapping[str, Any]", cls.model_fields[name].json_schema_extra)
 
     @classmethod
+    def weighing(cls) -> list[str]:
+        """Names of the settings that can change the weights."""
+        return [name for name in cls.model_fields if cls.about(name)["weights"]]
+
+    @classmethod
+    def came_later(cls) -> set[str]:
+        """Names of the settings that came after results were recorded (see `later`)."""
+        return {name for name in cls.model_fields if cls.about(name).get("later")}
+
+    @classmethod
     def without_effect(cls, name: str, value: Any) -> Any:
         """None for a value of a setting that counts as none given; any other value as it is."""
         retired = cls.retired.of_value(name, value)

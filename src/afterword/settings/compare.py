@@ -18,10 +18,8 @@ from afterword.settings.evaluate import EvaluateSettings
 class GridAxes(Settings):
     """What a grid runs over besides its arms. An arm may have values of its own."""
 
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting(
-        (), "Grid", "Peak learning rates, as 1e-5,3e-5."
-    )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Random seeds, as 0,1,2.")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting((), "Grid", "Peak learning rates: 1e-5,3e-5.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Random seeds: 0,1,2.")
 
 
 class CompareSettings(GridAxes):
@@ -38,10 +36,8 @@ class CompareSettings(GridAxes):
     evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate` for every cell: KEY=VALUE.")
     keep_models: bool = setting(False, "Every cell", "Keep the weights of every cell after it was measured.")
     output_dir: str = setting("", "What", "Folder of the cells, their rows and the page.")
-    learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over the learning skills.")
-    retention_metric: str = setting(
-        "correct_frac", "Results", "Metric of retention: its mean over the retention skills."
-    )
+    learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over those skills.")
+    retention_metric: str = setting("correct_frac", "Results", "Metric of retention: its mean over those skills.")
     reference_point: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = setting(
         (0.0, 0.0), "Results", "Where the hypervolume begins: learning,retention, both as fractions."
     )
@@ -83,10 +79,8 @@ class BlendSettings(Settings):
     suite: str = setting("", "What", "Suite with dev and test items of learning and retention.")
     evaluate: dict[str, Any] = setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
     output_dir: str = setting("", "What", "Folder of the picked model, the rows and the page.")
-    learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over the learning skills.")
-    retention_metric: str = setting(
-        "correct_frac", "Results", "Metric of retention: its mean over the retention skills."
-    )
+    learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over those skills.")
+    retention_metric: str = setting("correct_frac", "Results", "Metric of retention: its mean over those skills.")
     max_loss_points: float = setting(5.0, "Results", "Most points that the pick may lose on any retention skill.", ge=0)
 
     def relations(self) -> Iterator[str]:

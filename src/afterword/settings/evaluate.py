@@ -13,16 +13,14 @@ class EvaluateSettings(Settings):
 
     documents: tuple[str, ...] = setting((), "What", "Documents that were trained (default: those of the run).")
     held_out: tuple[str, ...] = setting((), "What", "Documents of the same kind that were not trained.")
-    questions: str | None = setting(
-        None, "What", "JSON-lines file of questions: question, answer(s), choices, document."
-    )
+    questions: str | None = setting(None, "What", "JSON lines of questions: question, answer(s), choices, document.")
     question_instruction: str = setting(
         BRIEFLY, "What", "Text after every question to a chat model; '' for none. A model without a template gets none."
     )
     suite: str | None = setting(None, "What", "JSON-lines file of items with exact checks, or the name of a suite.")
     split: Literal["dev", "test", "both"] = setting("both", "What", "Which items of the suite: dev, test or both.")
     suite_cache: str | None = setting(
-        None, "What", "Folder in which the answers of the model before are kept for other runs."
+        None, "What", "Folder that keeps the answers of the model before, for other runs."
     )
     general: tuple[str, ...] = setting((), "What", "General text that must not be forgotten.")
     tasks: tuple[str, ...] = setting((), "What", "Tasks of lm-evaluation-harness: names or YAML files.")
@@ -32,15 +30,13 @@ class EvaluateSettings(Settings):
     max_documents: int = setting(200, "How much", "Most documents drawn from each set.", ge=1)
     max_questions: int = setting(200, "How much", "Most questions drawn.", ge=1)
     max_items: int | None = setting(
-        None, "How much", "Most items drawn from the suite, from each skill by its share.", ge=1
+        None, "How much", "Most items of the suite, drawn from each skill by its share.", ge=1
     )
     answer_tokens: int = setting(64, "How much", "Most tokens of an answer to an item of the suite.", ge=1)
     tasks_limit: int | None = setting(None, "How much", "Most documents of a task.", ge=1)
     samples: int = setting(64, "How much", "Texts that the model before writes, on which drift is measured.", ge=0)
     sample_tokens: int = setting(64, "How much", "Tokens of such a text; of a chat model, of either turn.", ge=8)
-    answered_samples: int = setting(
-        10, "How much", "Of these, how many are answered before and after, for the report.", ge=0
-    )
+    answered_samples: int = setting(10, "How much", "Of these, how many the report shows before and after.", ge=0)
     precision: Literal["auto", "float32", "bf16"] = setting(
         "auto", "How much", "Of weights and products. auto: bf16 where the models are stored in it and it is faster."
     )

@@ -15,13 +15,11 @@ class SourceSettings(Settings):
 
     # Their content is compared by hash, so their paths may change.
     files: tuple[str, ...] = setting((), "What", "Files, folders, globs or data-set ids.", weights=False)
-    kind: Kind = setting("documents", "What", "documents, instructions or preferences.")
+    kind: Kind = setting("documents", "What", "Kind of text: documents, instructions or preferences.")
     text_column: str | None = setting(None, "What", "Column that holds the text of documents (default: detected).")
     title_column: str | None = setting(None, "What", "Column that holds the title.")
     id_column: str | None = setting(None, "What", "Column that holds the id.")
-    responses: Responses = setting(
-        "chosen", "What", "Of preferences: read the chosen response, or both as two samples."
-    )
+    responses: Responses = setting("chosen", "What", "Of preferences: read the chosen one, or both as two samples.")
     tokens: float | None = setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
     samples: float | None = setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
     once: bool = setting(False, "How much", "All of it, once in every pass over the documents.")
@@ -34,9 +32,7 @@ class SourceSettings(Settings):
         None, "What", "What to do with it, as `replay` (default: what the method does)."
     )
     weight: float | None = setting(None, "What", "Factor of that objective (default: 1).", gt=0)
-    eval_files: tuple[str, ...] = setting(
-        (), "What", "More of the same text, to evaluate on instead of training.", weights=False
-    )
+    eval_files: tuple[str, ...] = setting((), "What", "More of it, to evaluate on and not to train.", weights=False)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""

@@ -50,6 +50,7 @@ from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
 from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
 from afterword.training.teacher_caches import Caching, CachingTeacher, Read
+from afterword.training.written_documents import Author
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -103,7 +104,8 @@ class AdaptationTrainer(WholeCheckpoints):
         window_settings = window_settings or WindowSettings(max_length=context)
         work = Path(str(args.output_dir)) / steps.WORK_FOLDER
         special = special_tokens_for(tokenizer, self.method, mixture)
-        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings)
+        author = Author(load=lambda: model, folder=work.parent)
+        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings, author=author)
         own = Source("documents", self.windows, special, eos=view.needs_eos)
         self.sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
         refuse_taken_names(own.names, tuple(mixture))
