@@ -131,8 +131,8 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
 
     from afterword.comparison.costs import size_of, training_flops
     from afterword.data.batching import Packing
+    from afterword.models import default_tokens
     from afterword.training import AdaptationTrainer, training_arguments
-    from afterword.training.checks import default_tokens
 
     rows, waits, begins = list[dict[str, float]](), list[float](), list[float]()
 

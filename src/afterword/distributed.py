@@ -102,7 +102,7 @@ def whole(tensor: Any) -> Any:
 
 def _whole_of_zero3(parameter: Any) -> Any:
     """A copy, made while all of it is here. In the backward pass the parameter's own module gathers it again."""
-    import deepspeed  # pyright: ignore  # no dependency of ours
+    import deepspeed  # pyright: ignore  (no dependency of ours)
     import torch
 
     with deepspeed.zero.GatheredParameters([parameter]):

@@ -642,7 +642,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(place: Path, afterword: Cal
 
 def test_fewer_documents_in_a_step_than_processes() -> None:
     from afterword import ConfigError
-    from afterword.training.checks import check_step
+    from afterword.training.arguments import check_step
 
     four: Any = SimpleNamespace(world_size=4, gradient_accumulation_steps=1)
     with pytest.raises(

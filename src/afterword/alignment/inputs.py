@@ -104,10 +104,17 @@ def read_given(settings: AlignSettings, scratch: Path, name: str, mixture: Mappi
 def usable_of(given: Given, settings: AlignSettings, max_length: int) -> dict[Kind, Usable]:
     """The samples by kind. DataError where none of a kind can be used, ConfigError for a template or a quota."""
     errors, found = list[AfterwordError](), dict[Kind, tuple[list[Sample], list[Skipped]]]()
-    how: dict[str, Any] = {"max_length": max_length, "joiner": given.joiner, "lenient": settings.skip_bad_rows}
     for kind, corpus in given.corpora.items():
         with _noted(errors):
-            found[kind] = usable_samples(corpus, kind, given.tokenizer, given.template, **how)
+            found[kind] = usable_samples(
+                corpus,
+                kind,
+                given.tokenizer,
+                given.template,
+                max_length=max_length,
+                joiner=given.joiner,
+                lenient=settings.skip_bad_rows,
+            )
     _raise(errors)
     sources = [each.source for parts in found.values() for part in parts for each in part]
     with _noted(errors):

@@ -191,11 +191,10 @@ def _train(
         target = folder.path if last else folder.path / stage
         if not models.has_result(target):
             model = stages.trainable(_load_model(source, settings), settings)
-            where = (folder.work / stage, console)
             # Between two stages everything is in float32.
             decides = last and not models.has_adapter(model)
             measured = decides and _may_round(model, settings)
-            result = train(model, tokenizer, chosen[kind], settings, *where, measured=measured)
+            result = train(model, tokenizer, chosen[kind], settings, folder.work / stage, console, measured=measured)
             saving = _save(model, result, tokenizer, settings, target) if decides else None
             if saving is None:
                 models.save_result(model, tokenizer, target, dtype=torch.float32, given=_given(settings))
@@ -220,8 +219,8 @@ def _may_round(model: Any, settings: AlignSettings) -> bool:
 
 def _save(model: Any, result: StageResult, tokenizer: Any, settings: AlignSettings, target: Path) -> models.Saving:
     """Write the last stage's model in the precision that keeps what it was trained for."""
-    given, measure = _given(settings), {"loss": result.loss, "loss_before": result.loss_before}
-    trained = models.trained_from(model, given, **measure)
+    given = _given(settings)
+    trained = models.trained_from(model, given, loss=result.loss, loss_before=result.loss_before)
     saving, precisions = models.settle(trained, settings.save_precision, seed=settings.seed)
     models.save_result(model, tokenizer, target, dtype=precisions, given=given)
     return saving

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from afterword.alignment.samples import Sample
-from afterword.data.batching import Packing, micro_batches, to_device
+from afterword.data.batching import micro_batches, to_device
 from afterword.data.views import scored_text
-from afterword.models import alone_beyond, causal_lm, check_head, head_of, packs_cleanly, row_limit, trained_states
+from afterword.models import check_head, head_of, packing_for, packs_cleanly, trained_states
 from afterword.objectives import Prediction, hidden_losses
 from afterword.progress import Progress
 
@@ -57,12 +57,7 @@ def score_samples(model: Any, samples: Sequence[Sample], *, micro_batch_tokens: 
     """
     assert not model.training, "dropout would be in the scores"
     check_head(model)
-    # Attention of a packed row on a CPU costs the square of its length.
-    tokens = micro_batch_tokens or (4096 if model.device.type == "cuda" else 512)
-    config = causal_lm(model).config
-    if clean := packs_cleanly(model):
-        tokens = min(tokens, row_limit(config) or tokens)
-    packing = Packing(tokens, "packed" if clean else "padded", alone_beyond=alone_beyond(config))
+    packing = packing_for(model, micro_batch_tokens, layout="packed" if packs_cleanly(model) else "padded")
     forms = [form for sample in samples for form in (sample.plain, sample.chat)]
     examples = [scored_text(unit, form.ids, form.start) for unit, form in enumerate(forms)]
     sums, head, nll = np.zeros(len(forms)), head_of(model), Prediction()

@@ -17,6 +17,7 @@ from afterword import models
 from afterword.data import WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.views import scored_text
+from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.losses import VIEW
@@ -128,7 +129,7 @@ def build_yardsticks(
 
     The model is loaded for that, and gone afterwards but for its head.
     """
-    name, device = settings.model_name_or_path, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name, device = settings.model_name_or_path, torch.device(device_type())
     tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.data import SpecialTokens, WindowSettings, read_document, special_tokens
+from afterword.distributed import device_type
 from afterword.evaluation.losses import VIEW, losses_by_unit, nll_values
 from afterword.evaluation.measure import Measured, Models
 from afterword.evaluation.measures import MEASURES
@@ -62,7 +62,7 @@ def look(settings: AdaptSettings, documents: Any = None) -> list[Score]:
 
 
 def _loaded(name: str) -> Any:
-    return load_adapted(name).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_adapted(name).eval().to(device_type())
 
 
 def _examples(

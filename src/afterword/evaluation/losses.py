@@ -28,6 +28,7 @@ from afterword.corpus import Corpus
 from afterword.data import SplitContext, WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.views import scored_text
+from afterword.distributed import device_type
 from afterword.errors import DataError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
@@ -58,7 +59,7 @@ MIN_CONTEXT_GAIN_NATS = 0.2
 
 def load_models(name: str, settings: EvaluateSettings) -> Models:
     """Both models in evaluation mode, on the GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_type()
     paths = [path for path in (settings.reference, name) if path]
     dtype = evaluation_dtype(paths, settings.precision)
     loaded = [load_adapted(path, dtype=dtype).eval().to(device) for path in paths]

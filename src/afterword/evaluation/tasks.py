@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afterword.distributed import device_type
 from afterword.errors import ConfigError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models
@@ -46,7 +47,6 @@ def run_tasks(
     """
     manager = task_manager(tasks, include_path)
     import lm_eval
-    import torch
 
     what: Any = {"tasks": list(tasks), "task_manager": manager}
     model_path = model_folder(model_path)
@@ -57,7 +57,7 @@ def run_tasks(
     chat = bool(load_tokenizer(model_path).chat_template)
     how = {"limit": limit, "fewshot_as_multiturn": chat}
     # Left open, the harness takes CUDA where there is none.
-    what |= {"model": "hf", "model_args": model_args, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    what |= {"model": "hf", "model_args": model_args, "device": device_type()}
     how_asked = {**how, "apply_chat_template": chat, "confirm_run_unsafe_code": os.environ.get(_CONSENT) == "1"}
     with _refused_by_the_harness():
         results: Any = lm_eval.simple_evaluate(**what, **how_asked, log_samples=True)

@@ -31,6 +31,7 @@ from afterword.models.load import load_adapted, load_config, load_model, load_to
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.merge import merged, widen
+from afterword.models.packing import checked_layout, default_tokens, packing_for
 from afterword.models.precision import (
     bf16_speedup,
     layer_shape,

@@ -117,8 +117,8 @@ class RichProgress(TrainerCallback):
         """Move the bar, or print a line."""
         if self.shown is None or "loss" not in (logs or {}):
             return
-        numbers = f"loss {logs['loss']:.4g} nats · {logs.get('tokens_per_second', 0):,.0f} tokens/s"
-        self.shown.advance(state.global_step - self.shown.done, numbers)
+        speed = f" · {logs['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in logs else ""
+        self.shown.advance(state.global_step - self.shown.done, f"loss {logs['loss']:.4g} nats{speed}")
 
     def stop(self) -> None:
         """Give the terminal back, also after an interrupt."""

@@ -95,7 +95,8 @@ def _explanation(error: BaseException, run: Path) -> TrainingError | None:
     if not run.is_dir() and isinstance(error, OSError | RuntimeError | SafetensorError):
         return TrainingError(f"output_dir: {str(run)!r} was removed while the run wrote there. Start it again.")
     if getattr(error, "errno", None) in _GONE and str(getattr(error, "filename", "")).startswith(str(run)):
-        problem = f"output_dir: {error.filename!r} cannot be written ({error.strerror})"  # pyright: ignore
+        assert isinstance(error, OSError), "others name no file"
+        problem = f"output_dir: {error.filename!r} cannot be written ({error.strerror})"
         return TrainingError(f"{problem}. {_kept(run)} Give access to it.")
     if is_disk_full(error):
         problem = f"output_dir: the disk of {str(run)!r} is full or does not take the file."
@@ -135,14 +136,15 @@ class WholeCheckpoints(Trainer):
             _refuse_other_kind(resume, self._sharded_by())
         if self.average:
             self.average.resumed_from = resume
-        return super().train(resume_from_checkpoint=str(resume) if resume else None, **options)
+        checkpoint = str(resume) if resume else None
+        return super().train(resume_from_checkpoint=checkpoint, **options)  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
 
-    def _run_epoch(self, **epoch: Any) -> None:
+    def _run_epoch(self, **epoch: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  (named ones alone)
         """An epoch; no step of it where the checkpoint is of the last step. The Trainer would take one more."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
-            super()._run_epoch(**epoch)
+            super()._run_epoch(**epoch)  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
 
     def _sharded_by(self) -> str:
         return "fsdp" if self.is_fsdp_enabled else "deepspeed" if self.is_deepspeed_enabled else ""
@@ -150,7 +152,7 @@ class WholeCheckpoints(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's checkpoint, written beside its place and renamed to it when it is whole."""
         self.store_flos()
-        run = Path(self._get_output_dir(trial=trial))
+        run = Path(self._get_output_dir(trial=trial))  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
         target = run / f"checkpoint-{self.state.global_step}"
         staging = target.with_name(target.name + models.STAGING_SUFFIX)
         if self.args.should_save:
@@ -177,8 +179,13 @@ class WholeCheckpoints(Trainer):
 
     def _save_state(self, folder: Path) -> None:
         parts = (*self.callback_handler.callbacks, self.control)
-        states = {type(part).__name__: part.state() for part in parts if isinstance(part, ExportableState)}
-        self.state.stateful_callbacks.update(states)  # pyright: ignore
+        states: dict[str, Any] = {
+            type(part).__name__: part.state()  # pyright: ignore[reportUnknownMemberType]  (a dict of anything)
+            for part in parts
+            if isinstance(part, ExportableState)
+        }
+        kept: Any = self.state.stateful_callbacks
+        kept.update(states)
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
 

@@ -172,7 +172,7 @@ def _passing_bytes(trainer: AdaptationTrainer, step: list[Batch]) -> tuple[int, 
 
 def _forward_and_backward(trainer: AdaptationTrainer, step: list[Batch]) -> None:
     trainer.model.zero_grad()
-    count = trainer._get_num_items_in_batch([step], trainer.args.device)
+    count = trainer.count_weights([step])
     trainer.training_step(trainer.model, step, count)
 
 
@@ -186,15 +186,15 @@ def available_bytes() -> int:
 def savings(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> tuple[MemorySaving, ...]:
     """Every change that helps, alone, the largest first. `tokens`: what the student reads in a micro-batch."""
     changes = (
-        *_of_weights(model, settings, memory),
-        *_of_activations(model, settings, memory, tokens),
-        *_of_teacher(model, settings, memory),
+        *_by_weights(model, settings, memory),
+        *_by_activations(model, settings, memory, tokens),
+        *_by_teacher(model, settings, memory),
     )
     found = (MemorySaving(name, memory.total - after.total) for name, after in changes)
     return tuple(sorted((each for each in found if each.bytes > 0), key=lambda each: -each.bytes))
 
 
-def _of_weights(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
+def _by_weights(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
     if settings.use_peft:
         return
     r, element = settings.lora_r, torch.finfo(torch.float32).bits // 8
@@ -224,7 +224,7 @@ def _of_weights(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator
     yield "precision: bf16 with optimizer_states: 8bit", after
 
 
-def _of_activations(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> Iterator[tuple[str, Memory]]:
+def _by_activations(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> Iterator[tuple[str, Memory]]:
     config, half = models.causal_lm(model).config, max(16, tokens // 2)
     if not settings.gradient_checkpointing:
         layers = config.num_hidden_layers
@@ -235,7 +235,7 @@ def _of_activations(model: Any, settings: AdaptSettings, memory: Memory, tokens:
     yield f"micro_batch_tokens: {half}, and max_length no more", replace(memory, passing=memory.passing // 2)
 
 
-def _of_teacher(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
+def _by_teacher(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
     if not memory.teacher:
         return
     head = models.head_of(model).weight

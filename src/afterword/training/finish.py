@@ -72,9 +72,10 @@ def gain_sample(trainer: AdaptationTrainer, *, everything: bool = False) -> Gain
     """
     terms_of = [[n for n, term in enumerate(trainer.terms) if term.reads(each.source)] for each in trainer.sources]
     ends = np.cumsum([len(each.windows) for each in trainer.sources])
+    windows: list[int] = (_read(trainer) if everything else _sampled(trainer)).tolist()
     draws = [
-        ExampleKey(int(window), 0, term)
-        for window in (_read(trainer) if everything else _sampled(trainer))
+        ExampleKey(window, 0, term)
+        for window in windows
         for term in terms_of[int(np.searchsorted(ends, window, side="right"))]
     ]
     batches, teachers = list[Batch](), list[Any]()
@@ -176,8 +177,8 @@ def finish(
 
 def _trained(model: Any, given: models.StoredModel, measure: Measure) -> models.Trained:
     sample = measure.sample
-    losses = {"loss": (lambda: sample.loss(model)) if sample else None, "loss_before": measure.loss_before}
-    return models.trained_from(model, given, why_no_loss=measure.why_not, **losses)
+    loss = (lambda: sample.loss(model)) if sample else None
+    return models.trained_from(model, given, loss=loss, loss_before=measure.loss_before, why_no_loss=measure.why_not)
 
 
 def _merge(

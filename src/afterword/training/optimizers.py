@@ -3,11 +3,11 @@
 import contextlib
 import copy
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import Trainer, TrainingArguments, optimization
 
 from afterword import models
 from afterword.errors import ConfigError
@@ -60,11 +60,16 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
                 raise ConfigError(f"learning_rate: {args.learning_rate:g} makes weights infinite at once. Lower it.")
     steps = max(args.max_steps, 100)
     with _told_of({name: value for name, value in given.items() if "scheduler" in name or "warmup" in name}):
-        own: Any = args.lr_scheduler_kwargs
+        library: Any = optimization  # Its functions come without types.
         warmup = args.get_warmup_steps(steps)
-        schedule: Any = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, scheduler_specific_kwargs=own)
-        for _ in range(steps if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) else 0):
-            schedule.step()
+        own: Any = args.lr_scheduler_kwargs  # pyright: ignore  (a dict of anything)
+        schedule: Any = library.get_scheduler(
+            args.lr_scheduler_type, optimizer, warmup, steps, scheduler_specific_kwargs=own
+        )
+        stepped = isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        step: Callable[[], None] = schedule.step
+        for _ in range(steps if stepped else 0):
+            step()
 
 
 def _without_arguments(args: TrainingArguments) -> TrainingArguments:

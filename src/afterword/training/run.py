@@ -5,7 +5,7 @@ import functools
 import sys
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,6 @@ from afterword.settings.mixture import sources_of
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress, StopAtSigterm
 from afterword.training.checkpoints import Terminated, checkpoint_step, explained, remove_checkpoints
-from afterword.training.checks import packing_for
 from afterword.training.finish import finish, measure_before
 from afterword.training.optimizers import optimizer_of, try_optimizer
 from afterword.training.regularizers import Staying
@@ -41,6 +40,8 @@ from afterword.training.teacher_choice import caching_of, refuse_teacher, teache
 from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
 from afterword.training.written_documents import Author
+
+_NO_DOCUMENTS = "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
 
 
 @dataclass(frozen=True)
@@ -299,14 +300,15 @@ def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
 def _refuse_missing(documents: Any, settings: AdaptSettings) -> None:
     """Documents that are nowhere are told before a model is fetched or loaded for them."""
     if documents is None:
-        _refuse_none(settings.documents)
+        if not settings.documents:
+            raise ConfigError(_NO_DOCUMENTS)
         refuse_missing(settings.documents)
     refuse_missing(settings.eval_documents)
 
 
 def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
     layout = "padded" if settings.packing == "off" else None
-    return packing_for(model, settings.micro_batch_tokens, longest=longest, layout=layout)
+    return models.packing_for(model, settings.micro_batch_tokens, longest=longest, layout=layout)
 
 
 def _dtype(settings: AdaptSettings) -> torch.dtype:
@@ -337,15 +339,10 @@ def _mixture(settings: AdaptSettings, work: Path) -> dict[str, MixtureSource]:
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
-    if isinstance(sources, list):
-        _refuse_none(sources)
+    if isinstance(sources, list) and not sources:
+        raise ConfigError(_NO_DOCUMENTS)
     options = CorpusOptions.of(settings)
     return main_process_first(lambda: read_corpus(sources, cache_dir=work, options=options))
-
-
-def _refuse_none(sources: Sequence[Any]) -> None:
-    if not sources:
-        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
 
 
 def method_of(settings: AdaptSettings) -> Method:
@@ -426,7 +423,7 @@ def _lora(settings: AdaptSettings) -> models.LoraSettings:
 
 def quiet_libraries() -> None:
     """Only warnings that a person can act on: progress bars and notices of the libraries are off."""
-    import datasets
+    import datasets  # pyright: ignore[reportMissingTypeStubs]  (it has none)
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -139,7 +139,7 @@ def zero3_backward(engine: Any, loss: Tensor, *, last: bool) -> None:
 
 def zero3_gradient_norm(model: Any) -> float:
     """Of all gradients of the step, over all processes, which call it together before the engine's step."""
-    from deepspeed.utils import safe_get_local_grad  # pyright: ignore  # no dependency of ours
+    from deepspeed.utils import safe_get_local_grad  # pyright: ignore  (no dependency of ours)
 
     shards: list[Tensor | None] = [
         safe_get_local_grad(parameter) for parameter in model.parameters() if parameter.requires_grad

@@ -1,6 +1,6 @@
 """What a run reads, by source: its documents, and the sources of its mixture, each as windows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import TemplateError
 
+from afterword import models
 from afterword.corpus import Corpus, Dialogue, read_corpus
 from afterword.data import (
     Prepared,
@@ -24,7 +25,8 @@ from afterword.data import (
 )
 from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
-from afterword.errors import ConfigError, DataError
+from afterword.errors import CheckpointError, ConfigError, DataError
+from afterword.methods import Method
 from afterword.training.written_documents import Author
 from afterword.types import Document
 
@@ -146,16 +148,15 @@ def mixture_sources(
         documents = text.held_out if held_out else text.documents
         if documents is None:
             continue
-        special = special_tokens(tokenizer, view.bos, view.join)
-        render: Rendering | None = None
+        special, render, own_settings = special_tokens(tokenizer, view.bos, view.join), None, window_settings
         if text.chat:
             # The template has its own BOS and its own end of a turn.
             special, render = SpecialTokens((), None), _by_template(tokenizer, name, lenient=text.skip_bad_rows)
-            # The template's own are meant.
-            window_settings = replace(window_settings, control_tokens="keep")
+            # The template's own are meant; those of another source stay what they are.
+            own_settings = replace(window_settings, control_tokens="keep")
         place = work / f"{'eval' if held_out else 'general'}-{number}"
         corpus = _as_corpus(documents, place)
-        windows = as_windows(corpus, place, whole, tokenizer, window_settings, special, render=render)
+        windows = as_windows(corpus, place, whole, tokenizer, own_settings, special, render=render)
         yield Source(name, windows, special, text.share, files=_of_files(corpus))
 
 
@@ -197,3 +198,24 @@ def _by_template(tokenizer: Any, name: str, *, lenient: bool) -> Rendering:
             raise DataError(f"{problem}. {remedy}.") from error
 
     return rendered
+
+
+def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] = ()) -> SpecialTokens:
+    """What stands around the documents of a method. CheckpointError where it needs an EOS that is not there.
+
+    `general`: names of the sources of general text that are read beside them.
+    """
+    special = special_tokens(tokenizer, method.view.bos, method.view.join)
+    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=general)):
+        problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
+        raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
+    return special
+
+
+def check_tokens(model: Any, tokenizer: Any, sources: Iterable[Source]) -> None:
+    """CheckpointError where what will be read has tokens that the model has no embedding for."""
+    rows = models.vocabulary_of(model)
+    # Only such a tokenizer can give them, and reading every window takes its time.
+    if max(tokenizer.get_vocab().values(), default=0) >= rows:
+        largest = (source.windows.largest_token() for source in sources)
+        models.refuse_unembedded(tokenizer, largest, rows, str(model.name_or_path) or type(model).__name__)

@@ -78,7 +78,8 @@ class StepPlan:
     def _token_borders(self, lengths: np.ndarray) -> np.ndarray:
         """Where the running token count passes each step's share; every step keeps at least one window."""
         ends, before = lengths.cumsum(), np.arange(self.steps_per_epoch - 1)
-        borders = np.searchsorted(ends, ends[-1] * (before + 1) / self.steps_per_epoch, side="left") + 1
+        shares: np.ndarray = ends[-1] * (before + 1) / self.steps_per_epoch
+        borders: np.ndarray = np.searchsorted(ends, shares, side="left") + 1
         # Each border at least one after the last, with a window left for every step that follows.
         spare = np.maximum.accumulate(borders - before)
         return np.minimum(spare, len(lengths) - len(before)) + before
@@ -203,9 +204,8 @@ class StepLoader(DataLoader[Any]):
     @property
     def draws(self) -> StepSampler:
         """What each of its batches is built of."""
-        sampler: Any = self.batch_sampler
-        assert isinstance(sampler, StepSampler), "see build_loader"
-        return sampler
+        assert isinstance(self.batch_sampler, StepSampler)  # pyright: ignore[reportUnknownMemberType]  (of anything)
+        return self.batch_sampler
 
 
 def build_loader(

@@ -40,15 +40,21 @@ from afterword.objectives import (
     weighted_sum,
 )
 from afterword.training import steps
-from afterword.training.arguments import declared_arguments, training_arguments
+from afterword.training.arguments import check_step, declared_arguments, on_one_gpu, training_arguments
 from afterword.training.checkpoints import WholeCheckpoints
-from afterword.training.checks import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
 from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
-from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
+from afterword.training.sources import (
+    MixtureSource,
+    Source,
+    as_windows,
+    check_tokens,
+    mixture_sources,
+    special_tokens_for,
+)
 from afterword.training.teacher_caches import Caching, CachingTeacher, Read
 from afterword.training.written_documents import Author
 from afterword.types import Batch
@@ -99,33 +105,26 @@ class AdaptationTrainer(WholeCheckpoints):
         check_step(args, documents_per_step, step_tokens)
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
-        context = models.context_length(models.causal_lm(model).config)
-        view, tokenizer = self.method.view, processing_class
-        window_settings = window_settings or WindowSettings(max_length=context)
-        work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        special = special_tokens_for(tokenizer, self.method, mixture)
-        author = Author(load=lambda: model, folder=work.parent)
-        self.windows = as_windows(train_dataset, work / "train", view, tokenizer, window_settings, author=author)
-        own = Source("documents", self.windows, special, eos=view.needs_eos)
-        self.sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
-        refuse_taken_names(own.names, tuple(mixture))
+        settings, tokenizer = window_settings or _default_windows(model), processing_class
+        self.sources, held_out = _read(
+            model, tokenizer, self.method, settings, mixture, Path(str(args.output_dir)), train_dataset, eval_dataset
+        )
+        own = self.sources[0]
         warn_of_shared_line(own.names)
-        held_out = held_out_of(eval_dataset, mixture, work, special, view, tokenizer, window_settings)
-        check_tokens(model, tokenizer, [*self.sources, *(held_out.sources if held_out else ())])
+        check_tokens(model, processing_class, [*self.sources, *(held_out.sources if held_out else ())])
         general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.packing = packing or packing_for(model)
-        self.workspace_mib = logits_workspace_mib
+        self.packing, self.workspace_mib = packing or models.packing_for(model), logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
         self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
         self.source_sums = SourceSums(own.names, tuple(mixture), self.terms)
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
             model,
             on_one_gpu(args),
-            processing_class=tokenizer,
+            processing_class=processing_class,
             train_dataset=steps.Examples(self.sources, self.terms, args.seed),
             eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
             **trainer_arguments,
@@ -143,6 +142,11 @@ class AdaptationTrainer(WholeCheckpoints):
         if given or not any(term.objective.needs_teacher for term in self.terms):
             return given
         return models.untrained(model) if caching else models.teacher_for(model)
+
+    @property
+    def windows(self) -> Prepared:
+        """Of the documents."""
+        return self.sources[0].windows
 
     @property
     def total_steps(self) -> int:
@@ -228,11 +232,15 @@ class AdaptationTrainer(WholeCheckpoints):
         return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(each.source)) for each in self.sources)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
+        # The Trainer asks so, before the first backward of a step.
+        return self.count_weights(batch_samples)
+
+    def count_weights(self, step: list[list[Batch]]) -> Tensor:
         """The one divisor, [terms]: the sum of weights of the whole optimizer step, over all processes."""
-        batches = [batch for batches in batch_samples for batch in batches]
+        batches = [batch for batches in step for batch in batches]
         mine = [sum(b.total_weight for b in batches if b.term == term) for term in range(len(self.terms))]
         self._look_at_the_step(batches)
-        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=device))
+        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=self.args.device))
 
     def _look_at_the_step(self, batches: Sequence[Batch]) -> None:
         """Objectives that follow from the whole step get the mean loss of each of its sequences first."""
@@ -265,7 +273,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     # ---- the step
 
-    def training_step(
+    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]  (our loader's batches)
         self, model: Any, inputs: Sequence[Batch], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """All micro-batches of this process: forward, backward; gradients are synchronised at the last."""
@@ -291,7 +299,7 @@ class AdaptationTrainer(WholeCheckpoints):
         else:
             self.accelerator.backward(loss)
 
-    def compute_loss(
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]  (our loader's batches)
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         """Σ weight · loss of a micro-batch over the step's Σ weight (its own, where none is given), times its factor.
@@ -344,7 +352,10 @@ class AdaptationTrainer(WholeCheckpoints):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
         sharded = is_zero3(self.model)
-        norm = zero3_gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
+        if sharded:
+            norm: Any = zero3_gradient_norm(self.model)
+        else:
+            norm = whole(super()._get_grad_norm(model, grad_norm))  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
             raise Diverged(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
@@ -422,6 +433,30 @@ class AdaptationTrainer(WholeCheckpoints):
         self.cache_teacher()
         self.step_started = time.perf_counter()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
+
+def _default_windows(model: Any) -> WindowSettings:
+    return WindowSettings(max_length=models.context_length(models.causal_lm(model).config))
+
+
+def _read(
+    model: Any,
+    tokenizer: Any,
+    method: Method,
+    window_settings: WindowSettings,
+    mixture: Mapping[str, MixtureSource],
+    run: Path,
+    documents: Any,
+    held_out: Any,
+) -> tuple[tuple[Source, ...], HeldOut | None]:
+    """What a run reads: its documents and every source of the mixture; and what losses are evaluated on."""
+    view, special, work = method.view, special_tokens_for(tokenizer, method, mixture), run / steps.WORK_FOLDER
+    author = Author(load=lambda: model, folder=run)
+    windows = as_windows(documents, work / "train", view, tokenizer, window_settings, author=author)
+    own = Source("documents", windows, special, eos=view.needs_eos)
+    refuse_taken_names(own.names, tuple(mixture))
+    sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
+    return sources, held_out_of(held_out, mixture, work, special, view, tokenizer, window_settings)
 
 
 def _counts(batch: Batch) -> dict[str, int]:

@@ -118,8 +118,7 @@ def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     """Micro-batches of two terms, three of each."""
     from afterword.data import WindowSettings
     from afterword.methods import METHODS
-    from afterword.training.checks import special_tokens_for
-    from afterword.training.sources import Source, as_windows
+    from afterword.training.sources import Source, as_windows, special_tokens_for
     from afterword.training.steps import ExampleKey, Examples
 
     method = METHODS["disc"]

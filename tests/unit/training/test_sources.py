@@ -83,6 +83,20 @@ def test_a_model_in_shards_cannot_write(tokenizer, documents, tmp_path, monkeypa
         as_windows(documents, tmp_path, Shouting(), tokenizer, WindowSettings(max_length=128), author=author)
 
 
+def test_conversations_change_nothing_for_the_source_after_them(tokenizer, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    corpus = read_corpus(CHATS, cache_dir=tmp_path / "chats", options=CorpusOptions(kind="instructions"))
+    chat = MixtureSource(documents=corpus, share=SourceShare(), chat=True)
+    rows = [{"text": f"A control token is text here: {tokenizer.eos_token} and so on."}]
+    plain = MixtureSource(documents=rows, share=SourceShare())
+    settings, made = WindowSettings(max_length=200), []
+    for name, mixture in (("alone", {"plain": plain}), ("after", {"chats": chat, "plain": plain})):
+        *_, last = mixture_sources(mixture, tmp_path / name, SplitContext(), tokenizer, settings)
+        made.append(last.windows[0].token_ids.tolist())
+    assert made[0] == made[1]
+
+
 @pytest.mark.parametrize("where", ["documents", "held out", "mixture"])
 def test_a_token_without_an_embedding_is_refused_before_a_step(where, build_model, tokenizer, documents, tmp_path):
     more = copy.deepcopy(tokenizer)
