@@ -5,7 +5,7 @@ Everything that knows how transformers and peft arrange their modules is in this
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -22,6 +22,16 @@ _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_ca
 def causal_lm(model: Any) -> Any:
     """The transformers model inside a peft wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a model is one with an adapter of peft on it."""
+    return hasattr(model, "disable_adapter")
+
+
+def name_below(name: str) -> str:
+    """The name that a weight below an adapter has in the model that the adapter is on."""
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
 def backbone_of(model: Any) -> nn.Module:
@@ -88,7 +98,7 @@ def _backbones(model: Any) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def only_reading(model: Any) -> Iterator[None]:
+def only_reading(model: Any) -> Generator[None]:
     """Eval mode and no gradients; the model is left in the mode it was in."""
     training = model.training
     model.eval()

@@ -1,7 +1,7 @@
 """What is checked when a model is loaded: weights, vocabulary, context, a head that we understand, and packing."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import torch
@@ -167,7 +167,7 @@ def reading_autocast(model: Any) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def _where_it_reads(model: Any) -> Iterator[None]:
+def _where_it_reads(model: Any) -> Generator[None]:
     """On the GPU for the time being, where the model waits in the machine's memory and its kernel is one of a GPU.
 
     A model is loaded, and checked, before the Trainer moves it. Flash attention runs nowhere else; flex attention has

@@ -1,4 +1,4 @@
-"""The heap of this process: memory that is freed on a CPU stays with it, for what is allocated next.
+"""Memory of this process: what is freed on a CPU stays with it, for what is allocated next; and freeing it by hand.
 
 By default the C library gives every large block back to the system at once and asks for it again, page by page: a
 tenth of a training step of a small model (docs/LOG.md). The one rule: what a person set of the heap is left alone.

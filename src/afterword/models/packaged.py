@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def _unfetched(name: str, problem: str, remedy: str) -> CheckpointError:
 
 
 @contextmanager
-def _scratch(staging: Path) -> Iterator[Path]:
+def _scratch(staging: Path) -> Generator[Path]:
     """A folder inside the staged one that is gone before that is published."""
     folder = staging / "scratch"
     folder.mkdir()
@@ -123,7 +123,7 @@ def _scratch(staging: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _progress(folder: Path, expected_bytes: int, console: Console) -> Iterator[None]:
+def _progress(folder: Path, expected_bytes: int, console: Console) -> Generator[None]:
     """A bar of what has come into a folder. Nothing where no one looks: a line said what is fetched."""
     if not console.is_terminal:
         yield
@@ -136,7 +136,7 @@ def _progress(folder: Path, expected_bytes: int, console: Console) -> Iterator[N
 
 
 @contextmanager
-def _repeating(act: Callable[[], None]) -> Iterator[None]:
+def _repeating(act: Callable[[], None]) -> Generator[None]:
     stop = threading.Event()
 
     def repeat() -> None:

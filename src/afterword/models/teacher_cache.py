@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from afterword.errors import CheckpointError
-from afterword.models.backbone import causal_lm
+from afterword.models.backbone import causal_lm, has_adapter, name_below
 from afterword.models.save import weights_sha256
-from afterword.storage.atomic import STAGING_SUFFIX, _flush, replace_file
+from afterword.storage.atomic import STAGING_SUFFIX, flush, replace_file
 from afterword.storage.hashes import file_sha256, json_sha256
 from afterword.storage.parsing import parse_json
 
@@ -102,7 +102,7 @@ class TeacherCache:
         """[n, ·]: what the teacher says at these positions of a text that is in the cache."""
         shard, first, rows = self._places[key]
         assert positions.max(initial=0) < rows, "positions are of the text"
-        return _mapped(self.folder / shard.file, shard.sha256)[torch.from_numpy(first + positions)]
+        return _mapped(self.folder / shard.file, shard.sha256)[torch.as_tensor(first + positions)]
 
     def with_shard(self, keys: Sequence[str], rows: Sequence[Tensor]) -> "TeacherCache":
         """The cache with a shard more, written and listed: of every text its rows."""
@@ -111,15 +111,15 @@ class TeacherCache:
         path, joined = self.folder / f"{len(self.shards):05d}.safetensors", torch.cat(list(rows)).contiguous()
         partial = path.with_name(path.name + STAGING_SUFFIX)
         save_file({_ROWS: joined}, partial)
-        _flush(partial)
+        flush(partial)
         texts = tuple((key, len(each)) for key, each in zip(keys, rows, strict=True))
         shard = Shard(path.name, file_sha256(partial), texts)
         os.replace(partial, path)
-        _flush(self.folder)
+        flush(self.folder)
         about = f"{str(joined.dtype).removeprefix('torch.')}, {joined.shape[1]} wide"
-        return replace(self, shards=(*self.shards, shard), about=about)._written()
+        return replace(self, shards=(*self.shards, shard), about=about).written()
 
-    def _written(self) -> "TeacherCache":
+    def written(self) -> "TeacherCache":
         """Itself, once its index says what it is."""
         listed = [asdict(shard) for shard in self.shards]
         layout = "a row for every token of a text; a shard's texts one after another, named by the SHA-256 of their ids"
@@ -138,7 +138,7 @@ def open_cache(folder: Path, origin: Origin) -> TeacherCache:
     _mapped.cache_clear()
     if not (folder / INDEX).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        return TeacherCache(folder, origin)._written()
+        return TeacherCache(folder, origin).written()
     try:
         index = dict(parse_json((folder / INDEX).read_text(encoding="utf-8")))
         written = index.pop("sha256", None)
@@ -171,12 +171,12 @@ def given_fingerprint(model: Any) -> str:
 def _given_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     """The weights under the names that they have without peft, and none of its own."""
     weights = causal_lm(model).state_dict().items()
-    if not hasattr(model, "disable_adapter"):
+    if not has_adapter(model):
         yield from weights
         return
     for name, value in weights:
         if "lora_" not in name and ".modules_to_save." not in name:
-            yield name.replace(".base_layer.", ".").replace(".original_module.", "."), value
+            yield name_below(name), value
 
 
 def _damaged(folder: Path, why: str) -> CheckpointError:

@@ -7,8 +7,9 @@ one door between hidden states and losses, in training and in evaluation.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -72,7 +73,9 @@ def weighted_sum(
     if not torch.is_grad_enabled():
         parts_NP = work.parts(states_NH)
         return (weights_N * total(objective, parts_NP)).sum(), parts_NP
-    return _WeightedSum.apply(states_NH, head.weight, head.bias, weights_N, work)
+    # torch does not say what `apply` takes and gives.
+    apply = cast("Callable[..., tuple[Tensor, Tensor]]", _WeightedSum.apply)  # pyright: ignore[reportUnknownMemberType]
+    return apply(states_NH, head.weight, head.bias, weights_N, work)
 
 
 def rows_per_chunk(vocabulary: int, workspace_mib: float = LOGITS_WORKSPACE_MIB, tensors: int = 1) -> int:
@@ -131,7 +134,8 @@ class _Work:
         self._warn(f"The closed form of {_name(self.objective)} does not hold where {where}")
         ids_N = self.target_ids[rows]
         # At most two thirds of the workspace are taken, by the chunk's gradient and by its logits under a cap.
-        for few in far.split(rows_per_chunk(len(self.head.weight), self.workspace_mib / 3, _DENSE_TENSORS)):
+        most = rows_per_chunk(len(self.head.weight), self.workspace_mib / 3, _DENSE_TENSORS)
+        for few in torch.split(far, most):
             logits = self._logits(states_NH, rows, few)
             parts_NP[few], dense = self._dense(*logits, ids_N[few], on_logits is not None)
             if on_logits is not None and dense is not None:

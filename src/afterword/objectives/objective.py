@@ -208,8 +208,7 @@ class SelfDistillation:
     def _divergence(self, student_NV: Tensor, teacher_NV: Tensor, target_ids_N: Tensor) -> Tensor:
         reverse = self.direction == "reverse"
         if self.swap:
-            how = {"temperature": self.temperature, "reverse": reverse}
-            return swapped_kl(student_NV, teacher_NV, target_ids_N, **how)
+            return swapped_kl(student_NV, teacher_NV, target_ids_N, temperature=self.temperature, reverse=reverse)
         return (reverse_kl if reverse else forward_kl)(student_NV, teacher_NV, temperature=self.temperature)
 
 

@@ -6,9 +6,9 @@ raised to float32 a block at a time. The one rule: nothing here rounds a logit.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def product_back(gradient_NV: Tensor, weight_VH: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def exact_products(device: torch.device) -> Iterator[None]:
+def exact_products(device: torch.device) -> Generator[None]:
     """Products in the precision of their factors: autocast is off, and on a GPU so is TF32.
 
     TF32 leaves 10 bits of a float32 factor. Trainers (`tf32`, `torch_compile`) and some machines' environments have it
@@ -92,12 +92,12 @@ def _mean_row(weight_VH: Tensor) -> Tensor:
 def _lost(gradient_NV: Tensor) -> Tensor:
     """[N]: what a row's sum loses when it is rounded to bfloat16; a few rows at a time, which stay in a cache."""
     rows = len(gradient_NV) if gradient_NV.is_cuda else max(1, _BLOCK_ELEMENTS // 8 // gradient_NV.shape[1])
-    few = gradient_NV.split(max(1, rows))
+    few = torch.split(gradient_NV, max(1, rows))
     return torch.cat([each.sum(-1) - each.bfloat16().float().sum(-1) for each in few])
 
 
 @contextlib.contextmanager
-def _exact_bfloat16(*factors: Tensor) -> Iterator[bool]:
+def _exact_bfloat16(*factors: Tensor) -> Generator[bool]:
     """Products of float32 tensors in bfloat16 units, summed in float32: exact where the factors were bfloat16 before.
 
     Only on processors that have such units; elsewhere nothing changes. Gives whether factors are rounded.
@@ -123,9 +123,11 @@ def _rounds_to_bfloat16() -> bool:
 
 
 @contextlib.contextmanager
-def _bfloat16_units() -> Iterator[None]:
-    settings: Any = torch.backends.mkldnn.matmul  # pyright: ignore  # made on demand by torch
-    before, settings.fp32_precision = settings.fp32_precision, "bf16"
+def _bfloat16_units() -> Generator[None]:
+    # Made on demand by torch.
+    settings = cast(Any, torch.backends.mkldnn.matmul)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    before: str = settings.fp32_precision
+    settings.fp32_precision = "bf16"
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ def publish(staging: Path, target: Path) -> None:
         os.replace(target, grave / target.name)
         shutil.rmtree(grave, ignore_errors=True)
     os.replace(staging, target)
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def write_manifest(folder: Path) -> None:
@@ -46,7 +46,7 @@ def write_manifest(folder: Path) -> None:
     hashes = {str(file.relative_to(folder)): file_sha256(file) for file in files}
     (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
     for path in (*files, folder / MANIFEST, folder):
-        _flush(path)
+        flush(path)
 
 
 def is_complete(folder: Path) -> bool:
@@ -64,7 +64,7 @@ def replace_file(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{STAGING_SUFFIX}")
     try:
         partial.write_text(text, encoding="utf-8")
-        _flush(partial)
+        flush(partial)
         os.replace(partial, path)
     finally:
         # Replaced, it is no longer there.
@@ -92,7 +92,8 @@ def _remove_stale(path: Path) -> None:
                 partial.unlink()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before anything else is done."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

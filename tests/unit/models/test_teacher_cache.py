@@ -143,7 +143,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("moment", ["_flush", "os.replace", "replace_file"], ids=["written", "renamed", "listed"])
+@pytest.mark.parametrize("moment", ["flush", "os.replace", "replace_file"], ids=["written", "renamed", "listed"])
 def test_what_a_killed_process_was_writing_is_written_again(folder, monkeypatch, moment):
     real = teacher_cache.os.replace
 
