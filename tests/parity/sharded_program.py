@@ -82,6 +82,16 @@ def shard_on_cpus() -> None:
     state.PartialState.__init__ = as_gpus
 
 
+def build_nothing() -> None:
+    """DeepSpeed compiles its reduction in shared memory where it is first used, under a lock that is a file.
+
+    A process that is killed meanwhile leaves the file, and whoever comes next waits for it for ever.
+    """
+    from deepspeed.comm import torch as backend  # pyright: ignore  # no dependency of ours
+
+    backend.build_shm_op = lambda: None
+
+
 def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
     """The gradient of a case's first step, whole, in a file."""
     model = load_model(str(folder / f"student-{case['head']}"), dtype=case.get("dtype", torch.float32))
@@ -197,4 +207,6 @@ def everything(folder: Path) -> None:
 if __name__ == "__main__":
     if HOW == "fsdp":
         shard_on_cpus()
+    elif HOW == "zero3":
+        build_nothing()
     everything(Path.cwd())
