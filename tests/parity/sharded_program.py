@@ -4,6 +4,7 @@ Run as a program in a folder, with the way to shard: one (not at all), fsdp, or 
 """
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -87,8 +88,7 @@ def build_nothing() -> None:
 
     A process that is killed meanwhile leaves the file, and whoever comes next waits for it for ever.
     """
-    from deepspeed.comm import torch as backend  # pyright: ignore  # no dependency of ours
-
+    backend: Any = importlib.import_module("deepspeed.comm.torch")  # The package's `torch` is PyTorch.
     backend.build_shm_op = lambda: None
 
 
