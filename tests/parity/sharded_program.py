@@ -4,6 +4,7 @@ Run as a program in a folder, with the way to shard: one (not at all), fsdp, or 
 """
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -80,6 +81,15 @@ def shard_on_cpus() -> None:
             self.distributed_type = DistributedType.MULTI_GPU
 
     state.PartialState.__init__ = as_gpus
+
+
+def build_nothing() -> None:
+    """DeepSpeed compiles its reduction in shared memory where it is first used, under a lock that is a file.
+
+    A process that is killed meanwhile leaves the file, and whoever comes next waits for it for ever.
+    """
+    backend: Any = importlib.import_module("deepspeed.comm.torch")  # The package's `torch` is PyTorch.
+    backend.build_shm_op = lambda: None
 
 
 def gradient(folder: Path, name: str, case: dict[str, Any]) -> None:
@@ -197,4 +207,6 @@ def everything(folder: Path) -> None:
 if __name__ == "__main__":
     if HOW == "fsdp":
         shard_on_cpus()
+    elif HOW == "zero3":
+        build_nothing()
     everything(Path.cwd())

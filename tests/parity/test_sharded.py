@@ -54,6 +54,8 @@ def place(
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     zero3 = {
         "DS_ACCELERATOR": "cpu",
+        # No lock of another process is waited for, should anything be compiled.
+        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
         "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     }
     run_python(program, "one", environment=environment, cwd=folder, seconds=600)

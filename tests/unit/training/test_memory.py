@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes
 from afterword.training.small_adamw import RoundedAdamW, RoundedAdamW8bit
 
 CPU = torch.device("cpu")
+DRY_RUN = sys.modules[DryRun.__module__]
+"""By this name the package offers the function of the module."""
 # The tiny Llama: vocabulary 300, hidden 32, intermediate 48, 4 heads of 8 on 2 keys, 2 layers, untied.
 LAYER = 32 * 32 + 2 * (32 * 16) + 32 * 32 + 3 * (32 * 48) + 2 * 32
 PARAMETERS = 300 * 32 + 2 * LAYER + 32 + 300 * 32
@@ -200,7 +203,7 @@ def test_where_it_does_not_fit_changes_are_named_the_largest_first(
     estimate: Any, monkeypatch: pytest.MonkeyPatch, afterword: Any, model_folder: Path, documents: Any, tmp_path: Path
 ) -> None:
     assert estimate().savings == ()
-    monkeypatch.setattr("afterword.training.dry_run.available_bytes", lambda: 1000)
+    monkeypatch.setattr(DRY_RUN, "available_bytes", lambda: 1000)
     plan = estimate(precision="float32")
     assert plan.available == 1000
     named = [saving.settings for saving in plan.savings]
@@ -230,7 +233,7 @@ def test_a_change_holds_as_much_less_as_was_said(
     monkeypatch.setattr(memory, "_PIECE_BYTES", 8)
     build_model(hidden_size=256, intermediate_size=512).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    monkeypatch.setattr("afterword.training.dry_run.available_bytes", lambda: 1000)
+    monkeypatch.setattr(DRY_RUN, "available_bytes", lambda: 1000)
     common = {"model_name_or_path": str(tmp_path), "precision": "float32"}
     before = dry_run(read_settings(common), documents)
     after = dry_run(read_settings({**common, **raw}), documents)
