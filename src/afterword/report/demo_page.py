@@ -75,14 +75,6 @@ class Readable(TypedDict):
     paragraphs: list[str]
 
 
-class Words(TypedDict):
-    """What is said of a world: whose documents these are, their story, and the end of the page."""
-
-    about: str
-    story: str
-    closing: str
-
-
 class Demo(TypedDict):
     """What is in demo.json when a demo came to its end."""
 
@@ -90,7 +82,8 @@ class Demo(TypedDict):
     created: str
     seconds: float
     world: str
-    words: Words
+    story: str
+    closing: str
     model: str
     parameters: int
     taught: int
