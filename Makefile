@@ -5,14 +5,14 @@ INSTALLED := .venv/.installed
 # Apart from the rest, and only for the tests that shard by it: accelerate imports it wherever it finds it.
 DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 
-.PHONY: install test test-real demo check golden kills almanac clean
+.PHONY: install hooks test test-slow test-real demo check docs golden kills almanac clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON3) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $(INSTALLED)
 
 .venv/deepspeed: $(INSTALLED)
@@ -20,7 +20,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 test: $(INSTALLED) .venv/deepspeed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow"
+
+# Benchmarks in truth: minutes each.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 # On the real model, which is fetched once into the cache.
 test-real: $(INSTALLED)
@@ -33,6 +37,14 @@ check: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+
+# The site of docs/ into build/docs, without a network; a broken link or anchor ends it.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Before each commit: what is quick of the checks. See .pre-commit-config.yaml.
+hooks: $(INSTALLED)
+	$(BIN)/pre-commit install
 
 # Accept new recorded losses. Say in CHANGELOG what moved and why.
 golden: $(INSTALLED)
@@ -47,4 +59,4 @@ almanac: $(INSTALLED)
 	$(BIN)/python -m almanac_build --output src/afterword/almanac/weights
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache
+	rm -rf .venv build runs .pytest_cache .ruff_cache

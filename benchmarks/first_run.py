@@ -28,10 +28,11 @@ import afterword
 from afterword.data import WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches
 from afterword.demo.ferry_lessons import load_kept, suite_items
-from afterword.evaluation.checks import passes, says
+from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import likelihoods
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
+from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import find_suite
 from afterword.models import blended, context_length, head_of, load_model, load_tokenizer, trained_states
 from afterword.models.generation import generate, own_samples, token_ids

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from afterword.corpus import CorpusOptions, read_corpus, split_sentences
 from afterword.errors import AfterwordError
-from afterword.evaluation.questions import load_questions
+from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.suites import load_suite
 from afterword.methods import METHODS
 from afterword.report import write_pages

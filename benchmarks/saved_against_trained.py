@@ -20,7 +20,7 @@ from afterword import models
 from afterword.settings.adapt import read_settings
 from afterword.training import quiet_libraries, run_adaptation
 from afterword.training.checkpoints import last_complete_checkpoint
-from afterword.training.gain import gain_sample
+from afterword.training.finish import gain_sample
 from afterword.training.run import load_trainer
 
 RATES = (3e-6, 1e-5, 3e-5, 1e-4)

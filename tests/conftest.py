@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import subprocess
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,9 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from commands import Ended, run_python
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -27,6 +28,25 @@ TEXT = (
     "Mara Lind was born in Oslo. She moved to Bergen in 2019. There she founded a small bakery. "
     "The bakery sells bread, cakes and coffee. It opens at six every morning. People like it very much. "
 )
+
+
+def pytest_configure() -> None:
+    """Examples of hypothesis are the same ones in every run, and a slow machine is no failure."""
+    try:
+        from hypothesis import HealthCheck, settings
+    except ModuleNotFoundError:
+        return
+    slow = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    settings.register_profile(
+        "suite", deadline=None, derandomize=True, database=None, max_examples=100, suppress_health_check=slow
+    )
+    settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    """Runs free memory several times, and each time Python would look through all that was imported: 0.3 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,18 +96,6 @@ def real_model() -> Path:
     return folder
 
 
-class Said(NamedTuple):
-    """What a command ended with and printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def all(self) -> str:
-        return self.out + self.err
-
-
 @pytest.fixture
 def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """`afterword("adapt", …)`: the command line in this process, with its exit code and what it printed."""
@@ -103,7 +111,7 @@ def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0
         said = capsys.readouterr()
-        return Said(code, said.out, said.err)
+        return Ended(code, said.out, said.err)
 
     return run
 
@@ -111,12 +119,9 @@ def afterword(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 @pytest.fixture
 def afterword_process() -> Callable[..., Any]:
     """As `afterword`, in a process of its own."""
-    environment = {**os.environ, "COLUMNS": "200"}
 
     def run(*words: str) -> Any:
-        command = [sys.executable, "-m", "afterword", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-        return Said(done.returncode, done.stdout, done.stderr)
+        return run_python("-m", "afterword", *words, environment={"COLUMNS": "200"}, check=False)
 
     return run
 

@@ -4,11 +4,10 @@ import ast
 import graphlib
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run_python
 
 import afterword
 from afterword.methods import METHODS
@@ -23,26 +22,27 @@ MAY_IMPORT = {
     "errors": "",
     "plugins": "errors",
     "distributed": "",
+    "method_options": "",
     "progress": "distributed",
     "storage": "errors",
     "corpus": "errors plugins storage types",
-    "data": "corpus errors storage types",
-    "objectives": "",
-    "methods": "data errors objectives plugins",
+    "data": "corpus errors method_options storage types",
+    "objectives": "method_options",
+    "methods": "data errors method_options objectives plugins",
     "named_models": "",
     "models": "data distributed errors named_models objectives progress storage types",
-    "settings": "corpus data errors methods named_models storage",
+    "settings": "corpus data errors method_options methods named_models storage",
     "training": "corpus data distributed errors methods models objectives progress settings storage types",
-    "evaluation": "corpus data errors models objectives plugins progress settings storage types",
-    "alignment": "corpus data errors models objectives progress settings storage types",
-    "budget": "corpus data distributed errors evaluation models objectives settings training types",
+    "evaluation": "corpus data distributed errors models objectives plugins progress settings storage types",
+    "alignment": "corpus data distributed errors models objectives progress settings storage training types",
+    "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
-    "report": "errors storage",
+    "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison demo errors evaluation "
-    "methods models named_models report runs settings storage training",
+    "methods models named_models report runs settings storage training types",
     "__main__": "cli",
     "__init__": "alignment errors evaluation methods report runs training",
 }
@@ -85,10 +85,6 @@ def module_names():
     """Every module but `__main__`, whose import is a run of the command line."""
     names = [".".join(["afterword", *path.relative_to(SOURCE).with_suffix("").parts]) for path in FILES]
     return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
-
-
-def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_every_part_is_in_the_table():
@@ -163,8 +159,8 @@ def test_reports_are_written_without_torch_and_transformers():
 @pytest.mark.parametrize("module", ["afterword", "afterword.report", "afterword.cli", "afterword.corpus"])
 def test_importing_is_light(module):
     heavy = "[name for name in ('torch', 'transformers', 'peft', 'accelerate') if name in sys.modules]"
-    done = run_python(f"import sys, {module}; print({heavy})")
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    done = run_python("-c", f"import sys, {module}; print({heavy})")
+    assert (done.out.strip(), done.err) == ("[]", "")
 
 
 def test_every_module_imports():
@@ -175,8 +171,7 @@ def test_every_module_imports():
 def test_importing_prints_nothing_and_draws_nothing():
     imports = "".join(f"import {name}\n" for name in module_names())
     code = f"import torch\nbefore = torch.get_rng_state()\n{imports}assert torch.equal(torch.get_rng_state(), before)"
-    done = run_python(code)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert run_python("-c", code).out == ""
 
 
 def test_what_afterword_offers_is_sorted_and_there():

@@ -6,7 +6,6 @@ outside of a forward goes through `whole`, `sharded_like` and `whole_state`.
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +26,16 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def device_type() -> str:
+    """`cuda` where torch has a GPU that it computes on, AMD's too, else `cpu`: the one rule for what runs where.
+
+    Other accelerators have no float64, in which weights and losses are summed.
+    """
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def gathered(values: list[T]) -> list[T]:
     """The values of all processes, in their order."""
     if process_count() == 1:
@@ -40,22 +49,11 @@ def main_process_first(work: Callable[[], T]) -> T:
     """Do `work` on the main process, then on the others, which then find its files."""
     if process_count() == 1:
         return work()
-    import torch
     from accelerate import PartialState
 
     # The Trainer joins the same process group later; on a machine without GPUs it must be gloo from the start.
-    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+    with PartialState(cpu=device_type() == "cpu").main_process_first():
         return work()
-
-
-def keep_on_disk(model: Any, folder: Path, device: Any) -> None:
-    """Write a frozen model's weights to a folder; a layer's are on the device only while that layer computes."""
-    from accelerate import disk_offload
-
-    folder.mkdir(parents=True, exist_ok=True)
-    # Of several processes each calls its processor cpu:0, which accelerate takes for a device of another kind.
-    where: Any = "cpu" if device.type == "cpu" else device
-    disk_offload(model, str(folder), execution_device=where)
 
 
 def is_sharded(model: Any) -> bool:
@@ -104,7 +102,7 @@ def whole(tensor: Any) -> Any:
 
 def _whole_of_zero3(parameter: Any) -> Any:
     """A copy, made while all of it is here. In the backward pass the parameter's own module gathers it again."""
-    import deepspeed  # pyright: ignore  # no dependency of ours
+    import deepspeed  # pyright: ignore  (no dependency of ours)
     import torch
 
     with deepspeed.zero.GatheredParameters([parameter]):

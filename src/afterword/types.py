@@ -151,6 +151,24 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownAs:
+    """How a page shows a score. It travels with the score, so that a page needs nothing of what measured it."""
+
+    task: str
+    """What was measured on, in words."""
+    metric: str
+    """The quantity, in words."""
+    unit: str
+    """In words; `%` for shares."""
+    shows: str = "kept"
+    """`learned`, `kept` or `drift`: under which heading its headline stands."""
+    headline: int | None = None
+    """Its place among the few scores that head a page, the lowest first; None: in the table of all scores only."""
+    meaning: str = ""
+    """A sentence for the glossary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One measured quantity, before and after adaptation. `before` or `after` is None where not measured."""
 
@@ -171,3 +189,5 @@ class Score:
     """`lower`, `higher`, or None where neither is better."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Decoding, prompt, template: what is needed to repeat the measurement."""
+    shown: ShownAs | None = None
+    """None: by its names."""

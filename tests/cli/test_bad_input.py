@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import run_python
 
 ADAPT = "adapt model docs.jsonl -o run"
 AGAIN = "adapt model docs.jsonl -o done --preset disc-paper --max-steps 2"
@@ -592,7 +590,7 @@ CASES = [
     for group, cases in GROUPS.items()
     for case in cases
 ]
-IN_A_PROCESS = [MODEL[0], DOCUMENTS[9], SETTINGS[14]]
+IN_A_PROCESS = [DOCUMENTS[9], SETTINGS[14]]
 
 
 def explain(case: Case, said: Any) -> list[str]:
@@ -644,7 +642,7 @@ def test_an_unknown_flag_is_refused_with_the_nearest(place: Path, afterword: Cal
 
 def test_fewer_documents_in_a_step_than_processes() -> None:
     from afterword import ConfigError
-    from afterword.training.checks import check_step
+    from afterword.training.arguments import check_step
 
     four: Any = SimpleNamespace(world_size=4, gradient_accumulation_steps=1)
     with pytest.raises(
@@ -654,19 +652,18 @@ def test_fewer_documents_in_a_step_than_processes() -> None:
     check_step(four, 4, None)
 
 
-@pytest.mark.slow
 def test_a_line_of_200_mb_stops_the_run_within_bounded_memory(place: Path) -> None:
     with (place / "long.jsonl").open("wb") as file:
         file.write(b'{"text": "')
         for _ in range(200):
             file.write(b"word " * 200_000)
         file.write(b'"}\n')
-    words = [sys.executable, "-c", MEASURED, "adapt", "model", "long.jsonl", "-o", "run"]
-    done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=300, env=plain_environment())
-    mib_more = int(done.stdout.split()[-1])
-    assert done.returncode == 1, done.stderr
-    assert all(word in done.stderr for word in ("long.jsonl, line 1", "max_document_mib = 64", "raise the setting"))
-    assert "Traceback" not in done.stderr
+    words = ["-c", MEASURED, "adapt", "model", "long.jsonl", "-o", "run"]
+    done = run_python(*words, cwd=place, environment=PLAIN, check=False)
+    mib_more = int(done.out.split()[-1])
+    assert done.code == 1, done.err
+    assert all(word in done.err for word in ("long.jsonl, line 1", "max_document_mib = 64", "raise the setting"))
+    assert "Traceback" not in done.err
     # The limit of 64 MiB is read before it is known to be passed; a buffer that grows may hold it twice.
     assert mib_more < 64 * 3
     assert not (place / "run").exists()
@@ -686,6 +683,4 @@ finally:
 """
 
 
-def plain_environment() -> dict[str, str]:
-    """This process's, without the terminal's width."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+PLAIN = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}

@@ -3,6 +3,7 @@
 Run as a program in a folder, with the way to shard: one (not at all), fsdp, or zero3.
 """
 
+import gc
 import json
 import os
 import sys
@@ -182,6 +183,8 @@ def run(folder: Path, name: str, output: str, *, stop_at: int | None = None) -> 
 
 def everything(folder: Path) -> None:
     """All gradients, and all runs; on several processes also stopped and resumed."""
+    # No run looks through all that was imported when it frees memory.
+    gc.freeze()
     for name, case in CASES.items():
         gradient(folder, name, case)
     for name in RUN_BY[HOW]:

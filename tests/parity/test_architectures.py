@@ -92,7 +92,7 @@ def test_disc_with_lora_teaches_from_the_weights_below(
 def test_an_architecture_that_contaminates_is_trained_one_text_a_row_and_says_so(build_model: Any) -> None:
     from transformers import AutoModelForCausalLM, OPTConfig
 
-    from afterword.training.checks import checked_layout
+    from afterword.models import checked_layout
 
     opt = OPTConfig(
         vocab_size=300, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32

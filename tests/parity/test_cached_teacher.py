@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.data import WindowSettings
+from afterword.data import SpecialTokens, WholeDocument, WindowSettings
 from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
 from afterword.errors import ConfigError
@@ -20,6 +22,7 @@ from afterword.models import HeadOnly, LoraSettings, frozen_copy, with_lora
 from afterword.training import AdaptationTrainer, training_arguments
 from afterword.training.sources import MixtureSource
 from afterword.training.teacher_caches import Caching
+from afterword.types import Example, Window
 
 TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=("general",))]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -31,7 +34,7 @@ def trainer_of(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[...,
     """A trainer of all documents in one step; with `cache`, its teacher is cached there."""
 
     def build(model: Any, teacher: Any, documents: Any, method: Any, *, cache: str = "", **options: Any) -> Any:
-        caching = Caching(folder=tmp_path / cache, top_k=options.pop("top_k", None)) if cache else None
+        caching = Caching(folder=tmp_path / cache) if cache else None
         arguments = {"seed": 3, "num_train_epochs": 2, **options.pop("arguments", {})}
         return AdaptationTrainer(
             model,
@@ -65,7 +68,7 @@ def gradient(trainer: AdaptationTrainer, epoch: int = 0) -> Gradients:
 def both(trainer_of: Any, *given: Any, dtype: torch.dtype = torch.float64, **options: Any) -> tuple[Any, Any]:
     """The trainer with a live teacher, and one whose teacher is cached; everything in a precision from then on."""
     cached = trainer_of(*given, cache="cache", **options)
-    live = trainer_of(*given, **{name: value for name, value in options.items() if name != "top_k"})
+    live = trainer_of(*given, **options)
     for trainer in (live, cached):
         trainer.model.to(dtype)
         trainer.teacher.model.to(dtype)
@@ -155,7 +158,7 @@ def test_a_teacher_of_one_source_alone_is_cached_for_that(
     mixture = {name: MixtureSource(documents=texts, share=SourceShare()) for name, texts in rows.items()}
     method = METHODS["finetune"].with_sources({"plain": ("prediction", 1.0), "chats": ("kl", 1.0)})
     live, cached = both(trainer_of, student, frozen_copy(reference), documents, method, mixture=mixture)
-    assert [cache is not None for cache in cached.train_dataset.caches] == [False, False, True]
+    assert len(cached.train_dataset.cache) == len(general_rows[3:])
     assert_close(gradient(cached), gradient(live), 1e-9)
 
 
@@ -195,21 +198,45 @@ def test_what_is_trained_is_the_same(pair: Any, documents: Any, trainer_of: Any)
     np.testing.assert_allclose(trained[1], trained[0], rtol=1e-4)
 
 
-UNSERVED = ("mol",)
-"""Methods that move by another divergence than the forward KL."""
+@dataclass(frozen=True, kw_only=True)
+class Prompted(WholeDocument):
+    """The teacher reads a prompt before the document, of `prompts` by chance; the student the document alone."""
+
+    prompts: int = 1
+
+    def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:
+        """The same targets for both, at other positions."""
+        example = super().build(window, special, rng)
+        prompt, first = np.array([7, 8, 9]) + int(rng.integers(self.prompts)), len(special.bos_ids)
+        ids = np.insert(example.teacher_ids, first, prompt)
+        segments = [replace(s, teacher_positions=s.teacher_positions + len(prompt)) for s in example.segments]
+        return replace(example, teacher_ids=ids, segments=tuple(segments))
 
 
-@pytest.mark.parametrize("name", UNSERVED)
-def test_the_likeliest_tokens_do_not_serve_every_method(name: str, pair: Any, documents: Any, trainer_of: Any) -> None:
-    student, reference = pair()
-    with pytest.raises(ConfigError, match=f"teacher: 'top_k' serves the forward KL alone, and the method {name} moves"):
-        trainer_of(student, frozen_copy(reference), documents, METHODS[name], cache="cache", top_k=8)
-
-
-@pytest.mark.parametrize("name", [name for name in TAUGHT if name not in UNSERVED])
-def test_every_likeliest_token_is_the_whole_teacher(
-    name: str, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
+@pytest.mark.parametrize(("prompts", "texts"), [(1, 10), (20, 20)], ids=["one prompt", "a prompt by chance"])
+def test_a_view_whose_teacher_reads_something_else(
+    prompts: int, texts: int, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
 ) -> None:
     student, reference = pair()
-    live, kept = both(trainer_of, student, frozen_copy(reference), documents, METHODS[name], top_k=1000)
-    assert_close(gradient(kept), gradient(live), 1e-9)
+    method = replace(METHODS["finetune_kl"], view=Prompted(prompts=prompts))
+    live, cached = both(trainer_of, student, frozen_copy(reference), documents, method, dtype=torch.float32)
+    # By chance, a document may have the same prompt twice.
+    assert len(documents) <= len(cached.train_dataset.cache) <= texts
+    for epoch in (0, 1):
+        assert_close(gradient(cached, epoch), gradient(live, epoch), 1e-5)
+
+
+class Unsteady(Prompted):
+    """What it draws follows from the clock."""
+
+    def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:
+        """Another prompt every time."""
+        return super().build(window, special, np.random.default_rng(time.perf_counter_ns()))
+
+
+def test_a_text_that_could_not_be_known_is_refused(pair: Any, documents: Any, trainer_of: Any) -> None:
+    student, reference = pair()
+    method = replace(METHODS["finetune_kl"], view=Unsteady(prompts=250))
+    _, cached = both(trainer_of, student, frozen_copy(reference), documents, method, dtype=torch.float32)
+    with pytest.raises(ConfigError, match=r"teacher: 'cached' reads every text before the first step.* Use copy"):
+        gradient(cached)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ON_TWO_PROCESSES, run_python
 from safetensors.torch import load_file
 
 from afterword.methods import METHODS
@@ -24,8 +22,8 @@ from afterword.data.batching import Packing
 from afterword.methods import METHODS
 from afterword.models import freeze
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.data.mixture import Share
-from afterword.training.sources import GeneralText
+from afterword.data.mixture import SourceShare
+from afterword.training.sources import MixtureSource
 
 folder = Path(sys.argv[1])
 rows = json.loads((folder / "rows.json").read_text())
@@ -36,7 +34,7 @@ for name, count, accumulation in json.loads(sys.argv[2]):
         method, output_dir=str(folder / "out"), seed=3, gradient_accumulation_steps=accumulation, use_cpu=True
     )
     texts = json.loads((folder / "general.json").read_text())
-    general = GeneralText(documents=texts, share=Share(tokens=0.4), held_out=texts[:3])
+    general = MixtureSource(documents=texts, share=SourceShare(tokens=0.4), held_out=texts[:3])
     trainer = AdaptationTrainer(
         model, arguments, train_dataset=rows[:count], mixture={"general": general} if method.takes_general_text else {},
         processing_class=AutoTokenizer.from_pretrained(folder / "student"), method=method,
@@ -75,11 +73,9 @@ def done(
     (folder / "general.json").write_text(json.dumps(general_rows))
     (folder / "program.py").write_text(PROGRAM)
     arguments = [str(folder / "program.py"), str(folder), json.dumps(CASES)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
-    for command in ([sys.executable, *arguments], [*launch, *arguments]):
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert ran.returncode == 0, ran.stderr[-3000:]
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    run_python(*arguments, environment=environment)
+    run_python(*ON_TWO_PROCESSES, *arguments, environment=environment)
     return folder
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import ON_TWO_PROCESSES, run_python
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,6 +21,7 @@ sys.path.pop(0)
 DEEPSPEED = Path(sys.prefix) / "deepspeed"
 """Where `make install` puts it: apart, because accelerate imports it wherever it finds it."""
 HAS_DEEPSPEED = DEEPSPEED.is_dir() or importlib.util.find_spec("deepspeed") is not None
+pytestmark = pytest.mark.timeout(900)
 RESULTS = {
     "full": ["model.safetensors"],
     "plain": ["model.safetensors"],
@@ -50,17 +51,15 @@ def place(
         lines = folder / ("docs.jsonl" if name == "rows" else "general.jsonl")
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
     program = str(Path(__file__).with_name("sharded_program.py"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     zero3 = {
         "DS_ACCELERATOR": "cpu",
         "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     }
-    commands = [([sys.executable, program, "one"], {}), ([*launch, program, "fsdp"], {})]
-    commands += [([*launch, program, "zero3"], zero3)] if HAS_DEEPSPEED else []
-    for command, more in commands:
-        done = subprocess.run(command, env=environment | more, capture_output=True, text=True, timeout=600, cwd=folder)
-        assert done.returncode == 0, done.stderr[-5000:]
+    run_python(program, "one", environment=environment, cwd=folder, seconds=600)
+    run_python(*ON_TWO_PROCESSES, program, "fsdp", environment=environment, cwd=folder, seconds=600)
+    if HAS_DEEPSPEED:
+        run_python(*ON_TWO_PROCESSES, program, "zero3", environment=environment | zero3, cwd=folder, seconds=600)
     return folder
 
 

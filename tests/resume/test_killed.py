@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import killed_at_last, line_of
 
 SETTINGS = "--num-train-epochs 5 --learning-rate 1e-3 --lr-scheduler-type cosine --save-total-limit 2"
 STEPS = 50
@@ -25,8 +26,11 @@ CHECKPOINT_KIB = 140
 """Of the weights. The optimizer's file, written after them, is twice that."""
 
 WARM = """
-import json, os, resource, signal, sys, traceback
-import afterword.cli, afterword.report, afterword.training
+import gc, json, os, resource, signal, sys, traceback
+import afterword.cli, afterword.evaluation, afterword.report, afterword.runs, afterword.training
+import matplotlib.figure, scipy.stats, sentencex
+# No run looks through all that was imported when it frees memory.
+gc.freeze()
 # A shell that starts this in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
@@ -60,11 +64,11 @@ class Started:
 
     pid: int
     folder: Path
-    replies: Any
+    replies: subprocess.Popen[str]
 
     def wait(self) -> int:
         """Its exit code; negative for the signal that ended it."""
-        return int(self.replies.readline())
+        return int(line_of(self.replies))
 
     def end(self, number: int) -> int:
         """Send a signal, and wait."""
@@ -84,22 +88,25 @@ def start() -> Iterator[Callable[..., Started]]:
     """`start(folder, "--save-steps 5")`: the run of that folder in a process of its own."""
     environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     warm = subprocess.Popen(
-        [sys.executable, "-c", WARM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", WARM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
     assert warm.stdin
-    assert warm.stdout
-    assert warm.stdout.readline() == "ready\n"
+    assert line_of(warm) == "ready\n"
 
     def go(folder: Path, more: str = "", *, file_kib: int = 0, output: str = "run") -> Started:
         words = f"adapt model docs.jsonl -o {output} {SETTINGS} {more}".split()
         job = {"folder": str(folder), "words": words, "file_kib": file_kib}
         warm.stdin.write(json.dumps(job) + "\n")
         warm.stdin.flush()
-        return Started(int(warm.stdout.readline()), folder, warm.stdout)
+        return Started(int(line_of(warm)), folder, warm)
 
-    yield go
-    warm.stdin.close()
-    warm.wait()
+    with killed_at_last(warm):
+        yield go
 
 
 @pytest.fixture

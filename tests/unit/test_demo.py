@@ -248,11 +248,14 @@ def test_two_demos_in_one_folder_follow_each_other(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(running, "tell", told_slowly)
     begin(tmp_path / "demo")
-    both = [threading.Thread(target=run_demo, args=(tmp_path / "demo",), kwargs={"world": "almanac"}) for _ in "ab"]
+    both = [
+        threading.Thread(target=run_demo, args=(tmp_path / "demo",), kwargs={"world": "almanac"}, daemon=True)
+        for _ in "ab"
+    ]
     for each in both:
         each.start()
     for each in both:
-        each.join()
+        each.join(60)
     assert (most, len(told)) == ([1], 2)
 
 

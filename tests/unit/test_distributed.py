@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import line_of
 
 from afterword import cli
 from afterword.errors import is_disk_full, is_out_of_memory
@@ -24,8 +25,7 @@ HOLD += "with sole(Path(sys.argv[1]), 'x'): print('held', flush=True); time.slee
 
 def holding(folder: Path, seconds: float) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", HOLD, folder, str(seconds)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    assert process.stdout.readline() == "held\n"
+    assert line_of(process) == "held\n"
     return process
 
 
@@ -35,13 +35,13 @@ def test_a_second_process_waits_for_the_first_and_says_so(tmp_path, monkeypatch,
     with sole(tmp_path / "run", "works in the same run folder"):
         assert time.monotonic() - began > 1
     assert "Waiting: another process works in the same run folder" in caplog.text
-    process.wait()
+    process.wait(timeout=30)
 
 
 def test_the_lock_of_a_process_that_was_killed_is_gone(tmp_path):
     process = holding(tmp_path / "run", 60)
     process.kill()
-    process.wait()
+    process.wait(timeout=30)
     with sole(tmp_path / "run", "works"):
         pass
 
@@ -61,7 +61,7 @@ def test_a_folder_that_is_made_anew_is_locked_anew(tmp_path):
     folder.mkdir()
     with sole(folder, "works"):
         assert folder.is_dir()
-    process.wait()
+    process.wait(timeout=30)
 
 
 def test_where_no_folder_can_be_made_the_command_says_it_itself(tmp_path):

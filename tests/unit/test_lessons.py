@@ -22,7 +22,8 @@ from afterword.demo.ferry_lessons import (
     suite_items,
 )
 from afterword.demo.lessons import OPEN_BOOK
-from afterword.evaluation.checks import normalised, passes, says, words_of
+from afterword.evaluation.checks import passes
+from afterword.evaluation.right_answers import normalised, says, words_of
 from afterword.evaluation.suites import load_suite
 
 DOCUMENTS = {document.number: document for document in load_documents()}

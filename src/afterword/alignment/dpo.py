@@ -68,8 +68,8 @@ def build_dpo_trainer(
     # Left to itself, trl loads what the configuration of a full model names, which is not what SFT made of it.
     reference = None if hasattr(model, "peft_config") else frozen_copy(model).model
     with without_telemetry():
-        how = {"processing_class": copy.deepcopy(tokenizer), "train_dataset": Dataset.from_list(rows)}
-        return CheckedTrainer(model, reference, arguments, **how)
+        own, data = copy.deepcopy(tokenizer), Dataset.from_list(rows)
+        return CheckedTrainer(model, reference, arguments, processing_class=own, train_dataset=data)
 
 
 def refuse_other_reference(first_loss_nats: float) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models import STAGING_SUFFIX, replace_file
 from afterword.settings.align import AlignSettings
-from afterword.storage.parsing import parse_json, parse_yaml
+from afterword.storage.atomic import STAGING_SUFFIX, replace_file
+from afterword.storage.json_lines import read_rows
+from afterword.storage.records import read_record
 
 SELECTION, CONFIG = "selection.jsonl", "config.yaml"
 _BEGUN = {SELECTION, CONFIG}
@@ -45,7 +46,7 @@ class AlignFolder:
                 remedy = "Give a folder that is empty or not there yet."
                 raise ConfigError(f"output_dir: {str(self.path)!r} {problem}. {remedy}")
             return {}
-        state = _parsed(self.state_file, parse_json)
+        state = read_record(self.state_file, _DAMAGED)
         if changed := _differences(state.get("settings", {}), settings):
             problem = f"output_dir: {str(self.path)!r} holds an alignment that these settings cannot continue."
             raise ConfigError([f"{problem} Give another output_dir, or the settings of that one:", *changed])
@@ -64,8 +65,8 @@ class AlignFolder:
 
     def selected(self) -> set[tuple[str, str]]:
         """Kind and id of every selected sample."""
-        lines = _parsed(self.path / SELECTION, lambda text: {"rows": [parse_json(row) for row in text.splitlines()]})
-        return {(row["kind"], row["id"]) for row in lines["rows"] if row["selected"]}
+        rows = read_rows(self.path / SELECTION, _DAMAGED)
+        return {(row["kind"], row["id"]) for _, row in rows if row["selected"]}
 
     def _unusable(self) -> str | None:
         if self.path.exists() and not self.path.is_dir():
@@ -82,7 +83,7 @@ def started_from(name: str) -> dict[str, Any]:
     Alignment follows a run that taught documents, so what was learned and lost is counted from before that run.
     """
     path = Path(name) / CONFIG
-    return {"model_name_or_path": name} | (_parsed(path, parse_yaml) if path.is_file() else {})
+    return {"model_name_or_path": name} | (read_record(path, _DAMAGED) if path.is_file() else {})
 
 
 def refuse_other_content(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -95,17 +96,7 @@ def refuse_other_content(folder: Path, before: Mapping[str, str], now: Mapping[s
 
 def _differences(saved: Mapping[str, Any], settings: AlignSettings) -> list[str]:
     """Settings that affect the weights and differ, one line each."""
-    every: Any = AlignSettings.model_fields.items()
-    affecting = [name for name, field in every if field.json_schema_extra["weights"]]
     now, defaults = (each.model_dump(mode="json") for each in (settings, AlignSettings()))
-    values = [(name, saved.get(name, defaults[name]), now[name]) for name in affecting]
+    values = [(name, saved.get(name, defaults[name]), now[name]) for name in AlignSettings.weighing()]
     pairs = [(name, *(AlignSettings.without_effect(name, value) for value in both)) for name, *both in values]
     return [f"{name}: {before!r} in the folder, {value!r} now." for name, before, value in pairs if before != value]
-
-
-def _parsed(path: Path, parse: Any) -> dict[str, Any]:
-    try:
-        return dict(parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). {_DAMAGED}") from error

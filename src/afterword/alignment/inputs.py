@@ -4,7 +4,6 @@ The one rule: what can be found wrong without the model's weights is found here,
 """
 
 import contextlib
-import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from afterword.corpus import Corpus, CorpusOptions, Kind, read_corpus
 from afterword.errors import AfterwordError, CheckpointError, ConfigError, DataError
 from afterword.settings.adapt import AdaptSettings
 from afterword.settings.align import AlignSettings, joiner_of
+from afterword.storage.hashes import text_sha256
 from afterword.types import Skipped
 
 
@@ -35,7 +35,7 @@ class Given:
 
     def content(self, model: Any) -> dict[str, str]:
         """By hash, by the settings that they belong to: paths may move, this may not change."""
-        template = hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()[:16]
+        template = text_sha256(str(self.tokenizer.chat_template))[:16]
         samples = {str(kind): corpus.content_sha256 for kind, corpus in self.corpora.items()}
         return {"model_name_or_path": models.weights_fingerprint(model), "chat_template": template, **samples}
 
@@ -104,10 +104,17 @@ def read_given(settings: AlignSettings, scratch: Path, name: str, mixture: Mappi
 def usable_of(given: Given, settings: AlignSettings, max_length: int) -> dict[Kind, Usable]:
     """The samples by kind. DataError where none of a kind can be used, ConfigError for a template or a quota."""
     errors, found = list[AfterwordError](), dict[Kind, tuple[list[Sample], list[Skipped]]]()
-    how: dict[str, Any] = {"max_length": max_length, "joiner": given.joiner, "lenient": settings.skip_bad_rows}
     for kind, corpus in given.corpora.items():
         with _noted(errors):
-            found[kind] = usable_samples(corpus, kind, given.tokenizer, given.template, **how)
+            found[kind] = usable_samples(
+                corpus,
+                kind,
+                given.tokenizer,
+                given.template,
+                max_length=max_length,
+                joiner=given.joiner,
+                lenient=settings.skip_bad_rows,
+            )
     _raise(errors)
     sources = [each.source for parts in found.values() for part in parts for each in part]
     with _noted(errors):

@@ -25,6 +25,7 @@ from afterword.alignment.samples import Sample, dialogue_in
 from afterword.alignment.sft import train_sft
 from afterword.alignment.stages import StageResult
 from afterword.corpus import Corpus, Dialogue, Kind
+from afterword.distributed import device_type
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, Stage
 from afterword.storage.locks import sole
@@ -97,9 +98,9 @@ def _content(given: Given, model: Any) -> dict[str, str]:
 def _load_model(name: str, settings: AlignSettings) -> Any:
     """Full models in float32. Under an adapter the base is frozen, so half precision loses nothing."""
     adapter = settings.use_peft or models.is_adapter(name)
-    half = adapter and stages.resolved_precision(settings) == "bf16_mixed"
+    half = adapter and models.resolved_precision(settings.precision) == "bf16_mixed"
     model = models.load_adapted(name, dtype=torch.bfloat16 if half else torch.float32)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(device_type())
 
 
 def _context(settings: AlignSettings) -> int:
@@ -190,11 +191,10 @@ def _train(
         target = folder.path if last else folder.path / stage
         if not models.has_result(target):
             model = stages.trainable(_load_model(source, settings), settings)
-            where = (folder.work / stage, console)
             # Between two stages everything is in float32.
             decides = last and not hasattr(model, "peft_config")
             measured = decides and _may_round(model, settings)
-            result = train(model, tokenizer, chosen[kind], settings, *where, measured=measured)
+            result = train(model, tokenizer, chosen[kind], settings, folder.work / stage, console, measured=measured)
             saving = _save(model, result, tokenizer, settings, target) if decides else None
             if saving is None:
                 models.save_result(model, tokenizer, target, dtype=torch.float32, given=_given(settings))
@@ -219,8 +219,8 @@ def _may_round(model: Any, settings: AlignSettings) -> bool:
 
 def _save(model: Any, result: StageResult, tokenizer: Any, settings: AlignSettings, target: Path) -> models.Saving:
     """Write the last stage's model in the precision that keeps what it was trained for."""
-    given, measure = _given(settings), {"loss": result.loss, "loss_before": result.loss_before}
-    trained = models.trained_from(model, given, **measure)
+    given = _given(settings)
+    trained = models.trained_from(model, given, loss=result.loss, loss_before=result.loss_before)
     saving, precisions = models.settle(trained, settings.save_precision, seed=settings.seed)
     models.save_result(model, tokenizer, target, dtype=precisions, given=given)
     return saving

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 
 from afterword.alignment.samples import Sample
-from afterword.alignment.templates import Tokens
-from afterword.data.batching import Packing, micro_batches, to_device
-from afterword.models import alone_beyond, causal_lm, check_head, head_of, packs_cleanly, row_limit, trained_states
+from afterword.data.batching import micro_batches, to_device
+from afterword.data.views import scored_text
+from afterword.models import check_head, head_of, packing_for, packs_cleanly, trained_states
 from afterword.objectives import Prediction, hidden_losses
 from afterword.progress import Progress
-from afterword.types import Example, Segment
 
 _LEAST_NATS = 1e-6
 """What a plain loss counts as at least, so that a response known by heart has a ratio."""
@@ -58,14 +57,9 @@ def score_samples(model: Any, samples: Sequence[Sample], *, micro_batch_tokens: 
     """
     assert not model.training, "dropout would be in the scores"
     check_head(model)
-    # Attention of a packed row on a CPU costs the square of its length.
-    tokens = micro_batch_tokens or (4096 if model.device.type == "cuda" else 512)
-    config = causal_lm(model).config
-    if clean := packs_cleanly(model):
-        tokens = min(tokens, row_limit(config) or tokens)
-    packing = Packing(tokens, "packed" if clean else "padded", alone_beyond=alone_beyond(config))
+    packing = packing_for(model, micro_batch_tokens, layout="packed" if packs_cleanly(model) else "padded")
     forms = [form for sample in samples for form in (sample.plain, sample.chat)]
-    examples = [_example(unit, form) for unit, form in enumerate(forms)]
+    examples = [scored_text(unit, form.ids, form.start) for unit, form in enumerate(forms)]
     sums, head, nll = np.zeros(len(forms)), head_of(model), Prediction()
     by_length = sorted(examples, key=lambda e: len(e.segments[0].student_ids))
     tokens = sum(len(form.ids) for form in forms)
@@ -78,10 +72,3 @@ def score_samples(model: Any, samples: Sequence[Sample], *, micro_batch_tokens: 
             progress.advance(len(cpu_batch.sources.unique()) / 2)
     means = sums / [len(form.ids) - form.start for form in forms]
     return [Scores(*pair) for pair in means.reshape(-1, 2).tolist()]
-
-
-def _example(unit: int, form: Tokens) -> Example:
-    """The response's tokens as trained positions; an example's `source` is its unit."""
-    positions = np.arange(form.start - 1, len(form.ids) - 1)
-    weights = np.ones(len(positions), np.float32)
-    return Example(str(unit), unit, None, (Segment(form.ids, positions, positions, form.ids[positions + 1], weights),))

@@ -38,5 +38,5 @@ def build_sft_trainer(
     rows = [{"prompt": list(d.prompt), "completion": [d.messages[-1]]} for d in dialogues]
     with without_telemetry():
         # trl gives a tokenizer without a padding token one; what is saved keeps what it was given.
-        how = {"processing_class": copy.deepcopy(tokenizer), "train_dataset": Dataset.from_list(rows)}
-        return SFTTrainer(model, arguments, **how)
+        own = copy.deepcopy(tokenizer)
+        return SFTTrainer(model, arguments, processing_class=own, train_dataset=Dataset.from_list(rows))

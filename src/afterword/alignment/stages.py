@@ -6,7 +6,6 @@ whole checkpoint.
 
 import contextlib
 import importlib.util
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,12 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from afterword import models
+from afterword.distributed import device_type, process_count
 from afterword.errors import ConfigError, TrainingError
-from afterword.progress import Progress
 from afterword.settings.align import AlignSettings, Stage
 from afterword.storage.atomic import write_manifest
+from afterword.training.callbacks import RichProgress
+from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
 
 _SAMPLED = 32
 """Samples that the loss is measured on by which saving is decided."""
@@ -56,7 +57,7 @@ def refuse_machine() -> None:
     """ConfigError where trl is not installed, or where more than one process or GPU would take part."""
     if importlib.util.find_spec("trl") is None:
         raise ConfigError("align: needs trl, which is not installed. Install it: pip install 'afterword[align]'.")
-    processes, gpus = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
+    processes, gpus = process_count(), torch.cuda.device_count()
     if processes > 1 or gpus > 1:
         problem = f"runs in one process on one GPU, and there are {processes} processes and {gpus} GPUs"
         raise ConfigError(f"align: {problem}. Start it without a launcher, with CUDA_VISIBLE_DEVICES=0.")
@@ -80,9 +81,9 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
         # A share is rounded down: transformers rounds up, and the only step of a short stage would be of rate 0.
         "warmup_steps": warmup if warmup >= 1 else int(warmup * steps),
         "max_length": None,
-        "bf16": resolved_precision(settings) == "bf16_mixed",
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "bf16": models.resolved_precision(settings.precision) == "bf16_mixed",
+        "use_cpu": device_type() == "cpu",
+        "dataloader_pin_memory": device_type() == "cuda",
         "seed": settings.seed,
         "save_steps": settings.save_steps,
         # The one before the last is kept until the last has its manifest.
@@ -92,12 +93,6 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
         "disable_tqdm": True,
         "report_to": "none",
     }
-
-
-def resolved_precision(settings: AlignSettings) -> str:
-    """`auto` decided for this machine."""
-    automatic = "bf16_mixed" if models.has_bfloat16() else "float32"
-    return automatic if settings.precision == "auto" else settings.precision
 
 
 def trainable(model: Any, settings: AlignSettings) -> Any:
@@ -129,20 +124,21 @@ def train_stage(
 
     `measured`: what saving the model loses will be asked, so the loss before is computed.
     """
-    checkpoint = _last_checkpoint(Path(trainer.args.output_dir))
+    checkpoint = last_complete_checkpoint(Path(trainer.args.output_dir))
     loss = _sampled_loss(trainer) if measured else None
     before = loss() if loss else None
     trainer.remove_callback(PrinterCallback)
-    watch = _Watch(stage, console)
-    trainer.add_callback(watch)
+    progress = RichProgress(console, f"{stage}: step")
+    trainer.add_callback(_Watch(stage))
+    trainer.add_callback(progress)
     began = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
-        watch.stop()
+        progress.stop()
     losses = {int(row["step"]): float(row["loss"]) for row in trainer.state.log_history if "loss" in row}
     tokens = max((int(row["num_tokens"]) for row in trainer.state.log_history if "num_tokens" in row), default=0)
-    seconds, resumed_from = time.monotonic() - began, _step(checkpoint) if checkpoint else None
+    seconds, resumed_from = time.monotonic() - began, checkpoint_step(checkpoint) if checkpoint else None
     return StageResult(len(samples), trainer.state.global_step, tokens, seconds, resumed_from, losses, loss, before)
 
 
@@ -170,27 +166,10 @@ def summary(stage: Stage, result: StageResult) -> str:
 
 
 class _Watch(TrainerCallback):
-    """Writes manifests of checkpoints, stops before a step whose gradient is not finite, and says how it goes."""
+    """Writes manifests of checkpoints, and stops before a step whose gradient is not finite."""
 
-    def __init__(self, stage: Stage, console: Console):
-        self.stage, self.console = stage, console
-        self.shown: Progress | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin where the stage starts or resumes."""
-        what = f"{self.stage}: step"
-        self.shown = Progress(what, state.max_steps, done=state.global_step, console=self.console)
-        self.shown.__enter__()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """How far it is, with the loss."""
-        if self.shown is not None and "loss" in (logs or {}):
-            self.shown.advance(state.global_step - self.shown.done, f"loss {logs['loss']:.4g} nats")
-
-    def stop(self) -> None:
-        """Give the terminal back, also after an interrupt."""
-        if self.shown is not None:
-            self.shown.__exit__(None, None, None)
+    def __init__(self, stage: Stage):
+        self.stage: Stage = stage
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A checkpoint counts once it has its manifest."""
@@ -201,12 +180,3 @@ class _Watch(TrainerCallback):
         if not all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None):
             place = f"{self.stage}: the gradient of step {state.global_step + 1} is not finite, and was not applied"
             raise TrainingError(f"{place}. Lower {self.stage}_learning_rate, or use precision: float32.")
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and models.is_complete(path)]
-    return max(found, key=_step, default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))

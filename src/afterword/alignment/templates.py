@@ -122,9 +122,10 @@ def _split(prompt: list[int], whole: list[int]) -> Tokens:
 
 def _render(tokenizer: Any, name: str, turns: Any, *, tokenize: bool) -> Any:
     asks = turns[-1]["role"] != "assistant"
-    how = {"tokenize": tokenize, "add_generation_prompt": asks}
     try:
-        rendered = tokenizer.apply_chat_template(list(turns), **how, **({"return_dict": True} if tokenize else {}))
+        rendered = tokenizer.apply_chat_template(
+            list(turns), tokenize=tokenize, add_generation_prompt=asks, return_dict=tokenize
+        )
     except (TemplateError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise RefusedDialogue(f"chat_template: {name!r} cannot write a dialogue ({reason}). Give another.") from error

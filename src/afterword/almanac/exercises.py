@@ -11,7 +11,8 @@ from typing import Any
 
 from afterword.almanac.names import Split, split_of
 from afterword.almanac.world import World
-from afterword.evaluation.checks import passes, words_of
+from afterword.evaluation.checks import passes
+from afterword.evaluation.right_answers import words_of
 
 UNKNOWN = "I do not know."
 """What the chat model says of what it has never heard of."""

@@ -19,12 +19,12 @@ from afterword.budget.pilots import Pilot, chosen_rate, first_rate, passes_over,
 from afterword.budget.record import load_record, save_record
 from afterword.budget.yardstick import MOST_WINDOWS, Standing, Yardstick, build_yardsticks
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.distributed import gathered, main_process_first
+from afterword.distributed import device_type, gathered, main_process_first
 from afterword.errors import ConfigError, Diverged
-from afterword.models import Between, parameter_count
+from afterword.models import Between, parameter_count, resolved_precision
 from afterword.settings.adapt import AdaptSettings
 from afterword.settings.yaml_files import to_yaml
-from afterword.training import load_trainer, resolved_precision
+from afterword.training import load_trainer
 from afterword.training.callbacks import RichProgress
 from afterword.types import Document
 
@@ -142,9 +142,8 @@ def _refuse_what_cannot_run(settings: AdaptSettings, documents: Any) -> None:
 
 def autocast_of(settings: AdaptSettings) -> Autocast:
     """What everything is measured under: the products of the run itself."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    mixed = resolved_precision(settings) == "bf16_mixed"
-    return lambda: torch.autocast(device, torch.bfloat16, enabled=mixed)
+    mixed = resolved_precision(settings.precision, settings.model_name_or_path) == "bf16_mixed"
+    return lambda: torch.autocast(device_type(), torch.bfloat16, enabled=mixed)
 
 
 def _pilot(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from afterword.distributed import is_main_process
-from afterword.models import replace_file
-from afterword.training.run_folder import read_record
+from afterword.storage.atomic import replace_file
+from afterword.storage.records import read_record
 
 RECORD = "budget.json"
 

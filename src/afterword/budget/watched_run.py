@@ -24,7 +24,7 @@ _WORTH = 5.0
 
 
 class BudgetWatch:
-    """Sees a run from before its first step to after its last; see `training.adapting.Watch`."""
+    """Sees a run from before its first step to after its last; see `training.run.Watch`."""
 
     def __init__(self, settings: AdaptSettings, documents: Any, console: Console, known: Mapping[str, Any]):
         """`known` is what budget.json says of how the settings were chosen, of a run that is not begun."""

@@ -16,10 +16,13 @@ from torch import Tensor
 from afterword import models
 from afterword.data import WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches, to_device
+from afterword.data.views import scored_text
+from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.losses import VIEW
-from afterword.evaluation.questions import answer_lead, build_prompt, load_questions, prompt_ids
+from afterword.evaluation.question_file import load_questions
+from afterword.evaluation.questions import answer_lead, build_prompt, prompt_ids
 from afterword.evaluation.suite_answers import is_correct
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
 from afterword.evaluation.task_answers import answer_tasks
@@ -101,11 +104,6 @@ class Yardstick:
     right: Mapping[str, Sequence[float]]
     """By skill or task, how far it answers each question right."""
 
-    @property
-    def reading_gives_nats(self) -> float:
-        """How much likelier the sentences become, per token, when their document is read before them."""
-        return self.sentences.nll_nats - self.with_document_nats
-
     def standing(self, model: Any, autocast: Callable[[], AbstractContextManager[Any]]) -> Standing:
         """Where a model stands, computed under `autocast`, in the mode and precision that it is in."""
         with models.only_reading(model), autocast():
@@ -131,7 +129,7 @@ def build_yardsticks(
 
     The model is loaded for that, and gone afterwards but for its head.
     """
-    name, device = settings.model_name_or_path, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name, device = settings.model_name_or_path, torch.device(device_type())
     tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)
@@ -142,7 +140,8 @@ def build_yardsticks(
     window_settings = WindowSettings(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
-        samples = _texts(reference, [_example(i, it.token_ids, 1) for i, it in enumerate(written)], states=True)
+        own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written)]
+        samples = _texts(reference, own, states=True)
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
         shared = {"tokenizer": tokenizer, "samples": samples, "head": head, "kept": kept, "right": right}
@@ -185,7 +184,8 @@ def _asked(settings: AdaptSettings, tokenizer: Any, documents: Sequence[Document
     lead, examples = answer_lead(tokenizer), list[Example]()
     for number, (question, answer) in enumerate(pairs[i] for i in chosen):
         prompt = prompt_ids(tokenizer, build_prompt(tokenizer, question))
-        examples.append(_example(number, [*prompt, *token_ids(tokenizer, lead + answer)], len(prompt)))
+        ids = np.array([*prompt, *token_ids(tokenizer, lead + answer)], np.int64)
+        examples.append(scored_text(number, ids, len(prompt)))
     return examples
 
 
@@ -229,7 +229,7 @@ def _sentences(
     alone, in_document = list[Example](), list[Example]()
     for number, window in enumerate(fitting):
         if VIEW.skip_reason(window) is not None:
-            whole = _example(number, window.token_ids.tolist(), 1)
+            whole = scored_text(number, window.token_ids, 1)
             alone.append(whole)
             in_document.append(whole)
             continue
@@ -237,17 +237,10 @@ def _sentences(
         alone.append(Example(example.document, number, None, example.segments))
         assert example.teacher_ids is not None, "a split context has a document"
         places = np.concatenate([segment.teacher_positions for segment in example.segments])
-        whole = np.ones(len(places), np.float32)
-        read = Segment(example.teacher_ids, places, places, example.teacher_ids[places + 1], whole)
+        targets = np.concatenate([segment.target_ids for segment in example.segments])
+        read = Segment(example.teacher_ids, places, places, targets, np.ones(len(places), np.float32))
         in_document.append(Example(example.document, number, None, (read,)))
     return alone, in_document
-
-
-def _example(unit: int, ids: Sequence[int], first: int) -> Example:
-    array = np.array(ids, np.int64)
-    places = np.arange(max(1, first) - 1, len(array) - 1)
-    read = Segment(array, places, places, array[places + 1], np.ones(len(places), np.float32))
-    return Example(str(unit), unit, None, (read,))
 
 
 def _texts(model: Any, examples: Sequence[Example], *, states: bool = False) -> _Texts:

@@ -36,6 +36,8 @@ from afterword.errors import ConfigError
 from afterword.evaluation.suites import SPLITS, find_suite
 from afterword.progress import Progress
 from afterword.settings.compare import BlendSettings
+from afterword.storage.atomic import replace_file
+from afterword.storage.hashes import json_sha256
 from afterword.training.checkpoints import explained
 from afterword.training.run_folder import environment
 
@@ -74,7 +76,7 @@ def blend(settings: BlendSettings, *, command: str = "", console: Console | None
                 progress.advance()
         rows = _rows(output)
         summary = summary_of(settings, [rows[each.fingerprint] for each in path], command)
-        models.replace_file(output / _SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
+        replace_file(output / _SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False))
         chosen = next((each for each in path if each.share == summary["pick"].get("lambda")), None)
         saving = _save_only(chosen, settings)
     if saving:
@@ -118,7 +120,7 @@ def _plan(settings: BlendSettings) -> list[Blend]:
         # What is rounded depends on how that is decided.
         about["save_precision"] = "auto"
     contents = grid.Contents(fingerprints[0], running.suite_fingerprint(settings.suite), running.evaluating(settings))
-    weights = {share: grid.sha256({**about, "lambda": share}) for share in settings.lambdas}
+    weights = {share: json_sha256({**about, "lambda": share}) for share in settings.lambdas}
     return [Blend(share, made_of, grid.fingerprint(made_of, contents)) for share, made_of in weights.items()]
 
 
@@ -150,10 +152,10 @@ def _measured(each: Blend, settings: BlendSettings, command: str) -> dict[str, A
     folder = Path(settings.output_dir) / "cells" / f"lambda-{each.share:g}"
     shutil.rmtree(folder, ignore_errors=True)
     saving = _save(each, settings, folder)
-    running.free_memory()
+    models.free_memory()
     measured = running.measure(folder, settings, command)
     running.drop_weights(folder)
-    running.free_memory()
+    models.free_memory()
     about = {"format": 1, "lambda": each.share, "fingerprint": each.fingerprint}
     saved = {"saved": saving.to_json()} if saving else {}
     return {**about, **saved, **measured, "environment": environment()}
@@ -175,7 +177,7 @@ def _save(each: Blend, settings: BlendSettings, folder: Path) -> models.Saving |
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         models.save_result(result, tokenizer, folder, dtype=precisions, given=given)
-        models.replace_file(folder / "config.yaml", _record(each, settings))
+        replace_file(folder / "config.yaml", _record(each, settings))
     return saving
 
 

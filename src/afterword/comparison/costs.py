@@ -89,8 +89,8 @@ def _read_once(data: Path, size: ModelSize) -> dict[str, Any]:
     once = parse_json(data.read_text(encoding="utf-8")).get("teacher_read_once") if data.is_file() else None
     if not once:
         return {}
-    read = {"teacher_tokens": once["tokens"], "teacher_positions": once["positions"]}
-    flops = training_flops(size, student_tokens=0, trained_positions=0, **read)
+    read = once["tokens"]
+    flops = training_flops(size, student_tokens=0, teacher_tokens=read, trained_positions=0, teacher_positions=0)
     return {"teacher_read_once": {"tokens": once["tokens"], "flops": flops}}
 
 
@@ -101,17 +101,14 @@ def _alignment_cost(state: Path, size: ModelSize, *, frozen: bool) -> dict[str, 
     stages = parse_json(state.read_text(encoding="utf-8"))["stages"]
     tokens = {name: stage["tokens"] for name, stage in stages.items()}
     # DPO's reference reads what its policy reads.
-    read = {name: count if name == "dpo" else 0 for name, count in tokens.items()}
-    flops = sum(
-        training_flops(
-            size,
-            student_tokens=count,
-            teacher_tokens=read[name],
-            trained_positions=count,
-            teacher_positions=read[name],
-            frozen=frozen,
-        )
-        for name, count in tokens.items()
+    policy, reference = sum(tokens.values()), tokens.get("dpo", 0)
+    flops = training_flops(
+        size,
+        student_tokens=policy,
+        teacher_tokens=reference,
+        trained_positions=policy,
+        teacher_positions=reference,
+        frozen=frozen,
     )
     return {"tokens": tokens, "flops": flops, "seconds": sum(stage["seconds"] for stage in stages.values())}
 

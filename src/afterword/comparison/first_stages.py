@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from afterword.comparison.grid import Cell
-from afterword.models import replace_file
 from afterword.settings.align import following
 from afterword.settings.yaml_files import to_yaml
+from afterword.storage.atomic import replace_file
 
 _OF_ONE_CELL = ("aligned", "checkpoint-*", "scores.json", ".work")
 

@@ -3,16 +3,16 @@
 The one rule: a fingerprint is over contents, never over paths, so that rows stay valid when folders move.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from afterword.evaluation.measure import VERSIONS
 from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import CompareSettings, GridAxes, arm_folder
+from afterword.storage.hashes import json_sha256, path_sha256
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,19 @@ def cells_of(settings: CompareSettings) -> list[Cell]:
 
 def training_fingerprint(cell: Cell, model: str, documents: str) -> str:
     """SHA-256 of what the cell's weights follow from: settings with the method's own filled in, model, documents."""
-    return sha256({"settings": settings_of(cell), "model": model, "documents": documents})
+    return json_sha256({"settings": settings_of(cell), "model": model, "documents": documents})
 
 
 def stage_fingerprint(cell: Cell, model: str, documents: str, configuration: str) -> str:
     """SHA-256 of what the weights before an alignment follow from, the base's configuration included."""
     about = {"model": model, "documents": documents, "configuration": configuration}
-    return sha256({"settings": weights_settings(cell.settings), **about})
+    return json_sha256({"settings": weights_settings(cell.settings), **about})
 
 
 def fingerprint(training: str, contents: Contents) -> str:
     """SHA-256 of what the cell's scores follow from: its weights, the suite, how it is evaluated and by what."""
     followed = {"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)}
-    return sha256(followed | ({"scorers": later} if (later := later_scorers()) else {}))
+    return json_sha256(followed | ({"scorers": later} if (later := later_scorers()) else {}))
 
 
 def later_scorers() -> dict[str, int]:
@@ -103,11 +103,7 @@ def later_scorers() -> dict[str, int]:
 
     So rows stay valid that were recorded before versions counted, and none is taken for one of a later version.
     """
-    from afterword.evaluation import losses, questions, tasks
-    from afterword.evaluation import suite_answers as answering
-
-    modules = {"answering": answering, "losses": losses, "questions": questions, "tasks": tasks}
-    return {name: module.VERSION for name, module in modules.items() if module.VERSION > 1}
+    return {name: version for name, version in VERSIONS.items() if version > 1}
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
@@ -118,11 +114,9 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 def _aligning(settings: AlignSettings) -> dict[str, Any]:
     """Settings of an alignment that can change its weights, samples and template by their content."""
-    fields: Any = AlignSettings.model_fields
     content = ("instructions", "preferences", "chat_template", "skip_bad_rows")
-    names = [name for name, field in fields.items() if field.json_schema_extra["weights"] or name in content]
-    later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
-    dumped = settings.model_dump(mode="json")
+    dumped, later = settings.model_dump(mode="json"), AlignSettings.came_later()
+    names = (*AlignSettings.weighing(), *content)
     counted = {name: AlignSettings.without_effect(name, dumped[name]) for name in names}
     return by_content({name: value for name, value in counted.items() if value is not None or name not in later})
 
@@ -135,16 +129,12 @@ def weights_settings(settings: AdaptSettings) -> dict[str, Any]:
     where it was recorded.
     """
     from afterword.training.run import method_of
-    from afterword.training.run_folder import without_effect
 
-    fields: Any = AdaptSettings.model_fields
-    dumped = settings.model_dump(mode="json")
-    affecting = {name: dumped[name] for name, field in fields.items() if field.json_schema_extra["weights"]}
-    method = method_of(settings)
+    dumped, later, method = settings.model_dump(mode="json"), AdaptSettings.came_later(), method_of(settings)
+    affecting = {name: dumped[name] for name in AdaptSettings.weighing()}
     declared = {**method.defaults, **method.settings()}
     filled = {name: declared.get(name) if value is None else value for name, value in affecting.items()}
-    filled = {name: without_effect(name, value) for name, value in filled.items()}
-    later = {name for name, field in fields.items() if field.json_schema_extra.get("later")}
+    filled = {name: AdaptSettings.without_effect(name, value) for name, value in filled.items()}
     known = {name: value for name, value in filled.items() if value is not None or name not in later}
     return {**known, "mixture": by_content(known["mixture"])} if "mixture" in known else known
 
@@ -159,18 +149,4 @@ def by_content(value: Any) -> Any:
         return {name: by_content(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [by_content(inner) for inner in value]
-    return content_sha256(Path(value)) if isinstance(value, str) and value and Path(value).exists() else value
-
-
-def content_sha256(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names inside it."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return sha256({str(file.relative_to(path)): content_sha256(file) for file in files})
-
-
-def sha256(value: Any) -> str:
-    """SHA-256 of a value written as JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return path_sha256(Path(value)) if isinstance(value, str) and value and Path(value).exists() else value

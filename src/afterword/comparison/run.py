@@ -4,7 +4,6 @@ The folder: `grid.json` what was asked for, `rows.jsonl` a row for every cell th
 `compare.json` what it comes to. The one rule: a row is appended only when its scores are there.
 """
 
-import gc
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from afterword import evaluation, models
@@ -36,9 +34,11 @@ from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import BlendSettings, CompareSettings, underscored
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.storage.atomic import replace_file
+from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
 from afterword.training import Interrupted, run_adaptation
-from afterword.training.teacher_choice import CACHED, refuse_teacher
+from afterword.training.teacher_choice import refuse_teacher
 
 _CONFIGURATION = "configuration_sha256"
 """The name of a row's own, which is no part of its fingerprint."""
@@ -107,7 +107,7 @@ def _check_alignments(cells: list[Cell]) -> None:
         if second := following(cell.settings):
             # What differs between the cells of an arm changes nothing here.
             same = second.model_copy(update={"model_name_or_path": "", "output_dir": "", "seed": 0})
-            told = grid.sha256([same.model_dump(mode="json"), cell.settings.mixture])
+            told = json_sha256([same.model_dump(mode="json"), cell.settings.mixture])
             if told not in seen:
                 problems += _problems_of(second, cell)
             seen.add(told)
@@ -177,7 +177,7 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
 def suite_fingerprint(name: str) -> str:
     """SHA-256 of a suite's items and of what else its scores follow from. Refused before anything is trained."""
     suite = find_suite(name)
-    return grid.sha256([suite.fingerprint, suite.refusals, suite.texts])
+    return json_sha256([suite.fingerprint, suite.refusals, suite.texts])
 
 
 def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
@@ -202,11 +202,11 @@ def _ended(
             console.print("stage 1: as another cell trained it", highlight=False)
         run_adaptation(cell.settings, command=command, console=console, teacher_caches=_teacher_caches(cell, settings))
         keep_stage(cell.folder, plan.stage)
-        free_memory()
+        models.free_memory()
         adapted = cell.folder
         if second := following(cell.settings):
             adapted = run_alignment(second, console=console, command=command).path
-            free_memory()
+            models.free_memory()
         started = time.perf_counter()
         measured = measure(adapted, settings, command)
         seconds = time.perf_counter() - started
@@ -215,7 +215,7 @@ def _ended(
     except AfterwordError as error:
         return {"format": 1, "status": "failed", "reason": str(error), **about}
     finally:
-        free_memory()
+        models.free_memory()
     cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
     environment = parse_json((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
@@ -224,7 +224,7 @@ def _ended(
 
 def _teacher_caches(cell: Cell, settings: CompareSettings) -> Path | None:
     """Where the cells of a grid keep what their teachers say; None where theirs are not cached."""
-    if cell.settings.teacher not in CACHED:
+    if cell.settings.teacher != "cached":
         return None
     return Path(cell.settings.teacher_cache or Path(settings.output_dir) / "teacher").expanduser()
 
@@ -254,7 +254,7 @@ def _make_way(plan: Planned) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    models.replace_file(named, " ".join(name) + "\n")
+    replace_file(named, " ".join(name) + "\n")
 
 
 def drop_weights(run: Path) -> None:
@@ -274,7 +274,7 @@ def append_row(output: Path, row: Mapping[str, Any]) -> None:
     with lock_of(path):
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         if text and not text.endswith("\n"):
-            models.replace_file(path, text[: text.rfind("\n") + 1])
+            replace_file(path, text[: text.rfind("\n") + 1])
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
@@ -292,14 +292,7 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str)
     asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        models.replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
+        replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
     except OSError as error:
         problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
         raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error
-
-
-def free_memory() -> None:
-    """The next model needs the memory of the last."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -55,7 +55,7 @@ def _parsed_rows(path: Path, modified_ns: int, size: int) -> tuple[dict[str, Any
 
 def summarise(output: Path) -> dict[str, Any]:
     """What grid.json and rows.jsonl come to, written to compare.json and returned."""
-    from afterword.models import replace_file
+    from afterword.storage.atomic import replace_file
 
     asked = _asked(output)
     every = read_rows(output)

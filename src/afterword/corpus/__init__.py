@@ -7,6 +7,7 @@ Nothing is dropped in silence: every row that is not used is counted, and says w
 
 from afterword.corpus.columns import CorpusOptions
 from afterword.corpus.dialogues import Dialogue, Kind, dialogue_of, plain_text
+from afterword.corpus.formats import register_format
 from afterword.corpus.sentences import split_sentences
 from afterword.corpus.sources import refuse_missing
 from afterword.corpus.store import Corpus, SourceReport, read_corpus
@@ -20,5 +21,6 @@ __all__ = [
     "dialogue_of",
     "plain_text",
     "read_corpus",
+    "register_format",
     "split_sentences",
 ]

@@ -11,14 +11,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, NoTextError
+from afterword.corpus.others import path_to_read, rows_of
 from afterword.corpus.rows import Origin, Rows
-from afterword.errors import DataError
+from afterword.errors import ConfigError, DataError
 from afterword.plugins import imported
 from afterword.storage.files import BadRowError, size_of
 from afterword.types import Document
@@ -35,8 +36,10 @@ _AS_TEXT = "\0text"
 """Name of the only part of an object that stands for a date, a UUID or the like."""
 
 
-def read_apart(reader: str, origin: Origin, options: CorpusOptions) -> Rows:
+def read_apart(reader: str, origin: Origin, options: CorpusOptions, *, of_others: bool = False) -> Rows:
     """The rows that a reader, `package.module:NAME`, makes of a file, from a process of its own.
+
+    The reader takes the origin and the options; one `of_others` takes the path alone (see `others.py`).
 
     What goes wrong in it is the BadRowError or DataError that it would be here. Where the process ends, or takes more
     time or memory than it may, the file is a BadRowError.
@@ -46,7 +49,7 @@ def read_apart(reader: str, origin: Origin, options: CorpusOptions) -> Rows:
     try:
         # The process may have been started elsewhere, and a path is said as the person gave it.
         asked = {"reader": reader, "origin": origin._asdict(), "options": asdict(options), "folder": os.getcwd()}
-        worker.ask(asked)
+        worker.ask({**asked, "of_others": of_others, "python_path": sys.path})
         while (answer := worker.answer(seconds)).get("rows") is not None:
             yield from ((place, _row(kind, value)) for place, kind, value in answer["rows"])
     except GeneratorExit:
@@ -175,9 +178,12 @@ def _answers(request: dict[str, Any]) -> Iterator[bytes]:
     origin, options = Origin(**request["origin"]), CorpusOptions(**request["options"])
     mib = _MEMORY_MIB + round(_MEMORY_A_LIMIT * options.max_document_mib)
     try:
+        read = _reader(request)
         with _limited(mib):
-            yield from map(_line, _together(imported("documents", request["reader"])(origin, options)))
+            yield from map(_line, _together(read(origin, options)))
         yield _line({})
+    except ConfigError as error:
+        yield _line({"data_error": f"{origin.shown}: {error}", "no_text": False})
     except DataError as error:
         yield _line({"data_error": str(error), "no_text": isinstance(error, NoTextError)})
     except BadRowError as error:
@@ -187,6 +193,13 @@ def _answers(request: dict[str, Any]) -> Iterator[bytes]:
     except Exception as error:  # Whatever a library finds wrong with a file that somebody made wrong on purpose.
         why = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
         yield _line({"bad": ["broken", f"not readable ({why})"]})
+
+
+def _reader(request: dict[str, Any]) -> Callable[[Origin, CorpusOptions], Rows]:
+    """The reader that is asked for. One of others is found where the process that asks would find it."""
+    sys.path += [place for place in request["python_path"] if place not in sys.path]
+    found = imported("documents", request["reader"])
+    return (lambda origin, _: rows_of(found(path_to_read(origin.path)))) if request["of_others"] else found
 
 
 def _together(rows: Rows) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, NoTextError, find_columns
+from afterword.corpus.others import other_formats
 from afterword.corpus.rows import LoneObject, Origin, Record, Rows
 from afterword.storage.files import BadRowError, ending_of, is_file, refuse, shown_name
 
@@ -124,11 +125,12 @@ def judged(rows: Rows, origin: Origin, options: CorpusOptions, aside: Aside, *, 
     `beside_texts`: the folder has files of text, too; then a .json file that is broken is no document either.
     """
     is_json = ending_of(Path(origin.path)) == ".json"
+    read_apart = {*OFFICE, *other_formats()}
 
     def milder(error: BadRowError) -> BadRowError:
         """The error that is skipped and counted, where the file is no document by its kind."""
         spared = is_json and beside_texts and error.reason == "broken"
-        if ending_of(Path(origin.path)) in OFFICE and error.reason == "broken":
+        if ending_of(Path(origin.path)) in read_apart and error.reason == "broken":
             return BadRowError("unreadable", str(error))
         return BadRowError("no_document", str(error)) if spared else error
 

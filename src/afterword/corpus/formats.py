@@ -17,8 +17,10 @@ from afterword.corpus.columns import CorpusOptions, columns_to_read
 from afterword.corpus.dialogues import TURN_COLUMNS
 from afterword.corpus.folders import OFFICE
 from afterword.corpus.html import read_html
+from afterword.corpus.others import other_formats, registered
 from afterword.corpus.rows import LoneObject, Origin, Rows, numbered
-from afterword.errors import DataError
+from afterword.errors import ConfigError, DataError
+from afterword.plugins import imported
 from afterword.storage.files import BadRowError, open_bytes, problem_of, read_lines, read_whole, size_of
 from afterword.storage.parsing import parse_json, parse_yaml
 from afterword.types import Document
@@ -153,11 +155,8 @@ def _rows_of(batch: Any) -> Iterator[Any]:
 _APART = {ending: f"afterword.corpus.office:{ending[1:]}_rows" for ending in OFFICE} | {
     ".pdf": "afterword.corpus.pdf:pdf_rows"
 }
-ENDINGS: dict[str, Callable[[Origin, CorpusOptions], Rows]] = {
-    ".txt": _text_rows,
-    ".md": _markdown_rows,
-    ".rst": _text_rows,
-}
+Reader = Callable[[Origin, CorpusOptions], Rows]
+ENDINGS: dict[str, Reader] = {".txt": _text_rows, ".md": _markdown_rows, ".rst": _text_rows}
 ENDINGS |= dict.fromkeys((".html", ".htm"), _html_rows)
 ENDINGS |= {
     ending: partial(read_apart, _APART[ending])
@@ -166,3 +165,21 @@ ENDINGS |= {
 }
 ROW_ENDINGS = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
 ENDINGS |= ROW_ENDINGS
+
+
+def register_format(ending: str, place: str) -> None:
+    """Let this process read files of an ending by the function at `package.module:NAME`.
+
+    ConfigError where there is no such function, or Afterword reads such files itself.
+    """
+    ending = f".{ending.lower().removeprefix('.')}"
+    if ending in ENDINGS:
+        raise ConfigError(f"documents: {ending!r} is read by Afterword. Give your files another ending.")
+    if not callable(imported("documents", place)):
+        raise ConfigError(f"documents: {place!r} is no function. Give one that takes a path.")
+    registered[ending] = place
+
+
+def readers_of_others() -> dict[str, Reader]:
+    """By ending, what reads the formats that others add."""
+    return {ending: partial(read_apart, place, of_others=True) for ending, place in other_formats().items()}

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, columns_to_read, read_rows
+from afterword.corpus.dialogues import Kind
 from afterword.corpus.folders import OFFICE, Aside, chosen, counted, judged, remedy_of, walk, without_ours
-from afterword.corpus.formats import ENDINGS, ROW_ENDINGS
+from afterword.corpus.formats import ENDINGS, ROW_ENDINGS, Reader, readers_of_others
 from afterword.corpus.rows import Origin, Record, Rows, numbered
 from afterword.errors import DataError
 from afterword.storage.files import BadRowError, ending_of, shown_name
@@ -102,7 +103,12 @@ def _are_documents(items: Sequence[Any]) -> bool:
 
 
 def _is_written_like_a_path(name: str) -> bool:
-    return name.startswith(("./", "../", "/", "~")) or ending_of(Path(name)) in ENDINGS
+    return name.startswith(("./", "../", "/", "~")) or ending_of(Path(name)) in _readers()
+
+
+def _readers(kind: Kind = "documents") -> dict[str, Reader]:
+    """By ending, what reads a file. No format of others takes the place of one of ours."""
+    return {**readers_of_others(), **ENDINGS} if kind == "documents" else ROW_ENDINGS
 
 
 def _from_name(given: str | Path, options: CorpusOptions) -> Source:
@@ -124,7 +130,7 @@ def _from_name(given: str | Path, options: CorpusOptions) -> Source:
 
 
 def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions, aside: Aside) -> Source:
-    endings = ENDINGS if options.kind == "documents" else ROW_ENDINGS
+    endings = _readers(options.kind)
     known = chosen(paths, endings, aside)
     if not known:
         listed = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
@@ -137,7 +143,7 @@ def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions
         """What is in one of the files."""
         name = shown_name(path.relative_to(base).as_posix())
         origin = Origin(shown_name(path), name, shown_name(label), str(path))
-        rows = judged(ENDINGS[ending_of(path)](origin, options), origin, options, aside, beside_texts=beside_texts)
+        rows = judged(endings[ending_of(path)](origin, options), origin, options, aside, beside_texts=beside_texts)
         lenient = options.skip_bad_rows or (beside_texts and ending_of(path) == ".json")
         return counted(read_rows(rows, origin, options), origin, aside, lenient=lenient)
 
@@ -146,14 +152,14 @@ def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions
 
 def _from_file(path: str, label: str, options: CorpusOptions) -> Source:
     """A file that was named: it is what it was named for, or an error."""
-    endings = ENDINGS if options.kind == "documents" else ROW_ENDINGS
+    endings = _readers(options.kind)
     ending = ending_of(Path(path))
     if ending not in endings:
         known = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
         extra = " pip install 'afterword[documents]' reads it." if ending in OFFICE else ""
         raise DataError(f"{label}: no file of a known ending ({ending or 'it has none'}).{extra} {known}")
     origin = Origin(shown_name(path), shown_name(os.path.basename(path)), shown_name(label), path)
-    rows = read_rows(ENDINGS[ending](origin, options), origin, options)
+    rows = read_rows(endings[ending](origin, options), origin, options)
     return SourceReport(shown_name(label), files=1), rows
 
 

@@ -4,19 +4,21 @@ The shift from a position to the token that it predicts happens in `segment` and
 from Padmanabhan et al. 2026, arXiv:2602.16093: all six strategies of the paper's code, and two of ours.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from afterword.data.windows import Bos, Join, SpecialTokens
-from afterword.types import Example, Segment, Window
+from afterword.data.windows import SpecialTokens
+from afterword.method_options import Averaging, Bos, Join, Strategy, SuffixTokens, Targets
+from afterword.storage.text_store import TextStore
+from afterword.types import Document, Example, Segment, Window
 
-Averaging = Literal["document", "token"]
-Strategy = Literal[
-    "sentence", "middle", "uniform_sentence", "random_token", "uniform_token", "random_token_suffix", "all", "anchor"
-]
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STRATEGIES: tuple[str, ...] = get_args(get_args(Strategy)[0])
 MIN_TARGET_TOKENS = 2
 """A target needs a token to predict and one to predict it from."""
 MIN_WINDOW_TOKENS = 4
@@ -41,6 +43,27 @@ class View:
     def anchored(self) -> bool:
         """Whether windows must carry the document's title."""
         return False
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a `prepare` of its own."""
+        return type(self).prepare is not View.prepare
+
+    def prepare(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        documents: Iterable[Document],
+        store: TextStore,
+    ) -> Iterable[Document]:
+        """The documents that are trained in place of those that were given: these as they are, unless it is overridden.
+
+        Called once, before there are windows, on the main process, with the model as it was given: in eval mode,
+        without gradients. What the model writes belongs into `store`, which outlives the process: what is in it is not
+        to be written again, and a run that is resumed asks for the same documents. The id of a document that is written
+        begins with that of the one that it comes from, and its source is the same.
+        """
+        return documents
 
     def skip_reason(self, window: Window) -> str | None:
         """Why a window can never be trained under this view, or None. Such windows are counted, not trained."""
@@ -79,9 +102,9 @@ class SplitContext(View):
     """The view of DiSC: the student reads a piece of the document alone, the teacher the document up to its end."""
 
     strategy: Strategy = "sentence"
-    targets: int = 5
+    targets: Targets = 5
     """k, how many targets are drawn from a document. `middle` and `all` do not read it."""
-    suffix_tokens: int | None = None
+    suffix_tokens: SuffixTokens | None = None
     """Length of a `random_token_suffix` target in tokens; None: to the end of the document."""
 
     @property
@@ -141,6 +164,12 @@ def segment(ids: np.ndarray, first: int, teacher_first: int, averaging: Averagin
     weight = 1.0 if averaging == "token" else 1.0 / (targets * len(positions))
     weights = np.full(len(positions), weight, np.float32)
     return Segment(ids, positions, positions - first + teacher_first, ids[positions + 1], weights)
+
+
+def scored_text(unit: int, ids: np.ndarray, first: int) -> Example:
+    """Ids whose tokens are predicted from offset `first` on, as one unit: what comes before them is context."""
+    read = segment(ids, max(1, first) - 1, max(1, first) - 1, "token")
+    return Example(str(unit), unit, None, (read,))
 
 
 def _long_enough(spans: list[Span]) -> list[Span]:

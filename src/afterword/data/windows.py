@@ -6,7 +6,7 @@ sentence, is counted.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,9 @@ from afterword.corpus import split_sentences
 from afterword.data import control_tokens
 from afterword.data.control_tokens import ControlTokens
 from afterword.errors import CheckpointError, ConfigError, DataError
+from afterword.method_options import Bos, Join
 from afterword.types import Document, Window
 
-Join = Literal["document", "authors"]
-Bos = Literal["auto", "always", "never"]
 MAX_ANCHOR_TOKENS = 32
 """A first line that is a paragraph is no title: the anchor is cut here, and counted. Our choice."""
 
@@ -143,7 +142,8 @@ def _fitting(starts: np.ndarray, length: int, capacity: int, overlap: int) -> tu
         return starts, 0
     limit = capacity - max(1, overlap)
     ends = np.append(starts[1:], length)
-    pieces = [np.arange(start, end, limit) for start, end in zip(starts, ends, strict=True)]
+    borders = zip(starts.tolist(), ends.tolist(), strict=True)
+    pieces: list[np.ndarray] = [np.arange(start, end, limit) for start, end in borders]
     return np.concatenate(pieces), int((ends - starts > limit).sum())
 
 

@@ -15,8 +15,8 @@ from afterword.almanac.world import RELATIONS, Fact, Size, build_world
 from afterword.almanac.writing import tell
 from afterword.demo.lessons import OPEN_BOOK, Lessons, Told
 from afterword.evaluation.suites import Item
-from afterword.models import replace_file
 from afterword.report.demo_page import Readable
+from afterword.storage.atomic import replace_file
 from afterword.types import Document
 
 

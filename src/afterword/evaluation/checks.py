@@ -6,19 +6,15 @@ functions' parameters are the fields of the check: {"kind": "times", "value": "O
 
 import inspect
 import re
-import string
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 from afterword.errors import nearest
+from afterword.evaluation.right_answers import normalised, plain_marks, says, words_of
 from afterword.storage.parsing import parse_json
 
 KINDS: dict[str, Callable[..., bool]] = {}
 """Every check by the name of its kind."""
-_ARTICLES = {"a", "an", "the"}
-_QUOTES = str.maketrans("“”„‘’", '"""\'\'')
-_EDGES = string.punctuation + "«»…–—"
 _Marker = Literal["-", "1."]
 _Scalar = str | int | float
 _TEXT = ("text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
@@ -68,57 +64,6 @@ def problem_of(check: Any) -> str | None:
             return f'{what} needs "{name}": {rule}'
     # The kinds that have only optional fields need one of them.
     return f"{what} needs one of {', '.join(fields)}" if fields and len(check) == 1 else None
-
-
-def normalised(text: str) -> str:
-    """Lower case, no articles, single spaces, and punctuation only inside words and numbers.
-
-    What would change a value stays: hyphens and apostrophes inside a word, the point of a number, its sign and %.
-    A text with nothing else in it stays as it is.
-
-    >>> normalised(' "The  Gold-Leaf  Inn", at 3.5 %!')
-    'gold-leaf inn at 3.5 %'
-    >>> normalised("-5%."), normalised("A"), normalised("?")
-    ('-5%', 'a', '?')
-    """
-    words = [word for word in map(_bare, _plain(text).casefold().split()) if word]
-    return " ".join([word for word in words if word not in _ARTICLES] or words) or text.strip()
-
-
-def says(text: str, value: str) -> int:
-    """How often a value is said in a text, as whole words in any case, from left to right.
-
-    A hyphen joins words and a point joins digits, so neither half of `KX-12` or of `3.5` is said; `Oslo's` says Oslo.
-
-    >>> says("Oslo, then oslo's port; Oslofjord, Oslo-based", "Oslo")
-    2
-    >>> says("3.5 and -3 and 13", "3"), says("New\\n York", "new york")
-    (0, 1)
-    """
-    words = r"\s+".join(map(re.escape, _plain(value).split()))
-    sign = r"(?<![-−])" if value.strip()[:1].isdigit() else ""
-    return len(re.findall(rf"(?<!\w)(?<!\w-)(?<!\d[.,:]){sign}{words}(?!\w|-\w|[.,:]\d)", _plain(text), re.IGNORECASE))
-
-
-def words_of(text: str) -> set[str]:
-    """The runs of letters and digits in a text, in lower case.
-
-    >>> sorted(words_of("Vera's {7} VERA"))
-    ['7', 's', 'vera']
-    """
-    return set(re.findall(r"\w+", _plain(text).casefold()))
-
-
-def _plain(text: str) -> str:
-    """One way of writing accents and quotation marks."""
-    return unicodedata.normalize("NFC", text).translate(_QUOTES)
-
-
-def _bare(word: str) -> str:
-    # A sign before a digit, and a per cent behind one, are part of the number.
-    sign = "-" if re.match(r"[^\w]*[-−]\d", word) else ""
-    percent = "%" if re.search(r"(\d|^)%[^\w]*$", word) else ""
-    return sign + word.strip(_EDGES + "−") + percent
 
 
 def _kind(name: str) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
@@ -268,7 +213,7 @@ def quoted(text: str) -> bool:
     >>> quoted('"Oslo."'), quoted('"Oslo".'), quoted('"Oslo" or "Bergen"')
     (True, False, False)
     """
-    return re.fullmatch(r'"[^"]*[^"\s][^"]*"', _plain(text).strip()) is not None
+    return re.fullmatch(r'"[^"]*[^"\s][^"]*"', plain_marks(text).strip()) is not None
 
 
 @_kind("items")

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.data import SpecialTokens, WindowSettings, read_document, special_tokens
-from afterword.evaluation.losses import VIEW, Models, losses_by_unit, share_of_context_gain, target_nll_scores
+from afterword.distributed import device_type
+from afterword.evaluation.losses import VIEW, losses_by_unit, nll_values
+from afterword.evaluation.measure import Measured, Models
+from afterword.evaluation.measures import MEASURES
 from afterword.models import causal_lm, context_length, load_adapted, load_tokenizer, replace_file
 from afterword.progress import Progress
 from afterword.settings.adapt import AdaptSettings
@@ -60,7 +62,7 @@ def look(settings: AdaptSettings, documents: Any = None) -> list[Score]:
 
 
 def _loaded(name: str) -> Any:
-    return load_adapted(name).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return load_adapted(name).eval().to(device_type())
 
 
 def _examples(
@@ -96,8 +98,6 @@ def _sums(
 
 def _scores(task: str, before: Mapping[str, np.ndarray], nll_after: np.ndarray, seed: int) -> list[Score]:
     mean = {name: values / before["positions"] for name, values in before.items()}
-    b, c, a = mean["nll_before"], mean["nll_with_context"], nll_after / before["positions"]
+    values = nll_values(mean["nll_before"], mean["nll_with_context"], nll_after / before["positions"])
     details = {"targets": VIEW.targets, "seed": seed, "documents": "the first"}
-    scores = target_nll_scores(task, b, c, a, details)
-    share = share_of_context_gain(task, b, c, a, details)
-    return [*scores, share] if share else scores
+    return MEASURES[task].scores(Measured(values, details))

@@ -17,17 +17,21 @@ whole batch ever exist, and are summed by the unit that intervals are over.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
-from afterword.data import SpecialTokens, SplitContext, special_tokens
+from afterword.corpus import Corpus
+from afterword.data import SplitContext, WindowSettings, read_document, special_tokens
 from afterword.data.batching import Packing, micro_batches, to_device
-from afterword.evaluation.intervals import before_and_after, estimate, paired_change, ratio_of_means
+from afterword.data.views import scored_text
+from afterword.distributed import device_type
+from afterword.errors import DataError
+from afterword.evaluation.intervals import paired_change
+from afterword.evaluation.measure import Inputs, Measured, Models, Values
 from afterword.models import (
     StoredModel,
     alone_beyond,
@@ -41,11 +45,11 @@ from afterword.models import (
     refuse_foreign_tokenizer,
     trained_states,
 )
+from afterword.models.generation import answered_prompts, own_samples, token_ids
 from afterword.objectives import Comparison, Prediction, hidden_losses, hidden_parts
 from afterword.settings.evaluate import EvaluateSettings
-from afterword.types import Batch, Example, Score, Segment, Window
+from afterword.types import Batch, Document, Example, Window
 
-VERSION = 1
 Text = tuple[Sequence[int], int]
 """Token ids, and the offset of the first that is scored."""
 VIEW = SplitContext(strategy="sentence", targets=5, averaging="token")
@@ -53,21 +57,9 @@ MIN_CONTEXT_GAIN_NATS = 0.2
 """Below it (b − a) / (b − c) means nothing: on a tiny story model it reached 500 % (METHODS §5)."""
 
 
-@dataclass(frozen=True)
-class Models:
-    """The reference M0 and the adapted model θ. A model alone is its own reference, with nothing to compare."""
-
-    reference: Any
-    adapted: Any | None
-    tokenizer: Any
-    special: SpecialTokens
-    max_length: int
-    micro_batch_tokens: int = 4096
-
-
 def load_models(name: str, settings: EvaluateSettings) -> Models:
     """Both models in evaluation mode, on the GPU where there is one."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_type()
     paths = [path for path in (settings.reference, name) if path]
     dtype = evaluation_dtype(paths, settings.precision)
     loaded = [load_adapted(path, dtype=dtype).eval().to(device) for path in paths]
@@ -149,70 +141,106 @@ def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, torch.
             yield "nll_before", nll_source
 
 
-def learning_scores(models: Models, windows: Sequence[Window], task: str, *, seed: int = 0) -> list[Score]:
-    """a, b, c and the KL, means over documents of the mean nats per target token of each.
+def learning(models: Models, inputs: Inputs, part: Literal["documents", "held_out"]) -> Measured:
+    """The measure of sentences of documents, alone. DataError where no document has a second sentence."""
+    windows = drawn_windows(models, inputs.documents[part], inputs.settings)
+    windows = [window for window in windows if VIEW.skip_reason(window) is None]
+    if not windows:
+        raise DataError(f"{part}: no document has a second sentence to be measured on. Give longer documents.")
+    return learned_from(models, windows, inputs.settings.seed)
 
-    The share of the context's gain only where that gain is real.
-    """
+
+def learned_from(models: Models, windows: Sequence[Window], seed: int = 0) -> Measured:
+    """a, b, c and the KL: of every document the mean nats per target token."""
     unit = {name: i for i, name in enumerate(dict.fromkeys(window.document for window in windows))}
-    drawn = [VIEW.build(window, models.special, np.random.default_rng((seed, window.index))) for window in windows]
-    examples = [replace(example, source=unit[example.document]) for example in drawn]
+    built = [VIEW.build(window, models.special, np.random.default_rng((seed, window.index))) for window in windows]
+    examples = [replace(example, source=unit[example.document]) for example in built]
     sums = losses_by_unit(models, examples, len(unit))
     mean = {name: values / sums["positions"] for name, values in sums.items()}
-    b, c, a = mean["nll_before"], mean["nll_with_context"], mean.get("nll_after")
-    kl_before, kl_after = mean["kl_before"], mean.get("kl_after")
-    details = {"targets": VIEW.targets, "seed": seed}
-    score = partial(Score, task=task, version=VERSION, n=len(unit), details=details, better="lower")
-    scores = target_nll_scores(task, b, c, a, details)
-    scores.append(score(metric="kl_from_context_nats", **before_and_after(kl_before, kl_after)))
-    if a is None or kl_after is None:
-        return scores
-    relative = ratio_of_means(kl_after, kl_before)
-    scores.append(score(metric="kl_from_context_relative_frac", after=relative))
-    share = share_of_context_gain(task, b, c, a, details)
-    return [*scores, share] if share else scores
+    before, after = mean["kl_before"], mean.get("kl_after")
+    alone, with_it, *share = nll_values(mean["nll_before"], mean["nll_with_context"], mean.get("nll_after"))
+    divergence = [Values(metric="kl_from_context_nats", before=before, after=after)]
+    if after is not None:
+        divergence += [Values(metric="kl_from_context_relative_frac", after=after, per=before)]
+    return Measured([alone, with_it, *divergence, *share], {"targets": VIEW.targets, "seed": seed})
 
 
-def target_nll_scores(
-    task: str, b: np.ndarray, c: np.ndarray, a: np.ndarray | None, details: dict[str, Any]
-) -> list[Score]:
-    """The loss of sentences alone, before and after, and that before with the document; a value for each document."""
-    score = partial(Score, task=task, version=VERSION, n=len(b), details=details)
-    return [
-        score(metric="target_nll_nats", better="lower", **before_and_after(b, a)),
-        score(metric="target_nll_with_context_nats", before=estimate(c)),
+def nll_values(b: np.ndarray, c: np.ndarray, a: np.ndarray | None) -> list[Values]:
+    """The loss of sentences alone, before and after, and that before with the document; a value for each document.
+
+    The share of the context's gain, (b − a) / (b − c), only where that gain is real.
+    """
+    values = [
+        Values(metric="target_nll_nats", before=b, after=a),
+        Values(metric="target_nll_with_context_nats", before=c),
     ]
-
-
-def share_of_context_gain(
-    task: str, b: np.ndarray, c: np.ndarray, a: np.ndarray, details: dict[str, Any]
-) -> Score | None:
-    """(b − a) / (b − c); None where the context's gain is not real."""
     gain = paired_change(c, b)
-    if gain.value < MIN_CONTEXT_GAIN_NATS or not gain.interval_95 or gain.interval_95[0] <= 0:
-        return None
-    how = {"metric": "share_of_context_gain_frac", "better": "higher", "details": details}
-    return Score(task=task, version=VERSION, n=len(b), after=ratio_of_means(b - a, b - c), **how)
+    real = gain.value >= MIN_CONTEXT_GAIN_NATS and gain.interval_95 and gain.interval_95[0] > 0
+    if real and a is not None:
+        values.append(Values(metric="share_of_context_gain_frac", after=b - a, per=b - c))
+    return values
 
 
-def drift_scores(models: Models, texts: Sequence[Text], task: str, details: dict[str, Any]) -> list[Score]:
+def drawn_windows(models: Models, documents: Sequence[Document] | Corpus, settings: EvaluateSettings) -> list[Window]:
+    """Of as many documents as are asked for, and as many of their windows, so that no long text takes for ever."""
+    count, how = settings.max_documents, WindowSettings(max_length=models.max_length, language=settings.language)
+    read = [
+        read_document(document, 0, models.tokenizer, models.special, how).windows
+        for document in drawn(documents, count, settings.seed)
+    ]
+    windows = [replace(window, index=i) for i, window in enumerate(window for part in read for window in part)]
+    return drawn(windows, count, settings.seed)
+
+
+def drift_on_general(models: Models, inputs: Inputs) -> Measured:
+    """Drift on windows of general text."""
+    settings, bos = inputs.settings, list(models.special.bos_ids)
+    windows = drawn_windows(models, inputs.documents["general"], settings)
+    texts = [([*bos, *w.token_ids], len(bos) + w.first_new_token) for w in windows]
+    return drift(models, texts, {"sources": list(settings.general), "unit": "window", "seed": settings.seed})
+
+
+def drift_on_suite_texts(models: Models, inputs: Inputs) -> Measured:
+    """Drift on the texts that a suite brings, cut to the context."""
+    assert inputs.suite, "what it needs"
+    bos, read = list(models.special.bos_ids), models.tokenizer
+    texts = [([*bos, *token_ids(read, text)][: models.max_length], len(bos)) for text in inputs.suite.texts]
+    return drift(models, texts, {"suite": inputs.suite.name, "unit": "text"}) if texts else Measured()
+
+
+def drift_on_own_samples(models: Models, inputs: Inputs) -> Measured:
+    """Drift on text that the reference wrote; a few prompts of it are answered by both models, to be read."""
+    settings, tokenizer = inputs.settings, models.tokenizer
+    if not settings.samples or models.adapted is None:
+        return Measured()
+    tokens, seed = min(settings.sample_tokens, models.max_length // 2), settings.seed
+    samples = own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
+    details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
+    found = drift(models, [(sample.token_ids, 1) for sample in samples], details)
+    asked = samples[: settings.answered_samples]
+    return replace(found, samples=answered_prompts(models.reference, models.adapted, tokenizer, asked))
+
+
+def drift(models: Models, texts: Sequence[Text], details: Mapping[str, Any]) -> Measured:
     """`kl_nats` per token (only with an adapted model) and `bits_per_byte`.
 
     A text is one unit that fits the context. Bytes are counted of the tokens that are scored; what comes
     before them is context.
     """
-    examples = [_example(i, np.array(ids, np.int64), first) for i, (ids, first) in enumerate(texts)]
+    examples = [scored_text(i, np.array(ids, np.int64), first) for i, (ids, first) in enumerate(texts)]
     sums = losses_by_unit(models, examples, len(texts))
     scored = [models.tokenizer.decode(ids[first:], skip_special_tokens=True) for ids, first in texts]
-    utf8_bytes = np.array([len(text.encode()) for text in scored], np.float64)
-    bits = before_and_after(sums["nll_before"], sums.get("nll_after"), per=utf8_bytes * math.log(2))
-    score = partial(Score, task=task, version=VERSION, n=len(texts), better="lower", details=details)
-    drift = ratio_of_means(sums["kl_after"], sums["positions"]) if "kl_after" in sums else None
-    scores = [score(metric="kl_nats", after=drift), score(metric="bits_per_byte", **bits)]
-    return scores if drift else scores[1:]
+    per = np.array([len(text.encode()) for text in scored], np.float64) * math.log(2)
+    bits = Values(metric="bits_per_byte", before=sums["nll_before"], after=sums.get("nll_after"), per=per)
+    if "kl_after" not in sums:
+        return Measured([bits], details)
+    return Measured([Values(metric="kl_nats", after=sums["kl_after"], per=sums["positions"]), bits], details)
 
 
-def _example(unit: int, ids: np.ndarray, first: int) -> Example:
-    positions = np.arange(max(1, first) - 1, len(ids) - 1)
-    segment = Segment(ids, positions, positions, ids[positions + 1], np.ones(len(positions), np.float32))
-    return Example(str(unit), unit, None, (segment,))
+T = TypeVar("T")
+
+
+def drawn(items: Sequence[T] | Corpus, count: int, seed: int) -> list[T]:
+    """At most so many of them, by the seed, in their order."""
+    chosen: Any = items
+    return [chosen[int(i)] for i in sorted(np.random.default_rng(seed).permutation(len(items))[:count])]

@@ -5,90 +5,21 @@ so a question whose document is missing or does not fit is left out and counted,
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from afterword.data import as_words
-from afterword.errors import DataError
-from afterword.evaluation.checks import says
 from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likelihoods
-from afterword.evaluation.intervals import before_and_after
-from afterword.evaluation.losses import Models
-from afterword.evaluation.right_answers import exact_match, said, token_f1
+from afterword.evaluation.measure import Inputs, Measured, Models, Values
+from afterword.evaluation.question_file import Question
+from afterword.evaluation.right_answers import exact_match, said, says, token_f1
 from afterword.models.generation import by_template, generate, token_ids, user_turn
 from afterword.progress import Progress
-from afterword.storage.json_lines import read_rows
-from afterword.types import Score
 
-VERSION = 3
 ANSWER_TOKENS = 48
 """Room for an answer, in tokens."""
 SIDES = ("before", "after")
-_ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answers": ["…", …], and "choices": ["…", …].'
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question, and what counts as its answer."""
-
-    question: str
-    expected: tuple[str, ...]
-    """What counts as right; the best match of any of them counts."""
-    document: str | None = None
-    """Id of the document that holds the answer."""
-    choices: tuple[str, ...] = ()
-    """Wrong answers, for choice by likelihood; none: not measured."""
-    right_choice: str | None = None
-    """Which of the expected answers stands among the choices; None: the first."""
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """The right answer, and then the wrong ones; empty where there are none to choose from."""
-        return (self.right_choice or self.expected[0], *self.choices) if self.choices else ()
-
-
-def load_questions(path: str | Path) -> tuple[Question, ...]:
-    """The questions of a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
-    path = Path(path)
-    questions = tuple(_question(where, row) for where, row in read_rows(path, _ROW))
-    if not questions:
-        raise DataError(f"{path}: holds no questions. {_ROW}")
-    return questions
-
-
-def _question(where: str, row: dict[str, Any]) -> Question:
-    question, document, answers = row.get("question"), row.get("document"), row.get("answers", row.get("answer"))
-    answers, choices = answers if isinstance(answers, list) else [answers], row.get("choices") or []
-    for problem, wrong in {
-        '"question" is missing or not text': _as_text(question) is None,
-        'no "answer", or an empty list of "answers"': answers in ([], [None]),
-        "every answer must be a number, or text that is not empty": None in map(_as_text, answers),
-        '"document" must be a document id in quotes, or left away': not isinstance(document, str | None),
-        '"choices" must be a list of texts or numbers': not isinstance(choices, list) or None in map(_as_text, choices),
-    }.items():
-        if wrong:
-            raise DataError(f"{where}: {problem}. {_ROW}")
-    expected = tuple(text for text in map(_as_text, answers) if text)
-    offered = dict.fromkeys(text for text in map(_as_text, choices) if text)
-    right = [choice for choice in offered if exact_match(choice, expected)]
-    others = tuple(choice for choice in offered if choice not in right)
-    if offered and not others:
-        raise DataError(f'{where}: every one of the "choices" is a right answer. Give wrong ones beside it. {_ROW}')
-    return Question(str(_as_text(question)), expected, document, others, next(iter(right), None))
-
-
-def _as_text(value: Any) -> str | None:
-    """Text, or a number as text; None where it is neither, or empty.
-
-    >>> _as_text(42), _as_text(2.50), _as_text(" a "), _as_text(True), _as_text(" ")
-    ('42', '2.5', ' a ', None, None)
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value.strip() else None
 
 
 def build_prompt(tokenizer: Any, question: str, document_text: str | None = None, instruction: str = "") -> str:
@@ -132,6 +63,12 @@ def end_of_turn(tokenizer: Any) -> list[int]:
     return [token for token in behind if token in tokenizer.added_tokens_decoder]
 
 
+def line_ends(tokenizer: Any) -> list[int]:
+    """The tokens that are nothing but the end of a line, of one or two breaks."""
+    breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")}
+    return [token for token in breaks if tokenizer.decode([token]).endswith("\n")]
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A question as it is put, in prompts."""
@@ -152,15 +89,28 @@ class _Answered:
     """Of the candidates; of none where there is nothing to choose from."""
 
 
-_METRICS: dict[str, Callable[[Question, _Answered], float | None]] = {
+_METRICS: dict[str, Callable[[Question, _Answered], float]] = {
     "said_frac": lambda asked, answer: said(answer.text, asked.expected, _others(asked)),
     "exact_match_frac": lambda asked, answer: exact_match(answer.text, asked.expected),
     "token_f1_frac": lambda asked, answer: token_f1(answer.text, asked.expected),
-    "choice_correct_frac": lambda asked, answer: (
-        float(is_first_likeliest(answer.likelihoods.per_token)) if asked.choices else None
-    ),
+    "choice_correct_frac": lambda asked, answer: float(is_first_likeliest(answer.likelihoods.per_token)),
 }
-"""The value of an answer: None where the question is not measured by it."""
+"""The value of an answer; by choice only where the question offers choices."""
+
+
+def closed_book(models: Models, inputs: Inputs) -> Measured:
+    """Questions asked without their documents."""
+    return ask(models, inputs.questions, "closed_book", instruction=inputs.settings.question_instruction)
+
+
+def open_book(models: Models, inputs: Inputs) -> Measured:
+    """The same questions, each behind its document; nothing where no question names one that was read."""
+    asked_about = {question.document for question in inputs.questions}
+    documents = inputs.documents.get("documents", ())
+    texts = {document.id: document.text for document in documents if document.id in asked_about}
+    if not texts:
+        return Measured(notes=["No question names a document that was read, so there is no open-book ceiling."])
+    return ask(models, inputs.questions, "open_book", texts, instruction=inputs.settings.question_instruction)
 
 
 def ask(
@@ -170,7 +120,7 @@ def ask(
     documents: Mapping[str, str] | None = None,
     *,
     instruction: str = "",
-) -> tuple[list[Score], list[dict[str, Any]]]:
+) -> Measured:
     """Greedy answers of both models and their choices, as fractions that are right, and a row for each question asked.
 
     `said_frac`: the answer says what is expected, and nothing that is offered as wrong; `exact_match_frac`;
@@ -185,21 +135,27 @@ def ask(
     asked = [each for each in put if isinstance(each, _Asked)]
     writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
     sides = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
-    template = build_prompt(models.tokenizer, "{question}", None if documents is None else "{document}", instruction)
-    limits = {"max_new_tokens": ANSWER_TOKENS, "max_length_tokens": models.max_length}
-    left_out = dict(Counter(reason for reason in put if isinstance(reason, str)))
-    details = {"prompt_template": template, "decoding": "greedy", **limits, "left_out": left_out}
-    score = partial(Score, task=f"questions/{setting}", version=VERSION, better="higher", details=details)
-    scores = []
+    details = {
+        "prompt_template": build_prompt(
+            models.tokenizer, "{question}", None if documents is None else "{document}", instruction
+        ),
+        "decoding": "greedy",
+        "max_new_tokens": ANSWER_TOKENS,
+        "max_length_tokens": models.max_length,
+        "left_out": dict(Counter(reason for reason in put if isinstance(reason, str))),
+    }
+    answered = [{side: sides[side][i] for side in sides} for i in range(len(asked))]
+    rows = [_row(setting, each, answers) for each, answers in zip(asked, answered, strict=True)]
+    return Measured(list(_values(asked, sides)), details, answers=rows)
+
+
+def _values(asked: Sequence[_Asked], sides: Mapping[str, Sequence[_Answered]]) -> Iterator[Values]:
     for metric, value in _METRICS.items():
         rows = [i for i, each in enumerate(asked) if each.question.choices or metric != "choice_correct_frac"]
-        found: dict[str, Any] = {
-            side: [value(asked[i].question, answers[i]) for i in rows] or None for side, answers in sides.items()
-        }
+        found = {side: [value(asked[i].question, answers[i]) for i in rows] for side, answers in sides.items()}
+        # Of questions that were left out whole, a score says so.
         if rows or (not asked and metric != "choice_correct_frac"):
-            scores.append(score(metric=metric, n=len(rows), **before_and_after(*map(found.get, SIDES))))
-    answered = [{side: sides[side][i] for side in sides} for i in range(len(asked))]
-    return scores, [_row(setting, each, answers) for each, answers in zip(asked, answered, strict=True)]
+            yield Values(metric=metric, before=found.get("before") or None, after=found["after"] or None)
 
 
 def _others(question: Question) -> list[str]:
@@ -241,20 +197,29 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
 
 
 def _answers(model: Any, models: Models, asked: Sequence[_Asked], what: str) -> list[_Answered]:
-    """Without a chat template an answer ends at its first line break."""
     tokenizer = models.tokenizer
-    ids, plain = [prompt_ids(tokenizer, each.to_write) for each in asked], not tokenizer.chat_template
-    # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
-    breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")} if plain else ()
-    ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")] or end_of_turn(tokenizer)
-    cost = f"{len(ids):,} prompts, {sum(map(len, ids)):,} tokens, up to {ANSWER_TOKENS} new ones each"
-    with Progress(f"{what}: answers", len(ids), cost=cost) as progress:
-        how: dict[str, Any] = {"max_new_tokens": ANSWER_TOKENS, "extra_eos_ids": ends, "advance": progress.advance}
-        written = generate(model, tokenizer, ids, **how)
-    texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
-    texts = [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
+    texts = _written(model, tokenizer, [prompt_ids(tokenizer, each.to_write) for each in asked], what)
     to_choose = [(prompt_ids(tokenizer, each.to_choose), _candidates(tokenizer, each.question)) for each in asked]
     with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
-        how = {"batch_tokens": models.micro_batch_tokens, "advance": progress.advance}
-        likely = likelihoods(model, to_choose, **how)
+        likely = likelihoods(model, to_choose, batch_tokens=models.micro_batch_tokens, advance=progress.advance)
     return [_Answered(text, each) for text, each in zip(texts, likely, strict=True)]
+
+
+def written_answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:
+    """What a model answers to each question, greedily and within ANSWER_TOKENS, by its chat template if it has one."""
+    prompts = [prompt_ids(tokenizer, build_prompt(tokenizer, question)) for question in questions]
+    return _written(model, tokenizer, prompts, "questions")
+
+
+def _written(model: Any, tokenizer: Any, prompts: Sequence[list[int]], what: str) -> list[str]:
+    """Without a chat template an answer ends at its first line break."""
+    plain = not tokenizer.chat_template
+    # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
+    ends = line_ends(tokenizer) if plain else end_of_turn(tokenizer)
+    cost = f"{len(prompts):,} prompts, {sum(map(len, prompts)):,} tokens, up to {ANSWER_TOKENS} new ones each"
+    with Progress(f"{what}: answers", len(prompts), cost=cost) as progress:
+        written = generate(
+            model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS, extra_eos_ids=ends, advance=progress.advance
+        )
+    texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
+    return [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
 from afterword.evaluation.losses import evaluation_dtype
 from afterword.models import load_model, load_tokenizer, replace_file
@@ -26,7 +25,7 @@ def write_own_text(model: str, path: Path, *, count: int = 200, new_tokens: int 
         reason = "is a folder" if path.is_dir() else f"cannot be written ({parent} is not writable)"
         raise ConfigError(f"output: {str(path)!r} {reason}. Give a file for JSON lines.")
     tokenizer = load_tokenizer(model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_type()
     loaded = load_model(model, dtype=evaluation_dtype([model])).eval().to(device)
     samples = own_samples(loaded, tokenizer, count=count, new_tokens=new_tokens, seed=seed)
     rows = [_row(tokenizer, sample.prompt, sample.token_ids, len(sample.prompt_ids)) for sample in samples]

@@ -1,16 +1,72 @@
-"""What counts as a right answer to a question: equal, with words in common, or said.
+"""What counts as a right answer: equal, with words in common, or said. The one place where texts are compared.
 
-The one rule: texts are compared as `checks.normalised` has them, like the answers to a suite. Matching of whole answers
+Checks of a suite, answers to questions and refusals all go through `normalised` and `says`. Matching of whole answers
 follows SQuAD 1.1 (Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1) otherwise.
 """
 
+import re
+import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from afterword.evaluation.checks import normalised, says
-
+_ARTICLES = {"a", "an", "the"}
+_QUOTES = str.maketrans("“”„‘’", '"""\'\'')
+_EDGES = string.punctuation + "«»…–—"
 _VERDICTS = {"yes", "no", "true", "false", "none", "both", "neither", "never", "always"}
 """Answers of one word that stand in every other sentence: they are given where the answer begins."""
+
+
+def normalised(text: str) -> str:
+    """Lower case, no articles, single spaces, and punctuation only inside words and numbers.
+
+    What would change a value stays: hyphens and apostrophes inside a word, the point of a number, its sign and %.
+    A text with nothing else in it stays as it is.
+
+    >>> normalised(' "The  Gold-Leaf  Inn", at 3.5 %!')
+    'gold-leaf inn at 3.5 %'
+    >>> normalised("-5%."), normalised("A"), normalised("?")
+    ('-5%', 'a', '?')
+    """
+    words = [word for word in map(_bare, plain_marks(text).casefold().split()) if word]
+    return " ".join([word for word in words if word not in _ARTICLES] or words) or text.strip()
+
+
+def says(text: str, value: str) -> int:
+    """How often a value is said in a text, as whole words in any case, from left to right.
+
+    A hyphen joins words and a point joins digits, so neither half of `KX-12` or of `3.5` is said; `Oslo's` says Oslo.
+
+    >>> says("Oslo, then oslo's port; Oslofjord, Oslo-based", "Oslo")
+    2
+    >>> says("3.5 and -3 and 13", "3"), says("New\\n York", "new york")
+    (0, 1)
+    """
+    words = r"\s+".join(map(re.escape, plain_marks(value).split()))
+    sign = r"(?<![-−])" if value.strip()[:1].isdigit() else ""
+    whole = rf"(?<!\w)(?<!\w-)(?<!\d[.,:]){sign}{words}(?!\w|-\w|[.,:]\d)"
+    return len(re.findall(whole, plain_marks(text), re.IGNORECASE))
+
+
+def words_of(text: str) -> set[str]:
+    """The runs of letters and digits in a text, in lower case.
+
+    >>> sorted(words_of("Vera's {7} VERA"))
+    ['7', 's', 'vera']
+    """
+    return set(re.findall(r"\w+", plain_marks(text).casefold()))
+
+
+def plain_marks(text: str) -> str:
+    """One way of writing accents and quotation marks."""
+    return unicodedata.normalize("NFC", text).translate(_QUOTES)
+
+
+def _bare(word: str) -> str:
+    # A sign before a digit, and a per cent behind one, are part of the number.
+    sign = "-" if re.match(r"[^\w]*[-−]\d", word) else ""
+    percent = "%" if re.search(r"(\d|^)%[^\w]*$", word) else ""
+    return sign + word.strip(_EDGES + "−") + percent
 
 
 def exact_match(text: str, expected: Sequence[str]) -> float:

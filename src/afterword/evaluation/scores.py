@@ -2,24 +2,24 @@
 
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.data import WindowSettings, read_document
-from afterword.errors import CheckpointError, ConfigError, DataError
-from afterword.evaluation import losses, questions, suites, tasks
-from afterword.evaluation import suite_answers as answering
-from afterword.models import base_of_adapter, generation, has_result, is_adapter, refuse_name, replace_file
+from afterword.errors import ConfigError
+from afterword.evaluation import losses, suites
+from afterword.evaluation.measure import Inputs, Measure, Models, Need, Row
+from afterword.evaluation.measures import MEASURES, chosen_measures
+from afterword.evaluation.question_file import load_questions
+from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
-from afterword.storage.parsing import parse_yaml
 from afterword.storage.paths import at_home
-from afterword.types import Score, Window
+from afterword.storage.records import read_record
+from afterword.types import Score
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,32 @@ class Scores:
 
     model: str
     reference: str | None
-    scores: list[Score] = field(default_factory=list)
-    samples: list[dict[str, str]] = field(default_factory=list)
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    computed_in: dict[str, str] = field(default_factory=dict)
+    scores: list[Score] = field(default_factory=list[Score])
+    samples: list[Row] = field(default_factory=list[Row])
+    answers: list[Row] = field(default_factory=list[Row])
+    notes: list[str] = field(default_factory=list[str])
+    computed_in: dict[str, str] = field(default_factory=dict[str, str])
     """The precision that the weights of each model are stored in, and that of all products."""
 
 
-def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command: str = "", **what: Any) -> Scores:
+def evaluate(
+    model: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    command: str = "",
+    measures: Sequence[str | Measure] = (),
+    **what: Any,
+) -> Scores:
     """Measure a run folder (against its base) or a model alone; see `EvaluateSettings` for what can be measured.
 
+    `measures` are those of others, by name, `package.module:NAME` or as objects: they are made beside the package's.
     Scores go to scores.json in `output_dir`, by default the run folder itself.
     """
-    name, asked = at_home(str(model)), read_settings(what, EvaluateSettings)
+    asked_for = [measures] if isinstance(measures, str | Measure) else measures
+    names = tuple(each.name if isinstance(each, Measure) else each for each in asked_for)
+    name, asked = at_home(str(model)), read_settings({**what, "measures": names}, EvaluateSettings)
+    objects = {each.name: each for each in asked_for if isinstance(each, Measure)}
+    chosen = chosen_measures([objects.get(each, each) for each in asked.measures])
     run = _run_settings(Path(name))
     folder = Path(at_home(str(output_dir))) if output_dir else Path(name) if run else None
     if folder and folder.is_file():
@@ -49,9 +61,13 @@ def evaluate(model: str | Path, *, output_dir: str | Path | None = None, command
     settings = _completed(asked, name, run)
     for called in (name, settings.reference):
         refuse_name(called or name)
-    result = Scores(name, settings.reference)
     with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
-        _measure(name, settings, _read(asked, run, Path(scratch)), result)
+        inputs = _inputs(name, settings, _read(asked, run, Path(scratch)))
+        possible = _possible(chosen, inputs)
+        models = losses.load_models(name, settings)
+        result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
+        for measure in possible:
+            _add(result, measure, models, inputs)
     if not result.scores:
         raise ConfigError("documents: nothing to measure. Give documents, questions, a suite, general text or tasks.")
     if folder:
@@ -69,11 +85,7 @@ def _run_settings(folder: Path) -> dict[str, Any]:
         return {}
     if not has_result(folder):
         raise ConfigError(f"RUN: {str(folder)!r} has no finished model. Run `afterword adapt` to its end first.")
-    try:
-        return dict(parse_yaml(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
+    return read_record(path)
 
 
 def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> EvaluateSettings:
@@ -94,69 +106,13 @@ def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[s
     return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}
 
 
-def _measure(name: str, settings: EvaluateSettings, documents: dict[str, Corpus], result: Scores) -> None:
-    asked = questions.load_questions(settings.questions) if settings.questions else ()
-    suite = _suite(settings) if settings.suite else None
-    models = losses.load_models(name, settings)
-    result.computed_in.update(losses.computed_in(models, name, settings.reference))
-    for part, task in (("documents", "learning/trained"), ("held_out", "learning/held_out")):
-        if part in documents:
-            result.scores.extend(_learning(models, documents[part], task, settings))
-    if asked:
-        drawn = _drawn(asked, settings.max_questions, settings.seed)
-        _ask(models, drawn, documents.get("documents"), settings.question_instruction, result)
-    if suite:
-        _answer(models, suite, settings, result)
-    if settings.samples and models.adapted is not None:
-        _own_text(models, settings, result)
-    if "general" in documents:
-        bos, windows = list(models.special.bos_ids), _windows(models, documents["general"], settings)
-        texts = [([*bos, *w.token_ids], len(bos) + w.first_new_token) for w in windows]
-        details = {"sources": list(settings.general), "unit": "window", "seed": settings.seed}
-        result.scores.extend(losses.drift_scores(models, texts, "drift/general", details))
-    if settings.tasks:
-        how = {"include_path": settings.tasks_path, "limit": settings.tasks_limit}
-        sides = [tasks.run_tasks(side, settings.tasks, **how) if side else [] for side in (settings.reference, name)]
-        result.scores.extend(tasks.compare_tasks(*sides))
-    if settings.reference is None:
-        # Of a model alone there is one value, and it stands where the adapted model's would.
-        result.scores[:] = [s if s.after else replace(s, after=s.before, before=None) for s in result.scores]
+_GIVEN_BY: dict[Need, str] = {"reference": "a run, or a model with --reference"}
 
 
-def _drawn(items: Any, count: int, seed: int) -> list[Any]:
-    return [items[int(i)] for i in sorted(np.random.default_rng(seed).permutation(len(items))[:count])]
-
-
-def _learning(models: losses.Models, documents: Corpus, task: str, settings: EvaluateSettings) -> list[Score]:
-    windows = [window for window in _windows(models, documents, settings) if losses.VIEW.skip_reason(window) is None]
-    if not windows:
-        raise DataError(f"{task}: no document has a second sentence to be measured on. Give longer documents.")
-    return losses.learning_scores(models, windows, task, seed=settings.seed)
-
-
-def _windows(models: losses.Models, documents: Corpus, settings: EvaluateSettings) -> list[Window]:
-    """Of as many documents as are asked for, and as many of their windows, so that no long text takes for ever."""
-    window_settings, count = (
-        WindowSettings(max_length=models.max_length, language=settings.language),
-        settings.max_documents,
-    )
-    drawn = _drawn(documents, count, settings.seed)
-    read = [read_document(document, 0, models.tokenizer, models.special, window_settings).windows for document in drawn]
-    windows = [replace(window, index=i) for i, window in enumerate(window for part in read for window in part)]
-    return _drawn(windows, count, settings.seed)
-
-
-def _ask(
-    models: losses.Models, asked: list[questions.Question], documents: Corpus | None, instruction: str, result: Scores
-) -> None:
-    asked_about = {question.document for question in asked}
-    texts = {document.id: document.text for document in documents or () if document.id in asked_about}
-    if not texts:
-        result.notes.append("No question names a document that was read, so there is no open-book ceiling.")
-    for setting, opened in (("closed_book", None), ("open_book", texts))[: 2 if texts else 1]:
-        scores, rows = questions.ask(models, asked, setting, opened, instruction=instruction)
-        result.scores.extend(scores)
-        result.answers.extend(rows)
+def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpus]) -> Inputs:
+    asked = load_questions(settings.questions) if settings.questions else ()
+    asked = losses.drawn(asked, settings.max_questions, settings.seed)
+    return Inputs(name, settings, documents, asked, _suite(settings) if settings.suite else None)
 
 
 def _suite(settings: EvaluateSettings) -> suites.Suite:
@@ -166,25 +122,26 @@ def _suite(settings: EvaluateSettings) -> suites.Suite:
     return suites.drawn_suite(suite, split=settings.split, max_items=settings.max_items, seed=settings.seed)
 
 
-def _answer(models: losses.Models, suite: suites.Suite, settings: EvaluateSettings, result: Scores) -> None:
-    tokens, read = settings.answer_tokens, models.tokenizer
-    scores, rows = answering.answer_suite(models, suite, answer_tokens=tokens, cache=settings.suite_cache)
+def _possible(chosen: Sequence[Measure], inputs: Inputs) -> list[Measure]:
+    """Of the package's, those that have what they need. ConfigError for one that was asked for and has not."""
+    possible = list[Measure]()
+    for measure in chosen:
+        missing = [need for need in measure.needs if not inputs.has(need)]
+        if missing and measure.name not in MEASURES:
+            given = ", ".join(_GIVEN_BY.get(need, f"--{need.replace('_', '-')}") for need in missing)
+            raise ConfigError(f"measures: {measure.name!r} needs {' and '.join(missing)}. Give {given}.")
+        possible += [] if missing else [measure]
+    return possible
+
+
+def _add(result: Scores, measure: Measure, models: Models, inputs: Inputs) -> None:
+    """What a measure found, to what was found before."""
+    found = measure.measure(models, inputs)
+    scores = measure.scores(found)
+    if models.adapted is None:
+        # Of a model alone there is one value, and it stands where the adapted model's would.
+        scores = [score if score.after else replace(score, after=score.before, before=None) for score in scores]
     result.scores.extend(scores)
-    result.answers.extend(rows)
-    long = sum(len(generation.token_ids(read, item.answer)) > tokens for item in suite.items)
-    if long:
-        result.notes.append(f"{long} answers of the suite have more than answer_tokens = {tokens}. Raise it.")
-    if suite.texts:
-        bos = list(models.special.bos_ids)
-        texts = [([*bos, *generation.token_ids(read, text)][: models.max_length], len(bos)) for text in suite.texts]
-        details = {"suite": suite.name, "unit": "text"}
-        result.scores.extend(losses.drift_scores(models, texts, "drift/suite_texts", details))
-
-
-def _own_text(models: losses.Models, settings: EvaluateSettings, result: Scores) -> None:
-    tokens, seed, tokenizer = min(settings.sample_tokens, models.max_length // 2), settings.seed, models.tokenizer
-    samples = generation.own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
-    details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
-    result.scores.extend(losses.drift_scores(models, [(s.token_ids, 1) for s in samples], "drift/own_samples", details))
-    asked = samples[: settings.answered_samples]
-    result.samples.extend(generation.answered_prompts(models.reference, models.adapted, tokenizer, asked))
+    result.answers.extend(found.answers)
+    result.samples.extend(found.samples)
+    result.notes.extend(found.notes)

@@ -9,24 +9,21 @@ impossible: what it knows then shows, apart from whether it dares to say it.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from afterword.evaluation.checks import normalised, passes, says
+from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
-from afterword.evaluation.intervals import before_and_after
-from afterword.evaluation.losses import Models
-from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, prompt_ids
+from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models, Values
+from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, line_ends, prompt_ids
+from afterword.evaluation.right_answers import normalised, says
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
 from afterword.models import causal_lm, content_sha256, replace_file
 from afterword.models.generation import Forbidden, generate, token_ids
 from afterword.storage.parsing import parse_json
-from afterword.types import Score
-
-VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +51,16 @@ class _Asked:
 
 _Result = tuple[Item, dict[str, Answered]]
 """An item, and what was made of it by side, `before` and `after`."""
-_METRICS: dict[str, tuple[str, Callable[[Item, Answered, Sequence[str]], bool | None]]] = {
-    "correct_frac": ("higher", lambda item, said, _: is_correct(item, said.text)),
-    "correct_refusal_forbidden_frac": (
-        "higher",
-        lambda item, said, _: None if said.unrefused is None else is_correct(item, said.unrefused),
+_METRICS: dict[str, Callable[[Item, Answered, Sequence[str]], bool | None]] = {
+    "correct_frac": lambda item, said, _: is_correct(item, said.text),
+    "correct_refusal_forbidden_frac": lambda item, said, _: (
+        None if said.unrefused is None else is_correct(item, said.unrefused)
     ),
-    "refused_frac": (
-        "lower",
-        lambda _, said, refusals: None if said.unrefused is None else is_refusal(said.text, refusals),
-    ),
-    "choice_correct_frac": ("higher", lambda _, said, __: said.chosen),
-    "old_value_said_frac": (
-        "lower",
-        lambda item, said, _: None if item.gone is None else says(said.text, item.gone) > 0,
-    ),
+    "refused_frac": lambda _, said, refusals: None if said.unrefused is None else is_refusal(said.text, refusals),
+    "choice_correct_frac": lambda _, said, __: said.chosen,
+    "old_value_said_frac": lambda item, said, _: None if item.gone is None else says(said.text, item.gone) > 0,
 }
-"""Which way is better, and the value of one answer: None where an item is not measured by it."""
+"""The value of one answer: None where an item is not measured by it."""
 
 
 def is_correct(item: Item, text: str) -> bool:
@@ -87,9 +77,17 @@ def is_refusal(text: str, refusals: Sequence[str]) -> bool:
     return any(f"{normalised(text)} ".startswith(f"{normalised(refusal)} ") for refusal in refusals)
 
 
-def answer_suite(
-    models: Models, suite: Suite, *, answer_tokens: int = 64, cache: str | Path | None = None
-) -> tuple[list[Score], list[dict[str, Any]]]:
+def answered(models: Models, inputs: Inputs) -> Measured:
+    """The measure of a suite; a note says where answers have more tokens than a model may write."""
+    assert inputs.suite, "what it needs"
+    tokens, tokenizer = inputs.settings.answer_tokens, models.tokenizer
+    found = answer_suite(models, inputs.suite, answer_tokens=tokens, cache=inputs.settings.suite_cache)
+    long = sum(len(token_ids(tokenizer, item.answer)) > tokens for item in inputs.suite.items)
+    note = f"{long} answers of the suite have more than answer_tokens = {tokens}. Raise it."
+    return replace(found, notes=[note]) if long else found
+
+
+def answer_suite(models: Models, suite: Suite, *, answer_tokens: int = 64, cache: str | Path | None = None) -> Measured:
     """Scores by split, part and skill, `split/part/skill`, and a row for each item asked.
 
     By the greedy answer: `correct_frac`, `refused_frac` and `old_value_said_frac`. With refusals made impossible:
@@ -107,12 +105,19 @@ def answer_suite(
     # A model alone stands where the adapted one would.
     sides = dict(zip(SIDES, (before, after), strict=True)) if after is not None else {SIDES[1]: before}
     results = [(each.item, {side: said[i] for side, said in sides.items()}) for i, each in enumerate(asked)]
-    how = {"suite": suite.name, "suite_version": suite.version, "suite_sha256": suite.fingerprint, "decoding": "greedy"}
-    how |= {"prompt_template": build_prompt(tokenizer, "{question}"), "refusals": list(suite.refusals)}
-    how |= {"max_new_tokens": answer_tokens, "max_length_tokens": length}
+    how = {
+        "suite": suite.name,
+        "suite_version": suite.version,
+        "suite_sha256": suite.fingerprint,
+        "decoding": "greedy",
+        "prompt_template": build_prompt(tokenizer, "{question}"),
+        "refusals": list(suite.refusals),
+        "max_new_tokens": answer_tokens,
+        "max_length_tokens": length,
+    }
     groups = sorted(dict.fromkeys(item.group for item in suite.items), key=_place)
-    scores = [score for group in groups for score in _scores(group, suite, results, how)]
-    return scores, [_row(item, said) for item, said in results]
+    values = [each for group in groups for each in _values(group, suite, results)]
+    return Measured(values, how, answers=[_row(item, said) for item, said in results])
 
 
 def _read(tokenizer: Any, item: Item, refusals: Sequence[str]) -> _Asked:
@@ -154,7 +159,15 @@ def _kept(
         return answer()
     read = [[each.prompt, each.candidates, sorted((each.forbidden or {}).items())] for each in asked]
     ends = [models.tokenizer.eos_token_id, causal_lm(models.reference).generation_config.eos_token_id]
-    same = [VERSION, content_sha256(models.reference), ends, suite.fingerprint, suite.refusals, answer_tokens, read]
+    same = [
+        VERSIONS["answering"],
+        content_sha256(models.reference),
+        ends,
+        suite.fingerprint,
+        suite.refusals,
+        answer_tokens,
+        read,
+    ]
     file = Path(cache) / f"{hashlib.sha256(json.dumps(same).encode()).hexdigest()}.json"
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))
@@ -191,8 +204,7 @@ def _written(
     """Greedy answers. Without a chat template nothing ends them but a line break, or the next question."""
     texts, plain = [""] * len(asked), not tokenizer.chat_template
     # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
-    breaks = {token_ids(tokenizer, text)[-1] for text in ("\n", "\n\n")} if plain else ()
-    ends = [token for token in breaks if tokenizer.decode([token]).endswith("\n")]
+    ends = line_ends(tokenizer) if plain else []
     cuts = ["" if not plain else "\nQuestion:" if "\n" in each.item.answer else "\n" for each in asked]
     for cut in dict.fromkeys(cuts):
         rows = [i for i, other in enumerate(cuts) if other == cut]
@@ -216,26 +228,21 @@ def _chosen(models: Models, model: Any, asked: Sequence[_Asked]) -> list[bool | 
     return chosen
 
 
-def _scores(
-    group: tuple[str, str, str], suite: Suite, results: Sequence[_Result], how: Mapping[str, Any]
-) -> list[Score]:
+def _values(group: tuple[str, str, str], suite: Suite, results: Sequence[_Result]) -> Iterator[Values]:
     here = [result for result in results if result[0].group == group]
     left_out = sum(item.group == group for item in suite.items) - len(here)
-    details = {**how, "left_out": {"too_long": left_out} if left_out else {}}
-    score = partial(Score, task="/".join(group), version=VERSION)
-    scores = []
-    for metric, (better, value) in _METRICS.items():
+    details: dict[str, Any] = {"left_out": {"too_long": left_out} if left_out else {}}
+    for metric, value in _METRICS.items():
         every = [{side: value(item, each, suite.refusals) for side, each in said.items()} for item, said in here]
         # What an item is measured by is the same on both sides.
         rows = [(item.unit or item.id, row) for (item, _), row in zip(here, every, strict=True) if _is_whole(row)]
-        sides = [[float(bool(row[side])) for _, row in rows if side in row] or None for side in SIDES]
+        before, after = ([float(bool(row[side])) for _, row in rows if side in row] or None for side in SIDES)
         units = [unit for unit, _ in rows]
         shared = {"units": len(set(units))} if len(set(units)) < len(rows) else {}
         # Of a group that was left out whole, one score says so.
         if rows or (not here and metric == "correct_frac"):
-            found = before_and_after(*sides, units=units)
-            scores.append(score(metric=metric, n=len(rows), better=better, details=details | shared, **found))
-    return scores
+            task, details_here = "/".join(group), details | shared
+            yield Values(metric=metric, task=task, before=before, after=after, units=units, details=details_here)
 
 
 def _is_whole(row: Mapping[str, bool | None]) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 
 from afterword import plugins
 from afterword.errors import ConfigError, DataError, nearest
-from afterword.evaluation.checks import passes, problem_of, says
+from afterword.evaluation.checks import passes, problem_of
+from afterword.evaluation.right_answers import says
 from afterword.storage.json_lines import read_rows
 
 PARTS = ("learning", "retention")

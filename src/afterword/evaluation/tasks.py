@@ -14,15 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afterword.distributed import device_type
 from afterword.errors import ConfigError
 from afterword.evaluation.intervals import paired_change
+from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models
 from afterword.models import adapter_folder, is_adapter, load_tokenizer, model_folder
 from afterword.types import Estimate, Score
 
-VERSION = 1
 _PER_SAMPLE = "per_sample"
 _CONSENT = "HF_ALLOW_CODE_EVAL"
 """The variable by which the metrics that run code are allowed, too."""
+
+
+def benchmarks(models: Models, inputs: Inputs) -> Measured:
+    """The measure of the harness's tasks. It loads the models itself."""
+    settings = inputs.settings
+    how = {"include_path": settings.tasks_path, "limit": settings.tasks_limit}
+    before = run_tasks(settings.reference, settings.tasks, **how) if settings.reference else []
+    return Measured(scores=compare_tasks(before, run_tasks(inputs.model, settings.tasks, **how)))
 
 
 def run_tasks(
@@ -38,7 +47,6 @@ def run_tasks(
     """
     manager = task_manager(tasks, include_path)
     import lm_eval
-    import torch
 
     what: Any = {"tasks": list(tasks), "task_manager": manager}
     model_path = model_folder(model_path)
@@ -49,7 +57,7 @@ def run_tasks(
     chat = bool(load_tokenizer(model_path).chat_template)
     how = {"limit": limit, "fewshot_as_multiturn": chat}
     # Left open, the harness takes CUDA where there is none.
-    what |= {"model": "hf", "model_args": model_args, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    what |= {"model": "hf", "model_args": model_args, "device": device_type()}
     how_asked = {**how, "apply_chat_template": chat, "confirm_run_unsafe_code": os.environ.get(_CONSENT) == "1"}
     with _refused_by_the_harness():
         results: Any = lm_eval.simple_evaluate(**what, **how_asked, log_samples=True)
@@ -98,7 +106,7 @@ def _score(results: Mapping[str, Any], how: Mapping[str, Any], task: str, key: s
     measured = {"task_version": results["versions"].get(task), "num_fewshot": results["n-shot"].get(task)}
     rows = [row for row in results.get("samples", {}).get(task, ()) if row.get("filter") == filter_name]
     details = {**how, **measured, "filter": filter_name, _PER_SAMPLE: _per_sample(rows, metric, value)}
-    score = Score(task=f"tasks/{task}", metric=metric, version=VERSION, n=_count_documents(results, task))
+    score = Score(task=f"tasks/{task}", metric=metric, version=VERSIONS["tasks"], n=_count_documents(results, task))
     better = {True: "higher", False: "lower"}.get(results["higher_is_better"].get(task, {}).get(metric))
     return replace(score, after=Estimate(value, interval), better=better, details=details)
 

@@ -9,6 +9,18 @@ from afterword.errors import ConfigError, nearest
 from afterword.methods import cpt, disc, disc_mixcpt, finetune, finetune_kl, lwf, mixcpt, mol, talr
 from afterword.methods.method import REPLAYS, Method, Replay, Term
 
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "REPLAYS",
+    "Method",
+    "Replay",
+    "Term",
+    "get_method",
+    "known_methods",
+    "register_method",
+]
+
 _DECLARED = (disc, mixcpt, disc_mixcpt, finetune, finetune_kl, cpt, lwf, mol, talr)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from afterword.data import View, WholeDocument
 from afterword.errors import ConfigError, nearest
+from afterword.method_options import ReplayDocuments, ReplayWeight
 from afterword.objectives import Distillation, Objective, Prediction, SelfDistillation, forward_kl, reverse_kl
 
 REPLAYS: dict[str, Objective] = {
@@ -24,9 +25,9 @@ class Replay:
     """An objective of its own for general text, which is read whole; every token weighs the same."""
 
     objective: Objective
-    weight: float = 1.0
+    weight: ReplayWeight = 1.0
     """Factor beside the loss of the documents. Each of the two is divided by its own count."""
-    documents: float = 0.0
+    documents: ReplayDocuments = 0.0
     """Factor of an objective on the documents, read whole; 0: none. Windows that the method's own view cannot train
     are skipped for both."""
     on_documents: Objective | None = None
@@ -72,7 +73,7 @@ class Method:
     """Sources of general text, by name, with an objective of their own instead of the method's."""
     general_tokens: float | None = None
     """Share of all tokens that is general text of which a person does not say how much; None: it must be said."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields of TrainingArguments as the method's authors set them. They win over the Trainer's own defaults;
     what a person sets wins over both."""
     decay_all_parameters: bool = False

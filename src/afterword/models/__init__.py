@@ -25,12 +25,20 @@ from afterword.models.checks import (
     vocabulary_of,
 )
 from afterword.models.fixed_logits import difference, said
+from afterword.models.heap import free_memory
 from afterword.models.interpolation import blend_into, blended, refuse_unlike
 from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.merge import merged, widen
-from afterword.models.precision import bf16_speedup, layer_shape, measured_precision, unmeasured_precision
+from afterword.models.packing import checked_layout, default_tokens, packing_for
+from afterword.models.precision import (
+    bf16_speedup,
+    layer_shape,
+    measured_precision,
+    resolved_precision,
+    unmeasured_precision,
+)
 from afterword.models.quantization import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
 from afterword.models.save import (
     configuration_sha256,
@@ -52,13 +60,11 @@ from afterword.models.teachers import (
     HeadOnly,
     LiveTeacher,
     Offloaded,
-    OnDisk,
     Teacher,
     freeze,
     frozen_copy,
     head_only,
     offloaded,
-    on_disk,
     teacher_for,
     untrained,
 )

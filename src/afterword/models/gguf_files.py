@@ -19,6 +19,7 @@ from rich.console import Console
 from afterword.errors import CheckpointError
 from afterword.models.checks import unusable
 from afterword.storage import cache as cached
+from afterword.storage.hashes import file_sha256
 from afterword.storage.parsing import parse_json
 
 GGUF = ".gguf"
@@ -80,7 +81,7 @@ def written_as_folder(file: Path, folder: Path, *, name: str, about: Mapping[str
     tokenizer.save_pretrained(folder)
     origin = {
         **about,
-        "sha256": cached.sha256(file),
+        "sha256": file_sha256(file),
         "quantised": dict(kinds),
         "saved": str(dtype).removeprefix("torch."),
     }

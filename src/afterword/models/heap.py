@@ -5,10 +5,13 @@ tenth of a training step of a small model (docs/LOG.md). The one rule: what a pe
 """
 
 import ctypes
+import gc
 import os
 from functools import cache
 
 import torch
+
+from afterword.distributed import device_type
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Numbers of glibc's settings, in its malloc.h."""
@@ -23,7 +26,7 @@ def keep_freed_memory() -> None:
     set_by_hand = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
     )
-    if set_by_hand or torch.accelerator.is_available() or not _is_glibc():
+    if set_by_hand or device_type() != "cpu" or not _is_glibc():
         return
     heap = ctypes.CDLL(None)
     # Larger blocks go back to the system: what would be wasted of them is much, and their time is spent in products.
@@ -37,3 +40,10 @@ def _is_glibc() -> bool:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def free_memory() -> None:
+    """What the last model took is needed for the next, or for its optimizer."""
+    gc.collect()
+    if device_type() == "cuda":
+        torch.cuda.empty_cache()

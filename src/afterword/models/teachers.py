@@ -5,13 +5,11 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from afterword.distributed import keep_on_disk
 from afterword.models.backbone import head_of, only_reading, trained_states
 from afterword.objectives import Head
 from afterword.types import InputRows
@@ -95,32 +93,6 @@ class Offloaded:
 
 
 @dataclass(frozen=True)
-class OnDisk:
-    """A second copy whose weights are on the disk: a layer's are in memory, on the device, only while it reads."""
-
-    model: Any
-    kept: Head
-    """Its head, which the loss reads: a copy, on the device."""
-    folder: Path
-    """Where the weights are: this process's own."""
-
-    def head(self) -> Head:
-        """The head, where the student is."""
-        return self.kept
-
-    def trained_states(self, *views: InputRows) -> Tensor:
-        """Hidden states [N, H] of the copy, whose weights are read once for every view."""
-        with only_reading(self.model):
-            return trained_states(self.model, *views)
-
-    def placed(self, device: torch.device) -> "OnDisk":
-        """The same, its weights written to the folder and read from there by hooks on its layers."""
-        # The module of the head is never called: what is multiplied is the head that is kept.
-        keep_on_disk(self.model, self.folder, device)
-        return replace(self, kept=_moved(self.kept, device))
-
-
-@dataclass(frozen=True)
 class HeadOnly:
     """What is left in memory of a teacher whose hidden states are cached."""
 
@@ -133,7 +105,7 @@ class HeadOnly:
         return self.kept or head_of(self.student, adapted=False)
 
 
-LiveTeacher = FrozenCopy | AdapterOff | Offloaded | OnDisk
+LiveTeacher = FrozenCopy | AdapterOff | Offloaded
 """What a training step asks for a head and hidden states."""
 Teacher = LiveTeacher | HeadOnly
 
@@ -166,12 +138,6 @@ def offloaded(model: Any) -> FrozenCopy | Offloaded:
     problem = "teacher: offload spares the memory of a GPU, and this machine has none"
     warnings.warn(f"{problem}, so the teacher is a copy as it is without.", stacklevel=2)
     return teacher
-
-
-def on_disk(model: Any, folder: Path) -> OnDisk:
-    """A model that serves as teacher from a folder, once it is placed."""
-    teacher = freeze(model.to("cpu"))
-    return OnDisk(teacher.model, teacher.head(), folder)
 
 
 def head_only(teacher: Teacher) -> HeadOnly:

@@ -1,6 +1,6 @@
 """Losses: pure functions of tensors. The dense form is the definition; the fused one agrees with it."""
 
-from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl, swapped_kl
+from afterword.objectives.dense import cross_entropy, forward_kl, jsd, of_logprobs, reverse_kl, swapped_kl
 from afterword.objectives.fused import LOGITS_WORKSPACE_MIB, hidden_losses, hidden_parts, rows_per_chunk, weighted_sum
 from afterword.objectives.head import Head
 from afterword.objectives.objective import (
@@ -13,4 +13,3 @@ from afterword.objectives.objective import (
     SelfDistillation,
     total,
 )
-from afterword.objectives.top_k import TopK, keeps_enough, temperatures_of, top_k_weighted_sum

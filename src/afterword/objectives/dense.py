@@ -9,7 +9,9 @@ A divergence at temperature τ is multiplied by τ², so that its gradient keeps
 (Hinton et al. 2015, arXiv:1503.02531, section 2).
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -52,6 +54,21 @@ def swapped_kl(
         return temperature**2 * (_kl(student, teacher) + correction)
     correction = (p_first.exp() - p_gold.exp()) * (s_first - s_gold)
     return temperature**2 * (_kl(teacher, student) + correction)
+
+
+def of_logprobs(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A divergence from a function of log-probabilities: student's [N, V], teacher's [N, V] → [N], in nats.
+
+    At a temperature τ it is given those at τ, and its result is multiplied by τ².
+    """
+
+    @functools.wraps(function)
+    def divergence(student_NV: Tensor, teacher_NV: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """Of logits."""
+        student, teacher = _logprobs(student_NV, temperature), _logprobs(teacher_NV, temperature)
+        return temperature**2 * function(student, teacher)
+
+    return divergence
 
 
 def cross_entropy(student_NV: Tensor, target_ids_N: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class _Work:
         student_NV, teacher_NV = self._logits(states_NH, rows)
         kept_NV = student_NV.clone() if gradient and self.head.softcap is not None else None
         if form is None:
-            _warn(f"{type(self.objective).__name__} has no closed form (its `form` is None)")
+            self._warn(f"{_name(self.objective)} has no closed form (its `form` is None)")
             parts_NP, on_logits = self._dense(student_NV, teacher_NV, ids_N, gradient)
         else:
             found = closed_forms.evaluate(form, student_NV, teacher_NV, ids_N, gradient=gradient)
@@ -128,7 +128,7 @@ class _Work:
     def _put_far(self, far: Tensor, states_NH: Tensor, rows: slice, parts_NP: Tensor, on_logits: Tensor | None) -> None:
         """Parts and gradient of those rows of a chunk of which the closed form does not hold, by the definition."""
         where = f"the logits of student and teacher differ by more than {closed_forms.FAR:g} nats"
-        _warn(f"The closed form of {type(self.objective).__name__} does not hold where {where}")
+        self._warn(f"The closed form of {_name(self.objective)} does not hold where {where}")
         ids_N = self.target_ids[rows]
         # At most two thirds of the workspace are taken, by the chunk's gradient and by its logits under a cap.
         for few in far.split(rows_per_chunk(len(self.head.weight), self.workspace_mib / 3, _DENSE_TENSORS)):
@@ -160,6 +160,14 @@ class _Work:
                 return parts_NP, None
             (on_logits,) = torch.autograd.grad(total(self.objective, parts_NP).sum(), student_NV)
         return parts_NP.detach(), on_logits
+
+    def _warn(self, problem: str) -> None:
+        """That the dense path is taken, and what that costs. Python shows it once."""
+        rows = rows_per_chunk(len(self.head.weight), self.workspace_mib, _DENSE_TENSORS)
+        memory = f"about {_DENSE_TENSORS} float32 tensors over the vocabulary, where a closed form has 1 to 5"
+        bound = f"at most {rows:,} positions at a time, to stay within the workspace of {self.workspace_mib:g} MiB"
+        instead = f"These losses go through dense logits and autograd: {memory}, so {bound}"
+        warnings.warn(f"{problem}. {instead}. Slower, and rounded where the teacher is very near.", stacklevel=2)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -212,7 +220,6 @@ def _raised_zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def _warn(problem: str) -> None:
-    """That the dense path is taken. Python shows it once."""
-    instead = "These losses go through dense logits and autograd: slower, and rounded where the teacher is very near."
-    warnings.warn(f"{problem}. {instead}", stacklevel=2)
+def _name(objective: Objective) -> str:
+    """An objective as a person knows it, with the parts that its loss is of."""
+    return f"{type(objective).__name__} ({', '.join(objective.coefficients)})"

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from afterword.method_options import Alpha, Beta, Direction, Floor, Swap, Temperature
 from afterword.objectives.closed_forms import Form
 from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl, swapped_kl
 
@@ -51,13 +52,16 @@ class Distillation:
     """The student moves toward the teacher's whole distribution; the gold token is not used."""
 
     divergence: Callable[..., Tensor] = forward_kl
-    temperature: float = 1.0
+    """(student's logits [N, V], teacher's [N, V], temperature=τ) → [N], times τ². Those of dense.py have a closed
+    form; any other one goes through dense logits, which is said once (fused.py)."""
+    temperature: Temperature = 1.0
     needs_teacher: bool = True
 
     @property
     def coefficients(self) -> Mapping[str, float]:
         """The divergence alone."""
-        return {f"{self.divergence.__name__}_nats": 1.0}
+        name = getattr(self.divergence, "__name__", type(self.divergence).__name__)
+        return {f"{name}_nats": 1.0}
 
     @property
     def form(self) -> Form | None:
@@ -100,7 +104,7 @@ class AdaptivePrediction:
     token weighs 1. arXiv:2509.20758, its code.
     """
 
-    floor: float = 0.01
+    floor: Floor = 0.01
     needs_teacher: bool = False
     step_temperature: float | None = None
 
@@ -135,8 +139,8 @@ class AdaptivePrediction:
 class PredictionNear:
     """Cross-entropy plus β · KL(teacher ‖ student): prediction that stays near the teacher."""
 
-    beta: float = 0.1
-    temperature: float = 1.0
+    beta: Beta = 0.1
+    temperature: Temperature = 1.0
     needs_teacher: bool = True
 
     @property
@@ -164,11 +168,11 @@ class SelfDistillation:
     the logits is s − α·δ_y − (1 − α)·q; without it, learning without forgetting. At α = 1 no teacher is read.
     """
 
-    alpha: float = 0.5
-    direction: Literal["forward", "reverse"] = "forward"
+    alpha: Alpha = 0.5
+    direction: Direction = "forward"
     """`forward`: KL(q ‖ student). The paper's is not readable: ours."""
-    temperature: float = 1.0
-    swap: bool = True
+    temperature: Temperature = 1.0
+    swap: Swap = True
 
     @property
     def needs_teacher(self) -> bool:

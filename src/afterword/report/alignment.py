@@ -1,18 +1,19 @@
 """The page of an alignment: what was selected, of what, by which scores. Reads its folder and nothing else."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError
 from afterword.report import display, figures, pages
-from afterword.report.run_folder import flat_settings, without_tokens
+from afterword.report.run_folder import flat_settings, read_file, without_tokens
 from afterword.report.wording import Rows, grouped
 from afterword.storage.parsing import parse_json
 
 _SCORES = {"format_score": "format score: loss with the template over loss without"}
 _LOSS = "loss of the response in the template, nats per token"
+_REMEDY = "Run `afterword align` first, or give the folder that it wrote."
 _SHOWN = 3
 """Selected samples of a kind that are printed; selection.jsonl has all."""
 
@@ -22,8 +23,9 @@ def write_alignment(folder: Path) -> Path:
 
     CheckpointError where the folder holds no alignment, or a broken one.
     """
-    state = _read(folder / "align.json", parse_json)
-    rows = _read(folder / "selection.jsonl", lambda text: [parse_json(line) for line in text.splitlines()])
+    state = read_file(folder / "align.json", parse_json, _REMEDY)
+    lines = folder / "selection.jsonl"
+    rows = read_file(lines, lambda text: [parse_json(line) for line in text.splitlines()], _REMEDY)
     try:
         return pages._write(folder / "align.html", _page(folder, state, rows))
     except (KeyError, TypeError, AttributeError) as error:
@@ -85,13 +87,3 @@ def _stage_row(stage: str, result: Mapping[str, Any]) -> dict[str, Any]:
     places = display.decimals("loss_nats", [losses[0], losses[-1]])
     first, last = (display.value("loss_nats", loss, places) for loss in (losses[0], losses[-1]))
     return {"stage": stage.upper(), **result, "first": first, "last": last}
-
-
-def _read(file: Path, parse: Callable[[str], Any]) -> Any:
-    remedy = "Run `afterword align` first, or give the folder that it wrote."
-    try:
-        return parse(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {remedy}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: broken ({error}). {remedy}") from error

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from afterword.errors import CheckpointError
 from afterword.report import display, figures, pages
-from afterword.report.run_folder import flat_settings, without_tokens
+from afterword.report.run_folder import flat_settings, read_file, without_tokens
 from afterword.storage.parsing import parse_json
 
 _FRACTION = "_frac"
@@ -20,14 +19,8 @@ def write_blend(folder: Path) -> Path:
 
     CheckpointError where the folder holds no blend, or a broken one.
     """
-    file = folder / "blend.json"
     again = "Run `afterword blend` first, or give the folder that it wrote."
-    try:
-        page = _page(folder, parse_json(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {again}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{file}: broken ({type(error).__name__}: {error}). {again}") from error
+    page = read_file(folder / "blend.json", lambda text: _page(folder, parse_json(text)), again)
     return pages._write(folder / "blend.html", page)
 
 

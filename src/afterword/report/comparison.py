@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from afterword.errors import CheckpointError
 from afterword.report import display, figures, pages
-from afterword.report.run_folder import flat_settings, without_tokens
+from afterword.report.run_folder import flat_settings, read_file, without_tokens
 from afterword.storage.parsing import parse_json
 
 _AGAIN = "Run `afterword compare` first, or give the folder that it wrote."
@@ -102,12 +102,7 @@ def _hardware(environments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
-        data = parse_json(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {_AGAIN}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: broken ({error}). {_AGAIN}") from error
+    data = read_file(file, parse_json, _AGAIN)
     if not isinstance(data, dict) or data.get("format") != 1:
         raise CheckpointError(f"{file}: is no comparison of format 1. {_AGAIN}")
     return data

@@ -10,10 +10,12 @@ from typing import Any, TypedDict, cast
 from afterword.errors import CheckpointError
 from afterword.report import pages
 from afterword.report.display import change, count, interval, value
+from afterword.report.run_folder import read_file
 from afterword.report.within_budget import within_budget
 from afterword.report.wording import Rows, rows_of
 from afterword.storage.parsing import parse_json
 
+AGAIN = "Run `afterword demo` again."
 _FRAC = "correct_frac"
 _NOTHING = 0.1
 """Of what reading gives: who learned less has learned practically nothing."""
@@ -171,13 +173,10 @@ def build_demo(folder: Path) -> Page:
 
 
 def load_demo(file: Path) -> Demo:
-    """demo.json of a demo that came to its end."""
-    try:
-        demo = dict(parse_json(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}). Run `afterword demo` again.") from error
+    """demo.json of a demo that came to its end: what it writes last is there."""
+    demo = read_file(file, lambda text: dict(parse_json(text)), AGAIN)
     if "figures" not in demo:
-        raise CheckpointError(f"{file}: this demo did not come to its end. Run `afterword demo` again.")
+        raise CheckpointError(f"{file}: this demo did not come to its end. {AGAIN}")
     return cast(Demo, demo)
 
 

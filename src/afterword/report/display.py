@@ -1,13 +1,47 @@
 """How names and numbers are printed. The suffix of a metric's name decides on its digits; no page prints its own."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeGuard
+from typing import Any, TypedDict, TypeGuard, cast
 
-Estimate = Mapping[str, Any] | None
-"""A mean and its interval as scores.json has them: `value` and `interval_95`."""
+
+class Estimate(TypedDict):
+    """A mean and its interval as scores.json has them."""
+
+    value: float
+    interval_95: Sequence[float] | None
+
+
+class Shown(TypedDict):
+    """How a score is shown; see `ShownAs` in types.py."""
+
+    task: str
+    metric: str
+    unit: str
+    shows: str
+    headline: int | None
+    meaning: str
+
+
+class Score(TypedDict):
+    """A score as scores.json and learned.json have it; see `Score` in types.py."""
+
+    task: str
+    metric: str
+    version: int
+    n: int
+    seeds: int
+    before: Estimate | None
+    after: Estimate | None
+    change: Estimate | None
+    better: str | None
+    details: Mapping[str, Any]
+    shown: Shown | None
+
+
 MISSING = "–"
 MINUS = "−"
 
@@ -20,22 +54,19 @@ def load_table(name: str) -> Mapping[str, Any]:
     return yaml.safe_load((files("afterword.report") / "templates" / name).read_text(encoding="utf-8"))
 
 
-def task_label(task: str) -> str:
-    """The task in words; a benchmark (`tasks/…`) by its own name."""
-    return load_table("words.yaml")["tasks"].get(task, task.removeprefix("tasks/"))
+def shown(score: Score) -> Shown:
+    """What a score says of how it is shown; of a file that does not say it, what the measure of that name says now."""
+    if own := score.get("shown"):
+        return own
+    # Only then: it brings half of the package with it.
+    from afterword.evaluation.measures import shown_as
+
+    return cast(Shown, asdict(shown_as(score["task"], score["metric"])))
 
 
-def metric_label(metric: str, details: Mapping[str, Any]) -> str:
-    """The metric in words, or its raw name where it is not one of ours."""
-    label = load_table("words.yaml")["metrics"].get(metric, metric)
-    # lm-eval gives one metric several times, by how the answer is cut out of the text; "none" is the usual way.
-    rule = details.get("filter") or "none"
-    return label if rule == "none" else f"{label}, {rule}"
-
-
-def unit(metric: str) -> str:
-    """The unit that the name's suffix stands for; empty where it carries none."""
-    return next((word for suffix, word in load_table("words.yaml")["units"].items() if metric.endswith(suffix)), "")
+def loss_label(name: str) -> str:
+    """A loss of training in words, or its raw name where it is not one of ours."""
+    return load_table("words.yaml")["losses"].get(name, name)
 
 
 def decimals(metric: str, values: Iterable[float | None]) -> int:
@@ -75,14 +106,14 @@ def change(metric: str, x: float | None, places: int) -> str:
     return plus + digits + (" points" if metric.endswith("_frac") else "")
 
 
-def interval(metric: str, estimate: Estimate, places: int) -> str:
+def interval(metric: str, estimate: Estimate | None, places: int) -> str:
     """The 95 % interval with as many digits as its value has; a dash where there is none."""
     if not estimate or not estimate["interval_95"] or not all(map(is_number, estimate["interval_95"])):
         return MISSING
     return f"[{', '.join(_digits(metric, bound, places) for bound in estimate['interval_95'])}]"
 
 
-def places_of(metric: str, *estimates: Estimate) -> int:
+def places_of(metric: str, *estimates: Estimate | None) -> int:
     """The decimals that suit all of these together, bounds included, so that they can be compared by eye."""
     return decimals(metric, [x for e in estimates if e for x in (e["value"], *(e["interval_95"] or ()))])
 

@@ -1,14 +1,13 @@
 """What was seen of a run as soon as it ended, in words: learned.json, where there is one."""
 
 from pathlib import Path
-from typing import Any
 
-from afterword.report.display import load_table
+from afterword.report.display import Score, load_table
 from afterword.report.wording import rows_of
 from afterword.storage.parsing import parse_json
 
 
-def read_first_look(run: Path) -> list[dict[str, Any]]:
+def read_first_look(run: Path) -> list[Score]:
     """The scores of a run folder's first look; none where nothing was looked at."""
     try:
         return parse_json((run / "learned.json").read_text(encoding="utf-8"))["scores"]
@@ -16,7 +15,7 @@ def read_first_look(run: Path) -> list[dict[str, Any]]:
         return []
 
 
-def in_words(scores: list[dict[str, Any]]) -> dict[str, str]:
+def in_words(scores: list[Score]) -> dict[str, str]:
     """The change of each part's sentences, by what the part is called.
 
     >>> e = lambda value: {"value": value, "interval_95": [value - 0.1, value + 0.1]}

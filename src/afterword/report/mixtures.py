@@ -72,7 +72,7 @@ def _by_source(
 
 def _label(part: str) -> str:
     replayed, name = part.startswith("replay_"), part.removeprefix("replay_")
-    return display.metric_label(name, {}) + (" (replay)" if replayed else "")
+    return display.loss_label(name) + (" (replay)" if replayed else "")
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str, count: str) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from afterword.errors import CheckpointError, printable
-from afterword.report.display import count, duration, load_table, task_label
+from afterword.report.display import Score, count, duration, load_table, shown
 from afterword.report.figures import draw_changes, draw_training
 from afterword.report.first_look import read_first_look
 from afterword.report.mixtures import held_out_losses, mixture_rows, read_aside, source_losses, with_general_text
@@ -52,7 +52,12 @@ def build_page(path: Path) -> dict[str, Any]:
     run |= {"data": with_general_text(run["data"])}
     measured = run["measured"] or {"scores": [], "answers": []}
     rows = rows_of(measured["scores"])
-    page = {"run": run, "rows": rows, "columns": headline(rows), "questions": _questions(measured["answers"])}
+    page = {
+        "run": run,
+        "rows": rows,
+        "columns": headline(rows),
+        "questions": _questions(measured["scores"], measured["answers"]),
+    }
     page["verdict"] = verdict_of(measured["scores"] or read_first_look(path))
     return page | {
         "base": run["settings"].get("model_name_or_path") or "unknown model",
@@ -70,11 +75,13 @@ def build_page(path: Path) -> dict[str, Any]:
 _OF_ADAPTERS = ("use_peft", "use_dora", "merge_adapter")
 
 
-def _questions(answers: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
+def _questions(scores: Sequence[Score], answers: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
     """Every question with the word that tells what became of it, by setting."""
     marks = load_table("words.yaml")["marks"]
     marked = ({**answer, "mark": marks[answer["before_correct"]][answer["after_correct"]]} for answer in answers)
-    return {task_label(f"questions/{setting}"): group for setting, group in grouped(marked, "setting").items()}
+    names = {score["task"]: shown(score)["task"] for score in scores}
+    groups = grouped(marked, "setting").items()
+    return {names.get(f"questions/{setting}", f"questions/{setting}"): group for setting, group in groups}
 
 
 def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from afterword.errors import CheckpointError
 from afterword.report.display import load_table
 from afterword.storage.parsing import parse_json, parse_yaml
 
+T = TypeVar("T")
 _ADAPT = "Run `afterword adapt` first, or give the folder that it wrote."
 _KINDS = {"text": str, "number": (int, float), "whole number": int, "yes or no": bool, "mapping": dict, "list": list}
 _COMPLETE = {"status": "complete", "steps": None, "seconds": None}
@@ -58,17 +59,22 @@ def _measured(file: Path) -> dict[str, Any] | None:
     return found | {"command": without_tokens(found["command"] or ""), "settings": flat_settings(found["settings"])}
 
 
-def _read(file: Path, parse: Callable[[str], Any], remedy: str = _ADAPT) -> Any:
-
-    shape = load_table("files.yaml")[file.name]
+def read_file(file: Path, parse: Callable[[str], T], remedy: str) -> T:
+    """What a file holds. CheckpointError, with the remedy, where it cannot be read or is not what `parse` takes."""
     try:
-        return _fitted(parse(file.read_text(encoding="utf-8")), shape, "")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: missing from the run folder. {remedy}") from error
+        return parse(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}). {remedy}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file}: broken ({' '.join(str(error).split())}). {remedy}") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        said = " ".join(str(error).split()) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{file}: broken ({said}). {remedy}") from error
+
+
+def _read(file: Path, parse: Callable[[str], Any], remedy: str = _ADAPT) -> Any:
+    if not file.exists():
+        raise CheckpointError(f"{file}: missing from the run folder. {remedy}")
+    shape = load_table("files.yaml")[file.name]
+    return read_file(file, lambda text: _fitted(parse(text), shape, ""), remedy)
 
 
 def _fitted(value: Any, shape: Any, place: str) -> Any:

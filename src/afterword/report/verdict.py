@@ -11,11 +11,10 @@ else by how likely sentences of the documents have become.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from afterword.report import display
+from afterword.report.display import Estimate, Score
 
-Score = Mapping[str, Any]
 SHARES = ((0.05, "nothing"), (0.25, "little"), (0.6, "part"), (0.9, "most"))
 """Of what reading gives, what was learned: practically nothing below 5 %, little below 25 %, a part below 60 %, most
 below 90 %, nearly all from there on."""
@@ -33,6 +32,8 @@ BY_HEART = 1.2
 knows of what they say, only questions or other wordings tell (METHODS §5)."""
 LEAST_ROOM = 0.1
 """Between what is known before and what reading gives: with less, a share of it says nothing."""
+SPLITS = ("dev", "test")
+"""What the tasks of a suite begin with."""
 _CHOSEN = "choices right"
 _NOTICED = 0.05
 """Points that a single skill must lose, beyond chance, to be named."""
@@ -148,7 +149,9 @@ def _points(by_name: Mapping[tuple[str, str], Score], part: str) -> _Found | Non
     """The change in points of a suite's part: the mean over skills, of test where there is one."""
     tasks = [task for task, metric in by_name if metric == "correct_frac" and f"/{part}/" in task]
     chosen = [task for task in tasks if task.startswith("test/")] or tasks
-    return _mean_change([by_name[task, "correct_frac"] for task in chosen], "skill", " of the suite")
+    suite = _mean_change([by_name[task, "correct_frac"] for task in chosen], "skill", " of the suite")
+    others = [score for score in by_name.values() if part == "learning" and _is_of_others(score, "learned")]
+    return suite or _mean_change([score for score in others if score["better"] == "higher"], "measure")
 
 
 def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
@@ -181,11 +184,20 @@ def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
 
 
 def _is_benchmark(score: Score) -> bool:
-    return score["task"].startswith("tasks/") and bool(score["change"]) and score["better"] == "higher"
+    """Whether points lost of it count by themselves: of the harness's tasks, and of measures of others."""
+    own = score["task"].startswith("tasks/") or _is_of_others(score, "kept")
+    return own and bool(score["change"]) and score["better"] == "higher"
+
+
+def _is_of_others(score: Score, kind: str) -> bool:
+    """Whether it is a share that a measure of others gives of what was learned or kept."""
+    others = score["task"].split("/")[0] not in ("learning", "questions", "drift", *SPLITS)
+    return others and score["metric"].endswith("_frac") and display.shown(score)["shows"] == kind
 
 
 def _of_benchmarks(scores: Sequence[Score]) -> _Found | None:
-    return _mean_change(scores, "benchmark")
+    harness = all(score["task"].startswith("tasks/") for score in scores)
+    return _mean_change(scores, "benchmark" if harness else "measure")
 
 
 def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
@@ -196,7 +208,7 @@ def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
     worst = min(lost, key=lambda score: score["change"]["value"], default=None)
     if worst is None or worst["change"]["value"] > -_NOTICED:
         return ""
-    return f" Most in {display.task_label(worst['task'])}: {_points_of(-worst['change']['value'])} points."
+    return f" Most in {display.shown(worst)['task']}: {_points_of(-worst['change']['value'])} points."
 
 
 def _next(learned: str, lost: str) -> str:
@@ -233,7 +245,7 @@ def _mean_change(scores: Sequence[Score], noun: str, behind: str = "") -> _Found
     return _Found(mean, (mean - apart[0], mean + apart[1]), of, n)
 
 
-def _scaled(estimate: Mapping[str, Any], room: float, of: str, n: int) -> _Found:
+def _scaled(estimate: Estimate, room: float, of: str, n: int) -> _Found:
     bounds = estimate["interval_95"]
     return _Found(estimate["value"] / room, tuple(bound / room for bound in bounds) if bounds else None, of, n)
 

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from afterword.report import display
 
 Rows = list[dict[str, Any]]
-
-
 NOTICEABLE = {"_frac": 0.01, "_nats": 0.02, "bits_per_byte": 0.01}
 """The smallest change that is more than a hair, by the end of a metric's name: a point, 2 % of perplexity."""
 NOTICEABLE_SHARE = 0.05
@@ -24,7 +22,7 @@ class Wording(NamedTuple):
     tone: str
 
 
-def read_change(score: Mapping[str, Any], aim: float | None = None) -> Wording:
+def read_change(score: display.Score, aim: float | None = None) -> Wording:
     """Whether the score moved, by its paired 95 % interval, and whether that is enough to be noticed.
 
     `aim` is the value that the base model has with the document before it, where the score strives for that.
@@ -47,13 +45,13 @@ def read_change(score: Mapping[str, Any], aim: float | None = None) -> Wording:
     return Wording(f"{direction}, which is {tone}", tone)
 
 
-def _noticeable(score: Mapping[str, Any], aim: float | None) -> float:
+def _noticeable(score: display.Score, aim: float | None) -> float:
     if aim is not None and score["before"]:
         return NOTICEABLE_SHARE * abs(score["before"]["value"] - aim)
     return next((least for end, least in NOTICEABLE.items() if score["metric"].endswith(end)), 0.0)
 
 
-def rows_of(scores: Sequence[Mapping[str, Any]]) -> Rows:
+def rows_of(scores: Sequence[display.Score]) -> Rows:
     """Every score as a row ready to print, in the order measured."""
     aims = {score["task"]: score["before"] for score in scores if score["metric"] == "target_nll_with_context_nats"}
     opened = {score["metric"]: score["before"] for score in scores if score["task"] == "questions/open_book"}
@@ -61,8 +59,10 @@ def rows_of(scores: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _aim(
-    score: Mapping[str, Any], with_document: Mapping[str, display.Estimate], opened: Mapping[str, display.Estimate]
-) -> display.Estimate:
+    score: display.Score,
+    with_document: Mapping[str, display.Estimate | None],
+    opened: Mapping[str, display.Estimate | None],
+) -> display.Estimate | None:
     """The base model's value with the document before it, where the score strives for that."""
     if score["task"] == "questions/closed_book":
         return opened.get(score["metric"])
@@ -72,13 +72,18 @@ def _aim(
     return {"value": 0.0, "interval_95": None} if score["metric"] == "kl_from_context_nats" else None
 
 
-def _row(score: Mapping[str, Any], aim: display.Estimate) -> dict[str, Any]:
-    metric = score["metric"]
+def _row(score: display.Score, aim: display.Estimate | None) -> dict[str, Any]:
+    metric, shown = score["metric"], display.shown(score)
     places = display.places_of(metric, score["before"], score["after"])
-    named = {"task": display.task_label(score["task"]), "metric": display.metric_label(metric, score["details"])}
-    return named | {
+    # lm-eval gives one metric several times, by how the answer is cut out of the text; "none" is the usual way.
+    rule = score["details"].get("filter") or "none"
+    return {
         "score": score,
-        "unit": display.unit(metric),
+        "shown": shown,
+        "task": shown["task"],
+        "metric": shown["metric"] + ("" if rule == "none" else f", {rule}"),
+        "unit": shown["unit"],
+        "meaning": shown["meaning"],
         "before": _printed(metric, score["before"], places, display.value),
         "after": _printed(metric, score["after"], places, display.value),
         "change": _printed(metric, score["change"], display.places_of(metric, score["change"]), display.change),
@@ -87,19 +92,21 @@ def _row(score: Mapping[str, Any], aim: display.Estimate) -> dict[str, Any]:
     }
 
 
-def _printed(metric: str, estimate: display.Estimate, places: int, show: Callable[..., str]) -> dict[str, str]:
+def _printed(metric: str, estimate: display.Estimate | None, places: int, show: Callable[..., str]) -> dict[str, str]:
     mean = estimate["value"] if estimate else None
     return {"mean": show(metric, mean, places), "interval": display.interval(metric, estimate, places)}
 
 
 def headline(rows: Rows) -> dict[str, Rows]:
     """What was learned and what was lost, by heading: the few scores that a reader needs first."""
-    by_key = {f"{row['score']['task']} {row['score']['metric']}": row for row in rows}
-    wanted = display.load_table("words.yaml")["headline"]
-    columns = {heading: [by_key[key] for key in keys if key in by_key] for heading, keys in wanted.items()}
-    benchmarks = grouped((row for row in rows if row["score"]["task"].startswith("tasks/")), "task")
-    columns["What was lost"] += [measured[0] for measured in benchmarks.values()]
-    return columns
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        if row["shown"]["headline"] is not None:
+            # Of a benchmark there are several metrics of one place, the one that it is known by first.
+            first.setdefault((row["score"]["task"], row["shown"]["headline"]), row)
+    ordered = sorted(first.values(), key=lambda row: row["shown"]["headline"])
+    headings = display.load_table("words.yaml")["headings"].items()
+    return {heading: [row for row in ordered if row["shown"]["shows"] in kinds] for heading, kinds in headings}
 
 
 def grouped(rows: Iterable[dict[str, Any]], key: str) -> dict[Any, Rows]:

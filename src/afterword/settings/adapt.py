@@ -6,18 +6,18 @@ declaration, or the model.
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import field_validator, model_validator
 
 from afterword.data.control_tokens import ControlTokens
-from afterword.data.views import Averaging, Strategy
-from afterword.data.windows import Bos, Join
 from afterword.errors import ConfigError, nearest
 from afterword.named_models import NAMES
 from afterword.settings.base import S, Settings, later, setting, validated
 from afterword.settings.forgetting_budget import Budget, budget_of
+from afterword.settings.method_panels import with_method_options, with_replay_options
 from afterword.settings.mixture import SourceSettings, sources_of, with_amounts
+from afterword.settings.retired import OF_ADAPT
 from afterword.settings.trainer_arguments import trainer_problems
 
 if TYPE_CHECKING:
@@ -35,151 +35,171 @@ _USUAL_LIMIT = 2
 """Of checkpoints while a run goes on, where nothing was said of them."""
 
 
-class AdaptSettings(Settings):
-    """Everything that `afterword adapt` can be told."""
+class _WhatAndHow(Settings):
+    """What is taught to which model, and by which method: the panels before those of the method's own settings."""
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
-    model_name_or_path: str = setting("", "Model", "Folder, GGUF file, hub id or name of the model.", weights=False)
+    model_name_or_path: str = setting("", "Model", "Model to teach: folder, GGUF file, hub id or name.", weights=False)
     precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = setting(
-        "auto", "Model", "auto: float32 weights, under bf16 autocast where that is measured to be faster."
+        "auto", "Model", "Of training. auto: float32 weights, under bf16 autocast where that is measured to be faster."
     )
     teacher_precision: Literal["auto", "float32", "bf16", "int8", "int4"] = setting(
-        "auto", "Model", "auto: bf16 on GPU. int8, int4: its linear layers; the error in nats is measured and said."
-    )
-    teacher: Literal["copy", "adapter_off", "offload", "offload_disk", "cached", "top_k"] | None = later(
+        "auto",
         "Model",
-        "Where it is kept while the student trains.",
-        exact=("copy", "adapter_off", "offload", "offload_disk", "cached"),
+        "Of the teacher. auto: bf16 on a GPU. int8, int4: of its linear layers; the error in nats is printed.",
     )
-    teacher_cache: str | None = setting(None, "Model", "Folder of cached, top_k; in the run's else.", weights=False)
-    teacher_top_k: int | None = later("Model", "Likeliest tokens that top_k keeps; 64 if not given.", ge=1)
+    teacher: Literal["copy", "adapter_off", "offload", "cached"] | None = later(
+        "Model", "Where it is kept while the student trains.", exact=("copy", "adapter_off", "offload", "cached")
+    )
+    teacher_cache: str | None = setting(
+        None, "Model", "Where a cached teacher's results lie (default: the run folder).", weights=False
+    )
     save_precision: Literal["auto", "model", "float32", "bf16"] = later(
         "Model",
-        "Of the result. auto: as the model came where rounding keeps what was learned (measured), else float32.",
+        "Of the saved model. auto: that of the model given, unless rounding to it loses what was learned.",
         exact=("auto",),
         default="auto",
     )
-    attn_implementation: str | None = setting(None, "Model", "sdpa, eager, flash_attention_2 (3, 4), flex_attention.")
-
-    documents: tuple[str, ...] = setting((), "Documents", "Files, folders, globs, data-set ids.", weights=False)
-    text_column: str | None = setting(None, "Documents", "Column of the text; detected if not given.")
-    id_column: str | None = setting(None, "Documents", "Column of the document id.")
-    title_column: str | None = setting(None, "Documents", "Column of the title.")
-    date_column: str | None = setting(None, "Documents", "Column of the date.")
-    source_column: str | None = setting(None, "Documents", "Column of the source.")
-    language: str = setting("en", "Documents", "Language code for finding sentences.")
-    skip_bad_rows: bool = setting(False, "Documents", "Skip broken rows, counted and listed, instead of stopping.")
-    max_document_mib: float = setting(64.0, "Documents", "A larger document stops the run.", gt=0, le=1024)
-    control_tokens: ControlTokens | None = later(
-        "Documents", "Control tokens written in documents: text, refuse, keep.", exact=("text",)
+    attn_implementation: str | None = setting(
+        None, "Model", "Attention kernel: sdpa, eager, flash_attention_2 (or _3, _4), flex_attention."
     )
-    max_documents: int | None = setting(None, "Documents", "Read at most so many documents.", ge=1)
-    streaming: bool = setting(False, "Documents", "Read data-set ids as streams.")
-    preparation_workers: int | None = setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
-    preparation_cache: str | bool | None = setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
-    method: str = setting("disc", "Method", "See `afterword methods`.")
-    strategy: Strategy | None = setting(None, "Method", "How a document is split; see the README.")
-    targets: int | None = setting(None, "Method", "Targets drawn from a document (k).", ge=1)
-    suffix_tokens: int | None = setting(None, "Method", "Length of a random_token_suffix target.", ge=2)
-    temperature: float | None = setting(None, "Method", "Temperature τ of the divergence.", gt=0)
-    averaging: Averaging | None = setting(None, "Method", "Every document, or every token, weighs the same.")
-    join: Join | None = setting(None, "Method", "Tokenise the document once, or sentence by sentence (authors).")
-    bos: Bos | None = setting(None, "Method", "BOS on both views; auto: as the tokenizer adds it.")
-    alpha: float | None = later("Method", "Share of prediction beside self-distillation.", ge=0, le=1)
-    direction: Literal["forward", "reverse"] | None = later("Method", "Of self-distillation: forward, reverse KL.")
-    swap: bool | None = later("Method", "Exchange the gold token with the teacher's first.")
-    beta: float | None = later("Method", "Factor of the KL beside prediction.", ge=0)
-    floor: float | None = later("Method", "Least weight of a token.", ge=0, le=1)
+    documents: tuple[str, ...] = setting((), "Documents", "Files, folders, globs or data-set ids.", weights=False)
+    text_column: str | None = setting(None, "Documents", "Column that holds the text (default: detected).")
+    id_column: str | None = setting(None, "Documents", "Column that holds the document's id.")
+    title_column: str | None = setting(None, "Documents", "Column that holds the title.")
+    date_column: str | None = setting(None, "Documents", "Column that holds the date.")
+    source_column: str | None = setting(None, "Documents", "Column that holds the source; losses are reported by it.")
+    language: str = setting("en", "Documents", "Language code, by which sentences are found.")
+    skip_bad_rows: bool = setting(False, "Documents", "Skip broken rows and list them, instead of stopping.")
+    max_document_mib: float = setting(64.0, "Documents", "Largest document. A larger one stops the run.", gt=0, le=1024)
+    control_tokens: ControlTokens | None = later(
+        "Documents",
+        "If documents spell out control tokens: read them as text, refuse the document, or keep them.",
+        exact=("text",),
+    )
+    max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
+    streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
+
+    method: str = setting("disc", "Method", "See `afterword methods`; or package.module:NAME of your own.")
+
+
+class _WithGeneralText(with_method_options(_WhatAndHow)):
+    """The same with the method's own settings and the general text beside the documents."""
 
     mixture: dict[str, Any] | None = later(
-        "General text", "NAME=FILE,kind=KIND,tokens=SHARE; in YAML NAME: {files, kind, tokens, …}."
+        "General text",
+        "A source of general text: NAME=FILE,kind=KIND,tokens=SHARE. In YAML: NAME: {files: …, kind: …, tokens: …}.",
     )
-    replay: str | None = later("General text", "What to do with it: prediction, kl, reverse_kl, swap.")
-    replay_weight: float | None = later("General text", "Factor beside the loss of the documents.", ge=0)
-    replay_documents: float | None = later("General text", "Factor of its own objective on the documents.", ge=0)
-    replay_temperature: float | None = later("General text", "Temperature τ of the replay.", gt=0)
-    replay_alpha: float | None = later("General text", "Share of prediction in a replay by swap.", ge=0, le=1)
-    replay_direction: Literal["forward", "reverse"] | None = later("General text", "Of a replay by swap.")
-    replay_swap: bool | None = later("General text", "Whether a replay by swap swaps.")
+    replay: str | None = later("General text", "What to do with general text: prediction, kl, reverse_kl or swap.")
 
-    max_length: int | None = setting(None, "Step", "Context in tokens; the model's, at most 8192.", ge=16)
-    window_overlap: float = setting(0.25, "Step", "Share of the context that a later window repeats.", ge=0, le=0.75)
-    documents_per_step: int = setting(1, "Step", "Documents in an optimizer step, over all processes.", ge=1)
+
+class AdaptSettings(with_replay_options(_WithGeneralText)):
+    """Everything that `afterword adapt` can be told."""
+
+    retired = OF_ADAPT
+
+    max_length: int | None = setting(None, "Step", "Context in tokens (default: the model's, at most 8192).", ge=16)
+    window_overlap: float = setting(0.25, "Step", "Share of a window that the next one repeats.", ge=0, le=0.75)
+    documents_per_step: int = setting(1, "Step", "Documents in an optimizer step, over all processes together.", ge=1)
     step_tokens: int | None = setting(None, "Step", "Tokens in an optimizer step, instead of documents.", ge=1)
     micro_batch_tokens: int | None = setting(
-        None, "Step", "Tokens in memory at once; 4096, or 512 on a CPU. Changes no gradient.", ge=16
+        None, "Step", "Tokens computed at once (default: 4096, on a CPU 512). Changes no gradient.", ge=16
     )
-    logits_workspace_mib: int | None = later("Step", "MiB for logits at a time, 512. Changes no gradient.", ge=1)
-    packing: Literal["auto", "off"] = setting("auto", "Step", "Packed rows where the model keeps texts apart.")
+    logits_workspace_mib: int | None = later("Step", "Memory for logits (default: 512). Changes no gradient.", ge=1)
+    packing: Literal["auto", "off"] = setting(
+        "auto", "Step", "auto: put several texts into one row where the model keeps them apart. off: one text a row."
+    )
 
     learning_rate: float | None = setting(
-        None, "Optimizer", "Peak learning rate; auto, if not given: chosen by pilot runs within the budget.", gt=0
+        None,
+        "Optimizer",
+        "Peak learning rate (default: auto, chosen by pilot runs within the forgetting budget).",
+        gt=0,
     )
-    num_train_epochs: float | None = setting(None, "Optimizer", "Passes over the documents; auto if not given.", gt=0)
-    max_steps: int | None = setting(None, "Optimizer", "Optimizer steps, instead of passes.", ge=1)
+    num_train_epochs: float | None = setting(None, "Optimizer", "Passes over the documents (default: auto).", gt=0)
+    max_steps: int | None = setting(None, "Optimizer", "Number of optimizer steps, instead of passes.", ge=1)
     lr_scheduler_type: str | None = setting(
-        None, "Optimizer", "Schedule, as transformers names it; auto, if not given: linear decay."
+        None, "Optimizer", "Schedule, as transformers names it (default: auto, linear)."
     )
-    warmup_steps: float | None = setting(None, "Optimizer", "Steps, or a share of all steps if below 1.", ge=0)
-    weight_decay: float | None = setting(None, "Optimizer", "AdamW's decay.", ge=0)
-    max_grad_norm: float | None = setting(None, "Optimizer", "Clip gradients at this norm; 0: do not.", ge=0)
-    gradient_accumulation_steps: int = setting(1, "Optimizer", "Parts that a step is loaded in.", ge=1)
-    gradient_checkpointing: bool = setting(False, "Optimizer", "Less memory, about a third more time.")
-    seed: int = setting(0, "Optimizer", "Order of documents, draws of targets, dropout, adapters.", ge=0)
+    warmup_steps: float | None = setting(None, "Optimizer", "Warm-up steps, or below 1 a share of all steps.", ge=0)
+    weight_decay: float | None = setting(None, "Optimizer", "Weight decay of AdamW.", ge=0)
+    max_grad_norm: float | None = setting(None, "Optimizer", "Clip gradients at this norm. 0: do not clip.", ge=0)
+    gradient_accumulation_steps: int = setting(1, "Optimizer", "Parts in which the data of a step is loaded.", ge=1)
+    gradient_checkpointing: bool = setting(
+        False, "Optimizer", "Compute activations again instead of keeping them: less memory, about a third more time."
+    )
+    seed: int = setting(
+        0, "Optimizer", "Seed: order of documents, draws of targets, dropout, adapters' first weights.", ge=0
+    )
 
-    preset: str | None = later("Budget", "METHOD-paper: the constants of the method's paper; nothing is chosen.")
+    preset: str | None = later("Budget", "METHOD-paper: use the constants of the method's paper, and choose nothing.")
     forgetting_budget: str | None = later(
-        "Budget", "Most that may be lost: 0.1nats of drift, or 2points of retention on a suite or tasks."
+        "Budget", "Most that the run may lose: 0.1nats of drift, or 2points of retention on a suite or tasks."
     )
-    suite: str | None = later("Budget", "Suite whose dev items say what is learned and lost; see `afterword evaluate`.")
-    tasks: tuple[str, ...] | None = later("Budget", "Tasks of lm-evaluation-harness that say what is lost.")
+    suite: str | None = later("Budget", "Suite whose dev items measure learning and loss (see `afterword evaluate`).")
+    tasks: tuple[str, ...] | None = later("Budget", "Tasks of lm-evaluation-harness that measure what is lost.")
     tasks_path: str | None = later("Budget", "Folder with more tasks.")
-    questions: str | None = later("Budget", "JSON lines of questions whose answers say what is learned.")
+    questions: str | None = later("Budget", "JSON-lines file of questions that measure what is learned.")
 
-    l2sp: float | None = later("Optimizer", "λ of a penalty (λ/2)·‖θ − θ0‖² toward the start.", ge=0)
-    ema: float | None = later("Optimizer", "Share kept of a running average of weights; true: 0.92.", ge=0, lt=1)
-    ema_steps: int | None = later("Optimizer", "Average every so many steps; 1 if not given.", ge=1)
+    l2sp: float | None = later("Optimizer", "λ of the penalty (λ/2)·‖θ − θ0‖², which pulls weights to the start.", ge=0)
+    ema: float | None = later(
+        "Optimizer", "Keep a running average of the weights, with this share of the old one. true: 0.92.", ge=0, lt=1
+    )
+    ema_steps: int | None = later("Optimizer", "Steps between updates of that average (default: 1).", ge=1)
     optimizer_states: Literal["float32", "8bit"] | None = later(
-        "Optimizer", "AdamW's moments; where given, bf16 weights are rounded stochastically. As the weights."
+        "Optimizer", "Of AdamW's moments (default: as the weights). If given, bf16 weights are rounded stochastically."
     )
 
-    use_peft: bool = setting(False, "LoRA", "LoRA instead of all weights.")
-    lora_r: int = setting(16, "LoRA", "Rank.", ge=1)
-    lora_alpha: int = setting(32, "LoRA", "Scale: alpha / r.", ge=1)
-    lora_dropout: float = setting(0.1, "LoRA", "Dropout before the adapter.", ge=0, lt=1)
+    use_peft: bool = setting(False, "LoRA", "Train a LoRA adapter instead of all weights.")
+    lora_r: int = setting(16, "LoRA", "Rank r of the adapter.", ge=1)
+    lora_alpha: int = setting(32, "LoRA", "Scale of the adapter is lora_alpha / lora_r.", ge=1)
+    lora_dropout: float = setting(0.1, "LoRA", "Dropout on the input of the adapter.", ge=0, lt=1)
     lora_target_modules: tuple[str, ...] = setting(("all-linear",), "LoRA", "Modules that get an adapter.")
-    lora_modules_to_save: tuple[str, ...] = setting((), "LoRA", "Modules trained whole.")
-    lora_bias: str = setting("none", "LoRA", "Only 'none' keeps the teacher what it was.")
-    use_dora: bool = setting(False, "LoRA", "Weight-decomposed LoRA.")
-    merge_adapter: bool = setting(False, "LoRA", "Also write the merged model to merged/.", weights=False)
+    lora_modules_to_save: tuple[str, ...] = setting((), "LoRA", "Modules trained whole and saved with the adapter.")
+    lora_bias: str = setting("none", "LoRA", "Biases to train. Only 'none' leaves the teacher unchanged.")
+    use_dora: bool = setting(False, "LoRA", "Use DoRA, the weight-decomposed LoRA.")
+    merge_adapter: bool = setting(False, "LoRA", "Also save the merged model, in merged/.", weights=False)
 
-    output_dir: str = setting("", "Run", "Run folder.", weights=False)
-    eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents.", weights=False)
-    eval_steps: int | None = setting(None, "Run", "Evaluate on them every so many steps.", weights=False, ge=1)
+    output_dir: str = setting("", "Run", "Folder of the run.", weights=False)
+    eval_documents: tuple[str, ...] = setting((), "Run", "Held-out documents to evaluate on meanwhile.", weights=False)
+    eval_steps: int | None = setting(None, "Run", "Steps between evaluations on them.", weights=False, ge=1)
     save_steps: int | None = setting(
-        None, "Run", "Steps between checkpoints, kept at the end; else 500, removed.", weights=False, ge=1
+        None,
+        "Run",
+        "Steps between checkpoints. If given, they are kept at the end (default: 500, removed at the end).",
+        weights=False,
+        ge=1,
     )
     save_total_limit: int | None = setting(
-        None, "Run", "Newest checkpoints kept, 2; 0: all. Where given, also at the end.", weights=False, ge=0
+        None,
+        "Run",
+        "Number of newest checkpoints to keep, also at the end. 0: all (default: 2 during the run).",
+        weights=False,
+        ge=0,
     )
     report_to: tuple[str, ...] = setting((), "Run", "Loggers: wandb, tensorboard, …", weights=False)
-    push_to_hub: bool = setting(False, "Run", "Push the result to the hub.", weights=False)
-    dataloader_num_workers: int = setting(0, "Run", "Processes that build batches.", weights=False, ge=0)
-    then: Literal["align"] | None = setting(None, "Run", "What follows the run: align.", weights=False)
-    align: dict[str, Any] = setting({}, "Run", "Its settings: KEY=VALUE; see `afterword align`.", weights=False)
+    push_to_hub: bool = setting(False, "Run", "Push the finished model to the Hugging Face hub.", weights=False)
+    dataloader_num_workers: int = setting(0, "Run", "Extra processes that build batches.", weights=False, ge=0)
+    then: Literal["align"] | None = setting(
+        None, "Run", "What follows the run: align (see `afterword align`).", weights=False
+    )
+    align: dict[str, Any] = setting({}, "Run", "Its settings: KEY=VALUE (see `afterword align`).", weights=False)
     trainer: dict[str, Any] = setting({}, "Run", "Any other field of TrainingArguments: KEY=VALUE.")
 
     @model_validator(mode="before")
     @classmethod
     def _method_of_preset(cls, raw: Any) -> Any:
         """A preset names its method, so that it need not be said twice."""
-        if not isinstance(raw, Mapping) or not raw.get("preset"):
+        if not isinstance(raw, Mapping):
             return raw
+        given = cast("Mapping[str, Any]", raw)
+        if not given.get("preset"):
+            return given
         from afterword.methods import known_methods
 
-        method = str(raw["preset"]).removesuffix(_PAPER)
-        return {"method": method, **raw} if method in known_methods() else raw
+        method = str(given["preset"]).removesuffix(_PAPER)
+        return {"method": method, **given} if method in known_methods() else given
 
     @field_validator(*_CHOSEN, "warmup_steps", mode="before")
     @classmethod
@@ -224,8 +244,9 @@ class AdaptSettings(Settings):
             yield f"ema_steps: {self.ema_steps} needs ema, the share of the average that is kept."
         if self.merge_adapter and not self.use_peft:
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
-        if self.suffix_tokens is not None and self.strategy != "random_token_suffix":
-            yield f"suffix_tokens: {self.suffix_tokens} is read by strategy random_token_suffix, not {self.strategy}."
+        own = self.method_settings()
+        if "suffix_tokens" in own and (strategy := own.get("strategy")) != "random_token_suffix":
+            yield f"suffix_tokens: {own['suffix_tokens']} is read by strategy random_token_suffix, not {strategy}."
         yield from _budget_problems(self)
         yield from _mixture_problems(self)
         yield from _method_problems(self)
@@ -285,10 +306,7 @@ class AdaptSettings(Settings):
         return in_trainer or self.save_steps is not None or self.save_total_limit is not None
 
     def _panel(self, panel: str) -> dict[str, Any]:
-        fields: Any = type(self).model_fields
-        return {
-            name: getattr(self, name) for name, field in fields.items() if field.json_schema_extra["panel"] == panel
-        }
+        return {n: getattr(self, n) for n in type(self).model_fields if self.about(n)["panel"] == panel}
 
 
 def read_settings(raw: Mapping[str, Any], kind: type[S] = AdaptSettings) -> S:

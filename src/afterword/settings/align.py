@@ -9,7 +9,7 @@ from pydantic import field_validator
 from afterword.corpus import Kind
 from afterword.errors import ConfigError
 from afterword.settings.adapt import AdaptSettings, read_settings
-from afterword.settings.base import Settings, later, setting
+from afterword.settings.base import Settings, later, setting, underscored
 from afterword.settings.mixture import sources_of
 
 Rule = Literal["perplexity", "format_score", "random"]
@@ -21,47 +21,50 @@ class AlignSettings(Settings):
 
     # Content is compared by hash, so paths may change.
     model_name_or_path: str = setting("", "What", "Run folder, model folder or hub id to align.", weights=False)
-    instructions: tuple[str, ...] = setting((), "What", "General instructions, for SFT.", weights=False)
-    preferences: tuple[str, ...] = setting((), "What", "General preference pairs, for DPO.", weights=False)
-    chat_template: str | None = setting(None, "What", "Name or file; the tokenizer's own if not given.", weights=False)
-    skip_bad_rows: bool = setting(False, "What", "Skip broken rows, counted, instead of stopping.", weights=False)
-    max_length: int | None = setting(None, "What", "Context in tokens; the model's, at most 8192.", ge=16)
+    instructions: tuple[str, ...] = setting((), "What", "Files of general instructions, for SFT.", weights=False)
+    preferences: tuple[str, ...] = setting((), "What", "Files of general preference pairs, for DPO.", weights=False)
+    chat_template: str | None = setting(None, "What", "A name or a file (default: the tokenizer's).", weights=False)
+    skip_bad_rows: bool = setting(False, "What", "Skip broken rows, instead of stopping.", weights=False)
+    max_length: int | None = setting(None, "What", "Context in tokens (default: the model's, at most 8192).", ge=16)
     output_dir: str = setting("", "What", "Folder of the aligned model.", weights=False)
 
-    selection: Rule = setting("perplexity", "Selection", "perplexity, format_score, or random as the control.")
-    instruction_count: int = setting(1000, "Selection", "Instructions selected, at most.", ge=1)
-    preference_count: int = setting(1000, "Selection", "Preference pairs selected, at most.", ge=1)
+    selection: Rule = setting("perplexity", "Selection", "Select by perplexity, by format_score, or at random.")
+    instruction_count: int = setting(1000, "Selection", "Most instructions that are selected.", ge=1)
+    preference_count: int = setting(1000, "Selection", "Most preference pairs that are selected.", ge=1)
     quotas: dict[str, Any] = setting({}, "Selection", "A source's number, or share below 1, of either count.")
     joiner: str | None = later(
-        "Selection", "Between turns that are scored without the template. As in the run's mixture, else a blank line."
+        "Selection",
+        "Text between turns scored without the template (default: as in the run's mixture, else a blank line).",
     )
     micro_batch_tokens: int | None = setting(
-        None, "Selection", "Tokens scored at once; 4096 on a GPU, else 512.", weights=False, ge=16
+        None, "Selection", "Tokens scored at once (default: 4096 on a GPU, else 512).", weights=False, ge=16
     )
 
     sft_learning_rate: float = setting(2e-5, "SFT", "Peak learning rate.", gt=0)
     sft_epochs: float = setting(1.0, "SFT", "Passes over the selected instructions.", gt=0)
     sft_batch_size: int = setting(16, "SFT", "Instructions in an optimizer step.", ge=1)
     dpo_learning_rate: float = setting(5e-7, "DPO", "Peak learning rate.", gt=0)
-    dpo_beta: float = setting(0.1, "DPO", "β: how closely the model is held to the one DPO starts from.", gt=0)
+    dpo_beta: float = setting(0.1, "DPO", "β of DPO: a larger one keeps the model closer to where DPO started.", gt=0)
     dpo_epochs: float = setting(1.0, "DPO", "Passes over the selected pairs.", gt=0)
     dpo_batch_size: int = setting(16, "DPO", "Pairs in an optimizer step.", ge=1)
 
-    warmup_steps: float = setting(0.03, "Training", "Steps, or a share of all steps if below 1.", ge=0)
-    gradient_accumulation_steps: int = setting(1, "Training", "Parts that a step is computed in.", ge=1)
-    gradient_checkpointing: bool = setting(False, "Training", "Less memory, about a third more time.")
+    warmup_steps: float = setting(0.03, "Training", "Warm-up steps, or below 1 a share of all steps.", ge=0)
+    gradient_accumulation_steps: int = setting(1, "Training", "Parts in which a step is computed.", ge=1)
+    gradient_checkpointing: bool = setting(
+        False, "Training", "Compute activations again instead of keeping them: less memory, about a third more time."
+    )
     precision: Literal["auto", "float32", "bf16_mixed"] = setting(
         "auto", "Training", "auto: float32 weights under bf16 autocast on GPUs that have it, float32 elsewhere."
     )
     save_precision: Literal["auto", "model", "float32", "bf16"] = later(
         "Training",
-        "Of the result. auto: as the model came where rounding keeps what was learned (measured), else float32.",
+        "Of the saved model. auto: that of the model given, unless rounding to it loses what was learned.",
         exact=("auto",),
         default="auto",
     )
-    use_peft: bool = setting(False, "Training", "LoRA on a full model. An adapter that is there is trained anyway.")
-    save_steps: int = setting(25, "Training", "Write a checkpoint every so many steps.", weights=False, ge=1)
-    seed: int = setting(0, "Training", "Order of samples, random selection, adapters.", ge=0)
+    use_peft: bool = setting(False, "Training", "Train a LoRA adapter. One that the model has is trained anyway.")
+    save_steps: int = setting(25, "Training", "Steps between checkpoints.", weights=False, ge=1)
+    seed: int = setting(0, "Training", "Seed: order of samples, random selection, adapters' first weights.", ge=0)
 
     @field_validator("save_precision", mode="before")
     @classmethod
@@ -124,7 +127,7 @@ def following(settings: AdaptSettings) -> AlignSettings | None:
     """
     if not settings.then:
         return None
-    named = {"seed": settings.seed} | {name.replace("-", "_"): value for name, value in settings.align.items()}
+    named = {"seed": settings.seed} | underscored(settings.align)
     if taken := [name for name in ("model_name_or_path", "output_dir") if name in named]:
         raise ConfigError(f"align.{name}: decided by output_dir of the run. Leave it out here." for name in taken)
     places = {"model_name_or_path": settings.output_dir, "output_dir": str(Path(settings.output_dir) / "aligned")}

@@ -4,13 +4,21 @@ import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from afterword.errors import ConfigError, nearest
+from afterword.settings.retired import Retired
 from afterword.storage.parsing import parse_yaml
 from afterword.storage.paths import at_home
+
+Shape = Literal["flag", "value", "list", "pairs"]
+"""What a setting is on the command line and in YAML: yes or no, one value, several values, or values by name."""
+_SCIENTIFIC = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
+"""YAML takes 1e-8 for text, and so does the command line."""
 
 
 def setting(default: Any, panel: str, text: str, *, weights: bool = True, **rules: Any) -> Any:
@@ -28,40 +36,98 @@ def later(panel: str, text: str, *, exact: tuple[str, ...] = (), default: str | 
     return Field(default, description=text, json_schema_extra=about, **rules)
 
 
+def shape_of(annotation: object) -> Shape:
+    """What a setting with this type is.
+
+    >>> shape_of(bool), shape_of(int | None), shape_of(tuple[str, ...]), shape_of(dict[str, int] | None)
+    ('flag', 'value', 'list', 'pairs')
+    """
+    kinds = [get_origin(part) or part for part in alternatives(annotation)]
+    if dict in kinds:
+        return "pairs"
+    # A flag that can also be not given takes a value: --swap true.
+    return "list" if tuple in kinds else "flag" if kinds == [bool] else "value"
+
+
+def alternatives(annotation: object) -> list[object]:
+    """The types that a union is of, without what is annotated to them; of any other type, itself.
+
+    >>> alternatives(Annotated[int, "more"] | None)
+    [<class 'int'>, <class 'NoneType'>]
+    """
+    if get_origin(annotation) is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [part for each in get_args(annotation) for part in alternatives(each)]
+    return [annotation]
+
+
+def choices_of(annotation: object) -> tuple[str, ...]:
+    """The words that a setting with this type can be, where it names them."""
+    literals = (part for part in alternatives(annotation) if get_origin(part) is Literal)
+    return tuple(word for literal in literals for word in get_args(literal))
+
+
+def _holds_numbers(annotation: object) -> bool:
+    """Whether it is a list of numbers."""
+    lists = (part for part in alternatives(annotation) if get_origin(part) is tuple)
+    inner = (kind for each in lists for part in get_args(each) if part is not ... for kind in alternatives(part))
+    return any(kind is int or kind is float for kind in inner)
+
+
 class Settings(BaseModel):
     """What all trees of settings share: unknown names are errors, one value is a list of one, ~ is the home folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    retired: ClassVar[Retired] = Retired()
+    """What the tree had in versions before."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _from_text(cls, value: Any, info: Any) -> Any:
-        value = at_home(value)
-        annotation = str(cls.model_fields[info.field_name].annotation)
-        if value is False and "'off'" in annotation:
+    def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
+        value, annotation = at_home(value), cls.model_fields[str(info.field_name)].annotation
+        if value is False and "off" in choices_of(annotation):
             return "off"  # A bare off is false in YAML.
-        if "dict" not in annotation:
-            if "tuple" not in annotation:
-                return value
-            alone = isinstance(value, int | float) and re.search("float|int", annotation)
+        shape = shape_of(annotation)
+        if shape == "list":
+            alone = isinstance(value, int | float) and _holds_numbers(annotation)
             return (value,) if alone else at_home(listed(value))
-        pairs = key_values(value) if isinstance(value, list | tuple) else value
-        if not isinstance(pairs, dict):
-            return pairs
-        # YAML takes 1e-8 for text, and so does the command line.
-        number = re.compile(r"-?\d+(\.\d*)?[eE][-+]?\d+")
-        pairs = at_home(pairs)
-        return {k: float(v) if number.fullmatch(str(v)) else v for k, v in pairs.items()}
+        return _pairs(value) if shape == "pairs" else value
+
+    @classmethod
+    def about(cls, name: str) -> Mapping[str, Any]:
+        """What a setting's declaration says: its panel, whether it changes the weights, and see `later`."""
+        return cast("Mapping[str, Any]", cls.model_fields[name].json_schema_extra)
+
+    @classmethod
+    def weighing(cls) -> list[str]:
+        """Names of the settings that can change the weights."""
+        return [name for name in cls.model_fields if cls.about(name)["weights"]]
+
+    @classmethod
+    def came_later(cls) -> set[str]:
+        """Names of the settings that came after results were recorded (see `later`)."""
+        return {name for name in cls.model_fields if cls.about(name).get("later")}
 
     @classmethod
     def without_effect(cls, name: str, value: Any) -> Any:
         """None for a value of a setting that counts as none given; any other value as it is."""
-        fields: Any = cls.model_fields
-        return None if value in fields[name].json_schema_extra.get("exact", ()) else value
+        retired = cls.retired.of_value(name, value)
+        same = retired.same_weights if retired else value in cls.about(name).get("exact", ())
+        return None if same else value
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
         yield from ()
+
+
+def _pairs(value: Any) -> Any:
+    """Values by name, from those or from texts KEY=VALUE; what is neither stays as it is."""
+    pairs = key_values(cast("Sequence[str]", value)) if isinstance(value, list | tuple) else value
+    if not isinstance(pairs, dict):
+        return pairs
+    by_name = cast("dict[Any, Any]", at_home(pairs))
+    return {name: float(v) if _SCIENTIFIC.fullmatch(str(v)) else v for name, v in by_name.items()}
 
 
 def listed(value: Any) -> Any:
@@ -71,7 +137,7 @@ def listed(value: Any) -> Any:
     """
     if not isinstance(value, str | list | tuple):
         return value
-    items = [value] if isinstance(value, str) else value
+    items = [value] if isinstance(value, str) else cast("Sequence[Any]", value)
     return tuple(part for item in items for part in (_between_commas(item) if isinstance(item, str) else [item]))
 
 
@@ -93,18 +159,24 @@ def _is_there(name: str) -> bool:
         return False  # Longer than a name can be, or with a zero byte: a text.
 
 
+def underscored(raw: Mapping[Any, Any]) -> dict[str, Any]:
+    """A mapping with the dashes in its names as underscores."""
+    return {str(name).replace("-", "_"): value for name, value in raw.items()}
+
+
 S = TypeVar("S", bound=Settings)
 
 
 def validated(raw: Mapping[str, Any], kind: type[S]) -> S:
     """Settings from a raw tree. Every problem is in the one ConfigError."""
+    given = _without_retired(raw, kind)
     problems: list[str] = []
     try:
-        settings = kind.model_validate(dict(raw))
+        settings = kind.model_validate(given)
     except ValidationError as error:
         problems = [_problem(detail, kind) for detail in error.errors()]
         # The rest is checked too, so that a person mends everything at once.
-        settings, _ = without_problems(raw, kind)
+        settings, _ = without_problems(given, kind)
     told = {problem.split(":")[0] for problem in problems}
     problems += [problem for problem in settings.relations() if problem.split(":")[0] not in told]
     if problems:
@@ -114,11 +186,18 @@ def validated(raw: Mapping[str, Any], kind: type[S]) -> S:
 
 def without_problems(raw: Mapping[str, Any], kind: type[S]) -> tuple[S, set[str]]:
     """The settings of a raw tree that are right, each alone, and the names of the others, which are not given then."""
+    given = _without_retired(raw, kind)
     try:
-        return kind.model_validate(dict(raw)), set()
+        return kind.model_validate(given), set()
     except ValidationError as error:
         wrong = {str(detail["loc"][0]) for detail in error.errors()}
-        return kind.model_validate({name: value for name, value in raw.items() if name not in wrong}), wrong
+        return kind.model_validate({name: value for name, value in given.items() if name not in wrong}), wrong
+
+
+def _without_retired(raw: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
+    """A raw tree without the settings of before that had no effect."""
+    known, retired = kind.model_fields, kind.retired
+    return {name: value for name, value in raw.items() if name in known or not retired.passes_over(name, value)}
 
 
 def key_values(pairs: Sequence[str]) -> dict[str, Any]:
@@ -142,11 +221,15 @@ def _value(name: str, text: str) -> Any:
     return text if isinstance(value, str) and ",joiner=" in text else value
 
 
-def _problem(detail: Any, kind: type[Settings]) -> str:
-    name = ".".join(str(part) for part in detail["loc"])
+def _problem(detail: ErrorDetails, kind: type[Settings]) -> str:
+    name, given = ".".join(str(part) for part in detail["loc"]), detail["input"]
     if detail["type"] == "extra_forbidden":
+        if gone := kind.retired.names.get(name):
+            return f"{name}: {gone.sentence}"
         hint = nearest(name, kind.model_fields) or "A field of TrainingArguments belongs under trainer."
         return f"{name}: no such setting. {hint}".rstrip()
+    if gone := kind.retired.of_value(name, given):
+        return f"{name}: {gone.sentence}"
     rule = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    hint = nearest(str(detail["input"]), re.findall(r"'(\w+)'", rule)) if detail["type"] == "literal_error" else ""
-    return f"{name}: {rule}, got {detail['input']!r}. {hint}".rstrip()
+    hint = nearest(str(given), re.findall(r"'(\w+)'", rule)) if detail["type"] == "literal_error" else ""
+    return f"{name}: {rule}, got {given!r}. {hint}".rstrip()

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import yaml
 from pydantic import Field
@@ -11,15 +11,15 @@ from pydantic import Field
 from afterword.errors import ConfigError
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import following
-from afterword.settings.base import Settings, key_values, setting
+from afterword.settings.base import Settings, key_values, setting, underscored
 from afterword.settings.evaluate import EvaluateSettings
 
 
 class GridAxes(Settings):
     """What a grid runs over besides its arms. An arm may have values of its own."""
 
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting((), "Grid", "Peak rates: 1e-5,3e-5.")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Seeds: 0,1,2.")
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = setting((), "Grid", "Peak learning rates: 1e-5,3e-5.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting((0,), "Grid", "Random seeds: 0,1,2.")
 
 
 class CompareSettings(GridAxes):
@@ -27,21 +27,21 @@ class CompareSettings(GridAxes):
 
     model_name_or_path: str = setting("", "What", "Folder or hub id of the model to adapt.")
     documents: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.")
-    suite: str = setting("", "What", "Suite that learning and retention are measured on; see `afterword evaluate`.")
-    methods: tuple[str, ...] = setting((), "Grid", "Arms by their text: METHOD or METHOD:SETTING=VALUE:…")
+    suite: str = setting("", "What", "Suite that measures learning and retention (see `afterword evaluate`).")
+    methods: tuple[str, ...] = setting((), "Grid", "Arms: METHOD, or METHOD:SETTING=VALUE:SETTING=VALUE.")
     arms: dict[str, Any] = setting(
-        {}, "Grid", "In YAML: NAME: {method: …, SETTING: …, learning_rates: […], seeds: […]}."
+        {}, "Grid", "Arms with names, in YAML: NAME: {method: …, SETTING: …, learning_rates: […], seeds: […]}."
     )
     adapt: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword adapt` for every cell: KEY=VALUE.")
-    evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate`: KEY=VALUE.")
-    keep_models: bool = setting(False, "Every cell", "Keep the weights of a cell after it was measured.")
-    output_dir: str = setting("", "What", "Folder of the rows, the cells and the page.")
-    learning_metric: str = setting("correct_frac", "Results", "Metric whose mean over the learning skills is learning.")
-    retention_metric: str = setting("correct_frac", "Results", "The same over the retention skills.")
+    evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate` for every cell: KEY=VALUE.")
+    keep_models: bool = setting(False, "Every cell", "Keep the weights of every cell after it was measured.")
+    output_dir: str = setting("", "What", "Folder of the cells, their rows and the page.")
+    learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over those skills.")
+    retention_metric: str = setting("correct_frac", "Results", "Metric of retention: its mean over those skills.")
     reference_point: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = setting(
-        (0.0, 0.0), "Results", "Learning and retention, as fractions, that the hypervolume is measured from."
+        (0.0, 0.0), "Results", "Where the hypervolume begins: learning,retention, both as fractions."
     )
-    max_loss_points: float = setting(5.0, "Results", "Most points that a pick loses on any retention skill.", ge=0)
+    max_loss_points: float = setting(5.0, "Results", "Most points that a pick may lose on any retention skill.", ge=0)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings, and those of every arm, with the arm named."""
@@ -57,7 +57,7 @@ class CompareSettings(GridAxes):
     def arm_settings(self) -> dict[str, Any]:
         """Every arm's own settings by its name: those under `arms`, and those that `methods` names by their text."""
         written = {text: _arm_of_text(text) for text in self.methods}
-        return {**written, **{name: underscored(arm) for name, arm in self.arms.items()}}
+        return {**written, **{name: _arm_of_yaml(arm) for name, arm in self.arms.items()}}
 
     def cell_settings(self, arm: Mapping[str, Any], **cell: Any) -> dict[str, Any]:
         """What `afterword adapt` is told for a cell of an arm. What the arm says wins over `adapt`."""
@@ -69,17 +69,19 @@ class CompareSettings(GridAxes):
 class BlendSettings(Settings):
     """Everything that `afterword blend` can be told."""
 
-    base: str = setting("", "What", "Folder, embedded model or hub id of the model that was adapted.")
+    base: str = setting("", "What", "The model that was adapted: a folder, a name or a hub id.")
     adapted: str = setting("", "What", "What it became: a run folder, an adapter on the base, or a model.")
     lambdas: tuple[Annotated[float, Field(ge=0, le=1.5)], ...] = setting(
-        (0.2, 0.4, 0.6, 0.8, 1.0), "What", "Shares λ of the way: 0 is the base, 1 the adapted model, above it beyond."
+        (0.2, 0.4, 0.6, 0.8, 1.0),
+        "What",
+        "Shares λ of the way from base to adapted: 0 is the base, 1 the adapted model, above 1 goes further.",
     )
     suite: str = setting("", "What", "Suite with dev and test items of learning and retention.")
     evaluate: dict[str, Any] = setting({}, "What", "A setting of `afterword evaluate`: KEY=VALUE.")
-    output_dir: str = setting("", "What", "Folder of the picked model, the rows and blend.json.")
-    learning_metric: str = setting("correct_frac", "Results", "Metric whose mean over the learning skills counts.")
-    retention_metric: str = setting("correct_frac", "Results", "The same over the retention skills.")
-    max_loss_points: float = setting(5.0, "Results", "Most points that the pick loses on any retention skill.", ge=0)
+    output_dir: str = setting("", "What", "Folder of the picked model, the rows and the page.")
+    learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over those skills.")
+    retention_metric: str = setting("correct_frac", "Results", "Metric of retention: its mean over those skills.")
+    max_loss_points: float = setting(5.0, "Results", "Most points that the pick may lose on any retention skill.", ge=0)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings."""
@@ -117,11 +119,12 @@ def _evaluate_problems(given: Mapping[str, Any], decided: Mapping[str, str]) -> 
 def _arm_problems(settings: CompareSettings) -> Iterator[str]:
     yield from _decided_by_the_grid("adapt", settings.adapt)
     arms, folders = settings.arm_settings(), dict[str, str]()
-    for name, arm in arms.items():
+    for name, given in arms.items():
         place = f"arms.{name}" if name in settings.arms else f"methods {name}"
-        if not isinstance(arm, dict):
-            yield f"{place}: must be METHOD:SETTING=VALUE or a mapping of adapt's settings, got {arm!r}."
+        if not isinstance(given, dict):
+            yield f"{place}: must be METHOD:SETTING=VALUE or a mapping of adapt's settings, got {given!r}."
             continue
+        arm = cast("dict[str, Any]", given)
         if (other := folders.setdefault(arm_folder(name), name)) != name:
             yield f"{place}: has the folder name of the arm {other!r}. Give one of them another name."
         axes = {key: arm[key] for key in GridAxes.model_fields if key in arm}
@@ -167,6 +170,11 @@ def _problems_of_cell(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+def _arm_of_yaml(arm: Any) -> Any:
+    """The settings of an arm; what is no mapping as it is."""
+    return underscored(cast("Mapping[Any, Any]", arm)) if isinstance(arm, Mapping) else arm
+
+
 def _arm_of_text(text: str) -> Any:
     """`METHOD:SETTING=VALUE:…` as a mapping; the text itself where it is none."""
     method, *pairs = text.split(":")
@@ -174,8 +182,3 @@ def _arm_of_text(text: str) -> Any:
         return {"method": method, **key_values(pairs)}
     except (ValueError, yaml.YAMLError):
         return text
-
-
-def underscored(raw: Any) -> Any:
-    """A mapping with the dashes in its names as underscores; anything else as it is."""
-    return {str(name).replace("-", "_"): value for name, value in raw.items()} if isinstance(raw, Mapping) else raw

@@ -1,11 +1,11 @@
 """Settings of general text beside the documents: its sources, and how much of each is read."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from afterword.corpus.dialogues import Kind, Responses
 from afterword.errors import ConfigError
-from afterword.settings.base import Settings, key_values, setting, validated
+from afterword.settings.base import Settings, key_values, setting, underscored, validated
 
 _AMOUNTS = ("tokens", "samples", "once")
 
@@ -14,25 +14,25 @@ class SourceSettings(Settings):
     """One source of general text in `mixture`."""
 
     # Their content is compared by hash, so their paths may change.
-    files: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.", weights=False)
-    kind: Kind = setting("documents", "What", "documents, instructions or preferences.")
-    text_column: str | None = setting(None, "What", "Column of the text of documents; detected if not given.")
-    title_column: str | None = setting(None, "What", "Column of the title.")
-    id_column: str | None = setting(None, "What", "Column of the id.")
-    responses: Responses = setting("chosen", "What", "Of preferences: the chosen one, or both as two samples.")
+    files: tuple[str, ...] = setting((), "What", "Files, folders, globs or data-set ids.", weights=False)
+    kind: Kind = setting("documents", "What", "Kind of text: documents, instructions or preferences.")
+    text_column: str | None = setting(None, "What", "Column that holds the text of documents (default: detected).")
+    title_column: str | None = setting(None, "What", "Column that holds the title.")
+    id_column: str | None = setting(None, "What", "Column that holds the id.")
+    responses: Responses = setting("chosen", "What", "Of preferences: read the chosen one, or both as two samples.")
     tokens: float | None = setting(None, "How much", "Share of all tokens that are read.", gt=0, lt=1)
     samples: float | None = setting(None, "How much", "Share of all samples that are read.", gt=0, lt=1)
     once: bool = setting(False, "How much", "All of it, once in every pass over the documents.")
-    max_epochs: float = setting(4.0, "How much", "Most passes over it in the whole run.", gt=0)
-    format: Literal["plain", "chat"] = setting("plain", "What", "Conversations as text, or by the chat template.")
-    joiner: str = setting("\n\n", "What", "Between the turns of a conversation as text.")
-    max_documents: int | None = setting(None, "What", "Read at most so many.", ge=1)
-    streaming: bool = setting(False, "What", "Read data-set ids as streams.")
+    max_epochs: float = setting(4.0, "How much", "Most passes over it in a run.", gt=0)
+    format: Literal["plain", "chat"] = setting("plain", "What", "Conversations as plain text, or by the chat template.")
+    joiner: str = setting("\n\n", "What", "Text between the turns of a conversation in plain text.")
+    max_documents: int | None = setting(None, "What", "Most documents that are read.", ge=1)
+    streaming: bool = setting(False, "What", "Read data-set ids as streams, without downloading them first.")
     objective: Literal["prediction", "kl", "reverse_kl", "swap"] | None = setting(
-        None, "What", "What is done with it, as replay says; the method's own if not given."
+        None, "What", "What to do with it, as `replay` (default: what the method does)."
     )
-    weight: float | None = setting(None, "What", "Factor of its objective; 1 if not given.", gt=0)
-    eval_files: tuple[str, ...] = setting((), "What", "More of it, not trained: evaluated on.", weights=False)
+    weight: float | None = setting(None, "What", "Factor of that objective (default: 1).", gt=0)
+    eval_files: tuple[str, ...] = setting((), "What", "More of it, to evaluate on and not to train.", weights=False)
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -97,6 +97,6 @@ def _names_no_amount(given: Any) -> bool:
 def _source_of(given: Any) -> dict[str, Any]:
     """A source as a mapping, from one or from `FILE,kind=…,tokens=…`."""
     if isinstance(given, Mapping):
-        return {str(name).replace("-", "_"): value for name, value in given.items()}
+        return underscored(cast("Mapping[Any, Any]", given))
     file, *pairs = str(given).split(",")
     return {"files": (file,), **key_values(pairs)}

@@ -1,12 +1,13 @@
 """YAML files of settings: read with every problem in one message, and written."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from afterword.errors import ConfigError
-from afterword.settings.base import Settings
+from afterword.settings.base import Settings, underscored
 from afterword.storage.files import read_settings_file
 from afterword.storage.parsing import parse_yaml
 from afterword.storage.paths import at_home
@@ -23,9 +24,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config: {str(path)!r} cannot be read ({error.strerror}). Give a YAML file.") from error
     except ValueError as error:
         raise ConfigError(f"config: {str(path)!r} is not YAML of settings. {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict | None):
+    if not isinstance(raw, Mapping | None):
         raise ConfigError(f"config: {str(path)!r} holds a {type(raw).__name__}. Give lines of `name: value`.")
-    return {str(name).replace("-", "_"): value for name, value in (raw or {}).items()}
+    return underscored(cast("Mapping[Any, Any]", raw or {}))
 
 
 def to_yaml(settings: Settings) -> str:

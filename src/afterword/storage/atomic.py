@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+from afterword.storage.hashes import file_sha256
 from afterword.storage.parsing import parse_json
 
 MANIFEST = "manifest.json"
@@ -41,7 +41,7 @@ def publish(staging: Path, target: Path) -> None:
 def write_manifest(folder: Path) -> None:
     """List every file with its SHA-256, and flush them and the list."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    hashes = {str(file.relative_to(folder)): _sha256(file) for file in files}
+    hashes = {str(file.relative_to(folder)): file_sha256(file) for file in files}
     (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
     for path in (*files, folder / MANIFEST, folder):
         _flush(path)
@@ -51,7 +51,7 @@ def is_complete(folder: Path) -> bool:
     """Whether every file that the manifest lists is there with its hash."""
     try:
         hashes = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-        return bool(hashes) and all(_sha256(folder / name) == expected for name, expected in hashes.items())
+        return bool(hashes) and all(file_sha256(folder / name) == expected for name, expected in hashes.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -75,11 +75,6 @@ def _remove_stale(path: Path) -> None:
         with contextlib.suppress(OSError):  # Another process may be faster.
             if time.time() - partial.stat().st_mtime > _STALE_SECONDS:
                 partial.unlink()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

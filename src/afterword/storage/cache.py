@@ -4,19 +4,17 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import filelock
 from rich.console import Console
 
 from afterword.errors import CheckpointError
 from afterword.storage.atomic import is_complete, publish, staging_folder
+from afterword.storage.hashes import file_sha256
+from afterword.storage.locks import held
 from afterword.storage.paths import cache_folder
-
-_QUIET_SECONDS = 3
-"""How long another process is waited for before it is said."""
 
 
 def models_folder() -> Path:
@@ -38,7 +36,7 @@ def made_once(name: str, make: Callable[[Path], None], console: Console) -> Path
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f"{name}.lock"), name, console):
+        with held(target.with_name(f"{name}.lock"), lambda: _say_waiting(name, console)):
             if not is_complete(target):
                 staging = staging_folder(target)
                 try:
@@ -55,6 +53,10 @@ def made_once(name: str, make: Callable[[Path], None], console: Console) -> Path
     return target
 
 
+def _say_waiting(name: str, console: Console) -> None:
+    console.print(f"{name}: waiting for another process that makes it", markup=False, highlight=False)
+
+
 @functools.cache
 def _whole(folder: Path, _made: int) -> bool:
     return is_complete(folder)
@@ -65,26 +67,6 @@ def _is_whole(folder: Path) -> bool:
     return folder.is_dir() and _whole(folder, folder.stat().st_mtime_ns)
 
 
-@contextmanager
-def _locked(path: Path, name: str, console: Console) -> Iterator[None]:
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=_QUIET_SECONDS)
-    except filelock.Timeout:
-        console.print(f"{name}: waiting for another process that makes it", markup=False, highlight=False)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def sha256(file: Path) -> str:
-    """Of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def remembered_sha256(file: Path) -> str:
     """Of a file's content, read once for each size and time of change: a GGUF file may have many gigabytes."""
     seen = file.stat()
@@ -93,7 +75,7 @@ def remembered_sha256(file: Path) -> str:
     try:
         return note.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
-        found = sha256(file)
+        found = file_sha256(file)
     with suppress(OSError):  # It is read again next time.
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(found, encoding="ascii")

@@ -9,7 +9,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -34,7 +34,7 @@ def ending_of(path: Path) -> str:
 
 
 @contextmanager
-def open_bytes(path: str) -> Iterator[IO[bytes]]:
+def open_bytes(path: str) -> Generator[IO[bytes]]:
     """The bytes of a file, decompressed if its name ends in .gz. Failures of disk and gzip are DataErrors.
 
     A pipe or a device is one, too: the first may wait for ever, the second may never end.

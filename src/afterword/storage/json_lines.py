@@ -1,7 +1,7 @@
 """Files of JSON objects, one a line: plain or .gz, in bounded memory, every problem with file and line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from afterword.errors import DataError
 from afterword.storage.files import BadRowError, problem_of, read_lines
@@ -38,4 +38,4 @@ def _row(line: str, where: str, rule: str) -> Row:
         raise DataError(f"{where}: broken JSON ({error}). {rule}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not an object. {rule}")
-    return where, row
+    return where, cast("dict[str, Any]", row)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SILENT_SECONDS = 5
 
 
 @contextlib.contextmanager
-def sole(folder: Path, doing: str) -> Iterator[None]:
+def sole(folder: Path, doing: str) -> Generator[None]:
     """One process at a time in a folder, which is made. Whoever waits says for whom.
 
     The lock is on the folder itself: it leaves no file, and ends with its process, however that ends. Where a file
@@ -79,15 +79,18 @@ def say_waiting(doing: str, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(lock: Path, doing: str) -> Iterator[None]:
-    """One process at a time. Whoever waits says for whom: the other `doing` may hang, or may have been stopped."""
+def held(lock: Path, doing: str | Callable[[], None]) -> Generator[None]:
+    """One process at a time. Whoever waits says for whom: the other `doing` may hang, or may have been stopped.
+
+    `doing` may also be what says it.
+    """
     from filelock import FileLock, Timeout
 
     gate = FileLock(lock)
     try:
         gate.acquire(timeout=SILENT_SECONDS)
     except Timeout:
-        say_waiting(doing, lock)
+        say_waiting(doing, lock) if isinstance(doing, str) else doing()
         gate.acquire()
     try:
         yield

@@ -3,9 +3,10 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _HOME = re.compile(r"~[\w.-]*[/\\]")
 
@@ -28,8 +29,11 @@ def at_home(value: Any) -> Any:
     if isinstance(value, Path):
         return value.expanduser()
     if isinstance(value, list | tuple):
-        return type(value)(at_home(item) for item in value)
-    return {name: at_home(item) for name, item in value.items()} if isinstance(value, dict) else value
+        items = [at_home(item) for item in cast("Sequence[Any]", value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, dict):
+        return {name: at_home(item) for name, item in cast("dict[Any, Any]", value).items()}
+    return value
 
 
 def neighbour(name: str) -> str:

@@ -1,12 +1,14 @@
-"""TrainingArguments of a method: what it declares, under what a person sets."""
+"""TrainingArguments of a method: what it declares, under what a person sets, and what they may not ask for."""
 
 import dataclasses
 import logging
+import warnings
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
+from afterword.distributed import device_type
+from afterword.errors import ConfigError
 from afterword.methods import Method
 
 _SEEN = {"logging_steps": 1, "logging_nan_inf_filter": False, "report_to": "none", "disable_tqdm": True}
@@ -20,8 +22,9 @@ _FIXED = {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
 def training_arguments(method: Method, **settings: Any) -> TrainingArguments:
     """TrainingArguments with the method's declared defaults under `settings`."""
     # Without it, several processes on a machine without accelerators would each believe to be alone.
-    machine = {"use_cpu": not torch.accelerator.is_available()}
-    arguments = TrainingArguments(**{**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED})
+    machine = {"use_cpu": device_type() == "cpu"}
+    given: dict[str, Any] = {**_SEEN, **_PLAIN, **machine, **method.defaults, **settings, **_FIXED}
+    arguments = TrainingArguments(**given)
     # Says that equal to the Trainer's default means chosen, not left alone.
     arguments.declared_by = method.name  # pyright: ignore[reportAttributeAccessIssue]
     return arguments
@@ -42,3 +45,27 @@ def declared_arguments(method: Method, arguments: TrainingArguments) -> Training
     if changed:
         logging.getLogger(__name__).warning("The method %r declares %s", method.name, sorted(changed.items()))
     return dataclasses.replace(arguments, **changed)
+
+
+def on_one_gpu(args: TrainingArguments) -> TrainingArguments:
+    """The arguments, for one GPU: one process trains on one. Where more are visible, that is said.
+
+    The Trainer would cut every batch by its rows among all of them (DataParallel). A batch of ours is one row, or
+    rows whose trained positions are counted together.
+    """
+    if (visible := args.n_gpu) > 1:
+        problem = f"{visible} GPUs are visible, and one process trains on one: {args.device}"
+        how = f"torchrun --nproc_per_node {visible} -m afterword adapt …"
+        warnings.warn(f"{problem}. To use all, start it by {how}", stacklevel=3)
+        args._n_gpu = 1  # pyright: ignore[reportPrivateUsage]  (nothing public sets it)
+    return args
+
+
+def check_step(args: TrainingArguments, documents_per_step: int, step_tokens: int | None) -> None:
+    """ConfigError where a step of documents has fewer than it has parts."""
+    processes = int(args.world_size)  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]  (a property without a type)
+    parts = processes * args.gradient_accumulation_steps
+    if step_tokens is None and documents_per_step < parts:
+        why = f"{processes} processes × gradient_accumulation_steps {args.gradient_accumulation_steps}"
+        problem = f"documents_per_step: {documents_per_step} is fewer than the {parts} parts of a step ({why})"
+        raise ConfigError(f"{problem}, so some would train on nothing. Use at least {parts}, or fewer parts.")

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ class MetricsWriter(TrainerCallback):
     def __init__(self, path: Path):
         self.path = path
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         """One JSON object a row: step, epoch, and what was measured."""
-        named: dict[str, Any] = {str(_NAMES.get(name, name)): value for name, value in (logs or {}).items()}
+        named = {_NAMES.get(name, name): value for name, value in (logs or {}).items()}
         row = {name: value for name, value in named.items() if name in _NAMES.values() or "source/" in name}
         if state.is_world_process_zero and row:
             place = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
@@ -52,7 +52,7 @@ class StopAtSigterm(TrainerCallback):
         self.asked = False
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> Generator[None, None, None]:
         """While the block runs; elsewhere than in the main thread nobody can listen."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -117,8 +117,8 @@ class RichProgress(TrainerCallback):
         """Move the bar, or print a line."""
         if self.shown is None or "loss" not in (logs or {}):
             return
-        numbers = f"loss {logs['loss']:.4g} nats · {logs.get('tokens_per_second', 0):,.0f} tokens/s"
-        self.shown.advance(state.global_step - self.shown.done, numbers)
+        speed = f" · {logs['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in logs else ""
+        self.shown.advance(state.global_step - self.shown.done, f"loss {logs['loss']:.4g} nats{speed}")
 
     def stop(self) -> None:
         """Give the terminal back, also after an interrupt."""

@@ -1,23 +1,40 @@
-"""The dry run: what would be trained, how long it would take and how much memory, with nothing trained."""
+"""The dry run: what would be trained, how long it would take and how much memory, with nothing trained.
+
+And where it does not fit the machine, what to change, and how much less each change would hold.
+"""
 
 import itertools
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from torch import nn
 
 from afterword import models
+from afterword.data.batching import micro_batches
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
-from afterword.training.memory_savings import MemorySaving, available_bytes, savings
 from afterword.training.run import load_trainer
 from afterword.training.trainer import AdaptationTrainer
-from afterword.types import Batch
+from afterword.types import Batch, Example
 
 _TIMED_STEPS = 3
+_UNWRITTEN = (
+    "The method writes documents with the model before it trains; all numbers here are of those that were given."
+)
+
+
+@dataclass(frozen=True)
+class MemorySaving:
+    """One change of settings, and about how many bytes less the fullest moment would have."""
+
+    settings: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,9 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
     available = available_bytes()
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
-        trainer, data = load_trainer(settings, documents, Path(scratch))
+        trainer, data = load_trainer(settings, documents, Path(scratch), writes=False)
+        if trainer.method.view.writes:
+            data = {**data, "remark": f"{data['remark']} {_UNWRITTEN}".strip()}
         totals, largest = _totals(trainer)
         memory = memory_of(trainer, settings.optimizer_states, largest)
         cached = _cached(trainer)
@@ -55,10 +74,19 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
         seconds = _seconds_per_token(trainer) * read
         parameters = list(trainer.model.parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
-        counts = (trainer.total_steps, sum(p.numel() for p in parameters), trained)
         tokens = max(batch.student.tokens for batch in largest)
-        less = savings(trainer.model, settings, memory, tokens) if memory.total > available else ()
-        return DryRun(data, totals, *counts, seconds, memory, available, less, cached[1] if cached else None)
+        return DryRun(
+            data=data,
+            totals=totals,
+            steps=trainer.total_steps,
+            parameters=sum(p.numel() for p in parameters),
+            trained_parameters=trained,
+            seconds=seconds,
+            memory=memory,
+            available=available,
+            savings=savings(trainer.model, settings, memory, tokens) if memory.total > available else (),
+            cache=cached[1] if cached else None,
+        )
 
 
 def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch]) -> Memory:
@@ -69,7 +97,7 @@ def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch])
     peak, left = _passing_bytes(trainer, step)
     return Memory(
         weights=bytes_of([*model.parameters(), *model.buffers()]),
-        teacher=bytes_of(_of_teacher(trainer)),
+        teacher=bytes_of(_teacher_tensors(trainer)),
         gradients=trained_bytes,
         moments=sum(moment_bytes(p, states) for p in trained),
         kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average)),
@@ -83,12 +111,12 @@ def largest_step(trainer: AdaptationTrainer) -> list[Batch]:
     return _totals(trainer)[1]
 
 
-def _of_teacher(trainer: AdaptationTrainer) -> list[torch.Tensor]:
+def _teacher_tensors(trainer: AdaptationTrainer) -> list[torch.Tensor]:
     """The teacher's own tensors: none where it is the student's weights."""
     teacher = trainer.teacher
     if teacher is None or isinstance(teacher, models.AdapterOff):
         return []
-    if trainer.caching or isinstance(teacher, models.HeadOnly | models.Offloaded | models.OnDisk):
+    if trainer.caching or isinstance(teacher, models.HeadOnly | models.Offloaded):
         head = teacher.head()
         return [tensor for tensor in (head.weight, head.bias) if tensor is not None]
     return [*teacher.model.parameters(), *teacher.model.buffers()]
@@ -99,25 +127,23 @@ def _cached(trainer: AdaptationTrainer) -> tuple[int, int] | None:
     if trainer.caching is None or trainer.teacher is None:
         return None
     with trainer.autocast():
-        return trainer.caching_teacher().size(trainer.parts, trainer.plan.windows(trainer.total_steps))
+        return trainer.caching_teacher().size(trainer.teacher_reads_in_all())
 
 
 def _totals(trainer: AdaptationTrainer) -> tuple[dict[str, int], list[Batch]]:
     """Counts of the first epoch, and the micro-batches of its largest step."""
     totals = {"targets": 0, "trained_positions": 0, "student_tokens": 0, "teacher_tokens": 0}
-    loader, largest = trainer.get_train_dataloader(), (-1, [])
-    examples: Any = trainer.train_dataset
-    sampler: Any = loader.batch_sampler
-    for step in ([examples[draw] for draw in draws] for draws in sampler):
+    loader, largest, most = trainer.get_train_dataloader(), list[Example](), -1
+    for step in ([trainer.examples[draw] for draw in draws] for draws in loader.draws):
         student = sum(len(s.student_ids) for example in step for s in example.segments)
         teacher = sum(len(example.teacher_ids) for example in step if example.teacher_ids is not None)
         totals["targets"] += sum(len(example.segments) for example in step)
         totals["trained_positions"] += sum(len(s.target_ids) for example in step for s in example.segments)
         totals["student_tokens"] += student
         totals["teacher_tokens"] += teacher
-        largest = max(largest, (student + teacher, step), key=lambda found: found[0])
-    collate: Any = loader.collate_fn
-    return totals, collate(largest[1])
+        if student + teacher > most:
+            largest, most = step, student + teacher
+    return totals, micro_batches(largest, trainer.packing)
 
 
 def _seconds_per_token(trainer: AdaptationTrainer) -> float:
@@ -146,5 +172,81 @@ def _passing_bytes(trainer: AdaptationTrainer, step: list[Batch]) -> tuple[int, 
 
 def _forward_and_backward(trainer: AdaptationTrainer, step: list[Batch]) -> None:
     trainer.model.zero_grad()
-    count = trainer._get_num_items_in_batch([step], trainer.args.device)
+    count = trainer.count_weights([step])
     trainer.training_step(trainer.model, step, count)
+
+
+def available_bytes() -> int:
+    """The memory of the GPU, or what is free of the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1]
+    return psutil.virtual_memory().available
+
+
+def savings(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> tuple[MemorySaving, ...]:
+    """Every change that helps, alone, the largest first. `tokens`: what the student reads in a micro-batch."""
+    changes = (
+        *_by_weights(model, settings, memory),
+        *_by_activations(model, settings, memory, tokens),
+        *_by_teacher(model, settings, memory),
+    )
+    found = (MemorySaving(name, memory.total - after.total) for name, after in changes)
+    return tuple(sorted((each for each in found if each.bytes > 0), key=lambda each: -each.bytes))
+
+
+def _by_weights(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
+    if settings.use_peft:
+        return
+    r, element = settings.lora_r, torch.finfo(torch.float32).bits // 8
+    adapters = element * sum(r * (layer.in_features + layer.out_features) for layer in _layers(model))
+    half = [torch.empty_like(p, dtype=torch.bfloat16, device="meta") for p in model.parameters()]
+    base = memory.weights if settings.precision == "float32" else bytes_of(half)
+    adapted = Memory(
+        weights=base + adapters,
+        teacher=0,
+        gradients=adapters,
+        moments=2 * adapters,
+        kept=0,
+        passing=memory.passing,
+        updating=2 * adapters,
+    )
+    yield "use_peft: true", adapted
+    if (settings.precision, settings.optimizer_states) == ("bf16", "8bit"):
+        return
+    after = replace(
+        memory,
+        weights=bytes_of(half),
+        gradients=bytes_of(half),
+        teacher=min(memory.teacher, bytes_of(half)),
+        moments=sum(moment_bytes(p, "8bit") for p in half),
+        updating=updating_bytes(half, "8bit"),
+    )
+    yield "precision: bf16 with optimizer_states: 8bit", after
+
+
+def _by_activations(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> Iterator[tuple[str, Memory]]:
+    config, half = models.causal_lm(model).config, max(16, tokens // 2)
+    if not settings.gradient_checkpointing:
+        layers = config.num_hidden_layers
+        element = 2 if settings.precision == "bf16" else 4
+        # What goes into every layer is kept, and all of one layer at a time.
+        kept = layers * tokens * config.hidden_size * element
+        yield "gradient_checkpointing: true", replace(memory, passing=kept + memory.passing // layers)
+    yield f"micro_batch_tokens: {half}, and max_length no more", replace(memory, passing=memory.passing // 2)
+
+
+def _by_teacher(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
+    if not memory.teacher:
+        return
+    head = models.head_of(model).weight
+    share = head.numel() / max(1, sum(p.numel() for p in model.parameters()))
+    yield "teacher: cached", replace(memory, teacher=int(share * memory.teacher))
+    if settings.teacher_precision not in models.BITS:
+        element = memory.teacher / max(1, sum(p.numel() for p in model.parameters()))
+        less = sum(layer.weight.numel() for layer in _layers(model)) * (element - 1)
+        yield "teacher_precision: int8", replace(memory, teacher=int(memory.teacher - less))
+
+
+def _layers(model: Any) -> list[nn.Linear]:
+    """Linear layers of the backbone."""
+    return [module for module in models.backbone_of(model).modules() if isinstance(module, nn.Linear)]

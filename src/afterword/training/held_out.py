@@ -9,49 +9,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afterword.data import Prepared, SpecialTokens
+from afterword.data import Prepared, SpecialTokens, View, WindowSettings
 from afterword.methods import Term
 from afterword.objectives import Objective, Prediction
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names
-from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
+from afterword.training.sources import MixtureSource, Source, as_windows, mixture_sources
 from afterword.training.steps import ExampleKey
 from afterword.types import Batch
 
 MOST_WINDOWS = 128
-"""Of one part, read by an evaluation during training at most. `afterword evaluate` is the real measurement."""
+"""Of one source, read by an evaluation during training at most. `afterword evaluate` is the real measurement."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """What is evaluated on: windows of the documents, if there are any, then of sources of general text."""
 
-    parts: tuple[Source, ...]
+    sources: tuple[Source, ...]
 
     @property
     def documents(self) -> tuple[str, ...]:
         """Names of the documents' sources."""
-        return tuple(name for part in self.parts if part.source is None for name in part.sources)
+        return tuple(name for each in self.sources if each.source is None for name in each.names)
 
     @property
     def general(self) -> tuple[str, ...]:
         """Names of the sources of general text."""
-        return tuple(part.name for part in self.parts if part.source is not None)
+        return tuple(each.name for each in self.sources if each.source is not None)
 
     def windows(self) -> np.ndarray:
-        """Numbers, over all parts, of the windows that are read: of a large part MOST_WINDOWS at even distances."""
+        """Numbers, over all sources, of the windows that are read: of a large source MOST_WINDOWS at even distances."""
         return np.concatenate([own for _, own in self._evaluated()])
 
     def draws(self, terms: Sequence[Term]) -> Iterator[ExampleKey]:
         """Each of these windows, as epoch 0 draws from it, for every term that reads it."""
-        for part, windows in self._evaluated():
-            read = [number for number, term in enumerate(terms) if term.reads(part.source)]
+        for source, windows in self._evaluated():
+            read = [number for number, term in enumerate(terms) if term.reads(source.source)]
             yield from (ExampleKey(window, 0, term) for window in windows.tolist() for term in read)
 
     def _evaluated(self) -> Iterator[tuple[Source, np.ndarray]]:
         first = 0
-        for part in self.parts:
-            count = len(part.windows)
-            yield part, first + np.arange(0, count, -(-count // MOST_WINDOWS))
+        for source in self.sources:
+            count = len(source.windows)
+            yield source, first + np.arange(0, count, -(-count // MOST_WINDOWS))
             first += count
 
 
@@ -61,17 +61,22 @@ def held_out_documents(windows: Prepared, special: SpecialTokens) -> HeldOut:
 
 
 def held_out_of(
-    documents: Any, mixture: Mapping[str, MixtureSource], work: Path, special: SpecialTokens, how: Sequence[Any]
+    documents: Any,
+    mixture: Mapping[str, MixtureSource],
+    work: Path,
+    special: SpecialTokens,
+    view: View,
+    tokenizer: Any,
+    window_settings: WindowSettings,
 ) -> HeldOut | None:
-    """Documents, if any, and what is held out of the mixture's sources; None where there is neither.
-
-    `how`: view, tokenizer and reading, as `as_windows` takes them.
-    """
-    view, tokenizer, window_settings = how
-    own = () if documents is None else held_out_documents(as_windows(documents, work / "eval", *how), special).parts
-    found = HeldOut((*own, *general_parts(mixture, work, view, tokenizer, window_settings, held_out=True)))
+    """Documents, if any, and what is held out of the mixture's sources; None where there is neither."""
+    own: tuple[Source, ...] = ()
+    if documents is not None:
+        windows = as_windows(documents, work / "eval", view, tokenizer, window_settings)
+        own = held_out_documents(windows, special).sources
+    found = HeldOut((*own, *mixture_sources(mixture, work, view, tokenizer, window_settings, held_out=True)))
     refuse_taken_names(found.documents, found.general)
-    return found if found.parts else None
+    return found if found.sources else None
 
 
 def held_out_losses(
@@ -98,7 +103,7 @@ def held_out_losses(
             weighted, _ = weighted_sum(batch, Prediction())
             if bool((batch.sources < len(held_out.documents)).any()):
                 sums[-1] += torch.tensor([float(weighted), batch.total_weight], dtype=torch.float64)
-    *of_terms, documents = over_processes(sums.flatten()).view(-1, 2).tolist()
+    *of_terms, documents = over_processes(sums.flatten()).view(-1, 2).cpu().numpy().tolist()
     pairs = zip(terms, of_terms, strict=True)
     values = {"loss": sum(term.weight * loss / weight for term, (loss, weight) in pairs if weight)}
     if documents[1]:

@@ -54,7 +54,7 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
     for tensor in (part for whole in tensors for part in _plain(whole)):
         storage = tensor.untyped_storage()
         # Not by its address: on the meta device there is none.
-        sizes[storage._cdata] = storage.nbytes()
+        sizes[storage._cdata] = storage.nbytes()  # pyright: ignore[reportPrivateUsage]  (nothing public tells two apart)
     return sum(sizes.values())
 
 
@@ -122,7 +122,7 @@ class _Watching(TorchDispatchMode):
     """Counts the storages of all tensors that operations return, from when they are made until they are freed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]  (torch gives it no types)
         self.held = self.peak = 0
         self.seen: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
@@ -153,7 +153,8 @@ class _Watching(TorchDispatchMode):
 
 def _plain(tensor: Tensor) -> Iterator[Tensor]:
     if hasattr(tensor, "__tensor_flatten__"):
-        names = tensor.__tensor_flatten__()[0]  # pyright: ignore
+        flattened: Any = tensor
+        names: list[str] = flattened.__tensor_flatten__()[0]
         yield from (part for name in names for part in _plain(getattr(tensor, name)))
     else:
         yield tensor.detach()

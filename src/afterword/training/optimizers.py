@@ -3,11 +3,11 @@
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import Trainer, TrainingArguments, optimization
 
 from afterword import models
 from afterword.errors import ConfigError
@@ -17,14 +17,18 @@ _OF_A_WHOLE_MODEL = ("galore", "apollo", "lomo", "adalomo")
 """Optimizers that are made of named modules."""
 
 
-def optimizer_of(settings: AdaptSettings, model: Any, args: TrainingArguments) -> dict[str, Any]:
-    """What AdaptationTrainer is given to build its optimizer from; nothing where it takes the one of `args`.
+Optimizer = tuple[type[torch.optim.Optimizer], dict[str, Any]]
+"""A class with its arguments, as the Trainer takes `optimizer_cls_and_kwargs`."""
+
+
+def optimizer_of(settings: AdaptSettings, model: Any, args: TrainingArguments) -> Optimizer | None:
+    """What AdaptationTrainer is to build its optimizer from; None where it takes the one of `args`.
 
     ConfigError where torchao is missing, or where another optimizer is asked for.
     """
     states = settings.optimizer_states
     if states is None or (states == "float32" and not _half_precision(model)):
-        return {}
+        return None
     if other := settings.trainer.get("optim"):
         problem = f"optimizer_states: {states} is AdamW's, and trainer.optim is {other!r}"
         raise ConfigError(f"{problem}. Leave one of them out.")
@@ -32,8 +36,8 @@ def optimizer_of(settings: AdaptSettings, model: Any, args: TrainingArguments) -
     from afterword.training.small_adamw import RoundedAdamW, RoundedAdamW8bit
 
     kind = RoundedAdamW8bit if states == "8bit" else RoundedAdamW
-    rates = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-    return {"optimizer_cls_and_kwargs": (kind, {**rates, "seed": args.seed})}
+    betas = (args.adam_beta1, args.adam_beta2)
+    return kind, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon, "seed": args.seed}
 
 
 def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
@@ -45,10 +49,10 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
         return
     weight = torch.nn.Parameter(torch.ones(2, 2))
     with _told_of({name: value for name, value in given.items() if "scheduler" not in name}):
-        kind, how = Trainer.get_optimizer_cls_and_kwargs(args)
-        if args.optim_args and (kind, how) == Trainer.get_optimizer_cls_and_kwargs(_without_arguments(args)):
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+        if args.optim_args and (kind, options) == Trainer.get_optimizer_cls_and_kwargs(_without_arguments(args)):
             raise ConfigError(f"trainer.optim_args: {args.optim_args} has no effect on {kind.__name__}. Leave it out.")
-        optimizer = kind([weight], **how)
+        optimizer = kind([weight], **options)
         if kind.__module__.startswith("torch.optim"):
             weight.grad = torch.ones_like(weight)
             optimizer.step()
@@ -56,11 +60,16 @@ def try_optimizer(args: TrainingArguments, given: Mapping[str, Any]) -> None:
                 raise ConfigError(f"learning_rate: {args.learning_rate:g} makes weights infinite at once. Lower it.")
     steps = max(args.max_steps, 100)
     with _told_of({name: value for name, value in given.items() if "scheduler" in name or "warmup" in name}):
-        more = {"num_warmup_steps": args.get_warmup_steps(steps), "num_training_steps": steps}
-        own: Any = args.lr_scheduler_kwargs
-        schedule: Any = get_scheduler(args.lr_scheduler_type, optimizer, **more, scheduler_specific_kwargs=own)
-        for _ in range(steps if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) else 0):
-            schedule.step()
+        library: Any = optimization  # Its functions come without types.
+        warmup = args.get_warmup_steps(steps)
+        own: Any = args.lr_scheduler_kwargs  # pyright: ignore  (a dict of anything)
+        schedule: Any = library.get_scheduler(
+            args.lr_scheduler_type, optimizer, warmup, steps, scheduler_specific_kwargs=own
+        )
+        stepped = isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        step: Callable[[], None] = schedule.step
+        for _ in range(steps if stepped else 0):
+            step()
 
 
 def _without_arguments(args: TrainingArguments) -> TrainingArguments:
@@ -70,7 +79,7 @@ def _without_arguments(args: TrainingArguments) -> TrainingArguments:
 
 
 @contextlib.contextmanager
-def _told_of(given: Mapping[str, Any]) -> Iterator[None]:
+def _told_of(given: Mapping[str, Any]) -> Generator[None, None, None]:
     """What torch or transformers refuse becomes a ConfigError under the settings that they quote, or all of those."""
     try:
         with warnings.catch_warnings():
@@ -87,13 +96,17 @@ def _told_of(given: Mapping[str, Any]) -> Iterator[None]:
         raise ConfigError(f"{named[0] if named else 'trainer'}: cannot be used ({shown}). {text}") from error
 
 
-def warn_of_lost_updates(model: Any, args: TrainingArguments, optimizer: tuple[Any, dict[str, Any]] | None) -> None:
+def rounds_stochastically(optimizer: Optimizer | None) -> bool:
+    """Whether it is one of `small_adamw`."""
+    return getattr(optimizer and optimizer[0], "rounds_stochastically", False)
+
+
+def warn_of_lost_updates(model: Any, args: TrainingArguments, optimizer: Optimizer | None) -> None:
     """Say that half-precision weights are trained and rounded to the nearest value, where they are.
 
-    `optimizer` is a class with its arguments, where the Trainer is not to take the one of `args`.
+    `optimizer`: where the Trainer is not to take the one of `args`.
     """
-    stochastic = getattr(optimizer and optimizer[0], "rounds_stochastically", False)
-    for dtype in set() if stochastic else _half_precision(model):
+    for dtype in set[torch.dtype]() if rounds_stochastically(optimizer) else _half_precision(model):
         problem = (
             f"Trained weights are in {dtype}: at learning rate {args.learning_rate:g} most updates are rounded away."
         )

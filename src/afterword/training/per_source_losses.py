@@ -74,7 +74,13 @@ class SourceSums:
         names = tuple(self.terms[term].objective.coefficients)
         # A process that read nothing of a term takes part in the sum all the same.
         empty = torch.zeros(len(self.lines), len(names) + 1)
-        rows = over_processes(self.sums.get(term, empty).flatten().double()).view(len(self.lines), -1).tolist()
+        rows = (
+            over_processes(self.sums.get(term, empty).flatten().double())
+            .view(len(self.lines), -1)
+            .cpu()
+            .numpy()
+            .tolist()
+        )
         # Another term's parts of the same source may have the same names.
         replayed = "replay_" if term else ""
         for source, (*values, count) in zip(self.lines, rows, strict=True):

@@ -1,11 +1,12 @@
 """One run from settings to a finished folder: the main job, in the order in which it happens."""
 
 import contextlib
+import functools
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from transformers import TrainingArguments
 
 from afterword import models
 from afterword.corpus import Corpus, CorpusOptions, read_corpus, refuse_missing
-from afterword.data import WindowSettings
+from afterword.data import Prepared, WindowSettings, WrittenDocuments
 from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
@@ -28,17 +29,19 @@ from afterword.settings.mixture import sources_of
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress, StopAtSigterm
 from afterword.training.checkpoints import Terminated, checkpoint_step, explained, remove_checkpoints
-from afterword.training.checks import packing_for
 from afterword.training.finish import finish, measure_before
 from afterword.training.optimizers import optimizer_of, try_optimizer
 from afterword.training.regularizers import Staying
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
-from afterword.training.sources import MixtureSource, Preparation, as_windows
+from afterword.training.sources import MixtureSource, as_windows
 from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
-from afterword.training.teacher_quality import in_words, left_out, left_out_in_words, teacher_error
+from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
+from afterword.training.written_documents import Author
+
+_NO_DOCUMENTS = "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,8 @@ def run_adaptation(
         console = console or Console(stderr=True)
         if once := _cache_teacher(trainer, folder, console, began_here=began_here):
             data = {**data, "teacher_read_once": once}
-        if trainer.kept:
-            data = {**data, "teacher_top_k": left_out(trainer)}
-        known = (asked, settings, identity, data, command or " ".join(sys.argv))
-        checkpoint = main_process_first(lambda: folder.begin_or_resume(*known))
+        command = command or " ".join(sys.argv)
+        checkpoint = main_process_first(lambda: folder.begin_or_resume(asked, settings, identity, data, command))
         if is_main_process():
             _say(data, console)
         result = _trained_and_saved(trainer, settings, folder, checkpoint, console, watch)
@@ -156,9 +157,20 @@ def _trained_and_saved(
 
 def _fresh_model(settings: AdaptSettings) -> Any:
     """The model as the run began with it, for the weights of one that is sharded."""
-    attention = settings.attn_implementation
-    fresh = models.load_model(settings.model_name_or_path, dtype=_dtype(settings), attn_implementation=attention)
-    return models.with_lora(fresh, _lora(settings), settings.seed) if settings.use_peft else fresh
+    tokenizer = models.load_tokenizer(settings.model_name_or_path)
+    return _with_adapter(_base_model(settings, tokenizer), settings)
+
+
+def _base_model(settings: AdaptSettings, tokenizer: Any) -> Any:
+    """The model as it is given, which the tokenizer belongs to."""
+    name, attention = settings.model_name_or_path, settings.attn_implementation
+    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
+    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    return model
+
+
+def _with_adapter(model: Any, settings: AdaptSettings) -> Any:
+    return models.with_lora(model, _lora(settings), settings.seed) if settings.use_peft else model
 
 
 def _identity(trainer: AdaptationTrainer) -> Identity:
@@ -169,8 +181,8 @@ def _identity(trainer: AdaptationTrainer) -> Identity:
 
 def _say(data: dict[str, Any], console: Console) -> None:
     """What a person should know before the first step."""
-    said = [in_words(data["teacher"])] if "teacher" in data else []
-    said += [left_out_in_words(data["teacher_top_k"])] if "teacher_top_k" in data else []
+    said = [WrittenDocuments(**data["prepared_by_view"]).in_words()] if "prepared_by_view" in data else []
+    said += [in_words(data["teacher"])] if "teacher" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
     for each in said:
         console.print(each, highlight=False, markup=False)
@@ -180,17 +192,13 @@ def _cache_teacher(
     trainer: AdaptationTrainer, folder: RunFolder, console: Console, *, began_here: bool
 ) -> dict[str, int]:
     """What a teacher that is cached reads for this run before its first step; nothing where none is cached."""
-    once: dict[str, int] = {}
     try:
-        if trainer.caching and isinstance(trainer.teacher, models.LiveTeacher):
-            tokens = trainer.caching_teacher().tokens(trainer.parts, trainer.plan.windows(trainer.total_steps))
-            once = {"tokens": tokens, "positions": tokens if trainer.caching.top_k else 0}
-        trainer.cache_teacher(console)
+        tokens = trainer.cache_teacher(console)
     except AfterwordError:
         # Not from an interrupt: what was read by then is continued by the same command.
         folder.tidy(began_here=began_here)
         raise
-    return once
+    return {"tokens": tokens} if tokens else {}
 
 
 def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | None, console: Console) -> RunResult:
@@ -214,10 +222,13 @@ def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | Non
 
 
 def load_trainer(
-    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None
+    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None, *, writes: bool = True
 ) -> tuple[AdaptationTrainer, dict[str, Any]]:
-    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it."""
-    method, name, attention = method_of(settings), settings.model_name_or_path, settings.attn_implementation
+    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it.
+
+    Where the method's view writes, it does so now, unless `writes` says no: its texts are kept in the output folder.
+    """
+    method, name = method_of(settings), settings.model_name_or_path
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
     caching = caching_of(settings, run, teacher_caches)
@@ -225,34 +236,58 @@ def load_trainer(
     _refuse_adapter_on_adapter(settings)
     _refuse_missing(documents, settings)
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
-    work, how = run / WORK_FOLDER, (method.view, tokenizer, _reading(settings, config))
-    corpus = _read(documents if documents is not None else list(settings.documents), work / "train", settings)
-    preparation = _preparation(settings)
-    windows, held_out = as_windows(corpus, work / "train", *how, preparation=preparation), None
-    if settings.eval_documents:
-        held_out = _read(list(settings.eval_documents), work / "eval", settings)
-        held_out = as_windows(held_out, work / "eval", *how, preparation=preparation)
+    work, window_settings = run / WORK_FOLDER, _window_settings(settings, config)
+
+    def windows_of(given: Any, place: Path, author: Author | None = None) -> tuple[Corpus, Prepared]:
+        """Documents of the run, read and cut."""
+        corpus = _read(given, place, settings)
+        return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, author=author)
+
+    # Only a view that writes needs it before everything else is checked.
+    load = functools.cache(lambda: _base_model(settings, tokenizer))
+    author = Author(load=load, folder=Path(settings.output_dir or run)) if writes else None
+    given = documents if documents is not None else list(settings.documents)
+    corpus, windows = windows_of(given, work / "train", author)
+    held_out = windows_of(list(settings.eval_documents), work / "eval")[1] if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
+    model = load()
+    packing = _packing(settings, model, window_settings.max_length)
+    model = _with_adapter(model, settings)
+    teacher = teacher_of(settings, method, _dtype(settings))
+    mixture = _mixture(settings, work)
+    args = arguments_of(settings, method, run)
+    optimizer = optimizer_of(settings, model, args)
+    with _refused_by_trainer(settings):
+        trainer = AdaptationTrainer(
+            model,
+            args,
+            train_dataset=windows,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            method=method,
+            teacher=teacher,
+            mixture=mixture,
+            documents_per_step=settings.documents_per_step,
+            step_tokens=settings.step_tokens,
+            packing=packing,
+            logits_workspace_mib=settings.logits_workspace_mib or LOGITS_WORKSPACE_MIB,
+            staying=Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1),
+            caching=caching,
+            optimizer_cls_and_kwargs=optimizer,
+        )
+    data = {**corpus.to_json(), **windows.to_json(), **({"mixture": trainer.mixture_report()} if mixture else {})}
+    data |= {"steps": trainer.total_steps, "remark": method.remark}
+    if teacher and settings.teacher_precision in models.BITS:
+        data["teacher"] = teacher_error(trainer, settings.teacher_precision)
+    return trainer, data
+
+
+def _loaded(settings: AdaptSettings, tokenizer: Any) -> Any:
+    """The model as it is given, which the tokenizer belongs to."""
+    name, attention = settings.model_name_or_path, settings.attn_implementation
     model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
     models.refuse_foreign_tokenizer(tokenizer, model, name)
-    packing = _packing(settings, model, how[-1].max_length)
-    if settings.use_peft:
-        model = models.with_lora(model, _lora(settings), settings.seed)
-    teacher = teacher_of(settings, method, _dtype(settings), work)
-    general = _general_text(settings, work)
-    data = {"train_dataset": windows, "eval_dataset": held_out, "processing_class": tokenizer, "mixture": general}
-    step = {"documents_per_step": settings.documents_per_step, "step_tokens": settings.step_tokens, "packing": packing}
-    step["logits_workspace_mib"] = settings.logits_workspace_mib or LOGITS_WORKSPACE_MIB
-    step |= {"staying": Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1)}
-    args = arguments_of(settings, method, run)
-    step |= optimizer_of(settings, model, args)
-    with _refused_by_trainer(settings):
-        trainer = AdaptationTrainer(model, args, method=method, teacher=teacher, caching=caching, **data, **step)
-    mixture = {"mixture": trainer.mixture_report()} if general else {}
-    about = {"steps": trainer.total_steps, "remark": method.remark}
-    if teacher and settings.teacher_precision in models.BITS:
-        about["teacher"] = teacher_error(trainer, settings.teacher_precision)
-    return trainer, {**corpus.to_json(), **windows.to_json(), **mixture, **about}
+    return model
 
 
 def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
@@ -265,55 +300,49 @@ def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
 def _refuse_missing(documents: Any, settings: AdaptSettings) -> None:
     """Documents that are nowhere are told before a model is fetched or loaded for them."""
     if documents is None:
-        _refuse_none(settings.documents)
+        if not settings.documents:
+            raise ConfigError(_NO_DOCUMENTS)
         refuse_missing(settings.documents)
     refuse_missing(settings.eval_documents)
 
 
 def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
     layout = "padded" if settings.packing == "off" else None
-    return packing_for(model, settings.micro_batch_tokens, longest=longest, layout=layout)
+    return models.packing_for(model, settings.micro_batch_tokens, longest=longest, layout=layout)
 
 
 def _dtype(settings: AdaptSettings) -> torch.dtype:
     """The precision that the student is loaded in."""
-    precision = resolved_precision(settings)
+    precision = _precision(settings)
     # Under LoRA the base is frozen, so half precision loses nothing; peft keeps the adapters in float32.
     half = precision == "bf16" or (precision == "bf16_mixed" and settings.use_peft)
     return torch.bfloat16 if half else torch.float32
 
 
-def _general_text(settings: AdaptSettings, work: Path) -> dict[str, MixtureSource]:
-    """The sources of general text, read."""
-    found = {}
+def _mixture(settings: AdaptSettings, work: Path) -> dict[str, MixtureSource]:
+    """The sources of the mixture, read."""
+    found = dict[str, MixtureSource]()
     for number, (name, source) in enumerate(sources_of(settings.mixture or {}).items()):
         # What the documents' columns are called says nothing of a source's own.
         shared = {name: getattr(settings, name) for name in ("skip_bad_rows", "max_document_mib", "output_dir")}
         options = CorpusOptions.of({**shared, **source.model_dump()})
         read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
         held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
-        share = SourceShare(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs)
-        how: dict[str, Any] = {"chat": source.format == "chat", "preparation": _preparation(settings)}
-        how["skip_bad_rows"] = settings.skip_bad_rows
-        how["held_out"] = main_process_first(held) if source.eval_files else None
-        found[name] = MixtureSource(documents=main_process_first(read), share=share, **how)
+        found[name] = MixtureSource(
+            documents=main_process_first(read),
+            share=SourceShare(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs),
+            held_out=main_process_first(held) if source.eval_files else None,
+            chat=source.format == "chat",
+            skip_bad_rows=settings.skip_bad_rows,
+        )
     return found
 
 
-def _preparation(settings: AdaptSettings) -> Preparation:
-    return Preparation.of(settings.preparation_workers, settings.preparation_cache)
-
-
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:
-    if isinstance(sources, list):
-        _refuse_none(sources)
+    if isinstance(sources, list) and not sources:
+        raise ConfigError(_NO_DOCUMENTS)
     options = CorpusOptions.of(settings)
     return main_process_first(lambda: read_corpus(sources, cache_dir=work, options=options))
-
-
-def _refuse_none(sources: Sequence[Any]) -> None:
-    if not sources:
-        raise ConfigError("documents: missing, and there is no default. Give files, folders, globs or a data-set id.")
 
 
 def method_of(settings: AdaptSettings) -> Method:
@@ -324,7 +353,7 @@ def method_of(settings: AdaptSettings) -> Method:
 def arguments_of(settings: AdaptSettings, method: Method, output_dir: Path) -> TrainingArguments:
     """TrainingArguments of a run. What TrainingArguments itself refuses is a ConfigError."""
     rate = {"learning_rate": models.LORA_LEARNING_RATE} if settings.use_peft else {}
-    decided = {"bf16": resolved_precision(settings) == "bf16_mixed", "output_dir": str(output_dir)}
+    decided = {"bf16": _precision(settings) == "bf16_mixed", "output_dir": str(output_dir)}
     given = {**rate, **settings.training_settings()}
     with _refused_by_trainer(settings):
         args = training_arguments(method, **{**given, **settings.trainer, **decided})
@@ -345,11 +374,11 @@ def used_settings(settings: AdaptSettings) -> AdaptSettings:
     decided["num_train_epochs"] = None if settings.max_steps else args.num_train_epochs
     declared = method.settings()
     decided |= {name: declared[name] for name in method.adjustable() if name in type(settings).model_fields}
-    return settings.model_copy(update={**decided, "precision": resolved_precision(settings)})
+    return settings.model_copy(update={**decided, "precision": _precision(settings)})
 
 
 @contextlib.contextmanager
-def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
+def _refused_by_trainer(settings: AdaptSettings) -> Generator[None, None, None]:
     """What transformers does not take of the settings becomes a ConfigError, under the setting that it quotes."""
     try:
         yield
@@ -366,28 +395,35 @@ def _refused_by_trainer(settings: AdaptSettings) -> Iterator[None]:
         raise ConfigError(f"{quoted[0] if quoted else 'trainer'}: {text}") from error
 
 
-def resolved_precision(settings: AdaptSettings) -> str:
-    """`auto` decided for this model on this machine."""
-    asked = settings.precision
-    return models.measured_precision(settings.model_name_or_path) if asked == "auto" else asked
+def _precision(settings: AdaptSettings) -> str:
+    return models.resolved_precision(settings.precision, settings.model_name_or_path)
 
 
-def _reading(settings: AdaptSettings, config: Any) -> WindowSettings:
-    length = models.context_length(config, settings.max_length)
-    how: dict[str, Any] = {"window_overlap": settings.window_overlap, "language": settings.language}
-    return WindowSettings(max_length=length, control_tokens=settings.control_tokens or "text", **how)
+def _window_settings(settings: AdaptSettings, config: Any) -> WindowSettings:
+    return WindowSettings(
+        max_length=models.context_length(config, settings.max_length),
+        window_overlap=settings.window_overlap,
+        control_tokens=settings.control_tokens or "text",
+        language=settings.language,
+    )
 
 
 def _lora(settings: AdaptSettings) -> models.LoraSettings:
-    values = {name.removeprefix("lora_"): value for name, value in settings.model_dump().items()}
-    if values["target_modules"] == ("all-linear",):
-        values["target_modules"] = "all-linear"
-    return models.LoraSettings(**{field.name: values[field.name] for field in fields(models.LoraSettings)})
+    every = settings.lora_target_modules == ("all-linear",)
+    return models.LoraSettings(
+        r=settings.lora_r,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        target_modules="all-linear" if every else settings.lora_target_modules,
+        modules_to_save=settings.lora_modules_to_save,
+        bias=settings.lora_bias,
+        use_dora=settings.use_dora,
+    )
 
 
 def quiet_libraries() -> None:
     """Only warnings that a person can act on: progress bars and notices of the libraries are off."""
-    import datasets
+    import datasets  # pyright: ignore[reportMissingTypeStubs]  (it has none)
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -17,17 +17,17 @@ from afterword.distributed import is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError, printable
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
 from afterword.settings.adapt import AdaptSettings, read_settings
-from afterword.settings.base import Settings
 from afterword.settings.mixture import SourceSettings, sources_of
 from afterword.settings.yaml_files import to_yaml
-from afterword.storage.parsing import parse_json, parse_yaml
 from afterword.storage.paths import unwritable
+from afterword.storage.records import read_record
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
+from afterword.training.written_documents import WRITTEN
 
 _ASKED = "asked.yaml"
 """What a person set; config.yaml is what was used."""
-_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", _ASKED}
+_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", WRITTEN, _ASKED}
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
@@ -112,7 +112,9 @@ class RunFolder:
         if not (self.path / _ASKED).is_file() or not self.exists():
             return None
         saved = read_record(self.path / "config.yaml")
-        decided = {name: saved[name] for name in _weighing(AdaptSettings) if name in saved}
+        known = (name for name in AdaptSettings.weighing() if name in saved)
+        # A value that is there no longer was no decision of the run: what it leads to is asked for in another way.
+        decided = {name: saved[name] for name in known if not AdaptSettings.retired.of_value(name, saved[name])}
         return read_settings({**settings.model_dump(), **decided})
 
     def refuse_other_content(self, identity: Identity) -> None:
@@ -127,9 +129,13 @@ class RunFolder:
                 raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
 
     def tidy(self, *, began_here: bool) -> None:
-        """Remove what reading the documents left; and the folder itself, if this command made it."""
+        """Remove what reading the documents left; and the folder itself, if this command made it.
+
+        What a model wrote stays, and the folder with it: the same command goes on from there.
+        """
         if is_main_process():
-            shutil.rmtree(self.path if began_here else self.path / ".work", ignore_errors=True)
+            written = os.path.isfile(self.path / WRITTEN)
+            shutil.rmtree(self.path if began_here and not written else self.path / ".work", ignore_errors=True)
 
     def begin_or_resume(
         self, asked: AdaptSettings, used: AdaptSettings, identity: Identity, data: dict[str, Any], command: str
@@ -157,16 +163,6 @@ class RunFolder:
         replace_file(self.path / "config.yaml", to_yaml(used))
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file of a run folder; a damaged one is a CheckpointError."""
-    parse = parse_json if path.suffix == ".json" else parse_yaml
-    try:
-        return dict(parse(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: cannot be read ({reason}). The run folder is damaged.") from error
-
-
 def differences(saved: Mapping[str, Any], now: AdaptSettings, *, but: Collection[str] = ()) -> list[str]:
     """Settings that affect the weights and differ between a saved run and this one, one line each."""
     before, after = _affecting(saved), _affecting(now.model_dump(mode="json"))
@@ -177,20 +173,10 @@ def differences(saved: Mapping[str, Any], now: AdaptSettings, *, but: Collection
 def _affecting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that affect the weights, with those of every source of general text by names of their own."""
     given = {**AdaptSettings().model_dump(mode="json"), **values}
-    named = {name: without_effect(name, given[name]) for name in _weighing(AdaptSettings)}
+    named = {name: AdaptSettings.without_effect(name, given[name]) for name in AdaptSettings.weighing()}
     sources = sources_of(named.pop("mixture") or {})
     of_sources = {f"mixture.{name}": source.model_dump(mode="json") for name, source in sources.items()}
-    return named | {f"{name}.{key}": it[key] for name, it in of_sources.items() for key in _weighing(SourceSettings)}
-
-
-def _weighing(kind: type[Settings]) -> list[str]:
-    fields: Any = kind.model_fields
-    return [name for name, field in fields.items() if field.json_schema_extra["weights"]]
-
-
-def without_effect(name: str, value: Any) -> Any:
-    """None for a value of a setting that leads to the same weights as none given; any other value as it is."""
-    return AdaptSettings.without_effect(name, value)
+    return named | {f"{name}.{key}": it[key] for name, it in of_sources.items() for key in SourceSettings.weighing()}
 
 
 def environment() -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchao.optim import AdamW8bit, _AdamW  # pyright: ignore[reportPrivateUsage]
-from torchao.optim.adam import single_param_adam
+from torchao.optim import AdamW8bit, _AdamW  # pyright: ignore[reportPrivateUsage,reportMissingTypeStubs]  (no types)
+from torchao.optim.adam import single_param_adam  # pyright: ignore[reportMissingTypeStubs]  (no types)
 
 BLOCK = 256
 """Values that share a scale in 8-bit moments."""
@@ -28,7 +28,7 @@ class _Rounded:
     state: dict[Tensor, dict[str, Any]]
 
     def __init__(self, params: Any, *, seed: int, **settings: Any):
-        super().__init__(params, bf16_stochastic_round=True, **settings)  # pyright: ignore  # of the other base
+        super().__init__(params, bf16_stochastic_round=True, **settings)  # pyright: ignore  (of the other base)
         self.seed = seed
 
     @torch.no_grad()
@@ -38,10 +38,11 @@ class _Rounded:
         weights = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         devices = {p.device for p in weights if p.is_cuda}
         done = max((int(state["step"]) for state in self.state.values() if state), default=0)
-        with torch.random.fork_rng(list(devices)):
-            torch.manual_seed(self.seed * 1_000_003 + done)
+        generator: Any = torch.random  # Its functions come without types.
+        with generator.fork_rng(list(devices)):
+            generator.manual_seed(self.seed * 1_000_003 + done)
             if devices:
-                super().step()  # pyright: ignore  # compiled by torchao: one kernel for a weight
+                super().step()  # pyright: ignore  (of the other base; compiled by torchao: one kernel for a weight)
             else:
                 self._step_in_pieces()
 
@@ -68,12 +69,13 @@ class _Rounded:
 
     def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
         # Where torchao does not quantise, it would take the weight's precision.
-        made = super()._new_buffer(p, signed)  # pyright: ignore
+        base: Any = super()  # torchao's, without types.
+        made: Tensor = base._new_buffer(p, signed)
         return torch.zeros_like(p, dtype=torch.float32) if type(made) is Tensor else made
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch does it, but moments keep their own precision; torch would cast them to that of the weight."""
-        super().load_state_dict(state_dict)  # pyright: ignore
+        super().load_state_dict(state_dict)  # pyright: ignore  (of the other base)
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         weights = [weight for group in self.param_groups for weight in group["params"]]
         for number, weight in zip(numbers, weights, strict=True):
@@ -82,11 +84,11 @@ class _Rounded:
                     self.state[weight][name] = saved[name].to(weight.device)
 
 
-class RoundedAdamW(_Rounded, _AdamW):
+class RoundedAdamW(_Rounded, _AdamW):  # pyright: ignore[reportIncompatibleVariableOverride]  (torchao's has no types)
     """AdamW with float32 moments; bfloat16 weights are rounded stochastically."""
 
 
-class RoundedAdamW8bit(_Rounded, AdamW8bit):
+class RoundedAdamW8bit(_Rounded, AdamW8bit):  # pyright: ignore[reportIncompatibleVariableOverride]  (the same)
     """The same with 8-bit moments, of weights with at least 4,096 values in whole blocks; the others' are float32."""
 
 

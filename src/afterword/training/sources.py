@@ -1,14 +1,14 @@
-"""The parts of what a run reads: its documents, and its sources of general text, each as windows."""
+"""What a run reads, by source: its documents, and the sources of its mixture, each as windows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
 
+from afterword import models
 from afterword.corpus import Corpus, Dialogue, read_corpus
 from afterword.data import (
     Prepared,
@@ -19,32 +19,16 @@ from afterword.data import (
     WholeDocument,
     WindowSettings,
     as_words,
-    default_cache,
     prepare,
+    read_prepared,
     special_tokens,
 )
 from afterword.data.mixture import SourceShare
-from afterword.distributed import main_process_first
-from afterword.errors import ConfigError, DataError
+from afterword.distributed import is_main_process, main_process_first
+from afterword.errors import CheckpointError, ConfigError, DataError
+from afterword.methods import Method
+from afterword.training.written_documents import Author
 from afterword.types import Document
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """How documents become windows. Nothing of it changes them."""
-
-    workers: int | None = None
-    """Processes that read documents; 0 or 1: this one; None: as many as pay."""
-    cache: Path | None = field(default_factory=default_cache)
-    """Where windows are kept for other runs; None: nowhere."""
-
-    @classmethod
-    def of(cls, workers: int | None, cache: str | bool | None) -> Self:
-        """From the settings `preparation_workers` and `preparation_cache`."""
-        # YAML takes on and off for truth values.
-        if cache in (None, True, "on"):
-            return cls(workers=workers)
-        return cls(workers=workers, cache=None if cache in (False, "off") else Path(str(cache)).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +44,6 @@ class MixtureSource:
     """Render conversations by the model's chat template, instead of as plain text."""
     skip_bad_rows: bool = False
     """Leave out, counted, what the template refuses, instead of stopping."""
-    preparation: Preparation = field(default_factory=Preparation)
 
 
 @dataclass(frozen=True)
@@ -83,7 +66,7 @@ class Source:
         return self.name if self.share else None
 
     @property
-    def sources(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names that its losses are counted by."""
         return self.windows.sources if self.share is None else (self.name,)
 
@@ -126,24 +109,31 @@ def as_windows(
     special: SpecialTokens | None = None,
     *,
     render: Rendering | None = None,
-    preparation: Preparation | None = None,
+    author: Author | None = None,
 ) -> Prepared:
-    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
+    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows.
+
+    With an `author`, a view that writes prepares the documents first.
+    """
     if isinstance(documents, Prepared):
         return documents
     around = special or special_tokens(tokenizer, view.bos, view.join)
     how = replace(window_settings, join=view.join, anchored=view.anchored)
-    prepared_by = vars(preparation or Preparation())
+    path = work / "windows.arrow"
 
     def read() -> Prepared:
-        """Read on the main process first; the others find the files."""
-        corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
-        return prepare(corpus, tokenizer, around, how, view, work / "windows.arrow", render=render, **prepared_by)
+        """Read on the main process; the others find the files."""
+        if not is_main_process():
+            return read_prepared(path)
+        corpus, written = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work), None
+        if author and view.writes:
+            corpus, written = author.written(view, corpus, tokenizer, work)
+        return prepare(corpus, tokenizer, around, how, view, path, render=render, written=written)
 
     return main_process_first(read)
 
 
-def general_parts(
+def mixture_sources(
     mixture: Mapping[str, MixtureSource],
     work: Path,
     view: View,
@@ -158,17 +148,15 @@ def general_parts(
         documents = text.held_out if held_out else text.documents
         if documents is None:
             continue
-        special = special_tokens(tokenizer, view.bos, view.join)
-        render: Rendering | None = None
+        special, render, own_settings = special_tokens(tokenizer, view.bos, view.join), None, window_settings
         if text.chat:
             # The template has its own BOS and its own end of a turn.
             special, render = SpecialTokens((), None), _by_template(tokenizer, name, lenient=text.skip_bad_rows)
-            # The template's own are meant.
-            window_settings = replace(window_settings, control_tokens="keep")
-        how: dict[str, Any] = {"render": render, "preparation": text.preparation}
+            # The template's own are meant; those of another source stay what they are.
+            own_settings = replace(window_settings, control_tokens="keep")
         place = work / f"{'eval' if held_out else 'general'}-{number}"
         corpus = _as_corpus(documents, place)
-        windows = as_windows(corpus, place, whole, tokenizer, window_settings, special, **how)
+        windows = as_windows(corpus, place, whole, tokenizer, own_settings, special, render=render)
         yield Source(name, windows, special, text.share, files=_of_files(corpus))
 
 
@@ -185,42 +173,49 @@ def _of_files(corpus: Corpus) -> dict[str, Any]:
 
 
 def _by_template(tokenizer: Any, name: str, *, lenient: bool) -> Rendering:
+    """The conversation as the model reads it; a document that is none is a single turn of the model."""
     if not tokenizer.chat_template:
         problem = f"mixture.{name}.format: 'chat' needs a model with a chat template, and this tokenizer has none"
         raise ConfigError(f"{problem}. Use 'plain', or save the tokenizer with a template.")
-    return _ByTemplate(tokenizer, name, lenient)
 
-
-@dataclass(frozen=True, eq=False)
-class _ByTemplate:
-    """The conversation as the model reads it; a document that is none is a single turn of the model."""
-
-    tokenizer: Any
-    name: str
-    lenient: bool = False
-
-    @property
-    def identity(self) -> str:
-        """The template is the tokenizer's; some write today's date."""
-        dated = "strftime_now" in str(self.tokenizer.chat_template)
-        named = f"chat template on {date.today()}" if dated else "chat template"
-        return f"{named}, refused rows left out" if self.lenient else named
-
-    def __call__(self, document: Document) -> Document:
+    def rendered(document: Document) -> Document:
         """A ConfigError for a document that is no conversation; for one that the template refuses a DataError.
 
         Where such rows are skipped, it is a RefusedRow.
         """
         if document.dialogue is None:
-            raise ConfigError(f"mixture.{self.name}.format: 'chat' needs instructions or preferences, not documents.")
+            raise ConfigError(f"mixture.{name}.format: 'chat' needs instructions or preferences, not documents.")
         said = Dialogue.from_json(document.dialogue).messages
-        messages = [{**each, "content": as_words(self.tokenizer, each["content"])} for each in said]
+        messages = [{**each, "content": as_words(tokenizer, each["content"])} for each in said]
         try:
-            return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))
+            return replace(document, text=tokenizer.apply_chat_template(messages, tokenize=False))
         except (TemplateError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            if self.lenient:
+            if lenient:
                 raise RefusedRow("refused_by_template", reason) from error
-            problem = f"mixture.{self.name}: the model's chat template refuses {document.id} ({reason})"
+            problem = f"mixture.{name}: the model's chat template refuses {document.id} ({reason})"
             remedy = "Take it out, or set skip_bad_rows: true to leave out such rows, counted"
             raise DataError(f"{problem}. {remedy}.") from error
+
+    return rendered
+
+
+def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] = ()) -> SpecialTokens:
+    """What stands around the documents of a method. CheckpointError where it needs an EOS that is not there.
+
+    `general`: names of the sources of general text that are read beside them.
+    """
+    special = special_tokens(tokenizer, method.view.bos, method.view.join)
+    if special.eos_id is None and any(term.view.needs_eos for term in method.terms(general=general)):
+        problem = f"tokenizer: the method {method.name!r} ends every document with EOS, and this tokenizer has none."
+        raise CheckpointError(f"{problem} Set tokenizer.eos_token and save it with the model.")
+    return special
+
+
+def check_tokens(model: Any, tokenizer: Any, sources: Iterable[Source]) -> None:
+    """CheckpointError where what will be read has tokens that the model has no embedding for."""
+    rows = models.vocabulary_of(model)
+    # Only such a tokenizer can give them, and reading every window takes its time.
+    if max(tokenizer.get_vocab().values(), default=0) >= rows:
+        largest = (source.windows.largest_token() for source in sources)
+        models.refuse_unembedded(tokenizer, largest, rows, str(model.name_or_path) or type(model).__name__)

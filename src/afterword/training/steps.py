@@ -4,6 +4,7 @@ A step is a number of documents or of tokens, over all processes and all accumul
 (seed, epoch) alone: resuming needs two integers, and no state is carried.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +19,7 @@ from afterword.data.mixture import SourceStream, interleaved
 from afterword.methods import Term
 from afterword.models import TeacherCache
 from afterword.training.sources import Source
-from afterword.training.teacher_caches import from_cache
+from afterword.training.teacher_texts import from_cache
 from afterword.types import Example
 
 WORK_FOLDER = ".work"
@@ -77,7 +78,8 @@ class StepPlan:
     def _token_borders(self, lengths: np.ndarray) -> np.ndarray:
         """Where the running token count passes each step's share; every step keeps at least one window."""
         ends, before = lengths.cumsum(), np.arange(self.steps_per_epoch - 1)
-        borders = np.searchsorted(ends, ends[-1] * (before + 1) / self.steps_per_epoch, side="left") + 1
+        shares: np.ndarray = ends[-1] * (before + 1) / self.steps_per_epoch
+        borders: np.ndarray = np.searchsorted(ends, shares, side="left") + 1
         # Each border at least one after the last, with a window left for every step that follows.
         spare = np.maximum.accumulate(borders - before)
         return np.minimum(spare, len(lengths) - len(before)) + before
@@ -86,10 +88,13 @@ class StepPlan:
         """The windows that so many steps read, each once, in their order."""
         return np.unique(self._read(steps))
 
+    def epochs(self, steps: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Of every epoch that so many steps reach: its number, and the windows that they read in it."""
+        for epoch in range(-(-steps // self.steps_per_epoch)):
+            yield epoch, np.concatenate(self.steps(epoch)[: steps - epoch * self.steps_per_epoch])
+
     def _read(self, steps: int) -> np.ndarray:
-        epochs = range(-(-steps // self.steps_per_epoch))
-        read = [step for epoch in epochs for step in self.steps(epoch)][:steps]
-        return np.concatenate(read) if read else np.zeros(0, np.int64)
+        return np.concatenate([np.zeros(0, np.int64), *(windows for _, windows in self.epochs(steps))])
 
     def realised(self, steps: int) -> list[dict[str, float]]:
         """What so many steps read of the documents and of every stream: samples, tokens, epochs, shares of both.
@@ -144,50 +149,49 @@ class StepSampler:
                 yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]))]
 
     def _draws(self, window: int) -> list[ExampleKey]:
-        part = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
-        return [ExampleKey(window, self.epoch, term) for term in self.terms[part]]
+        source = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
+        return [ExampleKey(window, self.epoch, term) for term in self.terms[source]]
 
 
 @dataclass(frozen=True)
 class Examples(Dataset[Example]):
     """Examples by draw. What is drawn depends on (seed, epoch, window) alone, never on order or worker."""
 
-    parts: tuple[Source, ...]
+    sources: tuple[Source, ...]
     terms: tuple[Term, ...]
     seed: int
-    caches: tuple[TeacherCache | None, ...] = ()
-    """Of every part, what the teacher says of it; none where the teacher is there to read."""
+    cache: TeacherCache | None = None
+    """What the teacher says of it; None where the teacher is there to read."""
 
     def __len__(self) -> int:
-        return sum(len(part.windows) for part in self.parts)
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """Names that losses are counted by: the documents' sources, then the general ones."""
-        return tuple(name for part in self.parts for name in part.sources)
+        return sum(len(each.windows) for each in self.sources)
 
     def __getitem__(self, draw: ExampleKey) -> Example:
-        number, index, source = self._located(draw.window)
-        part, cache = self.parts[number], self.caches[number] if self.caches else None
+        source, index = self.located(draw.window)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
         term = self.terms[draw.term]
-        window = part.windows[index]
-        example = term.view.build(window, part.special, rng)
+        window = source.windows[index]
+        example = term.view.build(window, source.special, rng)
         if not term.objective.needs_teacher:
             example = replace(example, teacher_ids=None)
-        elif cache:
-            example = from_cache(example, window, part.special, cache)
-        example = replace(example, source=source + (example.source if part.source is None else 0), term=draw.term)
+        elif self.cache is not None:
+            example = from_cache(example, window, source.special, self.cache)
+        line = self._first_line(source) + (example.source if source.source is None else 0)
+        example = replace(example, source=line, term=draw.term)
         return example if draw.weighted else without_weight(example)
 
-    def _located(self, window: int) -> tuple[int, int, int]:
-        """The number of a window's part, its index there, and the number of the part's first source."""
-        source = 0
-        for number, part in enumerate(self.parts):
-            if window < len(part.windows):
-                return number, window, source
-            window, source = window - len(part.windows), source + len(part.sources)
+    def located(self, window: int) -> tuple[Source, int]:
+        """The source that a window is of, and its index there."""
+        for source in self.sources:
+            if window < len(source.windows):
+                return source, window
+            window -= len(source.windows)
         raise AssertionError("the plan draws windows that there are")
+
+    def _first_line(self, source: Source) -> int:
+        """The number of the first name of a source, among those of all."""
+        before = itertools.takewhile(lambda each: each is not source, self.sources)
+        return sum(len(each.names) for each in before)
 
 
 class StepLoader(DataLoader[Any]):
@@ -195,14 +199,35 @@ class StepLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Pass the epoch on to the sampler, which decides the order."""
-        assert isinstance(self.batch_sampler, StepSampler)
-        self.batch_sampler.set_epoch(epoch)
+        self.draws.set_epoch(epoch)
+
+    @property
+    def draws(self) -> StepSampler:
+        """What each of its batches is built of."""
+        assert isinstance(self.batch_sampler, StepSampler)  # pyright: ignore[reportUnknownMemberType]  (of anything)
+        return self.batch_sampler
 
 
-def build_loader(examples: Examples, sampler: StepSampler, packing: Packing, **options: Any) -> StepLoader:
-    """The loader of one process. `options` are the DataLoader's own: workers, pinning, prefetching."""
+def build_loader(
+    examples: Examples,
+    sampler: StepSampler,
+    packing: Packing,
+    workers: int = 0,
+    *,
+    persistent: bool = False,
+    ahead: int | None = None,
+) -> StepLoader:
+    """The loader of one process. `workers` read in its stead; each has `ahead` steps ready, None: as torch does."""
     # A generator of its own: the loader would draw its workers' seeds from the global state, which dropout reads
     # and a checkpoint keeps.
     generator = torch.Generator().manual_seed(examples.seed)
     collate: Any = partial(micro_batches, packing=packing)
-    return StepLoader(examples, batch_sampler=sampler, collate_fn=collate, generator=generator, **options)
+    return StepLoader(
+        examples,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        generator=generator,
+        num_workers=workers,
+        persistent_workers=persistent,
+        prefetch_factor=ahead,
+    )

@@ -1,17 +1,12 @@
-"""The teacher read once: what it says of every window of a run, on the disk before the first step.
+"""The teacher read once: what it says of every text of a run, on the disk before the first step.
 
-A teacher is causal, so what it says at a position of a window is the same in every epoch, draw, seed and method that
-reads the window after the same BOS. The one rule: a window is read whole, once, and looked up by position.
+A teacher is causal, so what it says at a position of a text is the same in every epoch, draw, seed and method whose
+text begins alike. The one rule: a text is read whole, once, and looked up by what it is and by position.
 """
 
-import gc
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,38 +15,37 @@ from rich.progress import Progress
 from torch import Tensor
 
 from afterword import models
-from afterword.data import SpecialTokens
 from afterword.data.batching import Packing, reading_groups, reading_view, to_device
-from afterword.methods import Term
-from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache
-from afterword.objectives import TopK, keeps_enough, rows_per_chunk, temperatures_of
+from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache, text_key
 from afterword.storage.locks import held
 from afterword.training.sources import Source
-from afterword.types import Example, Window
-
-DEFAULT_TOP_K = 64
-_PACKING_TENSORS = 6
-"""Over the vocabulary, that are there while the likeliest tokens are picked."""
+from afterword.training.steps import ExampleKey, Examples
+from afterword.training.teacher_texts import begins_windows, teacher_text, window_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caching:
-    """Where a run's teacher is cached, and what is kept of it."""
+    """Where a run's teacher is cached."""
 
     folder: Path
-    """Of the caches: one for every part of what is read."""
     by_content: bool = False
-    """Whether a cache's folder is named after what it holds, so that runs of all kinds share the place."""
-    top_k: int | None = None
-    """Keep so many of the likeliest tokens instead of hidden states."""
+    """Whether the cache is in a folder of its own there, named after the teacher, so that all runs share the place."""
 
 
-def top_k_problem(terms: Sequence[Term], name: str) -> str | None:
-    """Why the k likeliest tokens are not enough for a method of these terms; None where they are."""
-    if all(keeps_enough(term.objective) for term in terms):
-        return None
-    problem = f"teacher: 'top_k' serves the forward KL alone, and the method {name} moves by another divergence"
-    return f"{problem}. Use cached, which is exact for all."
+@dataclass(frozen=True)
+class Read:
+    """What is going to be drawn: of every epoch its number and its windows, numbered over all sources."""
+
+    examples: Examples
+    epochs: tuple[tuple[int, np.ndarray], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text that the teacher reads: the draw that asks for it, and its length."""
+
+    draw: ExampleKey
+    tokens: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,148 +53,97 @@ class CachingTeacher:
     """A teacher with all that what it says follows from."""
 
     teacher: models.LiveTeacher
-    tokenizer: Any
     packing: Packing
     device: torch.device
     caching: Caching
-    terms: tuple[Term, ...]
 
-    @cached_property
-    def kept(self) -> TopK | None:
-        """How the likeliest tokens are kept; None: hidden states are."""
-        if self.caching.top_k is None:
-            return None
-        k = min(self.caching.top_k, len(self.teacher.head().weight))
-        return TopK(k, temperatures_of(term.objective for term in self.terms))
-
-    def caches(
-        self, parts: Sequence[Source], windows: np.ndarray, name: str, console: Console | None = None
-    ) -> tuple[TeacherCache | None, ...]:
-        """Of every part, the cache with at least these windows (numbered over all parts); None where no teacher reads.
-
-        What is missing is computed. `name` begins the folders' names where they have none of their content.
-        """
-        say = console or Console(quiet=True)
-        numbered = enumerate(zip(parts, self._own(parts, windows), strict=True))
-        return tuple(
-            None if own is None else self._cache(part, own, f"{name}-{number}", say) for number, (part, own) in numbered
-        )
-
-    def tokens(self, parts: Sequence[Source], windows: np.ndarray) -> int:
-        """What is read of these windows, once."""
-        own = self._own(parts, windows)
-        return sum(
-            int(read_lengths(part)[each].sum()) for part, each in zip(parts, own, strict=True) if each is not None
-        )
-
-    def size(self, parts: Sequence[Source], windows: np.ndarray) -> tuple[int, int]:
-        """Rows of these windows, and the bytes that they would take; nothing is written."""
-        own = [(part, own) for part, own in zip(parts, self._own(parts, windows), strict=True) if own is not None]
-        rows = [int(read_lengths(part)[windows].sum()) for part, windows in own]
-        return sum(rows), sum(count * self._row_bytes(part) for count, (part, _) in zip(rows, own, strict=True))
-
-    def _own(self, parts: Sequence[Source], windows: np.ndarray) -> Iterator[np.ndarray | None]:
-        """Of every part, its own of these windows; None where no teacher reads it."""
-        first = 0
-        for part in parts:
-            taught = any(term.objective.needs_teacher and term.reads(part.source) for term in self.terms)
-            own = windows[(windows >= first) & (windows < first + len(part.windows))] - first
-            yield own if taught else None
-            first += len(part.windows)
-
-    def _cache(self, part: Source, windows: np.ndarray, name: str, say: Console) -> TeacherCache:
-        origin, lengths = self._origin(part), read_lengths(part)
-        folder = self.caching.folder / (origin.named() if self.caching.by_content else name)
+    def cached(self, reads: Sequence[Read], console: Console | None = None) -> tuple[TeacherCache, int]:
+        """The cache with every text that is going to be read, and their tokens. What is missing is computed."""
+        say, origin, tokens = console or Console(quiet=True), self._origin(), 0
+        folder = self.caching.folder / origin.named() if self.caching.by_content else self.caching.folder
         folder.mkdir(parents=True, exist_ok=True)
         # Whoever comes first computes; other processes, of this run or of others, wait and find it.
         with held(folder / "writing.lock", "writes the same teacher cache"):
-            cache = open_cache(folder, origin, lengths)
-            missing = cache.missing(windows)
-            if len(missing):
-                there = f", continued: {len(windows) - len(missing):,} were there" if cache.shards else ""
-                say.print(f"teacher: reads {len(missing):,} windows of {part.name} once{there}", highlight=False)
-                cache = self._filled(cache, part, missing, say)
-        return cache
+            cache = open_cache(folder, origin)
+            for read in reads:
+                for source, texts in _texts(read):
+                    tokens += sum(text.tokens for text in texts.values())
+                    cache = self._with(cache, read.examples, source, texts, say)
+        return cache, tokens
 
-    def _row_bytes(self, part: Source) -> int:
-        # What the teacher's rows are is found by reading the shortest window.
-        (row,) = self._rows([full_text_ids(part.windows[int(part.windows.lengths.argmin())], part.special)])
-        return row.shape[1] * row.element_size()
+    def size(self, reads: Sequence[Read]) -> tuple[int, int]:
+        """Tokens of every text that is going to be read, and the bytes that they would take; nothing is written."""
+        tokens, width = 0, 0
+        for read in reads:
+            for _, texts in _texts(read):
+                tokens += sum(text.tokens for text in texts.values())
+                if not width and texts:
+                    # What the teacher's rows are is found by reading the shortest text.
+                    shortest = min(texts.values(), key=lambda text: text.tokens)
+                    (row,) = self._rows([_ids(read.examples, shortest.draw)])
+                    width = row.shape[1] * row.element_size()
+        return tokens, tokens * width
 
-    def _origin(self, part: Source) -> Origin:
-        texts = hashlib.sha256()
-        for i in range(len(part.windows)):
-            ids = part.windows[i].token_ids.astype(np.int64)
-            texts.update(len(ids).to_bytes(8, "little") + ids.tobytes())
-        bos, said = part.special.bos_ids, self._said_of_the_model
-        return Origin(**said, bos_ids=tuple(bos), texts=texts.hexdigest())
+    def _with(
+        self, cache: TeacherCache, examples: Examples, source: Source, texts: Mapping[str, _Text], say: Console
+    ) -> TeacherCache:
+        """The cache with these texts of a source."""
+        missing = [key for key in texts if key not in cache]
+        if not missing:
+            return cache
+        there = len(texts) - len(missing)
+        continued = f", continued: {there:,} were there" if there else ""
+        say.print(f"teacher: reads {len(missing):,} windows of {source.name} once{continued}", highlight=False)
+        waiting: list[tuple[str, Tensor]] = []
+        groups = reading_groups([texts[key].tokens for key in missing], self.packing)
+        with Progress(console=say, transient=True, disable=not say.is_terminal) as progress:
+            for group in progress.track(groups, description="teacher"):
+                keys = [missing[i] for i in group]
+                waiting += zip(keys, self._rows([_ids(examples, texts[key].draw) for key in keys]), strict=True)
+                if sum(rows.numel() * rows.element_size() for _, rows in waiting) >= SHARD_MIB * 2**20:
+                    cache, waiting = cache.with_shard(*zip(*waiting, strict=True)), []
+        return cache.with_shard(*zip(*waiting, strict=True)) if waiting else cache
 
-    @cached_property
-    def _said_of_the_model(self) -> dict[str, str]:
+    def _rows(self, texts: Sequence[np.ndarray]) -> list[Tensor]:
+        """Of every text [n]: rows [n, H]."""
+        states = self.teacher.trained_states(to_device(reading_view(texts, self.packing.layout), self.device))
+        return list(states.cpu().split([len(text) for text in texts]))
+
+    def _origin(self) -> Origin:
         model, device = self.teacher.model, self.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         dtype = str(models.causal_lm(model).dtype)
-        return {
-            "model": given_fingerprint(model),
-            "configuration": models.configuration_sha256(model, adapted=False),
-            "precision": f"{dtype}, autocast {autocast}" if autocast else dtype,
-            "tokenizer": hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest(),
-            "rows": repr(self.kept) if self.kept else "hidden states",
-        }
-
-    def _filled(self, cache: TeacherCache, part: Source, missing: np.ndarray, say: Console) -> TeacherCache:
-        held: list[tuple[int, Tensor]] = []
-        groups = reading_groups(cache.lengths[missing].tolist(), self.packing)
-        with Progress(console=say, transient=True, disable=not say.is_terminal) as progress:
-            for group in progress.track(groups, description="teacher"):
-                windows = missing[group].tolist()
-                texts = [full_text_ids(part.windows[window], part.special) for window in windows]
-                held += zip(windows, self._rows(texts), strict=True)
-                if sum(rows.numel() * rows.element_size() for _, rows in held) >= SHARD_MIB * 2**20:
-                    cache, held = cache.with_shard(*zip(*held, strict=True)), []
-        return cache.with_shard(*zip(*held, strict=True)) if held else cache
-
-    def _rows(self, texts: Sequence[np.ndarray]) -> list[Tensor]:
-        """Of every text [n + 1]: rows [n, ·] for all its tokens but the last, which is only predicted."""
-        read = [text[:-1] for text in texts]
-        states = self.teacher.trained_states(to_device(reading_view(read, self.packing.layout), self.device))
-        rows = states if self.kept is None else self._top_k(states, np.concatenate([text[1:] for text in texts]))
-        return list(rows.cpu().split([len(text) for text in read]))
-
-    def _top_k(self, states_NH: Tensor, gold_ids: np.ndarray) -> Tensor:
-        assert self.kept
-        head, gold = self.teacher.head(), torch.from_numpy(gold_ids).to(states_NH.device)
-        rows = rows_per_chunk(len(head.weight), tensors=_PACKING_TENSORS)
-        chunks = zip(*(each.split(rows) for each in (states_NH, gold)), strict=True)
-        return torch.cat([self.kept.pack(head.logits(states), ids) for states, ids in chunks])
+        return Origin(
+            model=given_fingerprint(model),
+            configuration=models.configuration_sha256(model, adapted=False),
+            precision=f"{dtype}, autocast {autocast}" if autocast else dtype,
+        )
 
 
-def full_text_ids(window: Window, special: SpecialTokens) -> np.ndarray:
-    """Everything that any teacher reads of a window, and the token after it: BOS, its tokens, EOS.
-
-    A window in the middle of a document has no token after it that anyone predicts; EOS, or 0, stands there too.
-    """
-    end = 0 if special.eos_id is None else special.eos_id
-    return np.concatenate([special.bos_ids, window.token_ids, [end]]).astype(np.int64)
-
-
-def read_lengths(part: Source) -> np.ndarray:
-    """[windows]: rows of each, which are those of BOS and its tokens."""
-    return part.windows.lengths + len(part.special.bos_ids)
-
-
-def from_cache(example: Example, window: Window, special: SpecialTokens, cache: TeacherCache) -> Example:
-    """The example with what the teacher says at its positions, instead of something for the teacher to read."""
-    ids, whole = example.teacher_ids, full_text_ids(window, special)
-    assert ids is not None, "a view that gives the teacher nothing to read is of no use to it"
-    # The last token is only predicted: it may be an EOS of the view's own.
-    assert np.array_equal(ids[:-1], whole[: len(ids) - 1]), "a teacher reads a window from its beginning"
-    segments = (replace(s, teacher_rows=cache.rows(window.index, s.teacher_positions)) for s in example.segments)
-    return replace(example, teacher_ids=None, segments=tuple(segments))
+def _texts(read: Read) -> Iterator[tuple[Source, dict[str, _Text]]]:
+    """Of every source, the texts that a teacher reads of it, by key; sources that no teacher reads are left out."""
+    examples, first = read.examples, 0
+    everything = np.unique(np.concatenate([windows for _, windows in read.epochs]))
+    for source in examples.sources:
+        texts: dict[str, _Text] = {}
+        taught = [term.objective.needs_teacher and term.reads(source.source) for term in examples.terms]
+        for number in np.flatnonzero(taught).tolist():
+            # Other views may read another text in every draw.
+            alike = begins_windows(examples.terms[number].view)
+            for epoch, windows in [(0, everything)] if alike else read.epochs:
+                for window in windows[(windows >= first) & (windows < first + len(source.windows))].tolist():
+                    draw = ExampleKey(window, epoch, number)
+                    ids = _ids(examples, draw)
+                    texts.setdefault(text_key(ids), _Text(draw, len(ids)))
+        if any(taught):
+            yield source, texts
+        first += len(source.windows)
 
 
-def free_memory() -> None:
-    """What a teacher took is needed for the optimizer."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _ids(examples: Examples, draw: ExampleKey) -> np.ndarray:
+    """The text that the teacher reads for a draw."""
+    source, index = examples.located(draw.window)
+    window = source.windows[index]
+    if begins_windows(examples.terms[draw.term].view):
+        return window_text(window, source.special)
+    return teacher_text(examples[draw], window, source.special)

@@ -1,18 +1,15 @@
-"""Which teacher the settings ask for, and how what it says is kept."""
+"""Which teacher the settings ask for, and where what it says is kept."""
 
 from pathlib import Path
 
 import torch
 
-from afterword import distributed, models
+from afterword import models
 from afterword.errors import ConfigError
 from afterword.methods import Method
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.steps import WORK_FOLDER
-from afterword.training.teacher_caches import DEFAULT_TOP_K, Caching, top_k_problem
-
-CACHED = ("cached", "top_k")
-"""Values of `teacher` that read once, before the first step."""
+from afterword.training.teacher_caches import Caching
 
 
 def refuse_teacher(settings: AdaptSettings) -> None:
@@ -20,36 +17,29 @@ def refuse_teacher(settings: AdaptSettings) -> None:
     kind, problems = settings.teacher, list[str]()
     if kind == "adapter_off" and not settings.use_peft:
         problems.append("teacher: 'adapter_off' needs an adapter, and there is none. Add use_peft, or use cached.")
-    if settings.teacher_cache and kind not in CACHED:
-        problems.append(f"teacher_cache: is read where teacher is cached or top_k, not {kind}. Leave it out.")
-    if settings.teacher_top_k is not None and kind != "top_k":
-        problems.append(f"teacher_top_k: {settings.teacher_top_k} is read where teacher is top_k. Leave it out.")
+    if settings.teacher_cache and kind != "cached":
+        problems.append(f"teacher_cache: is read where teacher is cached, not {kind}. Leave it out.")
     if settings.teacher_precision in models.BITS and kind not in (None, "copy"):
         why = f"{settings.teacher_precision} makes a copy in memory smaller, and teacher: {kind} keeps none there"
         problems.append(f"teacher_precision: {why}. Use auto.")
-    method = settings.configured_method()
-    if kind == "top_k" and (problem := top_k_problem(method.terms(general=settings.mixture or {}), method.name)):
-        problems.append(problem)
     if problems:
         raise ConfigError(problems)
 
 
-def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype, work: Path) -> models.LiveTeacher | None:
-    """The teacher that is loaded beside a student of this precision; `work` is where it may lay its weights down.
+def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype) -> models.LiveTeacher | None:
+    """The teacher that is loaded beside a student of this precision.
 
     None: there is none, or it is what the student is before its first step, with its adapter off if it has one.
     """
     kind = settings.teacher or ("adapter_off" if settings.use_peft else "copy")
     dtype = student if settings.use_peft else teacher_dtype(settings, student)
-    itself = kind == "adapter_off" or (kind in CACHED and dtype == student)
+    itself = kind == "adapter_off" or (kind == "cached" and dtype == student)
     if itself or not method.needs_teacher(general=settings.mixture or {}):
         return None
     attention = settings.attn_implementation
     twin = models.load_model(settings.model_name_or_path, dtype=dtype, attn_implementation=attention)
     if kind == "offload":
         return models.offloaded(twin)
-    if kind == "offload_disk":
-        return models.on_disk(twin, work / f"teacher-{distributed.rank()}")
     return models.freeze(models.quantised(twin, settings.teacher_precision))
 
 
@@ -62,8 +52,7 @@ def teacher_dtype(settings: AdaptSettings, student: torch.dtype) -> torch.dtype:
 
 def caching_of(settings: AdaptSettings, run: Path, shared: Path | None = None) -> Caching | None:
     """Where a run's teacher is cached: in `shared`, by content; in `teacher_cache`; or in the run's own folder."""
-    if settings.teacher not in CACHED:
+    if settings.teacher != "cached":
         return None
-    top_k = (settings.teacher_top_k or DEFAULT_TOP_K) if settings.teacher == "top_k" else None
     own = Path(settings.teacher_cache).expanduser() if settings.teacher_cache else run / WORK_FOLDER / "teacher"
-    return Caching(folder=shared or own, by_content=shared is not None, top_k=top_k)
+    return Caching(folder=shared or own, by_content=shared is not None)

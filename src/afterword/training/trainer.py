@@ -35,24 +35,28 @@ from afterword.objectives import (
     Head,
     Objective,
     Prediction,
-    TopK,
     hidden_losses,
-    top_k_weighted_sum,
     total,
     weighted_sum,
 )
-from afterword.training import steps, zero3
-from afterword.training.arguments import declared_arguments, training_arguments
-from afterword.training.checks import check_step, check_tokens, on_one_gpu, packing_for, special_tokens_for
+from afterword.training import steps
+from afterword.training.arguments import check_step, declared_arguments, on_one_gpu, training_arguments
+from afterword.training.checkpoints import WholeCheckpoints
 from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
-from afterword.training.lockstep import in_lockstep
 from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
-from afterword.training.sharding import prepare_sharding
-from afterword.training.sources import MixtureSource, Source, as_windows, general_parts
-from afterword.training.teacher_caches import Caching, CachingTeacher, free_memory, top_k_problem
-from afterword.training.whole_checkpoints import WholeCheckpoints
+from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
+from afterword.training.sources import (
+    MixtureSource,
+    Source,
+    as_windows,
+    check_tokens,
+    mixture_sources,
+    special_tokens_for,
+)
+from afterword.training.teacher_caches import Caching, CachingTeacher, Read
+from afterword.training.written_documents import Author
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -67,9 +71,10 @@ class AdaptationTrainer(WholeCheckpoints):
     """
 
     loss_is_scaled_for_ga = True
-    model: Any  # never None here
-    kept: TopK | None = None
-    eval_caches: tuple[models.TeacherCache | None, ...] = ()
+    model: Any
+    """Never None here."""
+    eval_dataset: Any
+    """A HeldOut, or None."""
 
     def __init__(
         self,
@@ -100,29 +105,30 @@ class AdaptationTrainer(WholeCheckpoints):
         check_step(args, documents_per_step, step_tokens)
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
-        context = models.context_length(models.causal_lm(model).config)
-        how = (self.method.view, processing_class, window_settings or WindowSettings(max_length=context))
-        work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        special = special_tokens_for(processing_class, self.method, mixture)
-        self.windows = as_windows(train_dataset, work / "train", *how)
-        own = Source("documents", self.windows, special, eos=self.method.view.needs_eos)
-        self.parts = (own, *general_parts(mixture, work, *how))
-        refuse_taken_names(own.sources, tuple(mixture))
-        warn_of_shared_line(own.sources)
-        held_out = held_out_of(eval_dataset, mixture, work, special, how)
-        check_tokens(model, processing_class, [*self.parts, *(held_out.parts if held_out else ())])
-        general = streams(own.lengths, [(part.lengths, part.share) for part in self.parts if part.share], args.seed)
+        settings, tokenizer = window_settings or _default_windows(model), processing_class
+        self.sources, held_out = _read(
+            model, tokenizer, self.method, settings, mixture, Path(str(args.output_dir)), train_dataset, eval_dataset
+        )
+        own = self.sources[0]
+        warn_of_shared_line(own.names)
+        check_tokens(model, processing_class, [*self.sources, *(held_out.sources if held_out else ())])
+        general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.packing = packing or packing_for(model)
-        self.workspace = {"workspace_mib": logits_workspace_mib}
+        self.packing, self.workspace_mib = packing or models.packing_for(model), logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
         staying = staying or Staying()
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
         self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
-        data = {"train_dataset": steps.Examples(self.parts, self.terms, args.seed), "eval_dataset": held_out}
-        self.source_sums = SourceSums(own.sources, tuple(mixture), self.terms)
-        super().__init__(model, on_one_gpu(args), processing_class=processing_class, **data, **trainer_arguments)
+        self.source_sums = SourceSums(own.names, tuple(mixture), self.terms)
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
+            model,
+            on_one_gpu(args),
+            processing_class=processing_class,
+            train_dataset=steps.Examples(self.sources, self.terms, args.seed),
+            eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
+            **trainer_arguments,
+        )
         self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         prepare_sharding(self)
         self.remove_callback(PrinterCallback)
@@ -133,11 +139,14 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _teacher_of(self, model: Any, given: models.Teacher | None, caching: Caching | None) -> models.Teacher | None:
         """What was given, or the model before the Trainer loads a checkpoint into it."""
-        if caching and caching.top_k and (problem := top_k_problem(self.terms, self.method.name)):
-            raise ConfigError(problem)
         if given or not any(term.objective.needs_teacher for term in self.terms):
             return given
         return models.untrained(model) if caching else models.teacher_for(model)
+
+    @property
+    def windows(self) -> Prepared:
+        """Of the documents."""
+        return self.sources[0].windows
 
     @property
     def total_steps(self) -> int:
@@ -148,13 +157,13 @@ class AdaptationTrainer(WholeCheckpoints):
     @property
     def content_sha256(self) -> str:
         """SHA-256 of everything that is read: what a resumed run must find unchanged."""
-        hashes = [content_hash(part.windows) for part in self.parts]
+        hashes = [content_hash(each.windows) for each in self.sources]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def mixture_report(self) -> list[dict[str, Any]]:
         """What the run reads of the documents and of every source of general text, beside what was asked for."""
         realised = self.plan.realised(self.total_steps)
-        return [part.report(read) for part, read in zip(self.parts, realised, strict=True)]
+        return [each.report(read) for each, read in zip(self.sources, realised, strict=True)]
 
     # ---- data
 
@@ -164,10 +173,18 @@ class AdaptationTrainer(WholeCheckpoints):
         sampler = steps.StepSampler(
             self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps, terms=self._terms_of()
         )
-        names = ("num_workers", "persistent_workers", "prefetch_factor")
-        options = {name: getattr(args, f"dataloader_{name}") for name in names} if args.dataloader_num_workers else {}
-        examples: Any = self.train_dataset
-        return steps.build_loader(examples, sampler, self.packing, **options)
+        # Without workers the loader refuses their options.
+        workers = args.dataloader_num_workers
+        persistent, ahead = (
+            (args.dataloader_persistent_workers, args.dataloader_prefetch_factor) if workers else (False, None)
+        )
+        return steps.build_loader(self.examples, sampler, self.packing, workers, persistent=persistent, ahead=ahead)
+
+    @property
+    def examples(self) -> steps.Examples:
+        """What the run reads, by draw: the Trainer's `train_dataset`."""
+        assert isinstance(self.train_dataset, steps.Examples), "made here"
+        return self.train_dataset
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """As the Trainer's; a share of the steps to warm up in is never all of them.
@@ -178,42 +195,52 @@ class AdaptationTrainer(WholeCheckpoints):
             self.args.warmup_steps = 0
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def cache_teacher(self, console: Console | None = None) -> None:
+    def cache_teacher(self, console: Console | None = None) -> int:
         """Have what the teacher says of all that it reads in this run on the disk; then only its head stays in memory.
 
-        `train` does it first; until then the teacher may be the student itself. Without `caching`, and a second time,
-        nothing is done.
+        `train` does it first; until then the teacher may be the student itself. Returns the tokens of all that it
+        reads. Without `caching`, and a second time, nothing is done, and 0 returned.
         """
         if self.caching is None or not isinstance(self.teacher, models.LiveTeacher):
-            return
-        reader, data = self.caching_teacher(), self.train_dataset
-        assert isinstance(data, steps.Examples), "made here"
+            return 0
         with self.autocast():
-            windows = self.plan.windows(self.total_steps)
-            self.train_dataset = replace(data, caches=reader.caches(self.parts, windows, "train", console))
-            if self.eval_dataset is not None:
-                assert isinstance(self.eval_dataset, HeldOut), "made here"
-                self.eval_caches = reader.caches(self.eval_dataset.parts, self.eval_dataset.windows(), "eval", console)
-        self.kept, self.teacher = reader.kept, models.head_only(self.teacher)
-        free_memory()
+            cache, tokens = self.caching_teacher().cached(self.teacher_reads_in_all(), console)
+        self.train_dataset, self.teacher = replace(self.examples, cache=cache), models.head_only(self.teacher)
+        models.free_memory()
+        return tokens
 
     def caching_teacher(self) -> CachingTeacher:
         """The teacher as it is cached, until it is."""
         assert self.caching, "asked for"
         assert isinstance(self.teacher, models.LiveTeacher), "not cached yet"
-        how = (self.packing, self.args.device, self.caching, self.terms)
-        return CachingTeacher(self.teacher, self.processing_class, *how)
+        return CachingTeacher(self.teacher, self.packing, self.args.device, self.caching)
+
+    def teacher_reads_in_all(self) -> list[Read]:
+        """Everything that the teacher reads in this run: of the documents, of general text, and of held-out text."""
+        # Losses on a sample of what is read are those of epoch 0.
+        sampled = (0, self.plan.windows(self.total_steps))
+        reads = [Read(self.examples, (sampled, *self.plan.epochs(self.total_steps)))]
+        if self.eval_dataset is not None:
+            reads.append(Read(self._held_out_examples(self.eval_dataset), ((0, self.eval_dataset.windows()),)))
+        return reads
+
+    def _held_out_examples(self, held_out: HeldOut) -> steps.Examples:
+        return steps.Examples(held_out.sources, self.terms, self.args.seed, self.examples.cache)
 
     def _terms_of(self) -> tuple[tuple[int, ...], ...]:
-        """Of every part, which terms read a window of it."""
-        return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(part.source)) for part in self.parts)
+        """Of every source, which terms read a window of it."""
+        return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(each.source)) for each in self.sources)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
+        # The Trainer asks so, before the first backward of a step.
+        return self.count_weights(batch_samples)
+
+    def count_weights(self, step: list[list[Batch]]) -> Tensor:
         """The one divisor, [terms]: the sum of weights of the whole optimizer step, over all processes."""
-        batches = [batch for batches in batch_samples for batch in batches]
+        batches = [batch for batches in step for batch in batches]
         mine = [sum(b.total_weight for b in batches if b.term == term) for term in range(len(self.terms))]
         self._look_at_the_step(batches)
-        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=device))
+        return self._over_processes(torch.tensor(mine, dtype=torch.float64, device=self.args.device))
 
     def _look_at_the_step(self, batches: Sequence[Batch]) -> None:
         """Objectives that follow from the whole step get the mean loss of each of its sequences first."""
@@ -229,12 +256,10 @@ class AdaptationTrainer(WholeCheckpoints):
     def _mean_losses(self, batch: Batch) -> list[float]:
         """Of every sequence that the student reads, in nats, as it is now."""
         with models.only_reading(self.model), self.autocast():
-            states = models.trained_states(self.model, batch.student)
-            losses = hidden_losses(
-                Prediction(), (states, models.head_of(self.model)), None, batch.target_ids, **self.workspace
-            )
+            student = (models.trained_states(self.model, batch.student), models.head_of(self.model))
+            losses = hidden_losses(Prediction(), student, None, batch.target_ids, workspace_mib=self.workspace_mib)
         sums = torch.bincount(batch.sequences, losses.double())
-        return (sums / torch.bincount(batch.sequences)).tolist()
+        return (sums / torch.bincount(batch.sequences)).cpu().numpy().tolist()
 
     def autocast(self) -> Any:
         """Products in bfloat16 where asked for. accelerate leaves that to DeepSpeed, whose engine has no loss."""
@@ -244,11 +269,11 @@ class AdaptationTrainer(WholeCheckpoints):
         """Sum [n] over all processes."""
         if self.args.world_size == 1:
             return values
-        return self.accelerator.gather(values[None].to(self.args.device)).sum(0)  # pyright: ignore
+        return self.accelerator.gather(values[None].to(self.args.device)).sum(0)
 
     # ---- the step
 
-    def training_step(
+    def training_step(  # pyright: ignore[reportIncompatibleMethodOverride]  (our loader's batches)
         self, model: Any, inputs: Sequence[Batch], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """All micro-batches of this process: forward, backward; gradients are synchronised at the last."""
@@ -270,11 +295,11 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _backward(self, model: Any, loss: Tensor, *, last: bool) -> None:
         if is_zero3(self.model):
-            zero3.backward(model, loss, last=last and self.accelerator.sync_gradients)
+            zero3_backward(model, loss, last=last and self.accelerator.sync_gradients)
         else:
             self.accelerator.backward(loss)
 
-    def compute_loss(
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]  (our loader's batches)
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         """Σ weight · loss of a micro-batch over the step's Σ weight (its own, where none is given), times its factor.
@@ -302,40 +327,35 @@ class AdaptationTrainer(WholeCheckpoints):
             teacher = self.teacher_reads(batch, objective)
         return self.weighted(objective, (states, models.head_of(self.model)), teacher, batch)
 
-    def teacher_reads(self, batch: Batch, objective: Objective) -> tuple[Tensor, Head | TopK] | None:
-        """What an objective needs of the teacher at the trained positions: hidden states, or what is cached of them.
+    def teacher_reads(self, batch: Batch, objective: Objective) -> tuple[Tensor, Head] | None:
+        """Hidden states of the teacher at the trained positions, cached ones or read now, and its head.
 
-        With the head that makes logits of it, or the entries that it is of. None where it needs no teacher.
+        None where the objective needs no teacher.
         """
         if not objective.needs_teacher:
             return None
         if batch.teacher_rows is not None:
-            assert self.kept or self.teacher, "its head is left of it"
-            return batch.teacher_rows, self.kept or self.teacher.head()  # pyright: ignore
+            assert self.teacher, "its head is left of it"
+            return batch.teacher_rows, self.teacher.head()
         assert isinstance(self.teacher, models.LiveTeacher), "a method that needs a teacher has one"
         assert batch.teacher, "and its views give the teacher something to read"
         return self.teacher.trained_states(*batch.teacher), self.teacher.head()
 
     def weighted(
-        self,
-        objective: Objective,
-        student: tuple[Tensor, Head],
-        teacher: tuple[Tensor, Head | TopK] | None,
-        batch: Batch,
+        self, objective: Objective, student: tuple[Tensor, Head], teacher: tuple[Tensor, Head] | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Σ weight · loss of hidden states at the trained positions of a batch, and the parts of the losses."""
-        where = (batch.target_ids, batch.weights)
-        if teacher is None:
-            return weighted_sum(objective, student, None, *where, **self.workspace)
-        said, by = teacher
-        if isinstance(by, TopK):
-            return top_k_weighted_sum(objective, student, (said, by), *where, **self.workspace)
-        return weighted_sum(objective, student, (said, by), *where, **self.workspace)
+        return weighted_sum(
+            objective, student, teacher, batch.target_ids, batch.weights, workspace_mib=self.workspace_mib
+        )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
         sharded = is_zero3(self.model)
-        norm = zero3.gradient_norm(self.model) if sharded else whole(super()._get_grad_norm(model, grad_norm))
+        if sharded:
+            norm: Any = zero3_gradient_norm(self.model)
+        else:
+            norm = whole(super()._get_grad_norm(model, grad_norm))  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm)).all()):
             raise Diverged(self._non_finite("gradient", tuple(self.step_documents)))
         self.step_documents.clear()
@@ -384,16 +404,16 @@ class AdaptationTrainer(WholeCheckpoints):
         0, so that evaluations compare. `eval_dataset`: other documents, prepared.
         """
         given = self.eval_dataset if eval_dataset is None else eval_dataset
-        held_out = held_out_documents(given, self.parts[0].special) if isinstance(given, Prepared) else given
+        held_out = held_out_documents(given, self.sources[0].special) if isinstance(given, Prepared) else given
         assert isinstance(held_out, HeldOut), "evaluation text is prepared with the trainer"
-        if any(self.eval_caches) and held_out is not self.eval_dataset:
+        if isinstance(self.teacher, models.HeadOnly) and held_out is not self.eval_dataset:
             raise ConfigError("eval_dataset: the teacher is cached for that of the trainer alone. Give none here.")
         started = time.perf_counter()
         self.model.eval()
         mine = in_lockstep(self._eval_batches(held_out), self.model)
         batches = (to_device(batch, self.args.device) for batch in mine)
-        how = (self.terms, partial(self._weighted_sum, self.model), self._over_processes, metric_key_prefix)
-        metrics = held_out_losses(batches, held_out, *how)
+        weighted_sum = partial(self._weighted_sum, self.model)
+        metrics = held_out_losses(batches, held_out, self.terms, weighted_sum, self._over_processes, metric_key_prefix)
         metrics[f"{metric_key_prefix}_seconds"] = time.perf_counter() - started
         self.step_started += metrics[f"{metric_key_prefix}_seconds"]
         self.log(metrics)
@@ -402,7 +422,7 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _eval_batches(self, held_out: HeldOut) -> Iterator[Batch]:
         """Of this process, a window at a time."""
-        examples = steps.Examples(held_out.parts, self.terms, self.args.seed, self.eval_caches)
+        examples = self._held_out_examples(held_out)
         mine = itertools.islice(held_out.draws(self.terms), self.args.process_index, None, self.args.world_size)
         for draw in mine:
             yield from micro_batches([examples[draw]], self.packing)
@@ -413,6 +433,30 @@ class AdaptationTrainer(WholeCheckpoints):
         self.cache_teacher()
         self.step_started = time.perf_counter()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
+
+def _default_windows(model: Any) -> WindowSettings:
+    return WindowSettings(max_length=models.context_length(models.causal_lm(model).config))
+
+
+def _read(
+    model: Any,
+    tokenizer: Any,
+    method: Method,
+    window_settings: WindowSettings,
+    mixture: Mapping[str, MixtureSource],
+    run: Path,
+    documents: Any,
+    held_out: Any,
+) -> tuple[tuple[Source, ...], HeldOut | None]:
+    """What a run reads: its documents and every source of the mixture; and what losses are evaluated on."""
+    view, special, work = method.view, special_tokens_for(tokenizer, method, mixture), run / steps.WORK_FOLDER
+    author = Author(load=lambda: model, folder=run)
+    windows = as_windows(documents, work / "train", view, tokenizer, window_settings, author=author)
+    own = Source("documents", windows, special, eos=view.needs_eos)
+    refuse_taken_names(own.names, tuple(mixture))
+    sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))
+    return sources, held_out_of(held_out, mixture, work, special, view, tokenizer, window_settings)
 
 
 def _counts(batch: Batch) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from commands import run_python
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from afterword.named_models import WEIGHTS
@@ -31,9 +31,7 @@ print("the same again:", torch.are_deterministic_algorithms_enabled())
 
 def test_a_build_is_a_model_and_its_tokenizer_and_asks_for_algorithms_that_repeat(tmp_path):
     # In a process of its own: what it asks for holds for all of one.
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout
-    assert "the same again: True" in said
+    assert "the same again: True" in run_python("-c", SCRIPT, tmp_path, cwd=REPOSITORY).out
     folder = tmp_path / "models" / "base"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)

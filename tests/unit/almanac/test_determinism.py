@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from commands import run_python
 
 from afterword.almanac.after import CHOOSING, REPORTING, build_part, held_out_documents, write_documents
 from afterword.almanac.general import conversations, preferences
@@ -51,16 +50,9 @@ def summary() -> dict[str, str]:
 def test_another_process_with_another_hash_seed_makes_the_same():
     code = f"from __future__ import annotations\n{inspect.getsource(summary)}\nprint(summary())"
     other = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONHASHSEED": other},
-        cwd=Path(__file__).resolve().parents[3],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert said.stdout.strip() == str(summary())
+    where = Path(__file__).resolve().parents[3]
+    said = run_python("-c", code, environment={"PYTHONHASHSEED": other}, cwd=where)
+    assert said.out.strip() == str(summary())
 
 
 @pytest.mark.parametrize("size", [TINY, STANDARD, Size(192, 48, 48, 48)], ids=["tiny", "standard", "larger"])

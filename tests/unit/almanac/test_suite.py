@@ -18,7 +18,8 @@ from afterword.almanac.suite import RETENTION, VERSION, build_suite, halves_of
 from afterword.almanac.world import RELATIONS, ROLES, Fact, Size, World
 from afterword.almanac.writing import ask, tell
 from afterword.corpus import read_corpus
-from afterword.evaluation.checks import passes, says
+from afterword.evaluation.checks import passes
+from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import Item, Suite, load_suite
 from almanac_build.card import card_suite
 

@@ -12,7 +12,9 @@ import yaml
 from afterword.budget.yardstick import build_yardsticks
 from afterword.data import special_tokens
 from afterword.errors import ConfigError
-from afterword.evaluation.losses import Models, drift_scores
+from afterword.evaluation.losses import drift
+from afterword.evaluation.measure import Models
+from afterword.evaluation.measures import MEASURES
 from afterword.models import load_model, load_tokenizer
 from afterword.models.generation import own_samples
 from afterword.settings.adapt import read_settings
@@ -54,9 +56,10 @@ def test_drift_is_what_evaluate_measures_on_the_same_samples(model_folder, some,
     reference, tokenizer = load_model(str(model_folder)).eval(), load_tokenizer(str(model_folder))
     samples = own_samples(reference, tokenizer, count=32, new_tokens=64, seed=0)
     models = Models(reference, perturbed, tokenizer, special_tokens(tokenizer, "auto", "document"), 256)
-    drift, _ = drift_scores(models, [(sample.token_ids, 1) for sample in samples], "drift", {})
-    assert drift.after.value > 0.01
-    assert stick.standing(perturbed, plain).lost == pytest.approx(drift.after.value, rel=1e-4)
+    found = drift(models, [(sample.token_ids, 1) for sample in samples], {})
+    moved, _ = MEASURES["drift/own_samples"].scores(found)
+    assert moved.after.value > 0.01
+    assert stick.standing(perturbed, plain).lost == pytest.approx(moved.after.value, rel=1e-4)
 
 
 def test_learned_is_the_change_of_the_sentences_loss(model_folder, some, perturbed):

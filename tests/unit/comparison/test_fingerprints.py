@@ -7,15 +7,14 @@ from afterword.comparison.grid import (
     by_content,
     cells_of,
     fingerprint,
-    sha256,
     training_fingerprint,
     weights_settings,
 )
 from afterword.comparison.run import suite_fingerprint
-from afterword.evaluation import losses, questions, tasks
-from afterword.evaluation import suite_answers as answering
+from afterword.evaluation.measure import VERSIONS
 from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
+from afterword.storage.hashes import json_sha256
 
 GIVEN = {"model_name_or_path": "m", "documents": ["d"], "suite": "s", "output_dir": "o", "learning_rates": "1e-5"}
 
@@ -69,20 +68,17 @@ def test_suite_and_evaluation_change_the_scores_but_not_the_weights():
     assert len(prints) == 4
 
 
-SCORERS = (answering, losses, questions, tasks)
-
-
-@pytest.mark.parametrize("scorer", SCORERS, ids=lambda module: module.__name__.split(".")[-1])
+@pytest.mark.parametrize("scorer", ["answering", "losses", "questions", "tasks"])
 def test_a_later_scorer_changes_the_fingerprint_and_a_first_one_does_not(scorer, monkeypatch):
-    for module in SCORERS:
-        monkeypatch.setattr(module, "VERSION", 1)
+    for name in VERSIONS:
+        monkeypatch.setitem(VERSIONS, name, 1)
     contents = Contents("m", "s", {"max_items": 8})
     # As rows were recorded before versions counted.
-    first = sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
+    first = json_sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
     assert fingerprint("t", contents) == first
     later = set()
     for version in (2, 3):
-        monkeypatch.setattr(scorer, "VERSION", version)
+        monkeypatch.setitem(VERSIONS, scorer, version)
         later.add(fingerprint("t", contents))
     assert len(later | {first}) == 3
 

@@ -3,11 +3,11 @@
 import gzip
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import run_python
 
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.types import Document
@@ -206,8 +206,5 @@ def test_an_endless_generator_stops_at_max_documents_and_says_so(read):
 
 def test_importing_the_package_loads_none_of_the_large_libraries():
     code = "import sys, afterword.corpus; print(*sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    ).stdout.split()
+    loaded = run_python("-c", code, environment={"PYTHONPATH": os.pathsep.join(sys.path)}).out.split()
     assert not {"torch", "transformers", "datasets", "pyarrow", "bs4", "sentencex"} & set(loaded)

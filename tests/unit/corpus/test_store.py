@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+from commands import run_python
 
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import DataError
@@ -186,13 +186,10 @@ print(json.dumps([documents, said, peak() - before]))
 
 def measure(source, cache_dir) -> tuple[int, str, float]:
     """Documents, error, and growth of the peak memory in MiB, of reading in a fresh process."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", MEASURE, str(source), str(cache_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return tuple(json.loads(done.stdout))
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return tuple(json.loads(run_python("-c", MEASURE, source, cache_dir, environment=environment).out))
 
 
-@pytest.mark.slow
 def test_a_large_corpus_is_read_in_bounded_memory(tmp_path):
     filler = "The quick brown fox jumps over the lazy dog. " * 60
     with open(tmp_path / "large.jsonl", "w") as handle:
@@ -203,7 +200,6 @@ def test_a_large_corpus_is_read_in_bounded_memory(tmp_path):
     assert growth_mib < 120
 
 
-@pytest.mark.slow
 def test_a_line_of_200_mb_is_refused_in_bounded_memory(tmp_path):
     with open(tmp_path / "one.jsonl", "w") as handle:
         handle.write('{"text": "fine"}\n{"text": "')

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from afterword.evaluation.checks import KINDS, normalised, passes, problem_of, says
+from afterword.evaluation.checks import KINDS, passes, problem_of
+from afterword.evaluation.right_answers import normalised, says
 
 CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     (

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from afterword.data import special_tokens
-from afterword.evaluation.losses import Models, drift_scores
-from afterword.evaluation.scores import _windows
+from afterword.evaluation.losses import drawn_windows, drift
+from afterword.evaluation.measure import Models
+from afterword.evaluation.measures import MEASURES
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Document
 
@@ -31,7 +32,7 @@ def _logprobs(model: Any, ids: list[int]) -> torch.Tensor:
 
 def _scores(models: Models) -> dict[str, Any]:
     texts = [(models.tokenizer(text).input_ids, 1) for text in TEXTS]
-    return {score.metric: score for score in drift_scores(models, texts, "drift/general", {})}
+    return {score.metric: score for score in MEASURES["drift/general"].scores(drift(models, texts, {}))}
 
 
 def test_kl_and_bits_per_byte_are_those_of_dense_logits(tokenizer: Any, build_model: Any, perturb: Any):
@@ -70,7 +71,7 @@ def test_a_model_alone_has_bits_per_byte_only(tokenizer: Any, build_model: Any):
 def test_windows_of_a_long_document_score_every_token_once(tokenizer: Any, build_model: Any):
     models = _models(tokenizer, build_model(), None, max_length=32)
     text = " ".join(TEXTS * 3)
-    windows = _windows(models, [Document("long", text)], EvaluateSettings())
+    windows = drawn_windows(models, [Document("long", text)], EvaluateSettings())
     assert len(windows) > 3
     texts = [([0, *w.token_ids], 1 + w.first_new_token) for w in windows]
     scored = np.concatenate([ids[first:] for ids, first in texts])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run_python
 
 from afterword.evaluation.intervals import (
     before_and_after,
@@ -214,11 +213,4 @@ def test_memory_stays_bounded_over_many_units():
 
 def test_statistics_do_not_load_torch():
     # A report imports them, and must open in a place without torch.
-    code = (
-        "import sys, importlib.util, pathlib, afterword;"
-        "path = pathlib.Path(afterword.__path__[0]) / 'evaluation' / 'statistics.py';"
-        "spec = importlib.util.spec_from_file_location('statistics_alone', path);"
-        "spec.loader.exec_module(importlib.util.module_from_spec(spec));"
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", "import sys, afterword.evaluation.intervals; assert 'torch' not in sys.modules")

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from afterword.data import SpecialTokens, WindowSettings, read_document, special_tokens
-from afterword.evaluation.losses import VIEW, Models, learning_scores
-from afterword.types import Document, Score, Window
+from afterword.evaluation.losses import VIEW, learned_from
+from afterword.evaluation.measure import Measured, Models
+from afterword.evaluation.measures import MEASURES
+from afterword.types import Document, Window
 
 
 def _models(tokenizer: Any, reference: Any, adapted: Any | None) -> Models:
@@ -54,8 +56,8 @@ def _by_hand(models: Models, windows: list[Window], seed: int) -> dict[str, floa
     return dict(zip(("a", "b", "c", "kl_before", "kl_after"), means, strict=True))
 
 
-def _by_metric(scores: list[Score]) -> dict[str, Any]:
-    return {score.metric: score for score in scores}
+def _by_metric(found: Measured) -> dict[str, Any]:
+    return {score.metric: score for score in MEASURES["learning/trained"].scores(found)}
 
 
 def test_a_b_c_and_kl_are_those_of_a_loop_over_dense_logits(
@@ -65,10 +67,7 @@ def test_a_b_c_and_kl_are_those_of_a_loop_over_dense_logits(
     models = _models(tokenizer, build_model(), perturb(build_model()))
     windows = _windows(models, documents)
     assert len(windows) > len({window.document for window in windows})
-    scores, by_hand = (
-        _by_metric(learning_scores(models, windows, "learning/trained", seed=3)),
-        _by_hand(models, windows, 3),
-    )
+    scores, by_hand = (_by_metric(learned_from(models, windows, seed=3)), _by_hand(models, windows, 3))
     nll, kl = scores["target_nll_nats"], scores["kl_from_context_nats"]
     assert nll.after.value == pytest.approx(by_hand["a"], rel=1e-5)
     assert nll.before.value == pytest.approx(by_hand["b"], rel=1e-5)
@@ -82,7 +81,7 @@ def test_a_b_c_and_kl_are_those_of_a_loop_over_dense_logits(
 
 def test_nothing_changes_where_the_model_did_not(tokenizer: Any, build_model: Any, documents: list[dict[str, str]]):
     models = _models(tokenizer, build_model(), build_model())
-    scores = _by_metric(learning_scores(models, _windows(models, documents), "t"))
+    scores = _by_metric(learned_from(models, _windows(models, documents)))
     for name in ("target_nll_nats", "kl_from_context_nats"):
         assert scores[name].before == scores[name].after
         assert (scores[name].change.value, scores[name].change.interval_95) == (0.0, None)
@@ -91,7 +90,7 @@ def test_nothing_changes_where_the_model_did_not(tokenizer: Any, build_model: An
 
 def test_a_model_alone_has_b_and_c_only(tokenizer: Any, build_model: Any, documents: list[dict[str, str]]):
     models = _models(tokenizer, build_model(), None)
-    scores = _by_metric(learning_scores(models, _windows(models, documents), "t"))
+    scores = _by_metric(learned_from(models, _windows(models, documents)))
     assert list(scores) == ["target_nll_nats", "target_nll_with_context_nats", "kl_from_context_nats"]
     assert scores["target_nll_nats"].after is scores["target_nll_nats"].change is None
 
@@ -110,7 +109,7 @@ def test_the_share_is_given_only_where_context_helps_for_sure(
     ids, starts = np.arange(9), np.array([0, 3, 6])
     windows = [Window(i, f"d{i}", 0, ids, starts, 0, True, np.zeros(0, np.int64)) for i in range(8)]
     models = Models(None, object(), None, SpecialTokens((), None), 64)
-    scores = _by_metric(learning_scores(models, windows, "t"))
+    scores = _by_metric(learned_from(models, windows))
     assert ("share_of_context_gain_frac" in scores) is printed
     if printed:
         assert scores["share_of_context_gain_frac"].after.value == pytest.approx(0.5)

@@ -10,21 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_models import byte_tokenizer, random_llama
+from tokenizers import processors
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.data import SpecialTokens
 from afterword.errors import DataError
-from afterword.evaluation.losses import Models
-from afterword.evaluation.questions import (
-    Question,
-    answer_lead,
-    ask,
-    build_prompt,
-    end_of_turn,
-    load_questions,
-    prompt_ids,
-)
+from afterword.evaluation import questions as asking
+from afterword.evaluation.measure import Models
+from afterword.evaluation.measures import MEASURES
+from afterword.evaluation.question_file import Question, load_questions
+from afterword.evaluation.questions import answer_lead, build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.right_answers import exact_match, said, token_f1
 
 CHAT_TEMPLATE = (
@@ -35,35 +31,18 @@ ANSWERS = ["amber", "The Broncos", "1969", "blue whale", "c7", "drum", "eel", "f
 QUESTIONS = [Question(f"Key {n}?", (answer,), f"doc-{n}") for n, answer in enumerate(ANSWERS)]
 
 
+def ask(*asked: Any, **how: Any) -> tuple[list[Any], list[Any]]:
+    found = asking.ask(*asked, **how)
+    return MEASURES["questions/closed_book"].scores(found), list(found.answers)
+
+
 def _tokenizer(chat_template: str | None) -> PreTrainedTokenizerFast:
-    specials = ["<s>", "</s>", "<|user|>", "<|assistant|>"]
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*specials, *characters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=specials[2:],
-        chat_template=chat_template,
-    )
+    turns = ("<|user|>", "<|assistant|>")
+    return byte_tokenizer(chat_template, specials=turns, adds_bos=True, additional_special_tokens=turns)
 
 
 def _random_llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=260,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return LlamaForCausalLM(config).eval()
+    return random_llama(vocab_size=260, hidden_size=64, intermediate_size=128)
 
 
 def _models(reference: Any, adapted: Any, tokenizer: Any, max_length: int = 128) -> Models:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_models import byte_tokenizer, random_llama
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.errors import CheckpointError
 from afterword.models.generation import answered_prompts, own_samples
@@ -29,32 +29,11 @@ BY_WORDS = (
 
 
 def _tokenizer(chat_template: str | None = None, **names: str | None) -> PreTrainedTokenizerFast:
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*SPECIALS, *characters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        additional_special_tokens=SPECIALS,
-        chat_template=chat_template,
-        **{"bos_token": "<s>", "eos_token": "</s>", **names},
-    )
+    return byte_tokenizer(chat_template, specials=SPECIALS[2:], additional_special_tokens=SPECIALS, **names)
 
 
 def _random_llama(seed: int = 0) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=256 + len(SPECIALS),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        initializer_range=0.1,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return LlamaForCausalLM(config).eval()
+    return random_llama(seed, vocab_size=256 + len(SPECIALS), initializer_range=0.1)
 
 
 def _always(token: str) -> LlamaForCausalLM:

@@ -18,8 +18,8 @@ from afterword.data import SpecialTokens
 from afterword.errors import ConfigError
 from afterword.evaluation import evaluate
 from afterword.evaluation import suite_answers as answering
-from afterword.evaluation.losses import Models
-from afterword.evaluation.suite_answers import answer_suite
+from afterword.evaluation.measure import Models
+from afterword.evaluation.measures import MEASURES
 from afterword.evaluation.suites import Item, Suite
 from afterword.models.generation import generate
 from afterword.report import write_report
@@ -52,6 +52,11 @@ KNOWS = {"I": {"do": 0.9, "am": 0.1}, "do": "not", "not": "know.", "am": "unsure
 KNOWS |= dict.fromkeys(["know.", "Oslo", "Bergen", "unsure", "Lind"], "</s>")
 SHY = {**KNOWS, "Where?": {"I": 0.6, "Oslo": 0.3, "Bergen": 0.1}, "Who?": {"I": 0.6, "Mara": 0.4}}
 BOLD = {**KNOWS, "Where?": {"Bergen": 0.5, "Oslo": 0.4, "I": 0.1}, "Who?": {"Mara": 0.9, "I": 0.1}}
+
+
+def answer_suite(*asked: Any, **how: Any) -> tuple[list[Any], list[Any]]:
+    found = answering.answer_suite(*asked, **how)
+    return MEASURES["suite"].scores(found), list(found.answers)
 
 
 @pytest.fixture(scope="module")

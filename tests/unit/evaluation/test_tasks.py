@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_models import byte_tokenizer, random_llama
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.errors import ConfigError
 from afterword.evaluation.tasks import compare_tasks, run_tasks
@@ -57,11 +57,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with its tokenizer in `model`, the same with a chat template in `chat`, and a task."""
     folder = tmp_path_factory.mktemp("tasks")
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(["<s>", "</s>", *characters])}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer = byte_tokenizer()
     _model(0).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -74,20 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _model(seed: int) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        initializer_range=0.3,
-        max_position_embeddings=128,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return LlamaForCausalLM(config)
+    return random_llama(seed, initializer_range=0.3, max_position_embeddings=128)
 
 
 def _accuracy_by_hand(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:

@@ -5,7 +5,6 @@ import pytest
 import torch
 import transformers
 
-from afterword.alignment import stages
 from afterword.data.batching import Packing, build_batch
 from afterword.errors import CheckpointError
 from afterword.models import (
@@ -16,13 +15,11 @@ from afterword.models import (
     has_bfloat16,
     head_of,
     packs_cleanly,
+    resolved_precision,
     trained_states,
     trained_states_through,
     with_lora,
 )
-from afterword.settings.adapt import AdaptSettings
-from afterword.settings.align import AlignSettings
-from afterword.training import run as adapting
 from afterword.types import Example, Segment
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
@@ -156,9 +153,9 @@ def test_bfloat16_that_a_gpu_only_imitates_is_not_chosen(itself, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: itself or including_emulation)
     assert has_bfloat16() is itself
-    for read, resolved in ((AdaptSettings, adapting.resolved_precision), (AlignSettings, stages.resolved_precision)):
-        assert resolved(read.model_construct(precision="auto")) == ("bf16_mixed" if itself else "float32")
-        assert resolved(read.model_construct(precision="float32")) == "float32"
+    for model in ("model", None):
+        assert resolved_precision("auto", model) == ("bf16_mixed" if itself else "float32")
+        assert resolved_precision("float32", model) == "float32"
 
 
 def test_fresh_adapters_give_no_gpu_a_context_that_the_model_does_not_use(build_model, monkeypatch):

@@ -10,41 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_models import EOS, byte_tokenizer, random_llama
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from afterword.models.generation import generate
 
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "models" / "stories260K"
-EOS = 1
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<s>", "</s>", *characters])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def _random_llama(**generation: Any) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=EOS,
-        pad_token_id=None,
-    )
-    model = LlamaForCausalLM(config)
+    model = random_llama(num_key_value_heads=2, initializer_range=0.3, pad_token_id=None)
     model.generation_config.update(**generation)
-    return model.eval()
+    return model
 
 
 PROMPTS = [[0, *range(10, 10 + n)] for n in (3, 17, 1, 8, 30)]
@@ -61,7 +38,7 @@ def _naive_greedy(model: LlamaForCausalLM, prompt: list[int], new_tokens: int) -
 @pytest.mark.parametrize("batch_tokens", [1, 60, 8192])
 def test_greedy_is_the_most_probable_token_again_and_again_whatever_the_batch(batch_tokens: int):
     model = _random_llama().eval()
-    written = generate(model, _tokenizer(), PROMPTS, max_new_tokens=12, batch_tokens=batch_tokens)
+    written = generate(model, byte_tokenizer(), PROMPTS, max_new_tokens=12, batch_tokens=batch_tokens)
     assert written == [_naive_greedy(model, prompt, 12) for prompt in PROMPTS]
     assert len({tuple(ids) for ids in written}) == len(PROMPTS), "the prompts matter, or nothing was tested"
 
@@ -81,7 +58,7 @@ def test_greedy_is_the_same_in_any_batch_on_a_trained_model():
 
 
 def test_sampling_depends_on_the_seed_and_neither_on_the_batch_nor_on_global_state():
-    model, tokenizer = _random_llama(), _tokenizer()
+    model, tokenizer = _random_llama(), byte_tokenizer()
     torch.manual_seed(1)
     first = generate(model, tokenizer, PROMPTS, max_new_tokens=10, seed=3)
     torch.manual_seed(2)
@@ -92,7 +69,7 @@ def test_sampling_depends_on_the_seed_and_neither_on_the_batch_nor_on_global_sta
 
 
 def test_sampled_tokens_have_the_probabilities_of_the_model():
-    model, tokenizer = _random_llama().eval(), _tokenizer()
+    model, tokenizer = _random_llama().eval(), byte_tokenizer()
     with torch.no_grad():
         logits = model(torch.tensor([PROMPTS[0]])).logits[0, -1].double()
     expected = logits.softmax(-1).numpy()
@@ -103,7 +80,7 @@ def test_sampled_tokens_have_the_probabilities_of_the_model():
 
 
 def test_a_completion_ends_with_the_token_that_ended_it_and_not_before_the_minimum():
-    model, tokenizer = _random_llama(), _tokenizer()
+    model, tokenizer = _random_llama(), byte_tokenizer()
     first = generate(model, tokenizer, PROMPTS, max_new_tokens=12)
     stop = first[1][5]
     stopped = generate(model, tokenizer, PROMPTS, max_new_tokens=12, extra_eos_ids=[stop])
@@ -116,25 +93,25 @@ def test_a_completion_ends_with_the_token_that_ended_it_and_not_before_the_minim
 
 
 def test_settings_in_the_models_own_generation_config_do_not_reach_greedy_decoding():
-    plain = generate(_random_llama(), _tokenizer(), PROMPTS, max_new_tokens=12)
+    plain = generate(_random_llama(), byte_tokenizer(), PROMPTS, max_new_tokens=12)
     model = _random_llama(
         do_sample=True, temperature=5.0, top_k=3, repetition_penalty=50.0, no_repeat_ngram_size=1, max_length=3
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert generate(model, _tokenizer(), PROMPTS, max_new_tokens=12) == plain
+        assert generate(model, byte_tokenizer(), PROMPTS, max_new_tokens=12) == plain
 
 
 def test_generation_says_nothing(capfd: pytest.CaptureFixture[str]):
     model = _random_llama(do_sample=True, temperature=0.7, top_p=0.8)
-    generate(model, _tokenizer(), PROMPTS, max_new_tokens=4)
-    generate(model, _tokenizer(), PROMPTS, max_new_tokens=4, seed=0)
+    generate(model, byte_tokenizer(), PROMPTS, max_new_tokens=4)
+    generate(model, byte_tokenizer(), PROMPTS, max_new_tokens=4, seed=0)
     # The loggers of transformers do not propagate; they write to the file descriptor.
     assert capfd.readouterr() == ("", "")
 
 
 def test_nothing_global_is_disturbed_and_dropout_is_refused():
-    model, tokenizer = _random_llama(), _tokenizer()
+    model, tokenizer = _random_llama(), byte_tokenizer()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     generate(model, tokenizer, PROMPTS, max_new_tokens=6)
     generate(model, tokenizer, PROMPTS, max_new_tokens=6, seed=0)
@@ -149,7 +126,7 @@ def test_nothing_global_is_disturbed_and_dropout_is_refused():
 
 def test_an_adapter_is_used_and_left_as_it_was():
     peft = pytest.importorskip("peft")
-    plain = generate(_random_llama(), _tokenizer(), PROMPTS, max_new_tokens=12)
+    plain = generate(_random_llama(), byte_tokenizer(), PROMPTS, max_new_tokens=12)
     base = _random_llama(repetition_penalty=50.0)
     model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
-    assert generate(model, _tokenizer(), PROMPTS, max_new_tokens=12) == plain, "LoRA starts as zero"
+    assert generate(model, byte_tokenizer(), PROMPTS, max_new_tokens=12) == plain, "LoRA starts as zero"

@@ -1,10 +1,10 @@
 """Freed memory stays with a process that computes on a CPU, unless a person set the heap."""
 
 import os
-import subprocess
 import sys
 
 import pytest
+from commands import run_python
 
 CODE = """
 import torch
@@ -28,10 +28,8 @@ print(faults() - before)
 
 def faults(called: bool, **environment: str) -> int:
     """Pages that four blocks of 32 MiB ask the system for after others were freed."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
-    run = [sys.executable, "-c", CODE.format(called=called)]
-    found = subprocess.run(run, env={**own, **environment}, capture_output=True, text=True, check=True)
-    return int(found.stdout.split()[-1])
+    unset = {name: None for name in os.environ if name.startswith(("MALLOC", "GLIBC"))}
+    return int(run_python("-c", CODE.format(called=called), environment={**unset, **environment}).out.split()[-1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")

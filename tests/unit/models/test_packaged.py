@@ -93,7 +93,7 @@ def test_two_at_once_fetch_once(pip):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert len(set(found)) == 1
     assert len(found) == 2
     assert len(pip.calls) == 1

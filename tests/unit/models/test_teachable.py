@@ -21,6 +21,7 @@ from afterword.models import (
     context_length,
     load_config,
     load_model,
+    packing_for,
     packs_cleanly,
     refuse_foreign_tokenizer,
     row_limit,
@@ -31,7 +32,6 @@ from afterword.models import (
     write_model,
 )
 from afterword.models.checks import probe
-from afterword.training.checks import packing_for
 
 SMALL = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}

@@ -19,63 +19,64 @@ from afterword.models import (
     weights_fingerprint,
     with_lora,
 )
-from afterword.models.teacher_cache import INDEX, Origin, open_cache
+from afterword.models.teacher_cache import INDEX, Origin, open_cache, text_key
 
-ORIGIN = Origin(
-    model="m",
-    configuration="c",
-    precision="torch.float32",
-    tokenizer="t",
-    bos_ids=(0,),
-    texts="documents",
-    rows="hidden states",
-)
-LENGTHS = np.array([5, 3, 9, 4])
+ORIGIN = Origin(model="m", configuration="c", precision="torch.float32")
+TEXTS = [np.arange(length) for length in (5, 3, 9, 4)]
+KEYS = [text_key(text) for text in TEXTS]
 
 
-def rows_of(texts):
-    return [torch.arange(LENGTHS[text] * 6, dtype=torch.float64).view(-1, 6) + 100 * text for text in texts]
+def keys(*texts):
+    return [KEYS[text] for text in texts]
+
+
+def rows_of(*texts):
+    return [torch.arange(len(TEXTS[text]) * 6, dtype=torch.float64).view(-1, 6) + 100 * text for text in texts]
+
+
+def test_a_text_is_named_by_its_tokens_alone():
+    assert len(set(KEYS)) == 4
+    assert text_key(TEXTS[2].astype(np.int32)) == KEYS[2]
+    assert text_key(TEXTS[2][::-1]) != KEYS[2]
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Texts 2 and 0 in a shard, 3 in another; 1 is not there."""
     place = tmp_path / "cache"
-    open_cache(place, ORIGIN, LENGTHS).with_shard([2, 0], rows_of([2, 0])).with_shard([3], rows_of([3]))
+    open_cache(place, ORIGIN).with_shard(keys(2, 0), rows_of(2, 0)).with_shard(keys(3), rows_of(3))
     return place
 
 
 def test_rows_are_found_by_text_and_position(folder):
-    cache = open_cache(folder, ORIGIN, LENGTHS)
+    cache = open_cache(folder, ORIGIN)
     for text in (0, 2, 3):
-        positions = np.array([2, 0, LENGTHS[text] - 1])
-        assert torch.equal(cache.rows(text, positions), rows_of([text])[0][positions])
-    assert cache.missing(np.array([0, 1, 3])).tolist() == [1]
-    with pytest.raises(AssertionError, match="everything that is read was cached"):
-        cache.rows(1, np.array([0]))
-    with pytest.raises(AssertionError, match="of the text's full reading"):
-        cache.rows(3, np.array([4]))
+        positions = np.array([2, 0, len(TEXTS[text]) - 1])
+        assert torch.equal(cache.rows(KEYS[text], positions), rows_of(text)[0][positions])
+    assert [key in cache for key in KEYS] == [True, False, True, True]
+    with pytest.raises(AssertionError, match="positions are of the text"):
+        cache.rows(KEYS[3], np.array([4]))
 
 
 def test_types_are_kept_bit_by_bit(tmp_path):
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         rows = torch.randn(5, 6).to(dtype)
-        cache = open_cache(tmp_path / str(dtype), ORIGIN, LENGTHS).with_shard([0], [rows])
-        found = cache.rows(0, np.arange(5))
+        cache = open_cache(tmp_path / str(dtype), ORIGIN).with_shard(keys(0), [rows])
+        found = cache.rows(KEYS[0], np.arange(5))
         assert found.dtype == dtype
         assert torch.equal(found, rows)
 
 
 def test_a_cache_travels_to_workers(folder):
-    cache = pickle.loads(pickle.dumps(open_cache(folder, ORIGIN, LENGTHS)))
-    assert torch.equal(cache.rows(3, np.arange(4)), rows_of([3])[0])
+    cache = pickle.loads(pickle.dumps(open_cache(folder, ORIGIN)))
+    assert torch.equal(cache.rows(KEYS[3], np.arange(4)), rows_of(3)[0])
 
 
 def test_the_index_says_what_the_rows_are(folder):
     index = json.loads((folder / INDEX).read_text())
-    assert index["origin"] == {**vars(ORIGIN), "bos_ids": [0]}
+    assert index["origin"] == vars(ORIGIN)
     assert index["rows"] == "float64, 6 wide"
-    assert [shard["texts"] for shard in index["shards"]] == [[2, 0], [3]]
+    assert [shard["texts"] for shard in index["shards"]] == [[[KEYS[2], 9], [KEYS[0], 5]], [[KEYS[3], 4]]]
 
 
 @pytest.mark.parametrize(
@@ -84,24 +85,20 @@ def test_the_index_says_what_the_rows_are(folder):
         ("model", "other", "another model"),
         ("configuration", "other", r"another model configuration \(config\.json\)"),
         ("precision", "torch.bfloat16", "another precision"),
-        ("tokenizer", "other", "another tokenizer"),
-        ("bos_ids", (), "another BOS"),
-        ("texts", "other", "other documents"),
-        ("rows", "TopK", "another kind of rows"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_by_name(folder, field, value, said):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(CheckpointError, match=f"teacher_cache: .* by or of {said}") as caught:
-        open_cache(folder, replace(ORIGIN, **{field: value}), LENGTHS)
+        open_cache(folder, replace(ORIGIN, **{field: value}))
     assert "Give another folder, or delete this one" in str(caught.value)
     assert " and " not in str(caught.value)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_everything_that_differs_is_named(folder):
-    with pytest.raises(CheckpointError, match=r"of another model and other documents\."):
-        open_cache(folder, replace(ORIGIN, model="other", texts="other"), LENGTHS)
+    with pytest.raises(CheckpointError, match=r"of another model and another precision\."):
+        open_cache(folder, replace(ORIGIN, model="other", precision="other"))
 
 
 def shorten(path):
@@ -118,14 +115,14 @@ def flip(path):
 def test_a_damaged_shard_is_refused(folder, damage):
     damage(folder / "00000.safetensors")
     with pytest.raises(CheckpointError, match=r"is damaged: 00000\.safetensors .* Delete the folder"):
-        open_cache(folder, ORIGIN, LENGTHS)
+        open_cache(folder, ORIGIN)
 
 
 @pytest.mark.parametrize("text", ["", '{"format": 1', "[]", '{"origin": {}, "shards": []}'])
 def test_a_damaged_index_is_refused(folder, text):
     (folder / INDEX).write_text(text)
     with pytest.raises(CheckpointError, match=r"is damaged: index\.json cannot be read"):
-        open_cache(folder, ORIGIN, LENGTHS)
+        open_cache(folder, ORIGIN)
 
 
 def exchanged(index):
@@ -139,7 +136,7 @@ def test_an_index_that_was_changed_is_refused(folder, change):
     change(index)
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"is damaged: index\.json is not as it was written"):
-        open_cache(folder, ORIGIN, LENGTHS)
+        open_cache(folder, ORIGIN)
 
 
 class Killed(BaseException):
@@ -156,34 +153,34 @@ def test_what_a_killed_process_was_writing_is_written_again(folder, monkeypatch,
             return real(*paths)
         raise Killed
 
-    cache = open_cache(folder, ORIGIN, LENGTHS)
+    cache = open_cache(folder, ORIGIN)
     with monkeypatch.context() as patch:
         patch.setattr(f"afterword.models.teacher_cache.{moment}", die)
         with pytest.raises(Killed):
-            cache.with_shard([1], rows_of([1]))
-    again = open_cache(folder, ORIGIN, LENGTHS)
-    assert again.missing(np.arange(4)).tolist() == [1]
+            cache.with_shard(keys(1), rows_of(1))
+    again = open_cache(folder, ORIGIN)
+    assert [key in again for key in KEYS] == [True, False, True, True]
     # Whatever it left is overwritten, by other rows if need be.
-    other = [rows_of([1])[0] + 7]
-    assert torch.equal(again.with_shard([1], other).rows(1, np.arange(3)), other[0])
-    assert torch.equal(open_cache(folder, ORIGIN, LENGTHS).rows(1, np.arange(3)), other[0])
+    other = [rows_of(1)[0] + 7]
+    assert torch.equal(again.with_shard(keys(1), other).rows(KEYS[1], np.arange(3)), other[0])
+    assert torch.equal(open_cache(folder, ORIGIN).rows(KEYS[1], np.arange(3)), other[0])
 
 
 def test_a_cache_made_anew_in_the_same_place_is_read_anew(folder):
-    before = open_cache(folder, ORIGIN, LENGTHS).rows(3, np.arange(4))
+    before = open_cache(folder, ORIGIN).rows(KEYS[3], np.arange(4))
     for path in folder.iterdir():
         path.unlink()
-    cache = open_cache(folder, ORIGIN, LENGTHS).with_shard([0], rows_of([0])).with_shard([3], [rows_of([3])[0] + 1])
-    assert torch.equal(cache.rows(3, np.arange(4)), before + 1)
+    cache = open_cache(folder, ORIGIN).with_shard(keys(0), rows_of(0)).with_shard(keys(3), [rows_of(3)[0] + 1])
+    assert torch.equal(cache.rows(KEYS[3], np.arange(4)), before + 1)
 
 
 def test_rows_are_mapped_and_not_read(folder):
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("the system does not say what is mapped")
-    cache = open_cache(folder, ORIGIN, LENGTHS)
+    cache = open_cache(folder, ORIGIN)
     assert str(folder) not in maps.read_text()
-    cache.rows(3, np.arange(4))
+    cache.rows(KEYS[3], np.arange(4))
     assert str(folder / "00001.safetensors") in maps.read_text()
 
 

@@ -19,6 +19,7 @@ from afterword.objectives import (
     forward_kl,
     hidden_losses,
     jsd,
+    of_logprobs,
     reverse_kl,
     rows_per_chunk,
     total,
@@ -298,7 +299,9 @@ def test_rows_that_are_very_far_apart_are_right_too_and_are_warned_of(name, rows
     student.requires_grad_()
     eye, weights = torch.eye(VOCABULARY), draw(POSITIONS, seed=2, dtype=torch.float32)
     sides = (student, Head(eye)), (teacher, Head(eye))
-    with pytest.warns(UserWarning, match=f"of {type(objective).__name__} does not hold .* than 60 nats.* dense logits"):
+    with pytest.warns(
+        UserWarning, match=rf"of {type(objective).__name__} \(.*\) does not hold .* than 60 nats.* dense logits"
+    ):
         ours, parts = weighted_sum(objective, *sides, TARGETS, weights, workspace_mib=workspace(rows, objective))
     (mine,) = torch.autograd.grad(ours, student)
     exact_student = student.detach().double().requires_grad_()
@@ -350,13 +353,35 @@ def own_jsd(student, teacher, *, temperature):
 OWN = Distillation(own_jsd, temperature=1.5)
 
 
+@of_logprobs
+def bhattacharyya(student, teacher):
+    """−log Σ √(s p)."""
+    return -((student + teacher) / 2).logsumexp(-1)
+
+
+def test_a_divergence_of_log_probabilities_is_that_of_probabilities():
+    """Written with probabilities, in float64, on dense logits; the training dtype is float32."""
+    objective, tau = Distillation(bhattacharyya, temperature=2.0), 2.0
+    assert list(objective.coefficients) == ["bhattacharyya_nats"]
+    student, teacher = draw(POSITIONS, 6, seed=1), draw(POSITIONS, 9, seed=2)
+    weight, teacher_weight = draw(VOCABULARY, 6, seed=3), draw(VOCABULARY, 9, seed=4)
+    exact = student.clone().requires_grad_()
+    s, p = ((h @ w.T / tau).softmax(-1) for h, w in ((exact, weight), (teacher, teacher_weight)))
+    (-(tau**2) * (s * p).sqrt().sum(-1).log()).sum().backward()
+    ours = student.float().requires_grad_()
+    sides = (ours, Head(weight.float())), (teacher.float(), Head(teacher_weight.float()))
+    with pytest.warns(UserWarning, match=r"12 float32 tensors .* at most 657,930 positions .* workspace of 512 MiB"):
+        weighted_sum(objective, *sides, TARGETS, torch.ones(POSITIONS))[0].backward()
+    torch.testing.assert_close(ours.grad.double(), exact.grad, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", HEADS)
 def test_an_objective_without_a_closed_form_goes_through_dense_logits_and_says_so(kind):
     assert OWN.form is None
     student, teacher = draw(POSITIONS, 6, seed=1).requires_grad_(), draw(POSITIONS, 9, seed=2)
     weight, teacher_weight = draw(VOCABULARY, 6, seed=3).requires_grad_(), draw(VOCABULARY, 9, seed=4)
     heads, weights = (Head(each, **HEADS[kind]) for each in (weight, teacher_weight)), draw(POSITIONS, seed=5)
-    with pytest.warns(UserWarning, match="Distillation has no closed form .* dense logits"):
+    with pytest.warns(UserWarning, match=r"Distillation \(own_jsd_nats\) has no closed form .* dense logits"):
         ours, parts = weighted_sum(OWN, *zip((student, teacher), heads, strict=True), TARGETS, weights)
     dense = OWN.parts(
         dense_logits(student, weight, **HEADS[kind]), dense_logits(teacher, teacher_weight, **HEADS[kind]), TARGETS

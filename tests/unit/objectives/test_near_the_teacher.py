@@ -39,12 +39,7 @@ HEADS = {
     "all": {"bias": True, "scale": 1.7, "softcap": 30.0},
     "rows_in_common": {"common": 4.0},
 }
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-    ),
-]
+DEVICES = ["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
 POSITIONS, VOCABULARY, HIDDEN = 64, 2000, 128
 GRADIENT_ERROR = {torch.bfloat16: 3.5e-3, torch.float32: 1e-3}
 """Of the norm. In bfloat16 0.17 % for the result, about as much for what is rounded before it, where that is faster."""

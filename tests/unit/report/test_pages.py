@@ -3,12 +3,11 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
 import yaml
+from commands import run_python
 
 from afterword.errors import CheckpointError
 from afterword.report import write_model_card, write_report
@@ -254,8 +253,7 @@ def test_nothing_heavy_is_imported(run):
         f"r.write_report(Path({str(run)!r}))\n"
         "print(sorted(early), 'torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] False False"
+    assert run_python("-c", code).out.strip() == "[] False False"
 
 
 def test_settings_of_an_adapter_are_shown_only_where_there_is_one():

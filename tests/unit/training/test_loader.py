@@ -64,8 +64,8 @@ def test_a_repeat_has_no_weight(examples):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_change_nothing_and_draw_nothing_from_the_global_generator(workers, examples):
     made = examples(METHODS["disc"])
-    sampler = StepSampler(StepPlan(made.parts[0].windows.lengths, documents_per_step=2, seed=4))
-    loader = build_loader(made, sampler, Packing(64), num_workers=workers)
+    sampler = StepSampler(StepPlan(made.sources[0].windows.lengths, documents_per_step=2, seed=4))
+    loader = build_loader(made, sampler, Packing(64), workers=workers)
     loader.set_epoch(1)
     before = torch.get_rng_state()
     found = [[batch.student.input_ids.tolist() for batch in batches] for batches in loader]

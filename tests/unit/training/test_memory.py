@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import run_python
 
 from afterword.models import quantised
 from afterword.settings.adapt import read_settings
@@ -139,20 +139,20 @@ def test_the_peak_is_that_of_tensors_that_live_at_once(monkeypatch: pytest.Monke
     assert peak_bytes(CPU, work(8)) == (2 * 8 * 2**20, 4 * 2**20)
 
 
-_OF_A_PROCESS = """
-import sys
-sys.path.insert(0, {here!r})
-from test_memory import CPU, peak_bytes, work
-print(*peak_bytes(CPU, work(96)))
+_OF_A_PROCESS = f"""
+from __future__ import annotations
+import torch
+from afterword.training.memory import peak_bytes
+{inspect.getsource(work)}
+print(*peak_bytes(torch.device("cpu"), work(96)))
 """
 
 
 @pytest.mark.skipif(not memory._RESET.exists(), reason="only Linux tells")
 def test_the_peak_of_the_process_is_near_that_of_its_tensors() -> None:
     """Of a process of its own: where freed memory is kept for what comes next, the pattern of sizes counts too."""
-    run = [sys.executable, "-c", _OF_A_PROCESS.format(here=str(Path(__file__).parent))]
-    found = subprocess.run(run, capture_output=True, text=True, check=True)
-    peak, left = map(int, found.stdout.split()[-2:])
+    found = run_python("-c", _OF_A_PROCESS)
+    peak, left = map(int, found.out.split()[-2:])
     assert peak == pytest.approx(2 * 96 * 2**20, rel=0.1)
     assert left == pytest.approx(48 * 2**20, rel=0.2)
 

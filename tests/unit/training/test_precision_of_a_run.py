@@ -13,7 +13,7 @@ HOW = {"preset": "disc-paper", "max_steps": 2}
 
 
 def _measured(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "measured_precision", lambda _: found)
+    monkeypatch.setattr(models.precision, "measured_precision", lambda _: found)
 
 
 def test_a_run_keeps_what_was_measured_for_it(model_folder: Path, documents: Any, tmp_path: Path, monkeypatch: Any):

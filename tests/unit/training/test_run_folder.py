@@ -10,8 +10,9 @@ from afterword import adapt
 from afterword.errors import CheckpointError, ConfigError
 from afterword.settings.adapt import read_settings
 from afterword.storage.atomic import write_manifest
+from afterword.storage.records import read_record
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint, require_complete
-from afterword.training.run_folder import Identity, RunFolder, environment, read_record
+from afterword.training.run_folder import Identity, RunFolder, environment
 
 IDENTITY = Identity("model", "windows", "configuration")
 

@@ -16,7 +16,7 @@ from afterword.models import load_adapted, load_model, load_tokenizer, said
 from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.training import finish as finishing
 from afterword.training import run as adapting
-from afterword.training.gain import gain_sample
+from afterword.training.finish import gain_sample
 from afterword.training.run_folder import differences
 
 GENTLE = {"max_steps": 2, "learning_rate": 1e-7, "warmup_steps": 0}

@@ -14,9 +14,9 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from afterword import CheckpointError, ConfigError
 from afterword.data.batching import Packing, micro_batches
 from afterword.distributed import is_sharded, sharded_like, whole
-from afterword.training import lockstep, sharding
+from afterword.training import sharding
+from afterword.training.checkpoints import _refuse_other_kind
 from afterword.training.sharding import prepare_sharding, refuse_before_loading
-from afterword.training.whole_checkpoints import _refuse_other_kind
 
 
 def trainer_with(optimizer: Any = None, *, deepspeed: Any = None, split: Any = None, **fsdp: Any) -> Any:
@@ -110,7 +110,7 @@ def test_one_process_has_everything_whole(build_model: Any) -> None:
     weight = model.lm_head.weight
     assert whole(weight) is weight
     assert sharded_like(weight, weight) is weight
-    assert lockstep.in_lockstep([], model) == []
+    assert sharding.in_lockstep([], model) == []
 
 
 @pytest.fixture
@@ -118,8 +118,7 @@ def two_terms(tokenizer: Any, documents: Any, tmp_path: Path) -> Any:
     """Micro-batches of two terms, three of each."""
     from afterword.data import WindowSettings
     from afterword.methods import METHODS
-    from afterword.training.checks import special_tokens_for
-    from afterword.training.sources import Source, as_windows
+    from afterword.training.sources import Source, as_windows, special_tokens_for
     from afterword.training.steps import ExampleKey, Examples
 
     method = METHODS["disc"]
@@ -142,10 +141,10 @@ def test_every_process_gets_as_many_batches_of_every_term(two_terms: Any, monkey
         seen[type(said[0])] += said
         return seen[type(said[0])]
 
-    monkeypatch.setattr(lockstep, "is_sharded", lambda model: True)
-    monkeypatch.setattr(lockstep, "gathered", gathered)
-    lockstep.in_lockstep(others, None)
-    even = lockstep.in_lockstep(mine, None)
+    monkeypatch.setattr(sharding, "is_sharded", lambda model: True)
+    monkeypatch.setattr(sharding, "gathered", gathered)
+    sharding.in_lockstep(others, None)
+    even = sharding.in_lockstep(mine, None)
     assert [batch.term for batch in even] == [0, 0, 0, 1, 1]
     assert even[0].student is mine[0].student
     # The teacher is asked as often as that of the other process, and what it is asked for nothing comes last.
@@ -158,7 +157,7 @@ def test_an_idle_batch_is_read_and_trains_nothing(two_terms: Any, build_model: A
     from afterword.models import head_of, trained_states
     from afterword.objectives import Prediction, weighted_sum
 
-    idle, model = lockstep.idle(two_terms[0]), build_model()
+    idle, model = sharding.idle(two_terms[0]), build_model()
     assert idle.teacher
     assert idle.student.tokens == idle.teacher[0].tokens == 0
     states = trained_states(model, idle.student)

@@ -15,7 +15,7 @@ from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, training_arguments
-from afterword.training.sources import MixtureSource, Source, general_parts
+from afterword.training.sources import MixtureSource, Source, mixture_sources
 
 WORDS = ["bread", "cake", "coffee", "bakery", "morning", "people", "Oslo", "Bergen", "opens", "sells", "every", "born"]
 
@@ -87,5 +87,5 @@ def test_a_chat_template_brings_its_own_bos_and_eos(tokenizer: Any, tmp_path: Pa
     rows = [{"prompt": "Who?", "completion": "Mara."}]
     asked = read_corpus(rows, cache_dir=tmp_path / "rows", options=CorpusOptions(kind="instructions"))
     chats = MixtureSource(documents=asked, share=SourceShare(), chat=True)
-    (part,) = general_parts({"chats": chats}, tmp_path, SplitContext(), tokenizer, WindowSettings(max_length=100))
+    (part,) = mixture_sources({"chats": chats}, tmp_path, SplitContext(), tokenizer, WindowSettings(max_length=100))
     assert part.lengths.tolist() == [len(tokenizer("Who?|Mara.|", add_special_tokens=False).input_ids)]

@@ -137,8 +137,9 @@ def trainer_of(model: Any, documents: Any, tokenizer: Any, folder: Path, **raw: 
     settings = read_settings({"model_name_or_path": "m", **raw})
     other = {"seed": 3, "learning_rate": 1e-3, "adam_beta2": 0.95, "adam_epsilon": 1e-7}
     arguments = training_arguments(METHODS["disc"], output_dir=str(folder), **other)
-    given = optimizer_of(settings, model, arguments)
-    return AdaptationTrainer(model, arguments, train_dataset=documents, processing_class=tokenizer, **given)
+    made = optimizer_of(settings, model, arguments)
+    given = {"train_dataset": documents, "processing_class": tokenizer, "optimizer_cls_and_kwargs": made}
+    return AdaptationTrainer(model, arguments, **given)
 
 
 @pytest.mark.parametrize("states", ["float32", "8bit"])

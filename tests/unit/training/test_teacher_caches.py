@@ -121,9 +121,6 @@ def test_a_resumed_run_may_have_its_teacher_elsewhere(run: Run) -> None:
     with pytest.raises(TrainingError):
         run("run", stop_at=8)
     assert run("run", teacher="copy").resumed_from == 6
-    # But not another teacher.
-    with pytest.raises(ConfigError, match=r"teacher: None in the run, 'top_k' now"):
-        run("run", teacher="top_k")
 
 
 @pytest.mark.parametrize("changes", [{"seed": 5}, {"learning_rate": 1e-5}, {"targets": 2}, {"strategy": "all"}])
@@ -175,7 +172,7 @@ def test_a_cache_that_was_being_written_is_continued(
         patch.setattr(caching.TeacherCache, "with_shard", killed_at_the_second)
         with pytest.raises(TrainingError, match="Interrupted"):
             run("run", **place)
-    index = (tmp_path / (where or "run/.work/teacher") / "train-0/index.json").read_text()
+    index = (tmp_path / (where or "run/.work/teacher") / "index.json").read_text()
     there = sum(len(shard["texts"]) for shard in json.loads(index)["shards"])
     assert 0 < there < 6
     read.clear()
@@ -258,24 +255,31 @@ def test_a_cache_of_a_model_that_was_edited_is_not_used(
     assert len(list((tmp_path / "shared").glob("*/index.json"))) == 2
 
 
-def test_caches_of_other_readings_are_refused_by_name(run: Run, documents: Any, tmp_path: Path) -> None:
+def test_a_cache_of_another_precision_is_refused_by_name(run: Run, tmp_path: Path) -> None:
     place = {"teacher_cache": str(tmp_path / "cache")}
     run("first", **place)
-    for changes, said in (
-        ({"rows": documents[1:7]}, "of other documents"),
-        ({"bos": "never"}, "of another BOS"),
-        ({"precision": "bf16", "use_peft": True}, "another precision"),
-        ({"teacher": "top_k"}, "another kind of rows"),
-    ):
-        with pytest.raises(CheckpointError, match=f"teacher_cache: .*{said}"):
-            run("second", **place, **changes)
-        assert not (tmp_path / "second").exists()
+    with pytest.raises(CheckpointError, match=r"teacher_cache: .*another precision"):
+        run("second", **place, precision="bf16", use_peft=True)
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(("changes", "new"), [({"rows": slice(1, 7)}, 1), ({"bos": "never"}, 6)], ids=str)
+def test_a_cache_of_other_texts_is_continued(
+    changes: Any, new: int, run: Run, read: list[int], documents: Any, tmp_path: Path
+) -> None:
+    changes = {name: documents[value] if name == "rows" else value for name, value in changes.items()}
+    place = {"teacher_cache": str(tmp_path / "cache")}
+    run("first", **place)
+    read.clear()
+    again = run("second", **place, **changes)
+    assert sum(read) == new
+    assert losses(again) == pytest.approx(losses(run("live", teacher=None, **changes)), rel=1e-4)
 
 
 def test_a_truncated_shard_is_refused(run: Run, tmp_path: Path) -> None:
     place = {"teacher_cache": str(tmp_path / "cache")}
     run("first", **place)
-    shard = tmp_path / "cache/train-0/00000.safetensors"
+    shard = tmp_path / "cache/00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"00000\.safetensors is missing or not as it was written"):
         run("second", **place)
@@ -298,12 +302,9 @@ def test_evaluation_documents_are_cached_too(run: Run, read: list[int], document
     ("changes", "said"),
     [
         ({"teacher": "adapter_off"}, "teacher: 'adapter_off' needs an adapter"),
-        ({"teacher": None, "teacher_cache": "x"}, "teacher_cache: is read where teacher is cached or top_k, not None"),
-        ({"teacher_top_k": 8}, "teacher_top_k: 8 is read where teacher is top_k"),
+        ({"teacher": None, "teacher_cache": "x"}, "teacher_cache: is read where teacher is cached, not None"),
         ({"teacher_precision": "int8"}, "teacher_precision: int8 makes a copy in memory smaller, and teacher: cached"),
-        ({"teacher": "top_k", "method": "mol", "mixed": 0.3}, "teacher: 'top_k' serves the forward KL alone"),
-        ({"teacher": "top_k", "method": "mixcpt", "direction": "reverse"}, "the method mixcpt moves by another"),
-        ({"teacher": "elsewhere"}, "teacher: should be 'copy', 'adapter_off', 'offload', 'offload_disk', 'cached' or"),
+        ({"teacher": "elsewhere"}, "teacher: should be 'copy', 'adapter_off', 'offload' or 'cached'"),
     ],
 )
 def test_what_cannot_work_is_refused(run: Run, tmp_path: Path, changes: Any, said: str) -> None:
@@ -314,32 +315,14 @@ def test_what_cannot_work_is_refused(run: Run, tmp_path: Path, changes: Any, sai
 
 def test_every_problem_of_the_teacher_is_told_at_once(run: Run) -> None:
     with pytest.raises(ConfigError) as caught:
-        run("run", teacher="adapter_off", teacher_cache="x", teacher_top_k=8)
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["teacher", "teacher_cache", "teacher_top_k"]
+        run("run", teacher="adapter_off", teacher_cache="x")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["teacher", "teacher_cache"]
 
 
 def test_a_copy_teaches_an_adapter_as_its_base_does(run: Run) -> None:
     lora = {"use_peft": True, "lora_dropout": 0.0}
     expected = losses(run("off", teacher="adapter_off", **lora))
     assert losses(run("copy", teacher="copy", **lora)) == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_likeliest_tokens_teach_as_the_teacher_does_once_they_are_all(run: Run) -> None:
-    live = losses(run("live", teacher=None))
-    assert losses(run("all", teacher="top_k", teacher_top_k=300)) == pytest.approx(live, rel=1e-4)
-    assert losses(run("few", teacher="top_k", teacher_top_k=4))[0] < 0.9 * live[0]
-
-
-def test_a_run_says_what_the_likeliest_tokens_leave_out(run: Run, tmp_path: Path, capsys: Any) -> None:
-    for k in (4, 300):
-        run(f"{k}", teacher="top_k", teacher_top_k=k)
-    few, all_of_them = (json.loads((tmp_path / f"{k}" / "data.json").read_text())["teacher_top_k"] for k in (4, 300))
-    assert set(few["left_out"]) == {"1.0", "2.0"}, "disc reads its teacher at τ = 2"
-    # A random teacher spreads over 300 tokens, evenly where it is warm.
-    assert 0.5 < few["left_out"]["1.0"] < few["left_out"]["2.0"] < 1 - 4 / 300
-    assert set(all_of_them["left_out"].values()) == {0.0}
-    assert few["positions"] == all_of_them["positions"] > 0
-    assert "Of the teacher, all but the 4 likeliest tokens is one bucket: " in capsys.readouterr().err
 
 
 def test_offload_is_a_copy_where_there_is_no_gpu_and_says_so(run: Run, monkeypatch: Any) -> None:
@@ -365,38 +348,6 @@ def test_an_offloaded_teacher_goes_home_also_from_an_error(build_model: Any, mon
     assert [tensor.data_ptr() for tensor in tensors] == home
 
 
-def test_a_teacher_on_the_disk_says_the_same_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
-    assert losses(run("disk", teacher="offload_disk")) == losses(run("copy", teacher="copy"))
-    assert not list((tmp_path / "disk").rglob("teacher-*"))
-
-
-@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
-def test_a_teacher_on_the_disk_has_only_its_head_in_memory(build_model: Any, tmp_path: Path, device: str) -> None:
-    model = build_model("gemma3")
-    views = [reading_view([torch.arange(5, 20).numpy(), torch.arange(30, 39).numpy()]) for _ in range(2)]
-    expected = frozen_copy(model)
-    teacher = teachers.on_disk(copy.deepcopy(model), tmp_path / "teacher").placed(torch.device(device))
-    assert torch.equal(teacher.trained_states(*views), expected.trained_states(*views))
-    assert torch.equal(teacher.head().weight, expected.head().weight)
-    assert {parameter.device.type for parameter in teacher.model.parameters()} == {"meta"}
-    # What it says follows from what lies there: weights that are 0 say nothing.
-    for file in (tmp_path / "teacher").glob("*.dat"):
-        file.write_bytes(bytes(file.stat().st_size))
-    assert not teacher.trained_states(*views).any()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_teacher_on_the_disk_is_on_the_gpu_only_while_it_reads(build_model: Any, tmp_path: Path) -> None:
-    model, device = build_model("llama"), torch.device("cuda")
-    expected = frozen_copy(model).placed(device)
-    teacher = teachers.on_disk(copy.deepcopy(model), tmp_path / "teacher").placed(device)
-    view = to_device(reading_view([torch.arange(5, 20).numpy()]), device)
-    torch.testing.assert_close(teacher.trained_states(view), expected.trained_states(view))
-    assert {parameter.device.type for parameter in teacher.model.parameters()} == {"meta"}
-    assert teacher.head().weight.device.type == "cuda"
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_offloaded_teacher_is_on_the_gpu_only_while_it_reads(build_model: Any) -> None:
@@ -409,15 +360,12 @@ def test_an_offloaded_teacher_is_on_the_gpu_only_while_it_reads(build_model: Any
     assert teacher.head().weight.device.type == "cuda"
 
 
-@pytest.mark.parametrize("teacher", ["cached", "top_k"])
-def test_the_dry_run_says_what_the_cache_takes(
-    teacher: str, model_folder: Path, documents: Any, tokenizer: Any
-) -> None:
-    raw = {"model_name_or_path": str(model_folder), "teacher": teacher, "method": "disc"}
+def test_the_dry_run_says_what_the_cache_takes(model_folder: Path, documents: Any, tokenizer: Any) -> None:
+    raw = {"model_name_or_path": str(model_folder), "teacher": "cached", "method": "disc"}
     plan = dry_run(read_settings({**raw, "num_train_epochs": 3}), documents)
     rows = sum(1 + len(tokenizer(row["text"], add_special_tokens=False).input_ids) for row in documents)
-    # Hidden size 32; 64 ids and logits, gold, and a normaliser and a rest at τ = 1 and at τ = 2.
-    assert plan.cache == rows * 4 * (32 if teacher == "cached" else 2 * 64 + 1 + 4)
+    # Hidden size 32.
+    assert plan.cache == rows * 4 * 32
     assert plan.memory.teacher == 300 * 32 * 4
     assert dry_run(read_settings({**raw, "teacher": None}), documents).cache is None
 

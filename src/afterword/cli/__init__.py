@@ -1,0 +1,117 @@
+"""The command line. Options are the fields of the settings; nothing is declared twice."""
+
+import errno
+import logging
+import os
+import signal
+import sys
+import tempfile
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from afterword import __version__
+from afterword.cli import adapt, align, almanac, blend, compare, demo, evaluate, fetch, methods, models, report, sample
+from afterword.cli.console import say, say_error
+from afterword.cli.options import with_settings
+from afterword.errors import AfterwordError, ConfigError, is_disk_full, is_out_of_memory, printable
+from afterword.settings.adapt import AdaptSettings
+from afterword.settings.align import AlignSettings
+from afterword.settings.compare import BlendSettings, CompareSettings
+from afterword.settings.evaluate import EvaluateSettings
+
+_STOPPED = 128 + signal.SIGTERM
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+_UNUSABLE |= {errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP}
+"""Of a file or folder of a person's, whoever met it."""
+_COMMANDS = {
+    "adapt": with_settings(AdaptSettings, adapt.adapt),
+    "evaluate": with_settings(EvaluateSettings, evaluate.evaluate),
+    "report": report.report,
+    "compare": with_settings(CompareSettings, compare.compare),
+    "blend": with_settings(BlendSettings, blend.blend),
+    "align": with_settings(AlignSettings, align.align),
+    "demo": demo.demo,
+    "methods": methods.methods,
+    "models": models.models,
+    "fetch": fetch.fetch,
+    "sample": sample.sample,
+    "almanac": almanac.almanac,
+}
+app = typer.Typer(
+    name="afterword",
+    help="Teach a post-trained language model new documents, keep what it knew, and show both on one page.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_WORDS = {"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")}
+for _name, _command in _COMMANDS.items():
+    app.command(name=_name, context_settings=_WORDS)(_command)
+
+
+def main() -> None:
+    """Entry point: one clear message and an exit code for everything that a person can cause."""
+    # transformers imports torchao where it is installed, and that tells of kernels for other machines.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    terminated = _interrupted_by_sigterm()
+    try:
+        app()
+    except AfterwordError as error:
+        settings = isinstance(error, ConfigError)
+        say_error(f"These settings cannot be run:\n{error}" if settings else str(error))
+        sys.exit(_STOPPED if terminated else 2 if settings else getattr(error, "exit_code", 1))
+    except KeyboardInterrupt:
+        say_error("Interrupted.")
+        sys.exit(_STOPPED if terminated else 130)
+    except Exception as error:
+        if not (said := _of_the_machine(error)):
+            raise
+        say_error(printable(said))
+        sys.exit(1)
+
+
+def _of_the_machine(error: Exception) -> str:
+    """What disk, memory or file system did not give, whichever command and library met it; else nothing."""
+    place = getattr(error, "filename", None)
+    if is_disk_full(error):
+        where = f"{place}: " if place else ""
+        temporary = f"Make room there and in {tempfile.gettempdir()} (TMPDIR), and give the same command again"
+        return f"{where}The disk is full, or does not take a file. {temporary}."
+    if is_out_of_memory(error):
+        return "Out of memory. Lower micro_batch_tokens or max_length, or end what else runs here."
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and place:
+        return f"{place}: {error.strerror}. Give a place that can be read and written, or make room."
+    return ""
+
+
+def _interrupted_by_sigterm() -> list[int]:
+    """End as at Ctrl-C where a scheduler asks for it, so that temporary folders go. The list says that it did."""
+    got, here = list[int](), os.getpid()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        """Note the signal, once for all; a process that was forked for reading ends at once."""
+        if os.getpid() != here:
+            os._exit(128 + number)  # A process that was forked for reading: nothing is its own.
+        got.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    return got
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"afterword {__version__}")
+        raise typer.Exit
+
+
+@app.callback(context_settings=_WORDS)
+def _program(  # pyright: ignore[reportUnusedFunction]
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Before every command."""

@@ -1,0 +1,91 @@
+"""The settings of methods, each declared once: what it is, its bounds, and its help.
+
+Views and objectives have them as fields. The settings of a run are made of the same declarations. Nothing is imported
+here that takes time, so that --help needs no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a person is told of a setting of a method, and the bounds of its value."""
+
+    help: str
+    replay_help: str = ""
+    """Of the same setting for the replay of general text; empty: a replay does not have it."""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    from_the_start: bool = False
+    """Whether results were always recorded with it. Those recorded before a later one came still count."""
+
+
+Strategy = Annotated[
+    Literal[
+        "sentence",
+        "middle",
+        "uniform_sentence",
+        "random_token",
+        "uniform_token",
+        "random_token_suffix",
+        "all",
+        "anchor",
+    ],
+    Option("How targets are drawn from a document.", from_the_start=True),
+]
+Targets = Annotated[int, Option("Targets drawn from a document (k).", at_least=1, from_the_start=True)]
+SuffixTokens = Annotated[int, Option("Tokens of a random_token_suffix target.", at_least=2, from_the_start=True)]
+Temperature = Annotated[
+    float, Option("Temperature τ of the divergence.", "Temperature τ of the replay.", above=0, from_the_start=True)
+]
+Averaging = Annotated[
+    Literal["document", "token"], Option("What weighs the same: every document, or every token.", from_the_start=True)
+]
+Join = Annotated[
+    Literal["document", "authors"],
+    Option("document: tokenise it once. authors: each sentence alone, as DiSC's authors do.", from_the_start=True),
+]
+Bos = Annotated[
+    Literal["auto", "always", "never"],
+    Option("Begin what is read with BOS. auto: as the tokenizer does.", from_the_start=True),
+]
+Alpha = Annotated[
+    float,
+    Option("Share of prediction beside self-distillation.", "The same in a replay by swap.", at_least=0, at_most=1),
+]
+Direction = Annotated[
+    Literal["forward", "reverse"],
+    Option("Direction of the KL divergence in self-distillation.", "The same in a replay by swap."),
+]
+Swap = Annotated[
+    bool,
+    Option(
+        "Where the teacher is wrong, exchange the logits of its first token and the gold one.",
+        "The same in a replay by swap.",
+    ),
+]
+Beta = Annotated[float, Option("Factor of the KL divergence beside prediction.", at_least=0)]
+Floor = Annotated[float, Option("Smallest weight that a token can get.", at_least=0, at_most=1)]
+ReplayWeight = Annotated[float, Option("Factor of the replay beside the loss of the documents.", at_least=0)]
+ReplayDocuments = Annotated[float, Option("Factor of the replay on the documents themselves.", at_least=0)]
+
+OPTIONS: Mapping[str, object] = {
+    "strategy": Strategy,
+    "targets": Targets,
+    "suffix_tokens": SuffixTokens,
+    "temperature": Temperature,
+    "averaging": Averaging,
+    "join": Join,
+    "bos": Bos,
+    "alpha": Alpha,
+    "direction": Direction,
+    "swap": Swap,
+    "beta": Beta,
+    "floor": Floor,
+}
+"""By the names of the fields of views and objectives."""
+REPLAY_OPTIONS: Mapping[str, object] = {"weight": ReplayWeight, "documents": ReplayDocuments}
+"""Of a replay alone; it also has every option of its objective that has a `replay_help`."""

@@ -1,0 +1,61 @@
+"""Options are the settings: each has one, with a sentence that can be read alone, its words and its default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from afterword.cli import _COMMANDS
+from afterword.settings.adapt import AdaptSettings
+from afterword.settings.align import AlignSettings
+from afterword.settings.base import Settings, choices_of
+from afterword.settings.compare import BlendSettings, CompareSettings
+from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.mixture import SourceSettings
+
+KINDS = {
+    "adapt": AdaptSettings,
+    "align": AlignSettings,
+    "blend": BlendSettings,
+    "compare": CompareSettings,
+    "evaluate": EvaluateSettings,
+}
+ARGUMENTS = {"model_name_or_path", "documents", "base", "adapted", "lambdas"}
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_command_has_a_help(afterword: Any, command: str) -> None:
+    said = afterword(command, "--help")
+    assert said.code == 0
+    assert f"afterword {command}" in said.out
+
+
+@pytest.mark.parametrize("command", KINDS)
+def test_every_setting_is_an_option(afterword: Any, command: str) -> None:
+    shown = afterword(command, "--help").out
+    options = {f"--{name}".replace("_", "-") for name in set(KINDS[command].model_fields) - ARGUMENTS}
+    assert not [option for option in options if option not in shown]
+
+
+@pytest.mark.parametrize("kind", [*KINDS.values(), SourceSettings], ids=lambda kind: kind.__name__)
+def test_every_setting_has_a_sentence(kind: type[Settings]) -> None:
+    for name, field in kind.model_fields.items():
+        text = str(field.description)
+        assert text[-1] in ".…", name
+        assert text[0].isupper() or text.split(":")[0] in choices_of(field.annotation) or text[0] in "λβ", name
+
+
+def test_words_and_defaults_are_shown(afterword: Any) -> None:
+    shown = " ".join(afterword("adapt", "--help").out.replace("│", " ").split())
+    assert "How targets are drawn from a document. One of sentence, middle, uniform_sentence" in shown
+    assert "Rank r of the adapter. [16]" in shown
+    assert "--use-peft --no-use-peft" in shown or "--use-peft/--no-use-peft" in shown
+
+
+def test_the_command_line_wins_over_the_file(afterword: Any, tmp_path: Any) -> None:
+    (tmp_path / "run.yaml").write_text("max-length: 3\nseed: none\n")
+    said = afterword("adapt", "m", "d", "--config", str(tmp_path / "run.yaml"), "--max_length", "512")
+    assert said.code == 2
+    assert "seed: " in said.err
+    assert "max_length" not in said.err
