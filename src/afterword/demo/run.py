@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from afterword.demo.worlds import WORLDS, WRITERS, recipe_of
 from afterword.errors import CheckpointError, ConfigError, nearest
 from afterword.evaluation import Scores, evaluate
 from afterword.report.demo_page import Demo, build_demo, write_demo
+from afterword.report.display import Score
 from afterword.settings.adapt import read_settings
 from afterword.storage.locks import sole
 from afterword.training.run import RunResult, run_adaptation
@@ -95,7 +96,7 @@ def tell(folder: Path, name: str, *, model: str, console: Console, recipe: Recip
         training_seconds=run.seconds,
         budget=load_record(folder / "taught"),
         figures=figures_of(found.answers, reading.answers, world, units),
-        drift=[asdict(score) for score in found.scores if score.task.startswith("drift/")],
+        drift=[cast(Score, asdict(score)) for score in found.scores if score.task.startswith("drift/")],
         answers=drawn_answers(found.answers, recipe.shown, lessons.told, world.again),
         documents=lessons.to_read,
     )

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from afterword.errors import CheckpointError
 from afterword.report import pages
-from afterword.report.display import change, count, interval, value
+from afterword.report.display import Estimate, Score, change, count, interval, value
 from afterword.report.run_folder import read_file
 from afterword.report.within_budget import within_budget
 from afterword.report.wording import Rows, rows_of
@@ -28,8 +28,6 @@ _HEADINGS = {
     "kept": ("Kept", "Right before and after."),
     "lost": ("Lost", "Right before, wrong after."),
 }
-Estimate = Mapping[str, Any]
-"""`value` and `interval_95`, which may be null."""
 
 
 class Figure(TypedDict):
@@ -96,7 +94,7 @@ class Demo(TypedDict):
     training_seconds: float
     budget: Mapping[str, Any]
     figures: Figures
-    drift: Rows
+    drift: list[Score]
     answers: list[Answer]
     documents: Sequence[Readable]
 
