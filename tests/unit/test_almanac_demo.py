@@ -9,12 +9,12 @@ from afterword.almanac.closed_book import name_of
 from afterword.almanac.world import Fact, Size, build_world
 from afterword.almanac.writing import tell
 from afterword.demo.almanac_lessons import telling_documents, tells, write_almanac
-from afterword.demo.lessons import Lessons, load_recipe
-from afterword.demo.worlds import WORLDS
+from afterword.demo.lessons import Lessons
+from afterword.demo.worlds import recipe_of
 from afterword.evaluation.suites import Item, load_suite
 from afterword.types import Document
 
-SIZES = load_recipe(WORLDS["almanac"].recipe).world
+SIZES = recipe_of("almanac").world
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """The world as files that `afterword adapt`, `evaluate` and `compare` read, and where the embedded models are."""
 
-import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from afterword.almanac.after import ARRIVALS, CHOOSING, Part, build_part, held_out_documents, write_documents
 from afterword.almanac.general import conversations, general_texts, preferences
@@ -30,16 +29,15 @@ def write_files(
     """
     world = build_world()
     part = build_part(world, number, arrivals, changes)
-    suite = build_suite(world, part)
-    rows: dict[str, list[Any]] = {
-        "documents": [_row(document) for document in write_documents(world, part, per_entity)],
-        "held_out": [_row(document) for document in held_out_documents(part)],
-        "facts": [asdict(fact) for fact in part.facts] + [asdict(change) for change in part.changes],
-        "general": [{"text": text} for text in general_texts(world)],
-        "instructions": list(itertools.islice(conversations(world, "general"), _INSTRUCTIONS)),
-        "preferences": list(itertools.islice(preferences(world, "general"), _PREFERENCES)),
+    files = {
+        "documents.jsonl": document_lines(write_documents(world, part, per_entity)),
+        "held_out.jsonl": document_lines(held_out_documents(part)),
+        "facts.jsonl": _lines(map(asdict, (*part.facts, *part.changes))),
+        "general.jsonl": _lines({"text": text} for text in general_texts(world)),
+        "instructions.jsonl": _lines(islice(conversations(world, "general"), _INSTRUCTIONS)),
+        "preferences.jsonl": _lines(islice(preferences(world, "general"), _PREFERENCES)),
+        "suite.jsonl": suite_lines(build_suite(world, part)),
     }
-    files = {f"{name}.jsonl": _lines(lines) for name, lines in rows.items()} | {"suite.jsonl": suite_lines(suite)}
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"folder: {str(folder)!r} is a file. Give a folder that is there, or not there yet.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +48,14 @@ def write_files(
 
 def suite_lines(suite: Suite) -> str:
     """A suite as the file that `load_suite` reads."""
-    return _lines([_header(suite), *(asdict(item) for item in suite.items)])
+    about = {"name": suite.name, "version": suite.version, "refusals": suite.refusals, "texts": suite.texts}
+    return _lines([{"suite": about}, *map(asdict, suite.items)])
+
+
+def document_lines(documents: Iterable[Document]) -> str:
+    """Documents as a file that every command reads."""
+    fields = ("id", "title", "date", "text")
+    return _lines({name: getattr(each, name) for name in fields if getattr(each, name)} for each in documents)
 
 
 def embedded_suite(part: Part | None = None) -> Suite:
@@ -59,14 +64,5 @@ def embedded_suite(part: Part | None = None) -> Suite:
     return build_suite(world, part or build_part(world, CHOOSING))
 
 
-def _header(suite: Suite) -> dict[str, Any]:
-    about = {"name": suite.name, "version": suite.version, "refusals": list(suite.refusals)}
-    return {"suite": {**about, "texts": list(suite.texts)}}
-
-
-def _row(document: Document) -> dict[str, Any]:
-    return {name: getattr(document, name) for name in ("id", "title", "date", "text") if getattr(document, name)}
-
-
-def _lines(rows: Iterable[Any]) -> str:
+def _lines(rows: Iterable[Mapping[str, object]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -16,7 +16,7 @@ _YEARS = {
 
 def arithmetic(world: World, rng: random.Random, split: Split) -> Exercise:
     """Two to four steps of addition and subtraction, plain or as a story, between 0 and 60."""
-    total, numbers, signs = rng.randint(2, 20), [], []
+    total, numbers, signs = rng.randint(2, 20), list[int](), list[str]()
     start = total
     for _ in range(rng.randint(2, 4)):
         step = rng.randint(1, 12)
@@ -24,7 +24,7 @@ def arithmetic(world: World, rng: random.Random, split: Split) -> Exercise:
         total += step if sign == "+" else -step
         numbers.append(step)
         signs.append(sign)
-    steps, value = [], start
+    steps, value = list[str](), start
     for sign, number in zip(signs, numbers, strict=True):
         after = value + number if sign == "+" else value - number
         steps.append(f"{value} {sign} {number} = {after}.")

@@ -9,7 +9,8 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from afterword.almanac.names import Realm, data, draw_name
 
@@ -61,13 +62,9 @@ class Relation:
     reverse_other: tuple[str, ...] = ()
 
 
-def _relations() -> Iterator[tuple[str, Relation]]:
-    for name, row in data("wordings")["relations"].items():
-        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        yield name, Relation(name, **fields)
-
-
-RELATIONS: Mapping[str, Relation] = dict(_relations())
+RELATIONS: Mapping[str, Relation] = TypeAdapter(dict[str, Relation]).validate_python(
+    {name: {"name": name, **row} for name, row in data("wordings")["relations"].items()}
+)
 ROLES = tuple(name for name, relation in RELATIONS.items() if relation.reverse)
 """Relations whose value is a person who bears it only once, so that they can be asked backwards."""
 
@@ -125,13 +122,11 @@ def build_world(seed: int = 0, size: Size = STANDARD, realm: Realm = "world") ->
     return World(names, facts, asked)
 
 
-def draw_names(kind: str, realm: Realm, count: int, rng: random.Random, taken: frozenset[str] = frozenset()) -> tuple:
-    """Different names of one kind, none of them taken."""
+def draw_names(kind: str, realm: Realm, count: int, rng: random.Random) -> tuple[str, ...]:
+    """Different names of one kind."""
     found: dict[str, None] = {}
     while len(found) < count:
-        name = draw_name(kind, realm, rng)
-        if name not in taken:
-            found[name] = None
+        found[draw_name(kind, realm, rng)] = None
     return tuple(found)
 
 

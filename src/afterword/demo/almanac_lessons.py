@@ -3,20 +3,20 @@
 The one rule: what is shown beside a question is a document that tells its answer in a whole sentence.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from afterword.almanac.after import CHOOSING, Part, build_part, write_documents
 from afterword.almanac.closed_book import name_of
+from afterword.almanac.files import document_lines
 from afterword.almanac.suite import build_suite
 from afterword.almanac.world import RELATIONS, Fact, Size, build_world
 from afterword.almanac.writing import tell
 from afterword.demo.lessons import OPEN_BOOK, Lessons, Told
 from afterword.evaluation.suites import Item
-from afterword.models import replace_file
 from afterword.report.demo_page import Readable
+from afterword.storage.atomic import replace_file
 from afterword.types import Document
 
 
@@ -32,25 +32,25 @@ def write_almanac(folder: Path, sizes: Mapping[str, int]) -> Lessons:
     documents, whole = write_documents(world, part, sizes["per_entity"]), build_suite(world, part)
     items = tuple(item for item in whole.items if item.choices or item.part == "retention")
     telling = telling_documents(items, part, documents)
-    numbers = {id: i for i, id in enumerate(dict.fromkeys(document.id for document in telling.values()), start=1)}
     read = {document.id: document for document in telling.values()}
+    numbers = {name: number for number, name in enumerate(read, start=1)}
+    opened = tuple(_opened(item, telling[item.id]) for item in items if item.id in telling)
+    asked = tuple(replace(item, gone=None) for item in items)
     lessons = Lessons(
         documents=folder / "documents.jsonl",
         count=len(documents),
-        # Neither refusals, as a choice shows what is known but not said, nor the value that is gone.
-        suite=replace(whole, items=tuple(replace(item, gone=None) for item in items), refusals=()),
-        open_book=replace(
-            whole, items=tuple(_opened(item, telling) for item in items if item.id in telling), refusals=(), texts=()
-        ),
+        # Without refusals: that they are impossible need not be measured where a choice shows what is known.
+        suite=replace(whole, items=asked, refusals=()),
+        open_book=replace(whole, items=opened, refusals=(), texts=()),
         told={
-            item.id: Told(_options(item), (numbers[telling[item.id].id],) if item.id in telling else ())
+            # In an order that says nothing of which is right.
+            item.id: Told(tuple(sorted((item.answer, *item.choices))), _numbers(item, telling, numbers))
             for item in items
             if item.choices
         },
-        to_read=tuple(_readable(numbers[id], document) for id, document in read.items()),
+        to_read=tuple(_readable(numbers[name], document) for name, document in read.items()),
     )
-    lines = (json.dumps({name: text for name, text in asdict(document).items() if text}) for document in documents)
-    replace_file(lessons.documents, "".join(f"{line}\n" for line in lines))
+    replace_file(lessons.documents, document_lines(documents))
     lessons.write_suites()
     return lessons
 
@@ -69,14 +69,13 @@ def tells(text: str, fact: Fact) -> bool:
     return any(tell(fact, wording) in text for wording in RELATIONS[fact.relation].statements)
 
 
-def _opened(item: Item, telling: Mapping[str, Document]) -> Item:
-    prompt = f"{telling[item.id].text}\n\n{item.prompt}"
+def _opened(item: Item, document: Document) -> Item:
+    prompt = f"{document.text}\n\n{item.prompt}"
     return replace(item, id=f"{item.id}/{OPEN_BOOK}", skill=OPEN_BOOK, prompt=prompt, gone=None)
 
 
-def _options(item: Item) -> tuple[str, ...]:
-    """The answers in an order that says nothing of which is right."""
-    return tuple(sorted((item.answer, *item.choices)))
+def _numbers(item: Item, telling: Mapping[str, Document], numbers: Mapping[str, int]) -> tuple[int, ...]:
+    return (numbers[telling[item.id].id],) if item.id in telling else ()
 
 
 def _readable(number: int, document: Document) -> Readable:

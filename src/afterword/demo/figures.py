@@ -1,7 +1,6 @@
 """Right answers before and after, with intervals; and which answers are shown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,9 @@ import numpy as np
 from afterword.demo.lessons import BRIEFLY, Told
 from afterword.demo.worlds import World
 from afterword.evaluation.intervals import before_and_after, estimate
+from afterword.report import display
 from afterword.report.demo_page import Answer, Figure, Figures
+from afterword.types import Estimate
 
 SEED = 0
 Rows = Sequence[Mapping[str, Any]]
@@ -46,7 +47,7 @@ def figures_of(answers: Rows, reading: Rows, world: World, units: Mapping[str, s
     return Figures(
         learned=_figure("What it learned", learned, units),
         kept=_figure("What it lost", kept, units),
-        ceiling=asdict(estimate(opened)) if opened else None,
+        ceiling=_printable(estimate(opened)) if opened else None,
         skills=sorted([*skills, *said], key=lambda figure: figure["part"]),
     )
 
@@ -57,8 +58,20 @@ def _figure(
     """Both sides and the change."""
     before, after = ([float(right(row, side)) for row in rows] for side in ("before", "after"))
     asked = [units[row["id"]] for row in rows]
-    found = {name: asdict(value) for name, value in before_and_after(before, after, units=asked).items()}
-    return Figure(label=label, part=rows[0]["part"], n=len(rows), units=len(set(asked)), **found)
+    found = before_and_after(before, after, units=asked)
+    return Figure(
+        label=label,
+        part=rows[0]["part"],
+        n=len(rows),
+        units=len(set(asked)),
+        before=_printable(found["before"]),
+        after=_printable(found["after"]),
+        change=_printable(found["change"]),
+    )
+
+
+def _printable(found: Estimate) -> display.Estimate:
+    return {"value": found.value, "interval_95": found.interval_95}
 
 
 def drawn_answers(answers: Rows, counts: Mapping[str, int], told: Mapping[str, Told], again: str) -> list[Answer]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import ConfigError
-from afterword.models import replace_file
+from afterword.storage.atomic import replace_file
 
 _RECORD = "demo.json"
 

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter
 
 from afterword.almanac.files import suite_lines
 from afterword.evaluation.suites import Suite
-from afterword.models import replace_file
 from afterword.report.demo_page import Readable
 from afterword.settings.yaml_files import load_yaml
+from afterword.storage.atomic import replace_file
 
 OPEN_BOOK = "open_book"
 """The skill of questions with the document before them."""

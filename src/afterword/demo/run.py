@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -17,12 +17,13 @@ from afterword.budget import run_within_budget
 from afterword.budget.record import load_record
 from afterword.demo.figures import drawn_answers, figures_of
 from afterword.demo.folder import begin, command_line, created_now, record, refuse_other
-from afterword.demo.lessons import Recipe, load_recipe
+from afterword.demo.lessons import Recipe
 from afterword.demo.story import Story
-from afterword.demo.worlds import WORLDS
+from afterword.demo.worlds import WORLDS, WRITERS, recipe_of
 from afterword.errors import CheckpointError, ConfigError, nearest
 from afterword.evaluation import Scores, evaluate
 from afterword.report.demo_page import Demo, build_demo, write_demo
+from afterword.report.display import Score
 from afterword.settings.adapt import read_settings
 from afterword.storage.locks import sole
 from afterword.training.run import RunResult, run_adaptation
@@ -61,18 +62,17 @@ def _out_of_reach(model: str) -> str | None:
 def tell(folder: Path, name: str, *, model: str, console: Console, recipe: Recipe | None = None) -> Path:
     """Tell the whole story of a world into `folder`, which is made anew, and return the page."""
     started, world = time.perf_counter(), WORLDS[name]
-    recipe, story = recipe or load_recipe(world.recipe), Story(console)
+    recipe, story = recipe or recipe_of(name), Story(console)
     # What cannot be loaded leaves no folder behind.
     parameters = sum(parameter.numel() for parameter in models.load_model(model).parameters())
     begin(folder)
-    lessons = world.write(folder / "world", recipe.world)
+    lessons = WRITERS[name](folder / "world", recipe.world)
     story.opens(model, parameters, folder)
     suite = {"suite": str(lessons.path("suite")), "suite_cache": str(folder / "cache"), **recipe.evaluate}
     asked, base = _measured(model, folder / "base", suite)
-    story.asks_the_base_model(asked, base.answers, f"{lessons.count} documents {world.words['about']}")
-    opened, reading = _measured(
-        model, folder / "reading", {"suite": str(lessons.path("open_book")), **recipe.open_book}
-    )
+    story.asks_the_base_model(asked, base.answers, f"{lessons.count} documents {world.about}")
+    open_book = {"suite": str(lessons.path("open_book")), **recipe.open_book}
+    opened, reading = _measured(model, folder / "reading", open_book)
     story.reads(opened, reading.answers)
     taught, run = _adapted(folder / "taught", model, lessons.documents, recipe, story)
     again, found = _measured(str(folder / "taught"), folder / "taught", suite)
@@ -84,7 +84,8 @@ def tell(folder: Path, name: str, *, model: str, console: Console, recipe: Recip
         created=created_now(),
         seconds=time.perf_counter() - started,
         world=name,
-        words=world.words,
+        story=world.story,
+        closing=world.closing,
         model=model,
         parameters=parameters,
         taught=lessons.count,
@@ -95,7 +96,7 @@ def tell(folder: Path, name: str, *, model: str, console: Console, recipe: Recip
         training_seconds=run.seconds,
         budget=load_record(folder / "taught"),
         figures=figures_of(found.answers, reading.answers, world, units),
-        drift=[asdict(score) for score in found.scores if score.task.startswith("drift/")],
+        drift=[cast(Score, asdict(score)) for score in found.scores if score.task.startswith("drift/")],
         answers=drawn_answers(found.answers, recipe.shown, lessons.told, world.again),
         documents=lessons.to_read,
     )

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from afterword.errors import CheckpointError
 from afterword.report import pages
-from afterword.report.display import Estimate, change, count, interval, value
+from afterword.report.display import Estimate, Score, change, count, interval, value
 from afterword.report.run_folder import read_file
 from afterword.report.within_budget import within_budget
 from afterword.report.wording import Rows, rows_of
@@ -28,8 +28,6 @@ _HEADINGS = {
     "kept": ("Kept", "Right before and after."),
     "lost": ("Lost", "Right before, wrong after."),
 }
-Estimate = Mapping[str, Any]
-"""`value` and `interval_95`, which may be null."""
 
 
 class Figure(TypedDict):
@@ -77,14 +75,6 @@ class Readable(TypedDict):
     paragraphs: list[str]
 
 
-class Words(TypedDict):
-    """What is said of a world: whose documents these are, their story, and the end of the page."""
-
-    about: str
-    story: str
-    closing: str
-
-
 class Demo(TypedDict):
     """What is in demo.json when a demo came to its end."""
 
@@ -92,7 +82,8 @@ class Demo(TypedDict):
     created: str
     seconds: float
     world: str
-    words: Words
+    story: str
+    closing: str
     model: str
     parameters: int
     taught: int
@@ -103,7 +94,7 @@ class Demo(TypedDict):
     training_seconds: float
     budget: Mapping[str, Any]
     figures: Figures
-    drift: Rows
+    drift: list[Score]
     answers: list[Answer]
     documents: Sequence[Readable]
 

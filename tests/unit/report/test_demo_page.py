@@ -45,13 +45,13 @@ def demo(tmp_path: Path) -> Path:
     ]
     document = {"number": 3, "title": f"T {HOSTILE}", "source": f"S {HOSTILE}"}
     document |= {"paragraphs": [f"First {HOSTILE}", "Second."]}
-    words = {name: f"{name} {HOSTILE}" for name in ("about", "story", "closing")}
+    words = {name: f"{name} {HOSTILE}" for name in ("story", "closing")}
     drift = {"task": "drift/general", "metric": "kl_nats", "n": 40, "details": {}, "better": "lower"}
     drift |= {"before": None, "after": _estimate(0.25), "change": None}
     about = {"format": 1, "world": "ferry", "model": f"models/{HOSTILE}", "parameters": 134_515_008, "seconds": 201.0}
     about |= {"created": "2026-05-04T12:00:00+00:00", "label": "Fine-tuning", "commands": [f"afterword {HOSTILE}"]}
     about |= {"settings": {"learning_rate": 1e-4}, "steps": 60, "training_seconds": 90.0, "figures": figures}
-    about |= {"answers": answers, "documents": [document], "taught": 192, "words": words, "drift": [drift]}
+    about |= {"answers": answers, "documents": [document], "taught": 192, **words, "drift": [drift]}
     about |= {"budget": {}}
     (tmp_path / "demo.json").write_text(json.dumps(about))
     return tmp_path
@@ -128,7 +128,7 @@ def test_skills_and_drift_are_rows_of_the_table_with_n_and_interval(demo: Path) 
     }
     text = re.sub(r"\s+", " ", " ".join(_read(write_demo(demo).read_text()).text))
     assert "In other words 72 20 % 60 % +40 points [30, 50]" in text
-    assert re.search(r"Text that was not taught Drift from the base model .* 40 – 0\.250 –", text)
+    assert re.search(r"Text that was not taught Drift from the base model [^0-9]+0[^0-9]+ 40 – 0\.250 –", text)
 
 
 def test_where_there_is_no_interval_there_is_a_dash(demo: Path) -> None:
