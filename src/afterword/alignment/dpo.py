@@ -16,7 +16,7 @@ from rich.console import Console
 from afterword.alignment.stages import StageResult, stage_arguments, train_stage, without_telemetry
 from afterword.corpus import Dialogue
 from afterword.errors import TrainingError
-from afterword.models import frozen_copy
+from afterword.models import frozen_copy, has_adapter
 from afterword.settings.align import AlignSettings
 
 _TOLERANCE_NATS = 1e-4
@@ -40,7 +40,7 @@ def train_dpo(
     """
     trainer = build_dpo_trainer(model, tokenizer, dialogues, settings, folder)
     result = train_stage(trainer, "dpo", dialogues, console, measured=measured)
-    if hasattr(model, "peft_config"):
+    if has_adapter(model):
         model.delete_adapter(_REFERENCE_ADAPTER)
     return result
 
@@ -66,7 +66,7 @@ def build_dpo_trainer(
     )
     rows = [{"prompt": list(d.prompt), "chosen": [d.messages[-1]], "rejected": _rejected(d)} for d in dialogues]
     # Left to itself, trl loads what the configuration of a full model names, which is not what SFT made of it.
-    reference = None if hasattr(model, "peft_config") else frozen_copy(model).model
+    reference = None if has_adapter(model) else frozen_copy(model).model
     with without_telemetry():
         own, data = copy.deepcopy(tokenizer), Dataset.from_list(rows)
         return CheckedTrainer(model, reference, arguments, processing_class=own, train_dataset=data)

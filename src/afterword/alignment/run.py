@@ -192,7 +192,7 @@ def _train(
         if not models.has_result(target):
             model = stages.trainable(_load_model(source, settings), settings)
             # Between two stages everything is in float32.
-            decides = last and not hasattr(model, "peft_config")
+            decides = last and not models.has_adapter(model)
             measured = decides and _may_round(model, settings)
             result = train(model, tokenizer, chosen[kind], settings, folder.work / stage, console, measured=measured)
             saving = _save(model, result, tokenizer, settings, target) if decides else None

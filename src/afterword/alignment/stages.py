@@ -97,7 +97,7 @@ def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder:
 
 def trainable(model: Any, settings: AlignSettings) -> Any:
     """The model with what is trained of it: its adapter, a fresh one where LoRA is asked for, else every weight."""
-    if hasattr(model, "peft_config"):
+    if models.has_adapter(model):
         models.refuse_unsafe_adapters(model)
         # Loaded adapters are frozen.
         model.set_adapter("default")

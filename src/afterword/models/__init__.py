@@ -4,12 +4,12 @@ from afterword.models.adapters import adapter_folder, base_of_adapter, is_adapte
 from afterword.models.backbone import (
     backbone_of,
     causal_lm,
+    has_adapter,
     head_of,
     only_reading,
     trained_states,
     trained_states_through,
 )
-from afterword.models.between import Between
 from afterword.models.checks import (
     alone_beyond,
     check_head,
@@ -26,7 +26,7 @@ from afterword.models.checks import (
 )
 from afterword.models.fixed_logits import difference, said
 from afterword.models.heap import free_memory
-from afterword.models.interpolation import blend_into, blended, refuse_unlike
+from afterword.models.interpolation import Between, blend_into, blended, refuse_unlike
 from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora

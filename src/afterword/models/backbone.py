@@ -24,6 +24,16 @@ def causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def has_adapter(model: Any) -> bool:
+    """Whether a model is one with an adapter of peft on it."""
+    return hasattr(model, "disable_adapter")
+
+
+def name_below(name: str) -> str:
+    """The name that a weight below an adapter has in the model that the adapter is on."""
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
+
+
 def backbone_of(model: Any) -> nn.Module:
     """The module that maps token ids to last hidden states."""
     inner = causal_lm(model)

@@ -1,4 +1,4 @@
-"""The heap of this process: memory that is freed on a CPU stays with it, for what is allocated next.
+"""Memory of this process: what is freed on a CPU stays with it, for what is allocated next; and freeing it by hand.
 
 By default the C library gives every large block back to the system at once and asks for it again, page by page: a
 tenth of a training step of a small model (docs/LOG.md). The one rule: what a person set of the heap is left alone.
@@ -35,15 +35,15 @@ def keep_freed_memory() -> None:
     heap.mallopt(_TOP_PAD, 256 * _MIB)
 
 
+def free_memory() -> None:
+    """Give up what nobody refers to any more, a model say: on a GPU the next one needs its memory."""
+    gc.collect()
+    if device_type() == "cuda":
+        torch.cuda.empty_cache()
+
+
 def _is_glibc() -> bool:
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, ValueError, OSError):
         return False
-
-
-def free_memory() -> None:
-    """What the last model took is needed for the next, or for its optimizer."""
-    gc.collect()
-    if device_type() == "cuda":
-        torch.cuda.empty_cache()

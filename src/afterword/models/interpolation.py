@@ -1,6 +1,7 @@
 """Weights between a model and its adapted self: θ0 + λ(θ − θ0), the weight repair of METHODS §4.
 
-The one rule: no weight is passed over in silence. Each is interpolated, scaled, or shown to be the base's own.
+Of two models, or walked in the place of the one that was trained. The one rule: no weight is passed over in silence.
+Each is interpolated, scaled, or shown to be the base's own.
 """
 
 import copy
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models.backbone import causal_lm
+from afterword.models.backbone import causal_lm, has_adapter, name_below
 from afterword.models.lora import refuse_unsafe_adapters
 
 _SCALED = ("lora_B", "lora_embedding_B")
@@ -40,7 +41,7 @@ def blend_into(base: Any, adapted: Any, share: float) -> Any:
     """
     blend = adapted
     start = dict(base.named_parameters())
-    if hasattr(blend, "peft_config"):
+    if has_adapter(blend):
         # A module trained whole has the one that it replaced beside it.
         every = dict(blend.named_parameters(remove_duplicate=False))
         saved = [name for name in every if f".{_WHOLE}." in name]
@@ -49,7 +50,7 @@ def blend_into(base: Any, adapted: Any, share: float) -> Any:
         for name, weight in blend.named_parameters():
             if name in start:
                 weight.copy_(torch.lerp(start[name].float(), weight.float(), share))
-            elif scales_update(name):
+            elif _scales_update(name):
                 weight.copy_(share * weight.float())
     return blend
 
@@ -60,14 +61,14 @@ def refuse_unlike(base: Any, adapted: Any) -> None:
     CheckpointError, naming the first difference, where they are not of one architecture and shape, or an adapter is
     not of this base; ConfigError for an adapter whose update is not linear in λ, as DoRA's.
     """
-    is_adapter = hasattr(adapted, "peft_config")
-    if is_adapter:
+    adapter = has_adapter(adapted)
+    if adapter:
         _refuse_other_than_lora(adapted)
     own, theirs = dict(base.named_parameters()), dict(causal_lm(adapted).named_parameters())
-    if is_adapter:
-        theirs = {_in_base(name): v for name, v in theirs.items() if not _is_any((*_LINEAR, _WHOLE), name)}
+    if adapter:
+        theirs = {name_below(name): v for name, v in theirs.items() if not _is_any((*_LINEAR, _WHOLE), name)}
     different = _other_architecture(base, causal_lm(adapted)) or _other_shape(own, theirs)
-    if is_adapter and not different:
+    if adapter and not different:
         changed = (name for name in own if not torch.equal(own[name].float(), theirs[name].float()))
         different = next((f"{name} of the base is not the {name} below the adapter" for name in changed), None)
     if different:
@@ -75,14 +76,43 @@ def refuse_unlike(base: Any, adapted: Any) -> None:
         raise CheckpointError(f"{problem}. Give the base that it was adapted from.")
 
 
-def scales_update(name: str) -> bool:
+class Between:
+    """The way θ0 + λ(θ − θ0) of the weights that are trained (WiSE-FT, arXiv:2109.01903), walked in place.
+
+    Made before the first step: it keeps the trained weights as they are then, on the CPU, and, once `at` is first
+    called, what they have become. At share 1 every weight is, bit for bit, what was trained. Of a LoRA the update is
+    scaled by λ, so that it stays on the straight way.
+    """
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.start = _held(model)
+        self.end: dict[str, Tensor] | None = None
+
+    @torch.no_grad()
+    def at(self, share: float) -> None:
+        """Put the weights at λ = `share` into the model."""
+        if self.end is None:
+            self.end = _held(self.model)
+        for name, weight in _trained(self.model):
+            start, end = self.start[name], self.end[name]
+            if share == 1 or _keeps_direction(name):
+                value = end
+            elif _scales_update(name):
+                value = share * end.float()
+            else:
+                value = torch.lerp(start.float(), end.float(), share)
+            weight.copy_(value)
+
+
+def _scales_update(name: str) -> bool:
     """Whether a weight is the factor of an adapter's update that is scaled by λ."""
     return _is_any(_SCALED, name)
 
 
-def keeps_direction(name: str) -> bool:
+def _keeps_direction(name: str) -> bool:
     """Whether a weight is the other factor of an adapter's update, which stays as it was trained at every λ."""
-    return _is_any(_LINEAR, name) and not scales_update(name)
+    return _is_any(_LINEAR, name) and not _scales_update(name)
 
 
 def _refuse_other_than_lora(adapted: Any) -> None:
@@ -113,11 +143,16 @@ def _is_any(parts: tuple[str, ...], name: str) -> bool:
     return bool({*parts} & {*name.split(".")})
 
 
-def _in_base(name: str) -> str:
-    return name.replace(".base_layer.", ".").replace(".original_module.", ".")
-
-
 def _replaced(name: str) -> str:
     """The name of the weight that a module trained whole has replaced: the adapter's own name falls out."""
     before, _, after = name.partition(f".{_WHOLE}.")
     return f"{before}.original_module.{after.partition('.')[2]}"
+
+
+def _trained(model: Any) -> list[tuple[str, Tensor]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def _held(model: Any) -> dict[str, Tensor]:
+    """Copies on the CPU, in the precision that they are trained in."""
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in _trained(model)}

@@ -6,7 +6,7 @@ import torch
 
 from afterword.errors import CheckpointError
 from afterword.models.adapters import untie
-from afterword.models.backbone import causal_lm
+from afterword.models.backbone import causal_lm, name_below
 from afterword.models.fixed_logits import difference, said
 from afterword.models.stored_precision import StoredModel
 
@@ -23,7 +23,7 @@ def widen(model: Any, given: StoredModel | None = None) -> None:
     for name, tensor in [*causal_lm(model).named_parameters(), *causal_lm(model).named_buffers()]:
         if tensor.dtype not in (torch.bfloat16, torch.float16):
             continue
-        key = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        key = name_below(name)
         trained = tensor.requires_grad or key != name.replace(".base_layer.", ".")
         tensor.data = tensor.data.float()
         if given and not trained and given.dtypes.get(key, torch.bfloat16) in (torch.float32, torch.float64):

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from afterword.errors import CheckpointError
-from afterword.models.backbone import causal_lm
+from afterword.models.backbone import causal_lm, has_adapter
 from afterword.models.fixed_logits import refuse_other_values, refuse_unlike_folder
 from afterword.models.merge import merged
 from afterword.models.save_precision import rounds
 from afterword.models.stored_precision import Precisions, StoredModel
 from afterword.storage.atomic import MANIFEST, is_complete, staging_folder, write_manifest
+from afterword.storage.hashes import text_sha256
 
 _MUTE = {"_name_or_path", "base_model_name_or_path", "revision", "architectures", "auto_mapping", "task_type"}
 _MUTE |= {"transformers_version", "peft_version", "dtype", "torch_dtype", "use_cache", "return_dict", "inference_mode"}
@@ -89,7 +90,7 @@ def write_model(
     """
     precisions = dtype if isinstance(dtype, Precisions) else Precisions(dtype)
     tokenizer.save_pretrained(folder)
-    if hasattr(model, "peft_config"):
+    if has_adapter(model):
         model.save_pretrained(folder)
         # peft leaves an empty model card; the run writes its own once it is scored.
         (folder / "README.md").unlink(missing_ok=True)
@@ -193,13 +194,12 @@ def configuration_sha256(model: Any, *, adapted: bool = True) -> str:
     """
     adapters = getattr(model, "peft_config", {}) if adapted else {}
     used = [_used(config.to_dict()) for config in (causal_lm(model).config, *adapters.values())]
-    return hashlib.sha256(json.dumps(used, sort_keys=True, default=_in_json).encode()).hexdigest()
+    return text_sha256(json.dumps(used, sort_keys=True, default=_in_json))
 
 
 def content_sha256(model: Any) -> str:
     """SHA-256 of all that what a model says follows from: every value of its weights, and how they are used."""
-    content = weights_sha256(model.state_dict().items()) + configuration_sha256(model)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return text_sha256(weights_sha256(model.state_dict().items()) + configuration_sha256(model))
 
 
 def weights_sha256(weights: Iterable[tuple[str, Tensor]]) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from afterword.errors import CheckpointError
-from afterword.models.backbone import causal_lm
+from afterword.models.backbone import causal_lm, has_adapter, name_below
 from afterword.models.save import weights_sha256
 from afterword.storage.atomic import STAGING_SUFFIX, _flush, replace_file
 from afterword.storage.hashes import file_sha256, json_sha256
@@ -171,12 +171,12 @@ def given_fingerprint(model: Any) -> str:
 def _given_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     """The weights under the names that they have without peft, and none of its own."""
     weights = causal_lm(model).state_dict().items()
-    if not hasattr(model, "disable_adapter"):
+    if not has_adapter(model):
         yield from weights
         return
     for name, value in weights:
         if "lora_" not in name and ".modules_to_save." not in name:
-            yield name.replace(".base_layer.", ".").replace(".original_module.", "."), value
+            yield name_below(name), value
 
 
 def _damaged(folder: Path, why: str) -> CheckpointError:

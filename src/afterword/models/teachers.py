@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterword.models.backbone import head_of, only_reading, trained_states
+from afterword.models.backbone import has_adapter, head_of, only_reading, trained_states
 from afterword.objectives import Head
 from afterword.types import InputRows
 
@@ -122,12 +122,12 @@ def frozen_copy(model: Any) -> FrozenCopy:
 
 def teacher_for(model: Any) -> LiveTeacher:
     """The teacher that a model starts from: itself with the adapter off under peft, else a frozen copy."""
-    return AdapterOff(model) if hasattr(model, "disable_adapter") else frozen_copy(model)
+    return AdapterOff(model) if has_adapter(model) else frozen_copy(model)
 
 
 def untrained(model: Any) -> LiveTeacher:
     """The teacher that a model is until its first step: itself, with an adapter off if it has one."""
-    return AdapterOff(model) if hasattr(model, "disable_adapter") else FrozenCopy(model)
+    return AdapterOff(model) if has_adapter(model) else FrozenCopy(model)
 
 
 def offloaded(model: Any) -> FrozenCopy | Offloaded:

@@ -144,7 +144,7 @@ def _measured_before(trainer: AdaptationTrainer) -> Measure:
     began = time.perf_counter()
     sample = gain_sample(trainer)
     model = trainer.model
-    with model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext():
+    with model.disable_adapter() if models.has_adapter(model) else contextlib.nullcontext():
         loss = sample.loss(model)
     return Measure(sample, loss, seconds=time.perf_counter() - began)
 

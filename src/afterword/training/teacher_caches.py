@@ -34,10 +34,11 @@ class Caching:
 
 @dataclass(frozen=True)
 class Read:
-    """What is going to be drawn: of every epoch its number and its windows, numbered over all of the examples' sources."""
+    """What is going to be drawn."""
 
     examples: Examples
     epochs: tuple[tuple[int, np.ndarray], ...]
+    """Number of each, and windows [n], numbered over all sources of the examples."""
 
 
 @dataclass(frozen=True, slots=True)
