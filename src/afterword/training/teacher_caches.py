@@ -108,7 +108,7 @@ class CachingTeacher:
     def _rows(self, texts: Sequence[np.ndarray]) -> list[Tensor]:
         """Of every text [n]: rows [n, H]."""
         states = self.teacher.trained_states(to_device(reading_view(texts, self.packing.layout), self.device))
-        return list(states.cpu().split([len(text) for text in texts]))
+        return list(torch.split(states.cpu(), [len(text) for text in texts]))
 
     def _origin(self) -> Origin:
         model, device = self.teacher.model, self.device.type
