@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes
 from afterword.training.small_adamw import RoundedAdamW, RoundedAdamW8bit
 
 CPU = torch.device("cpu")
+OF_DRY_RUNS = sys.modules[DryRun.__module__]  # Its name is also that of the function.
 # The tiny Llama: vocabulary 300, hidden 32, intermediate 48, 4 heads of 8 on 2 keys, 2 layers, untied.
 LAYER = 32 * 32 + 2 * (32 * 16) + 32 * 32 + 3 * (32 * 48) + 2 * 32
 PARAMETERS = 300 * 32 + 2 * LAYER + 32 + 300 * 32
@@ -138,18 +141,19 @@ def test_the_peak_is_that_of_tensors_that_live_at_once(monkeypatch: pytest.Monke
     assert peak_bytes(CPU, work(8)) == (2 * 8 * 2**20, 4 * 2**20)
 
 
-_OF_A_PROCESS = """
-import sys
-sys.path.insert(0, {here!r})
-from test_memory import CPU, peak_bytes, work
-print(*peak_bytes(CPU, work(96)))
+_OF_A_PROCESS = f"""
+from __future__ import annotations
+import torch
+from afterword.training.memory import peak_bytes
+{inspect.getsource(work)}
+print(*peak_bytes(torch.device("cpu"), work(96)))
 """
 
 
 @pytest.mark.skipif(not memory._RESET.exists(), reason="only Linux tells")
 def test_the_peak_of_the_process_is_near_that_of_its_tensors() -> None:
     """Of a process of its own: where freed memory is kept for what comes next, the pattern of sizes counts too."""
-    found = run_python("-c", _OF_A_PROCESS.format(here=str(Path(__file__).parent)))
+    found = run_python("-c", _OF_A_PROCESS)
     peak, left = map(int, found.out.split()[-2:])
     assert peak == pytest.approx(2 * 96 * 2**20, rel=0.1)
     assert left == pytest.approx(48 * 2**20, rel=0.2)
@@ -198,7 +202,7 @@ def test_where_it_does_not_fit_changes_are_named_the_largest_first(
     estimate: Any, monkeypatch: pytest.MonkeyPatch, afterword: Any, model_folder: Path, documents: Any, tmp_path: Path
 ) -> None:
     assert estimate().savings == ()
-    monkeypatch.setattr("afterword.training.dry_run.available_bytes", lambda: 1000)
+    monkeypatch.setattr(OF_DRY_RUNS, "available_bytes", lambda: 1000)
     plan = estimate(precision="float32")
     assert plan.available == 1000
     named = [saving.settings for saving in plan.savings]
@@ -228,7 +232,7 @@ def test_a_change_holds_as_much_less_as_was_said(
     monkeypatch.setattr(memory, "_PIECE_BYTES", 8)
     build_model(hidden_size=256, intermediate_size=512).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    monkeypatch.setattr("afterword.training.dry_run.available_bytes", lambda: 1000)
+    monkeypatch.setattr(OF_DRY_RUNS, "available_bytes", lambda: 1000)
     common = {"model_name_or_path": str(tmp_path), "precision": "float32"}
     before = dry_run(read_settings(common), documents)
     after = dry_run(read_settings({**common, **raw}), documents)
