@@ -61,12 +61,12 @@ class Record:
 
 
 _ADAPT = "adapt IN/model IN/documents.jsonl -o OUT --max-steps 8 --save-steps 2 --learning-rate 1e-3"
-_ADAPT += " --lr-scheduler-type cosine --preparation-cache OUT.cache --preparation-workers 0"
-_GUIDED = "adapt IN/model IN/few.jsonl -o OUT --method finetune --preparation-workers 0 --preparation-cache off"
+_ADAPT += " --lr-scheduler-type cosine"
+_GUIDED = "adapt IN/model IN/few.jsonl -o OUT --method finetune"
 _ALIGN = "--instructions IN/chats.jsonl --preferences IN/pairs.jsonl --chat-template plain --sft-batch-size 2"
 _ALIGN += " --dpo-batch-size 2"
 _SUITE = "--suite IN/suite.jsonl --methods finetune,disc --learning-rates 1e-3 --adapt max_steps=2"
-_SUITE += " --adapt preparation_workers=0 --evaluate samples=0 --evaluate answer_tokens=2"
+_SUITE += " --evaluate samples=0 --evaluate answer_tokens=2"
 _EVALUATE = "--suite IN/suite.jsonl --questions IN/questions.jsonl --samples 4"
 _BLEND = "--suite IN/suite.jsonl --lambda 0.5 --lambda 1 --evaluate samples=0"
 FORMS = (

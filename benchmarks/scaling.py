@@ -118,12 +118,8 @@ def measured(case: dict[str, Any], scratch: Path) -> dict[str, float]:
     with Memory() as gathering, clock() as seconds:
         corpus = read_corpus(str(file), cache_dir=scratch)
     found = {"gathering_mib": gathering.mib, "gathering_seconds": seconds[0]}
-    cache = scratch / "cache" if case.get("cached") else None
-    if cache:
-        prepare(corpus, *given, scratch / "before.arrow", cache=cache)
     with Memory() as preparing, clock() as seconds:
-        windows = prepare(corpus, *given, scratch / "windows.arrow", workers=case.get("workers", 1), cache=cache)
-    assert windows.from_cache == bool(cache)
+        windows = prepare(corpus, *given, scratch / "windows.arrow")
     found |= {"preparing_mib": preparing.mib, "preparing_seconds": seconds[0], "tokens": windows.counts.tokens}
     found |= {"bytes": corpus.path.stat().st_size + windows.path.stat().st_size}
     return found | (trained(case, method, windows, tokenizer, scratch) if case.get("steps") else {})
@@ -282,7 +278,6 @@ def _step(found: dict[str, float]) -> tuple[Any, ...]:
 
 def preparation(asked: argparse.Namespace) -> None:
     """Tokens a second that are prepared, beside those that the same model is trained on, and the wait for batches."""
-    count, most = (1_000, 2) if asked.quick else (20_000, len(os.sched_getaffinity(0)))
     show("Preparation", "", "document tokens a second", "beside training", "of the time, waited for batches")
     training: dict[str, dict[str, float]] = {}
     for name, how in {
@@ -296,11 +291,9 @@ def preparation(asked: argparse.Namespace) -> None:
     fastest = max(found["speed"] for found in training.values())
     for name, found in training.items():
         row(name, found["speed"], found["speed"] / fastest, f"{100 * found['waited_frac']:.2f} %")
-    several = {f"preparing, {n} processes": {"workers": n} for n in (2, 4, 8) if n <= most}
-    for name, how in {"preparing, one process": {"workers": 1}, **several, "from the cache": {"cached": True}}.items():
-        found = run({"documents": count, "sentences": 25, **how}, asked)
-        speed = found["tokens"] / found["preparing_seconds"]
-        row(name, speed, speed / fastest, "")
+    found = run({"documents": 1_000 if asked.quick else 20_000, "sentences": 25}, asked)
+    speed = found["tokens"] / found["preparing_seconds"]
+    row("preparing", speed, speed / fastest, "")
 
 
 TABLES = {"documents": more_documents, "length": longer_documents, "targets": more_targets, "preparation": preparation}

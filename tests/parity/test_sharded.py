@@ -21,6 +21,7 @@ sys.path.pop(0)
 DEEPSPEED = Path(sys.prefix) / "deepspeed"
 """Where `make install` puts it: apart, because accelerate imports it wherever it finds it."""
 HAS_DEEPSPEED = DEEPSPEED.is_dir() or importlib.util.find_spec("deepspeed") is not None
+pytestmark = pytest.mark.timeout(900)
 RESULTS = {
     "full": ["model.safetensors"],
     "plain": ["model.safetensors"],
@@ -55,10 +56,10 @@ def place(
         "DS_ACCELERATOR": "cpu",
         "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     }
-    run_python(program, "one", environment=environment, cwd=folder)
-    run_python(*ON_TWO_PROCESSES, program, "fsdp", environment=environment, cwd=folder)
+    run_python(program, "one", environment=environment, cwd=folder, seconds=600)
+    run_python(*ON_TWO_PROCESSES, program, "fsdp", environment=environment, cwd=folder, seconds=600)
     if HAS_DEEPSPEED:
-        run_python(*ON_TWO_PROCESSES, program, "zero3", environment=environment | zero3, cwd=folder)
+        run_python(*ON_TWO_PROCESSES, program, "zero3", environment=environment | zero3, cwd=folder, seconds=600)
     return folder
 
 

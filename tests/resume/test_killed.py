@@ -27,7 +27,8 @@ CHECKPOINT_KIB = 140
 
 WARM = """
 import gc, json, os, resource, signal, sys, traceback
-import afterword.cli, afterword.report, afterword.training
+import afterword.cli, afterword.evaluation, afterword.report, afterword.runs, afterword.training
+import matplotlib.figure, scipy.stats, sentencex
 # No run looks through all that was imported when it frees memory.
 gc.freeze()
 # A shell that starts this in the background has it ignore Ctrl-C.

@@ -4,7 +4,7 @@ import itertools
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Column, Table
@@ -46,7 +46,7 @@ def _show(result: "Scores") -> None:
 
     from afterword.report.verdict import verdict_of
 
-    verdict = verdict_of([asdict(score) for score in result.scores])
+    verdict = verdict_of(cast("list[Any]", [asdict(score) for score in result.scores]))
     tell(verdict.lines.items() if verdict else ())
     columns = (Column("", no_wrap=True), "before", "after", "change [95 %]")
     table = Table(*columns, box=None, padding=(0, 1, 0, 0), width=min(out.width, 80))

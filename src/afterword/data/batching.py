@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -81,10 +81,10 @@ def build_batch(examples: Sequence[Example], packing: Packing = Packing(sys.maxs
     return Batch(
         student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], packing.layout),
         teacher=_teacher_views(examples, packing),
-        target_ids=torch.from_numpy(np.concatenate([segment.target_ids for segment in segments])),
-        weights=torch.from_numpy(weights),
-        sources=torch.from_numpy(np.concatenate(sources)),
-        sequences=torch.from_numpy(np.repeat(np.arange(len(segments)), [len(s.target_ids) for s in segments])),
+        target_ids=_tensor(np.concatenate([segment.target_ids for segment in segments])),
+        weights=_tensor(weights),
+        sources=_tensor(np.concatenate(sources)),
+        sequences=_tensor(np.repeat(np.arange(len(segments)), [len(s.target_ids) for s in segments])),
         term=examples[0].term,
         total_weight=float(weights.sum(dtype=np.float64)),
         documents=tuple(dict.fromkeys(example.document for example in examples)),
@@ -116,7 +116,7 @@ def to_device(item: Moved, device: torch.device) -> Moved:
         if isinstance(value, InputRows):
             return to_device(value, device)
         if isinstance(value, tuple):
-            return tuple(map(moved, value))
+            return tuple(map(moved, cast("tuple[Any, ...]", value)))
         return value.to(device) if isinstance(value, Tensor) else value
 
     return replace(item, **{each.name: moved(getattr(item, each.name)) for each in fields(item)})
@@ -143,7 +143,7 @@ def _teacher_rows(segments: Sequence[Segment]) -> Tensor | None:
 
 def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: Layout) -> InputRows:
     lengths = np.array([len(row) for row in rows])
-    position_ids = [np.arange(length) for length in lengths]
+    position_ids: list[np.ndarray] = [np.arange(length) for length in lengths]
     if layout == "packed":
         offsets = np.concatenate([[0], lengths.cumsum()[:-1]])
         ids, restarts, mask = _row(rows), _row(position_ids), None
@@ -152,17 +152,22 @@ def _view(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], layout: L
         width = int(lengths.max())
         offsets = np.arange(len(rows)) * width
         ids, restarts = _padded(rows, width), _padded(position_ids, width)
-        mask = _padded([np.ones(length, np.int64) for length in lengths], width)
+        real: list[np.ndarray] = [np.ones(length, np.int64) for length in lengths]
+        mask = _padded(real, width)
     trained = np.concatenate([p + o for p, o in zip(positions, offsets, strict=True)])
-    return InputRows(ids, restarts, mask, torch.from_numpy(trained), tokens=int(lengths.sum()))
+    return InputRows(ids, restarts, mask, _tensor(trained), tokens=int(lengths.sum()))
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]  # torch leaves its argument untyped
 
 
 def _row(rows: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(rows)).unsqueeze(0)
+    return _tensor(np.concatenate(rows)).unsqueeze(0)
 
 
 def _padded(rows: Sequence[np.ndarray], width: int) -> Tensor:
-    return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
+    return _tensor(np.stack([np.pad(row, (0, width - len(row))) for row in rows]))
 
 
 def _grouped(items: Iterable[T], fits: Callable[[list[T]], bool]) -> Iterator[list[T]]:

@@ -83,7 +83,7 @@ def streams(
     """
     tokens, samples = _totals(documents, sources)
     firsts = np.cumsum([len(documents), *(len(lengths) for lengths, _ in sources)])
-    made = []
+    made = list[SourceStream]()
     for first, (lengths, share) in zip(firsts[:-1].tolist(), sources, strict=True):
         shared = share.tokens is not None or share.samples is not None
         amount = (share.tokens or 0) * tokens + (share.samples or 0) * samples if shared else len(lengths)

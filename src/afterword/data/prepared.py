@@ -1,12 +1,13 @@
 """A corpus as windows on disk: tokenised once, memory-mapped, in an order that every process agrees on."""
 
-import contextlib
 import functools
+import hashlib
 import itertools
+import json
+import os
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from afterword.corpus import Corpus
-from afterword.data import stored
 from afterword.data.control_tokens import ControlTokens
-from afterword.data.reading_ahead import Read, Reader, Rendering, read_ahead, workers_for
 from afterword.data.views import View
-from afterword.data.windows import SpecialTokens, WindowSettings
+from afterword.data.windows import SpecialTokens, WindowSettings, read_document
 from afterword.errors import DataError
-from afterword.storage.locks import held
-from afterword.types import Skipped, Window
+from afterword.storage.atomic import replace_file
+from afterword.storage.parsing import parse_json
+from afterword.types import Document, Skipped, Window
 
 _ROWS_PER_BATCH = 64
 """Windows written at a time; bounds the memory of a preparation."""
@@ -29,6 +29,16 @@ _LISTED = 1000
 """Skipped windows listed one by one; all are counted."""
 _COLUMNS = {field.name: str(field.type) for field in fields(Window) if field.name != "index"}
 """Fields of a Window as they are stored, with their types; its index is the row."""
+Rendering = Callable[[Document], Document]
+"""A document with the text that is read in place of its own. RefusedRow where it is to be left out."""
+
+
+class RefusedRow(Exception):  # noqa: N818  it is counted, and no error
+    """A document that cannot be shown, and is left out: the reason it is counted by, and what was said."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
 @dataclass
@@ -52,6 +62,23 @@ class PreparedCounts:
 
 
 @dataclass(frozen=True)
+class WrittenDocuments:
+    """What a view made of the documents before they became windows, as data.json has it."""
+
+    view: str
+    documents: int
+    characters: int
+    skipped: int
+    """Empty ones, and those with the same text as another."""
+    content_sha256: str
+
+    def in_words(self) -> str:
+        """What a person should know of it."""
+        left_out = f"; {self.skipped:,} are empty or there twice, and left out" if self.skipped else ""
+        return f"Written before training: the view {self.view} made {self.documents:,} documents{left_out}."
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Windows in an Arrow file, memory-mapped. Picklable: workers open the file themselves."""
 
@@ -64,8 +91,8 @@ class Prepared:
     """Names of the sources that windows and losses are counted by."""
     control_tokens: ControlTokens = "text"
     """What became of control tokens in documents."""
-    from_cache: bool = False
-    """Whether another run had prepared them."""
+    written: WrittenDocuments | None = None
+    """The documents that a view wrote, which the windows are of; None: they are of the documents as they were given."""
 
     def __len__(self) -> int:
         return self.counts.windows
@@ -83,23 +110,8 @@ class Prepared:
     def to_json(self) -> dict[str, Any]:
         """The counts and what was skipped, as data.json has them."""
         listed = [asdict(skipped) for skipped in self.skipped]
-        said = {**vars(self.counts), "skipped_windows_listed": listed, "windows_from_cache": self.from_cache}
-        return said | {"control_tokens_are": self.control_tokens}
-
-
-@functools.cache
-def _opened(path: Path) -> list[Any]:
-    """The file's record batches, of _ROWS_PER_BATCH windows each."""
-    # One memory map a process and file; one for every Prepared would map it again in each worker's copy.
-    import pyarrow as pa
-
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-        return list(stream)
-
-
-def _value(cell: Any) -> Any:
-    ids = getattr(cell, "values", None)
-    return cell.as_py() if ids is None else ids.to_numpy().astype(np.int64)
+        said = {**vars(self.counts), "skipped_windows_listed": listed, "control_tokens_are": self.control_tokens}
+        return said | ({"prepared_by_view": asdict(self.written)} if self.written else {})
 
 
 def prepare(
@@ -111,119 +123,116 @@ def prepare(
     path: Path,
     *,
     render: Rendering | None = None,
-    workers: int | None = None,
-    cache: Path | None = None,
+    written: WrittenDocuments | None = None,
 ) -> Prepared:
     """Read every document, as `render` has it, into windows and write those that the view can train to `path`.
 
-    `workers` processes read, 0 or 1: this one, None: as many as pay. Windows that follow from the same are not read
-    again: they are at `path` already, or in `cache`, a folder for all runs. None of it changes a byte of the file.
-
-    A corpus of which nothing is trainable is a DataError that says why.
+    `written` says that the corpus is what a view wrote. The same documents and settings give the same bytes on every
+    machine. A corpus of which nothing is trainable is a DataError that says why.
     """
-    reader = Reader(corpus, tokenizer, special, window_settings, view, render)
-    key = stored.fingerprint(reader)
-    limit = stored.cache_limit()
-    entry = cache / f"{key}.arrow" if key and cache and _writable(cache) else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Whoever comes first reads; the other processes, of this run or of others, wait and find it.
-    with held((entry or path).with_suffix(".lock"), "reads the same documents"):
-        here = stored.find(path, key)
-        cached = stored.fetch(entry, key, path) if entry and not here else None
-        said = here or cached or _read(reader, path, workers_for(corpus) if workers is None else workers)
-        if not here and not cached:
-            stored.keep(path, key, said)
-            if entry:
-                with _unless_full(entry.parent):
-                    stored.offer(path, entry, limit)
-    return _prepared(path, said, reader, from_cache=cached is not None)
+    sources = {name: number for number, name in enumerate(corpus.dataset.unique("source"))}
+    counts, skipped = PreparedCounts(), list[Skipped]()
+
+    def skip(document: Document, reason: str, detail: str) -> None:
+        """Count what is left out, and list the first of it."""
+        counts.skipped_windows[reason] += 1
+        if len(skipped) < _LISTED:
+            skipped.append(Skipped(document.source, document.id, reason, detail))
+
+    def trained() -> Iterator[Window]:
+        """The windows of all documents that can be trained, counted in passing."""
+        for document in corpus:
+            try:
+                shown = render(document) if render else document
+            except RefusedRow as row:
+                skip(document, row.reason, row.detail)
+                continue
+            read = read_document(shown, sources[document.source], tokenizer, special, window_settings)
+            reasons = [view.skip_reason(window) for window in read.windows]
+            counts.split_documents += len(read.windows) > 1
+            counts.cut_sentences += read.cut_sentences
+            counts.cut_anchors += read.cut_anchor
+            counts.control_tokens += read.control_tokens
+            counts.control_token_documents += read.control_tokens > 0
+            counts.trained_documents += None in reasons
+            for window, reason in zip(read.windows, reasons, strict=True):
+                if reason:
+                    skip(document, reason, f"{len(window.token_ids)} tokens, {len(window.sentence_starts)} sentences")
+                else:
+                    counts.windows, counts.tokens = counts.windows + 1, counts.tokens + len(window.token_ids)
+                    yield window
+
+    _write(path, trained())
+    if not counts.windows:
+        raise _untrainable(len(corpus), counts)
+    record = {
+        "counts": vars(counts),
+        "skipped": [asdict(each) for each in skipped],
+        "sources": list(sources),
+        "control_tokens": window_settings.control_tokens,
+        "written": asdict(written) if written else None,
+    }
+    replace_file(path.with_suffix(".json"), json.dumps(record))
+    return read_prepared(path)
+
+
+def read_prepared(path: Path) -> Prepared:
+    """The windows that this or another process has prepared at `path`."""
+    record = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+    by_reason = Counter[str](record["counts"].pop("skipped_windows"))
+    counts = PreparedCounts(skipped_windows=by_reason, **record["counts"])
+    written = record["written"] and WrittenDocuments(**record["written"])
+    skipped = tuple(Skipped(**each) for each in record["skipped"])
+    _opened.cache_clear()
+    lengths = np.concatenate([np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]).astype(np.int64)
+    ends = np.concatenate([batch.column("is_document_end").to_numpy(zero_copy_only=False) for batch in _opened(path)])
+    sources = tuple(record["sources"])
+    return Prepared(path, counts, skipped, lengths, ends, sources, record["control_tokens"], written)
 
 
 def content_hash(prepared: Prepared) -> str:
     """SHA-256 of the windows as they are trained: what a resumed run must find unchanged."""
-    return stored.file_sha256(prepared.path)
+    with prepared.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _writable(cache: Path) -> bool:
-    with _unless_full(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        # Tried, not asked: os.access says yes to root also where the file system says no.
-        tempfile.TemporaryFile(dir=cache).close()
-        return True
-    return False
+def _untrainable(documents: int, counts: PreparedCounts) -> DataError:
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.skipped_windows.items())
+    problem = f"none of the {documents} documents has a trainable position ({reasons or 'no text'})"
+    return DataError(f"documents: {problem}. Give two sentences or more, or use a token strategy or fine-tuning.")
 
 
-@contextlib.contextmanager
-def _unless_full(cache: Path) -> Iterator[None]:
-    """A run needs no cache: where it cannot be written, that is said, and the windows are only the run's own."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"preparation_cache: {str(cache)!r} cannot be written ({error.strerror or error})"
-        warnings.warn(f"{problem}. The next run reads its documents anew. Give another folder, or off.", stacklevel=4)
+def _arrow() -> Any:
+    """PyArrow, which has no types. It is imported where it is used: `afterword --help` can do without."""
+    import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+
+    return pyarrow
 
 
-def _read(reader: Reader, path: Path, workers: int) -> dict[str, Any]:
-    """Write the windows to `path`; what there is to say of them, as JSON has it: counts, and what was skipped."""
-    counts, listed = PreparedCounts(), list[tuple[int, str, str, str]]()
-
-    def rows(reads: Iterator[Read]) -> Iterator[dict[str, Any]]:
-        """Windows as they are read, counted in passing."""
-        for each in reads:
-            if each.read is None:
-                reason, detail = (each.refused.reason, each.refused.detail) if each.refused else ("refused", "")
-                counts.skipped_windows[reason] += 1
-                if len(listed) < _LISTED:
-                    listed.append((each.source, each.document, reason, detail))
-                continue
-            windows = each.read.windows
-            counts.split_documents += len(windows) > 1
-            counts.cut_sentences += each.read.cut_sentences
-            counts.cut_anchors += each.read.cut_anchor
-            counts.control_tokens += each.read.control_tokens
-            counts.control_token_documents += each.read.control_tokens > 0
-            counts.trained_documents += None in each.skip_reasons
-            for window, reason in zip(windows, each.skip_reasons, strict=True):
-                if reason is None:
-                    counts.windows, counts.tokens = counts.windows + 1, counts.tokens + len(window.token_ids)
-                    yield {name: getattr(window, name) for name in _COLUMNS}
-                    continue
-                counts.skipped_windows[reason] += 1
-                if len(listed) < _LISTED:
-                    size = f"{len(window.token_ids)} tokens, {len(window.sentence_starts)} sentences"
-                    listed.append((each.source, each.document, reason, size))
-
-    with contextlib.closing(read_ahead(reader, workers)) as reads:
-        _write(path, rows(reads))
-    if not counts.windows:
-        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.skipped_windows.items())
-        count = len(reader.corpus)
-        problem = f"none of the {count} documents has a trainable position ({reasons or 'no text'})"
-        raise DataError(f"documents: {problem}. Give two sentences or more, or use a token strategy or fine-tuning.")
-    return {"counts": vars(counts) | {"skipped_windows": dict(counts.skipped_windows)}, "skipped": listed}
+@functools.cache
+def _opened(path: Path) -> list[Any]:
+    """The file's record batches, of _ROWS_PER_BATCH windows each."""
+    # One memory map a process and file; one for every Prepared would map it again in each worker's copy.
+    pa = _arrow()
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        return list(stream)
 
 
-def _prepared(path: Path, said: dict[str, Any], reader: Reader, *, from_cache: bool) -> Prepared:
-    """Windows at `path`, of which `said` is all that they do not say themselves. Names are this corpus's own."""
-    _opened.cache_clear()
-    sources = tuple(reader.sources)
-    counts = PreparedCounts(**{**said["counts"], "skipped_windows": Counter(said["counts"]["skipped_windows"])})
-    skipped = tuple(Skipped(sources[number], *rest) for number, *rest in said["skipped"])
-    lengths = np.concatenate([np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]).astype(np.int64)
-    ends = np.concatenate([batch.column("is_document_end").to_numpy(zero_copy_only=False) for batch in _opened(path)])
-    how = reader.window_settings.control_tokens
-    return Prepared(path, counts, skipped, lengths, ends, sources, how, from_cache)
+def _value(cell: Any) -> Any:
+    ids = getattr(cell, "values", None)
+    return cell.as_py() if ids is None else ids.to_numpy().astype(np.int64)
 
 
-def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    import pyarrow as pa
-
+def _write(path: Path, windows: Iterator[Window]) -> None:
+    """One Arrow file, which has its name when it is whole. What stops on the way leaves nothing of it."""
+    pa = _arrow()
     types = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "np.ndarray": pa.list_(pa.int32())}
     schema = pa.schema({name: types[kind] for name, kind in _COLUMNS.items()})
-    with (
-        stored.one_move(path) as partial,
-        pa.OSFile(str(partial), "wb") as sink,
-        pa.ipc.new_stream(sink, schema) as writer,
-    ):
-        while batch := list(itertools.islice(rows, _ROWS_PER_BATCH)):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".windows-", dir=path.parent) as hidden:
+        unfinished = f"{hidden}/{path.name}"
+        with pa.OSFile(unfinished, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            while batch := list(itertools.islice(windows, _ROWS_PER_BATCH)):
+                rows = [{name: getattr(window, name) for name in _COLUMNS} for window in batch]
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+        os.replace(unfinished, path)

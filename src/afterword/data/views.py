@@ -4,14 +4,19 @@ The shift from a position to the token that it predicts happens in `segment` and
 from Padmanabhan et al. 2026, arXiv:2602.16093: all six strategies of the paper's code, and two of ours.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from afterword.data.windows import SpecialTokens
 from afterword.method_options import Averaging, Bos, Join, Strategy, SuffixTokens, Targets
-from afterword.types import Example, Segment, Window
+from afterword.storage.text_store import TextStore
+from afterword.types import Document, Example, Segment, Window
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STRATEGIES: tuple[str, ...] = get_args(get_args(Strategy)[0])
 MIN_TARGET_TOKENS = 2
@@ -38,6 +43,27 @@ class View:
     def anchored(self) -> bool:
         """Whether windows must carry the document's title."""
         return False
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a `prepare` of its own."""
+        return type(self).prepare is not View.prepare
+
+    def prepare(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        documents: Iterable[Document],
+        store: TextStore,
+    ) -> Iterable[Document]:
+        """The documents that are trained in place of those that were given: these as they are, unless it is overridden.
+
+        Called once, before there are windows, on the main process, with the model as it was given: in eval mode,
+        without gradients. What the model writes belongs into `store`, which outlives the process: what is in it is not
+        to be written again, and a run that is resumed asks for the same documents. The id of a document that is written
+        begins with that of the one that it comes from, and its source is the same.
+        """
+        return documents
 
     def skip_reason(self, window: Window) -> str | None:
         """Why a window can never be trained under this view, or None. Such windows are counted, not trained."""

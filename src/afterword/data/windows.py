@@ -142,7 +142,8 @@ def _fitting(starts: np.ndarray, length: int, capacity: int, overlap: int) -> tu
         return starts, 0
     limit = capacity - max(1, overlap)
     ends = np.append(starts[1:], length)
-    pieces = [np.arange(start, end, limit) for start, end in zip(starts, ends, strict=True)]
+    borders = zip(starts.tolist(), ends.tolist(), strict=True)
+    pieces: list[np.ndarray] = [np.arange(start, end, limit) for start, end in borders]
     return np.concatenate(pieces), int((ends - starts > limit).sum())
 
 

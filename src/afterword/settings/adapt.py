@@ -80,8 +80,6 @@ class _WhatAndHow(Settings):
     )
     max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
-    preparation_workers: int | None = setting(None, "Documents", "Processes that read them.", weights=False, ge=0)
-    preparation_cache: str | bool | None = setting(None, "Documents", "Folder for all runs; or off.", weights=False)
 
     method: str = setting("disc", "Method", "See `afterword methods`; or package.module:NAME of your own.")
 

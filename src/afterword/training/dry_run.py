@@ -24,6 +24,9 @@ from afterword.training.trainer import AdaptationTrainer
 from afterword.types import Batch, Example
 
 _TIMED_STEPS = 3
+_UNWRITTEN = (
+    "The method writes documents with the model before it trains; all numbers here are of those that were given."
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
     available = available_bytes()
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
-        trainer, data = load_trainer(settings, documents, Path(scratch))
+        trainer, data = load_trainer(settings, documents, Path(scratch), writes=False)
+        if trainer.method.view.writes:
+            data = {**data, "remark": f"{data['remark']} {_UNWRITTEN}".strip()}
         totals, largest = _totals(trainer)
         memory = memory_of(trainer, settings.optimizer_states, largest)
         cached = _cached(trainer)

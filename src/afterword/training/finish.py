@@ -26,12 +26,13 @@ from afterword.settings.adapt import AdaptSettings
 from afterword.training.run_folder import RunFolder
 from afterword.training.steps import ExampleKey
 from afterword.training.trainer import AdaptationTrainer
+from afterword.training.written_documents import WRITTEN
 from afterword.types import Batch
 
 _ADAPTER = "The adapter is saved in float32: nothing is rounded."
 _ROOM = 1.2
 """Free memory that the base in float32 needs, over its size."""
-_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}"]
+_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}", WRITTEN]
 MOST_WINDOWS = 64
 MOST_TOKENS = 16_384
 _LEAST_TOKENS = 512

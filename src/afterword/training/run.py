@@ -1,6 +1,7 @@
 """One run from settings to a finished folder: the main job, in the order in which it happens."""
 
 import contextlib
+import functools
 import sys
 import time
 import warnings
@@ -16,7 +17,7 @@ from transformers import TrainingArguments
 
 from afterword import models
 from afterword.corpus import Corpus, CorpusOptions, read_corpus, refuse_missing
-from afterword.data import Prepared, WindowSettings
+from afterword.data import Prepared, WindowSettings, WrittenDocuments
 from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
@@ -33,11 +34,12 @@ from afterword.training.optimizers import optimizer_of, try_optimizer
 from afterword.training.regularizers import Staying
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
-from afterword.training.sources import MixtureSource, Preparation, as_windows
+from afterword.training.sources import MixtureSource, as_windows
 from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
+from afterword.training.written_documents import Author
 
 _NO_DOCUMENTS = "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
 
@@ -155,12 +157,16 @@ def _trained_and_saved(
 
 def _fresh_model(settings: AdaptSettings) -> Any:
     """The model as the run began with it, for the weights of one that is sharded."""
-    return _with_adapter(_base_model(settings), settings)
+    tokenizer = models.load_tokenizer(settings.model_name_or_path)
+    return _with_adapter(_base_model(settings, tokenizer), settings)
 
 
-def _base_model(settings: AdaptSettings) -> Any:
-    attention = settings.attn_implementation
-    return models.load_model(settings.model_name_or_path, dtype=_dtype(settings), attn_implementation=attention)
+def _base_model(settings: AdaptSettings, tokenizer: Any) -> Any:
+    """The model as it is given, which the tokenizer belongs to."""
+    name, attention = settings.model_name_or_path, settings.attn_implementation
+    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
+    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    return model
 
 
 def _with_adapter(model: Any, settings: AdaptSettings) -> Any:
@@ -175,7 +181,8 @@ def _identity(trainer: AdaptationTrainer) -> Identity:
 
 def _say(data: dict[str, Any], console: Console) -> None:
     """What a person should know before the first step."""
-    said = [in_words(data["teacher"])] if "teacher" in data else []
+    said = [WrittenDocuments(**data["prepared_by_view"]).in_words()] if "prepared_by_view" in data else []
+    said += [in_words(data["teacher"])] if "teacher" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
     for each in said:
         console.print(each, highlight=False, markup=False)
@@ -215,9 +222,12 @@ def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | Non
 
 
 def load_trainer(
-    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None
+    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None, *, writes: bool = True
 ) -> tuple[AdaptationTrainer, dict[str, Any]]:
-    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it."""
+    """Load and check everything that a run needs, cheap checks first; and what data.json will say of it.
+
+    Where the method's view writes, it does so now, unless `writes` says no: its texts are kept in the output folder.
+    """
     method, name = method_of(settings), settings.model_name_or_path
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
@@ -228,17 +238,19 @@ def load_trainer(
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, window_settings = run / WORK_FOLDER, _window_settings(settings, config)
 
-    def windows_of(given: Any, place: Path) -> tuple[Corpus, Prepared]:
+    def windows_of(given: Any, place: Path, author: Author | None = None) -> tuple[Corpus, Prepared]:
         """Documents of the run, read and cut."""
         corpus = _read(given, place, settings)
-        preparation = _preparation(settings)
-        return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, preparation=preparation)
+        return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, author=author)
 
-    corpus, windows = windows_of(documents if documents is not None else list(settings.documents), work / "train")
+    # Only a view that writes needs it before everything else is checked.
+    load = functools.cache(lambda: _base_model(settings, tokenizer))
+    author = Author(load=load, folder=Path(settings.output_dir or run)) if writes else None
+    given = documents if documents is not None else list(settings.documents)
+    corpus, windows = windows_of(given, work / "train", author)
     held_out = windows_of(list(settings.eval_documents), work / "eval")[1] if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
-    model = _base_model(settings)
-    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    model = load()
     packing = _packing(settings, model, window_settings.max_length)
     model = _with_adapter(model, settings)
     teacher = teacher_of(settings, method, _dtype(settings))
@@ -268,6 +280,14 @@ def load_trainer(
     if teacher and settings.teacher_precision in models.BITS:
         data["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, data
+
+
+def _loaded(settings: AdaptSettings, tokenizer: Any) -> Any:
+    """The model as it is given, which the tokenizer belongs to."""
+    name, attention = settings.model_name_or_path, settings.attn_implementation
+    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
+    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    return model
 
 
 def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
@@ -314,13 +334,8 @@ def _mixture(settings: AdaptSettings, work: Path) -> dict[str, MixtureSource]:
             held_out=main_process_first(held) if source.eval_files else None,
             chat=source.format == "chat",
             skip_bad_rows=settings.skip_bad_rows,
-            preparation=_preparation(settings),
         )
     return found
-
-
-def _preparation(settings: AdaptSettings) -> Preparation:
-    return Preparation.of(settings.preparation_workers, settings.preparation_cache)
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:

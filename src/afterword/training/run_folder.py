@@ -23,10 +23,11 @@ from afterword.storage.paths import unwritable
 from afterword.storage.records import read_record
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
+from afterword.training.written_documents import WRITTEN
 
 _ASKED = "asked.yaml"
 """What a person set; config.yaml is what was used."""
-_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", _ASKED}
+_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", WRITTEN, _ASKED}
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 
@@ -128,9 +129,13 @@ class RunFolder:
                 raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
 
     def tidy(self, *, began_here: bool) -> None:
-        """Remove what reading the documents left; and the folder itself, if this command made it."""
+        """Remove what reading the documents left; and the folder itself, if this command made it.
+
+        What a model wrote stays, and the folder with it: the same command goes on from there.
+        """
         if is_main_process():
-            shutil.rmtree(self.path if began_here else self.path / ".work", ignore_errors=True)
+            written = os.path.isfile(self.path / WRITTEN)
+            shutil.rmtree(self.path if began_here and not written else self.path / ".work", ignore_errors=True)
 
     def begin_or_resume(
         self, asked: AdaptSettings, used: AdaptSettings, identity: Identity, data: dict[str, Any], command: str

@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
@@ -20,33 +19,16 @@ from afterword.data import (
     WholeDocument,
     WindowSettings,
     as_words,
-    default_cache,
     prepare,
+    read_prepared,
     special_tokens,
 )
 from afterword.data.mixture import SourceShare
-from afterword.distributed import main_process_first
+from afterword.distributed import is_main_process, main_process_first
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.methods import Method
+from afterword.training.written_documents import Author
 from afterword.types import Document
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """How documents become windows. Nothing of it changes them."""
-
-    workers: int | None = None
-    """Processes that read documents; 0 or 1: this one; None: as many as pay."""
-    cache: Path | None = field(default_factory=default_cache)
-    """Where windows are kept for other runs; None: nowhere."""
-
-    @classmethod
-    def of(cls, workers: int | None, cache: str | bool | None) -> Self:
-        """From the settings `preparation_workers` and `preparation_cache`."""
-        # YAML takes on and off for truth values.
-        if cache in (None, True, "on"):
-            return cls(workers=workers)
-        return cls(workers=workers, cache=None if cache in (False, "off") else Path(str(cache)).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +44,6 @@ class MixtureSource:
     """Render conversations by the model's chat template, instead of as plain text."""
     skip_bad_rows: bool = False
     """Leave out, counted, what the template refuses, instead of stopping."""
-    preparation: Preparation = field(default_factory=Preparation)
 
 
 @dataclass(frozen=True)
@@ -128,19 +109,26 @@ def as_windows(
     special: SpecialTokens | None = None,
     *,
     render: Rendering | None = None,
-    preparation: Preparation | None = None,
+    author: Author | None = None,
 ) -> Prepared:
-    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows."""
+    """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows.
+
+    With an `author`, a view that writes prepares the documents first.
+    """
     if isinstance(documents, Prepared):
         return documents
     around = special or special_tokens(tokenizer, view.bos, view.join)
     how = replace(window_settings, join=view.join, anchored=view.anchored)
-    prepared_by = vars(preparation or Preparation())
+    path = work / "windows.arrow"
 
     def read() -> Prepared:
-        """Read on the main process first; the others find the files."""
-        corpus = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work)
-        return prepare(corpus, tokenizer, around, how, view, work / "windows.arrow", render=render, **prepared_by)
+        """Read on the main process; the others find the files."""
+        if not is_main_process():
+            return read_prepared(path)
+        corpus, written = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work), None
+        if author and view.writes:
+            corpus, written = author.written(view, corpus, tokenizer, work)
+        return prepare(corpus, tokenizer, around, how, view, path, render=render, written=written)
 
     return main_process_first(read)
 
@@ -168,10 +156,7 @@ def mixture_sources(
             own_settings = replace(window_settings, control_tokens="keep")
         place = work / f"{'eval' if held_out else 'general'}-{number}"
         corpus = _as_corpus(documents, place)
-        preparation = text.preparation
-        windows = as_windows(
-            corpus, place, whole, tokenizer, own_settings, special, render=render, preparation=preparation
-        )
+        windows = as_windows(corpus, place, whole, tokenizer, own_settings, special, render=render)
         yield Source(name, windows, special, text.share, files=_of_files(corpus))
 
 
@@ -188,45 +173,31 @@ def _of_files(corpus: Corpus) -> dict[str, Any]:
 
 
 def _by_template(tokenizer: Any, name: str, *, lenient: bool) -> Rendering:
+    """The conversation as the model reads it; a document that is none is a single turn of the model."""
     if not tokenizer.chat_template:
         problem = f"mixture.{name}.format: 'chat' needs a model with a chat template, and this tokenizer has none"
         raise ConfigError(f"{problem}. Use 'plain', or save the tokenizer with a template.")
-    return _ByTemplate(tokenizer, name, lenient)
 
-
-@dataclass(frozen=True, eq=False)
-class _ByTemplate:
-    """The conversation as the model reads it; a document that is none is a single turn of the model."""
-
-    tokenizer: Any
-    name: str
-    lenient: bool = False
-
-    @property
-    def identity(self) -> str:
-        """The template is the tokenizer's; some write today's date."""
-        dated = "strftime_now" in str(self.tokenizer.chat_template)
-        named = f"chat template on {date.today()}" if dated else "chat template"
-        return f"{named}, refused rows left out" if self.lenient else named
-
-    def __call__(self, document: Document) -> Document:
+    def rendered(document: Document) -> Document:
         """A ConfigError for a document that is no conversation; for one that the template refuses a DataError.
 
         Where such rows are skipped, it is a RefusedRow.
         """
         if document.dialogue is None:
-            raise ConfigError(f"mixture.{self.name}.format: 'chat' needs instructions or preferences, not documents.")
+            raise ConfigError(f"mixture.{name}.format: 'chat' needs instructions or preferences, not documents.")
         said = Dialogue.from_json(document.dialogue).messages
-        messages = [{**each, "content": as_words(self.tokenizer, each["content"])} for each in said]
+        messages = [{**each, "content": as_words(tokenizer, each["content"])} for each in said]
         try:
-            return replace(document, text=self.tokenizer.apply_chat_template(messages, tokenize=False))
+            return replace(document, text=tokenizer.apply_chat_template(messages, tokenize=False))
         except (TemplateError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            if self.lenient:
+            if lenient:
                 raise RefusedRow("refused_by_template", reason) from error
-            problem = f"mixture.{self.name}: the model's chat template refuses {document.id} ({reason})"
+            problem = f"mixture.{name}: the model's chat template refuses {document.id} ({reason})"
             remedy = "Take it out, or set skip_bad_rows: true to leave out such rows, counted"
             raise DataError(f"{problem}. {remedy}.") from error
+
+    return rendered
 
 
 def special_tokens_for(tokenizer: Any, method: Method, general: Collection[str] = ()) -> SpecialTokens:

@@ -56,6 +56,7 @@ from afterword.training.sources import (
     special_tokens_for,
 )
 from afterword.training.teacher_caches import Caching, CachingTeacher, Read
+from afterword.training.written_documents import Author
 from afterword.types import Batch
 
 _TINY = 1e-12
@@ -105,8 +106,9 @@ class AdaptationTrainer(WholeCheckpoints):
         warn_of_lost_updates(model, args, trainer_arguments.get("optimizer_cls_and_kwargs"))
         models.check_head(model)
         settings, tokenizer = window_settings or _default_windows(model), processing_class
-        work = Path(str(args.output_dir)) / steps.WORK_FOLDER
-        self.sources, held_out = _read(self.method, tokenizer, settings, mixture, work, train_dataset, eval_dataset)
+        self.sources, held_out = _read(
+            model, tokenizer, self.method, settings, mixture, Path(str(args.output_dir)), train_dataset, eval_dataset
+        )
         own = self.sources[0]
         warn_of_shared_line(own.names)
         check_tokens(model, processing_class, [*self.sources, *(held_out.sources if held_out else ())])
@@ -438,17 +440,19 @@ def _default_windows(model: Any) -> WindowSettings:
 
 
 def _read(
-    method: Method,
+    model: Any,
     tokenizer: Any,
+    method: Method,
     window_settings: WindowSettings,
     mixture: Mapping[str, MixtureSource],
-    work: Path,
+    run: Path,
     documents: Any,
     held_out: Any,
 ) -> tuple[tuple[Source, ...], HeldOut | None]:
     """What a run reads: its documents and every source of the mixture; and what losses are evaluated on."""
-    view, special = method.view, special_tokens_for(tokenizer, method, mixture)
-    windows = as_windows(documents, work / "train", view, tokenizer, window_settings)
+    view, special, work = method.view, special_tokens_for(tokenizer, method, mixture), run / steps.WORK_FOLDER
+    author = Author(load=lambda: model, folder=run)
+    windows = as_windows(documents, work / "train", view, tokenizer, window_settings, author=author)
     own = Source("documents", windows, special, eos=view.needs_eos)
     refuse_taken_names(own.names, tuple(mixture))
     sources = (own, *mixture_sources(mixture, work, view, tokenizer, window_settings))

@@ -1,11 +1,21 @@
 """Windows on disk: counted, listed where skipped, the same bytes for the same content."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
 from afterword.corpus import read_corpus
-from afterword.data import SplitContext, WholeDocument, WindowSettings, content_hash, prepare, special_tokens
+from afterword.data import (
+    RefusedRow,
+    SplitContext,
+    WholeDocument,
+    WindowSettings,
+    content_hash,
+    prepare,
+    read_prepared,
+    special_tokens,
+)
 from afterword.errors import DataError
 from afterword.methods import METHODS
 
@@ -103,6 +113,44 @@ def test_the_same_text_has_the_same_hash_and_another_text_another(method, docume
 def test_windows_written_again_are_read_anew(tokenizer, tmp_path):
     assert prepared([GOOD], tmp_path, tokenizer)[0].document == "good"
     assert prepared([{**GOOD, "id": "other"}], tmp_path, tokenizer)[0].document == "other"
+
+
+@pytest.mark.parametrize("stops", [0, 100])
+def test_a_reading_that_is_interrupted_leaves_nothing(stops, tokenizer, tmp_path):
+    def render(document):
+        if document.id == f"d{stops}":
+            raise KeyboardInterrupt
+        return document
+
+    corpus = read_corpus([{"id": f"d{i}", "text": f"Row {i}. It ends."} for i in range(150)], cache_dir=tmp_path)
+    given = (corpus, tokenizer, special_tokens(tokenizer, "auto", "document"), WindowSettings(max_length=40))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(*given, SplitContext(), tmp_path / "work" / "w.arrow", render=render)
+    assert not list((tmp_path / "work").iterdir())
+    assert len(prepare(*given, SplitContext(), tmp_path / "work" / "w.arrow")) == 150
+
+
+def test_what_is_refused_is_left_out_and_counted(tokenizer, tmp_path):
+    def render(document):
+        if document.id == "one":
+            raise RefusedRow("refused_by_template", "no turn")
+        return replace(document, text=document.text.upper())
+
+    corpus = read_corpus([ONE, GOOD], cache_dir=tmp_path)
+    special = special_tokens(tokenizer, "auto", "document")
+    given = (corpus, tokenizer, special, WindowSettings(max_length=60), WholeDocument(), tmp_path / "w.arrow")
+    windows = prepare(*given, render=render)
+    assert [tokenizer.decode(window.token_ids) for window in windows] == [GOOD["text"].upper()]
+    assert windows.counts.skipped_windows == {"refused_by_template": 1}
+    assert [(s.location, s.detail) for s in windows.skipped] == [("one", "no turn")]
+
+
+def test_another_process_finds_all_that_is_known_of_the_windows(tokenizer, tmp_path):
+    windows = prepared([ONE, GOOD, SHORT], tmp_path, tokenizer)
+    found = read_prepared(windows.path)
+    assert (found.counts, found.skipped, found.sources) == (windows.counts, windows.skipped, windows.sources)
+    assert (found.lengths.tolist(), found.ends.tolist()) == (windows.lengths.tolist(), windows.ends.tolist())
+    assert found.to_json() == windows.to_json()
 
 
 def test_prepared_windows_travel_to_a_worker(tokenizer, tmp_path):

@@ -226,8 +226,6 @@ OTHER = {
     "report_to": ["wandb"],
     "push_to_hub": True,
     "dataloader_num_workers": 2,
-    "preparation_workers": 2,
-    "preparation_cache": "off",
     "then": "align",
     "align": {"instructions": "chats.jsonl"},
     "teacher_cache": "elsewhere",

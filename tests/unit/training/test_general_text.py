@@ -151,7 +151,7 @@ def test_rows_that_the_chat_template_refuses(skip: bool, adapted: Any, model_fol
     plain = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello there."}]
     chats: Any = [{"messages": each} for each in [plain, [{"role": "system", "content": "Be brief."}, *plain]] * 3]
     source = {"files": write(tmp_path / "chats.jsonl", chats), "kind": "instructions", "format": "chat", "once": True}
-    settings = {"model_name_or_path": str(folder), "skip_bad_rows": skip, "preparation_cache": "off"}
+    settings = {"model_name_or_path": str(folder), "skip_bad_rows": skip}
     if not skip:
         with pytest.raises(DataError, match=r"template refuses .* \(System role not supported\).*skip_bad_rows: true"):
             adapted(source, **settings)
