@@ -35,15 +35,15 @@ def keep_freed_memory() -> None:
     heap.mallopt(_TOP_PAD, 256 * _MIB)
 
 
+def free_memory() -> None:
+    """Give up what nobody refers to any more, a model say: on a GPU the next one needs its memory."""
+    gc.collect()
+    if device_type() == "cuda":
+        torch.cuda.empty_cache()
+
+
 def _is_glibc() -> bool:
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, ValueError, OSError):
         return False
-
-
-def free_memory() -> None:
-    """What the last model took is needed for the next, or for its optimizer."""
-    gc.collect()
-    if device_type() == "cuda":
-        torch.cuda.empty_cache()
