@@ -60,6 +60,10 @@ def register_method(method: Method) -> str:
 
 def _checked(place: str, found: object) -> Method:
     if isinstance(found, Method):
+        if METHODS.get(found.name, found) != found:
+            raise ConfigError(
+                f"method: {place!r} is called {found.name!r}, as one of Afterword's. Give it another name."
+            )
         return found
     problem = f"method: {place!r} is of the type {type(found).__name__}, not a Method"
     raise ConfigError(f"{problem}. Give an object made by afterword.methods.Method(…).")

@@ -82,8 +82,11 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str, count: str) -> float | N
 
 
 def read_aside(data: Mapping[str, Any]) -> list[str]:
-    """What a reader should know of the files that were not read, and of control tokens that documents write out."""
+    """What a reader should know of the documents beside their counts: what was not read, what the model wrote."""
     said = [*data["not_read"]]
+    if written := data["prepared_by_view"]:
+        made = f"{written['documents']:,} documents that the view {written['view']} made of {data['documents']:,}"
+        said.append(f"trained: {made}, before training, with the model as it was (written.jsonl)")
     for row in data["mixture"]:
         said += [f"{row['source']}: {sentence}" for sentence in row["not_read"]]
     if data["control_tokens"]:

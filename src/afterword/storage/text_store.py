@@ -8,6 +8,9 @@ from afterword.errors import DataError
 from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
 
+_SHOWN = 200
+"""Characters of a key that a line shows, so that a person sees what its text follows from."""
+
 
 class TextStore:
     """Texts by what they were written from: a prompt, a document, whatever a text follows from beside the model.
@@ -47,7 +50,7 @@ class TextStore:
             raise ValueError(f"{self._path}: has a text of this key already: {key[:80]!r}")
         name = self._name(key)
         place = self._file.seek(0, 2)
-        self._file.write(json.dumps({"key": name, "text": text}).encode() + b"\n")
+        self._file.write(json.dumps({"key": name, "of": key[:_SHOWN], "text": text}).encode() + b"\n")
         self._file.flush()
         self._places[name] = place
 

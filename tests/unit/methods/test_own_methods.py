@@ -24,7 +24,8 @@ from afterword.training.checkpoints import Interrupted
 
 PAGE = Path(__file__).parents[3] / "docs" / "ADD_A_METHOD.md"
 BLOCKS = [block.split("```")[0] for block in PAGE.read_text(encoding="utf-8").split("```python\n")[1:]]
-OWN = BLOCKS[0] + "NOTHING = 3\n"
+TAKEN = "TAKEN = Method(name='finetune', summary='', paper='', view=WholeDocument(), objective=Prediction())"
+OWN = f"{BLOCKS[0]}NOTHING = 3\n{TAKEN}\n"
 DECLARED = Method(
     name="from_python", summary="", paper="", view=WholeDocument(), objective=Prediction(), general_tokens=0.25
 )
@@ -49,7 +50,7 @@ def module(tmp_path, monkeypatch):
 
 def test_a_method_is_found_by_its_place(module):
     found = get_method(f"{module}:METHOD")
-    assert (found.name, found.defaults["learning_rate"]) == ("even", 1e-5)
+    assert (found.name, found.defaults["learning_rate"]) == ("by_token", 1e-5)
     assert read_settings({"model_name_or_path": "m", "documents": ["d"], "method": f"{module}:METHOD"})
 
 
@@ -62,7 +63,8 @@ def test_a_method_is_found_by_its_place(module):
         (":METHOD", "cannot be loaded"),
         ("./own_method.py:METHOD", "cannot be loaded"),
         ("broken:METHOD", "cannot be loaded .SyntaxError"),
-        ("even", r"is not known\. .*or package\.module:NAME of your own"),
+        ("own_method:TAKEN", "is called 'finetune', as one of Afterword's"),
+        ("by_token", r"is not known\. .*or package\.module:NAME of your own"),
     ],
 )
 def test_a_place_that_gives_no_method_is_named(place, words, module):
@@ -74,7 +76,7 @@ def test_a_method_of_an_installed_package_has_its_name(module, monkeypatch):
     points = {"theirs": EntryPoint("theirs", f"{module}:METHOD", "afterword.methods")}
     monkeypatch.setattr(plugins, "added", lambda kind: points if kind == "methods" else {})
     monkeypatch.syspath_prepend(str(plugins.os.getcwd()))
-    assert get_method("theirs").name == "even"
+    assert get_method("theirs").name == "by_token"
     assert known_methods() == [*METHODS, "theirs"]
 
 

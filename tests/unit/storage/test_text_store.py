@@ -63,4 +63,4 @@ def test_what_all_texts_follow_from_is_part_of_every_key(path):
         assert "another" not in store
         store.add("another", "By the other.")
     assert TextStore(path)["another"] == TEXTS["another"]
-    assert all(set(json.loads(line)) == {"key", "text"} for line in path.read_text().splitlines())
+    assert all(set(json.loads(line)) == {"key", "of", "text"} for line in path.read_text().splitlines())
