@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from afterword.errors import ConfigError
+from afterword.errors import AfterwordError, ConfigError
 
 GROUP = "afterword"
 
@@ -29,6 +29,8 @@ def load(kind: str, name: str) -> Any:
     point = added(kind)[name]
     try:
         return point.load()
+    except AfterwordError:
+        raise
     except Exception as error:  # Of another package, which may raise whatever it likes.
         problem = f"{kind}: {name!r} is added by an installed package as {point.value}, which cannot be loaded"
         raise ConfigError(f"{problem} ({error}). Install it again, or take it out.") from error
@@ -41,6 +43,8 @@ def imported(setting: str, place: str) -> Any:
         sys.path.append(here)
     try:
         return getattr(import_module(module), name)
+    except AfterwordError:  # It says what is wrong with what the module declares.
+        raise
     except Exception as error:  # The module is the person's own, and may raise whatever it likes.
         rule = "Give package.module:NAME of a module that Python finds from here"
         said = " ".join(f"{type(error).__name__}: {error}".split())

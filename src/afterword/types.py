@@ -166,6 +166,8 @@ class ShownAs:
     """Its place among the few scores that head a page, the lowest first; None: in the table of all scores only."""
     meaning: str = ""
     """A sentence for the glossary."""
+    in_verdict: bool = False
+    """Whether it counts in the verdict, of a measure that does not come with the package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ sample. A measure gives one value for each, of both models in the same order, an
 Nothing here imports torch: pages are written without it.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,6 +23,12 @@ from afterword.types import Score, ShownAs
 Numbers = Sequence[float] | np.ndarray
 Need = Literal["documents", "held_out", "general", "questions", "suite", "tasks", "reference"]
 """What a measure cannot do without, by the setting that gives it."""
+Kind = Literal["learned", "kept", "drift"]
+"""What a measure shows: what was learned, or what was lost, by answers or by how far the model moved."""
+Direction = Literal["lower", "higher"]
+_ROUNDING = 1e-6
+"""What a share may be beside 0 and 1 by the way it was computed."""
+_PER_CENT = ("%", "percent", "per cent", "percentage")
 VERSIONS = {"answering": 1, "losses": 1, "questions": 3, "tasks": 1}
 """Of what makes scores. Scores of different versions are not compared, nor taken for one another."""
 UNITS = {
@@ -51,15 +57,35 @@ class Metric:
     """With the unit at its end (see UNITS): `_frac` is a share from 0 to 1, and printed in per cent."""
     label: str = ""
     """In words, for the page; empty: the name."""
-    better: Literal["lower", "higher"] | None = None
+    better: Direction | None = None
     """Which way is better; None: neither."""
     unit: str = ""
-    """In words, where the name's end does not tell it."""
+    """In words, where the name's end does not tell it. Per cent is none: that is how a share is shown."""
     meaning: str = ""
     """A sentence for the glossary of the page."""
     headline: int | None = 50
     """Its place among the few scores that head the page, the lowest first; of several with one place, a task shows the
     first. None: in the table of all scores only."""
+
+    def __post_init__(self) -> None:
+        """ConfigError for a direction, a place or a unit that is none."""
+        if problems := [f"measures: metric {self.name!r}: {problem}" for problem in self._problems()]:
+            raise ConfigError(problems)
+
+    def _problems(self) -> Iterator[str]:
+        if self.better not in (None, *get_args(Direction)):
+            yield f"better is {self.better!r}. Give 'higher' or 'lower', or None where neither is better."
+        if self.headline is not None and type(self.headline) is not int:
+            yield f"headline is {self.headline!r}. Give a whole number, the lowest stands first, or None."
+        told = unit_of(self.name)
+        if self.unit.lower() in _PER_CENT and told != "%":
+            rule = "Per cent is how a share from 0 to 1 is shown"
+            yield f"unit is {self.unit!r}. {rule}: let the name end in _frac, give such values, and no unit."
+        elif self.unit and told and self.unit != told:
+            yield f"unit is {self.unit!r}, but the end of the name says {told!r}. Leave unit out, or rename the metric."
+        elif not self.unit and not told:
+            ends = ", ".join(UNITS)
+            yield f"its unit is not told. Let the name end in one of {ends}, or give unit='…' in words."
 
 
 @dataclass(frozen=True)
@@ -137,7 +163,7 @@ class Measure:
     """`task` of its scores, as `learning/trained`. A measure of several tasks is named by the word they begin with."""
     label: str = ""
     """In words, for the page; empty: the task's own name."""
-    shows: Literal["learned", "kept", "drift"]
+    shows: Kind
     """Under which heading its headline stands: what was learned, or what was lost."""
     metrics: tuple[Metric, ...] = ()
     measure: Callable[[Models, Inputs], Measured]
@@ -147,24 +173,51 @@ class Measure:
     """What a value is of, in one word: the unit that before and after are paired by."""
     version: int = 1
     """Of the definition. Scores of different versions are not compared."""
+    in_verdict: bool = False
+    """Of a measure that does not come with the package: whether its shares of which more is better count in the
+    verdict, as points that were learned or kept."""
+
+    def __post_init__(self) -> None:
+        """ConfigError, with every problem, for fields that are not what they must be."""
+        if problems := [f"measures: {self.name!r}: {problem}" for problem in self._problems()]:
+            raise ConfigError(problems)
+
+    def _problems(self) -> Iterator[str]:
+        if self.shows not in get_args(Kind):
+            kinds = ", ".join(get_args(Kind))
+            yield f"shows is {self.shows!r}. Give one of {kinds}; how it is called on a page is its label."
+        if isinstance(self.needs, str):
+            yield f"needs is the text {self.needs!r}. Give a tuple: needs=({self.needs!r},)."
+        elif unknown := [need for need in self.needs if need not in get_args(Need)]:
+            known = ", ".join(get_args(Need))
+            yield f"needs {', '.join(map(repr, unknown))}, which no setting gives. Give some of {known}, or ()."
+        counted = (each.name for each in self.metrics if each.better == "higher" and each.name.endswith("_frac"))
+        if self.in_verdict and (self.shows == "drift" or not any(counted)):
+            rule = "What counts there is a share (_frac) of which more is better, learned or kept"
+            yield f"in_verdict is set, and nothing of it can count. {rule}. Declare one, or leave in_verdict out."
 
     def shown_as(self, metric: str, task: str = "") -> ShownAs:
         """How a score of it is shown."""
-        own = next((each for each in self.metrics if each.name == metric), None)
-        found = own or Metric(metric, headline=None if self.metrics else 99)
+        found = next((each for each in self.metrics if each.name == metric), None)
+        called = self.label or (task or self.name).removeprefix(f"{self.name}/")
+        if found is None:  # The harness names the metrics of its tasks.
+            place = None if self.metrics else 99
+            return ShownAs(task=called, metric=metric, unit=unit_of(metric), shows=self.shows, headline=place)
         return ShownAs(
-            task=self.label or (task or self.name).removeprefix(f"{self.name}/"),
+            task=called,
             metric=found.label or metric,
             unit=found.unit or unit_of(metric),
             shows=self.shows,
             headline=found.headline,
             meaning=found.meaning,
+            in_verdict=self.in_verdict,
         )
 
     def scores(self, found: Measured) -> list[Score]:
         """What was found as scores: means or ratios, and paired changes, with their intervals.
 
-        ConfigError where the values are not one finite number for each unit, the same units before and after.
+        ConfigError where the values are not one finite number for each unit, the same units before and after, or of a
+        share not from 0 to 1.
         """
         own = [replace(score, shown=self.shown_as(score.metric, score.task)) for score in found.scores]
         return [*(self._score(values, found.details) for values in found.values), *own]
@@ -201,6 +254,12 @@ class Measure:
             return f"gave {metric.name} as {sizes}. Give one number for each {self.pairs_by}, on both sides the same"
         if not all(np.isfinite(array).all() for array in given.values()):
             return f"gave a {metric.name} that is not a finite number. Leave out, on both sides, what has no value"
+        if metric.name.endswith("_frac") and values.per is None:
+            all_given = np.concatenate([*given.values()])
+            outside = all_given[(all_given < -_ROUNDING) | (all_given > 1 + _ROUNDING)]
+            if outside.size:
+                rule = "A share is between 0 and 1; per cent is shown of it"
+                return f"gave a {metric.name} of {outside[0]:g}. {rule}. Divide by the whole, or name it by its unit"
         return ""
 
 

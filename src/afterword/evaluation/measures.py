@@ -220,6 +220,7 @@ _DECLARED = (
 )
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _DECLARED}
 """Those that come with the package, in the order in which they are made."""
+_FIRST_WORDS = {name.split("/")[0] for name in MEASURES} | set(SPLITS)
 
 
 def get_measure(name: str) -> Measure:
@@ -239,12 +240,18 @@ def get_measure(name: str) -> Measure:
 
 
 def chosen_measures(asked: Sequence[str | Measure]) -> list[Measure]:
-    """Those of the package, and those that are asked for beside them. ConfigError where two have one name."""
+    """Those of the package, then those that are asked for beside them.
+
+    ConfigError where two have one name, or one begins as the package's do, which pages and verdict go by.
+    """
     added = [get_measure(each) if isinstance(each, str) else _own(repr(each), each) for each in asked]
     names = [*MEASURES, *(measure.name for measure in added)]
     for measure in added:
         if names.count(measure.name) > 1:
             raise ConfigError(f"measures: there are two of the name {measure.name!r}. Give your own another name.")
+        if (first := measure.name.split("/")[0]) in _FIRST_WORDS:
+            rule = f"Afterword's own begin with {first!r}. Begin yours with another word"
+            raise ConfigError(f"measures: {measure.name!r} cannot be told apart. {rule}.")
     return [*MEASURES.values(), *added]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, DataError
 from afterword.evaluation import losses, suites
 from afterword.evaluation.measure import Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
@@ -46,8 +47,9 @@ def evaluate(
 ) -> Scores:
     """Measure a run folder (against its base) or a model alone; see `EvaluateSettings` for what can be measured.
 
-    `measures` are those of others, by name, `package.module:NAME` or as objects: they are made beside the package's.
-    Scores go to scores.json in `output_dir`, by default the run folder itself.
+    `measures` are those of others, by name, `package.module:NAME` or as objects: they are made after the package's.
+    Scores go to scores.json in `output_dir`, by default the run folder itself. DataError, once that is written, where
+    a measure of others failed.
     """
     asked_for = [measures] if isinstance(measures, str | Measure) else measures
     names = tuple(each.name if isinstance(each, Measure) else each for each in asked_for)
@@ -66,15 +68,17 @@ def evaluate(
         possible = _possible(chosen, inputs)
         models = losses.load_models(name, settings)
         result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
-        for measure in possible:
-            _add(result, measure, models, inputs)
-    if not result.scores:
+        failed = _add_all(result, possible, models, inputs)
+    if not result.scores and not failed:
         raise ConfigError("documents: nothing to measure. Give documents, questions, a suite, general text or tasks.")
-    if folder:
+    if folder and result.scores:
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         scores = {**about, "settings": settings.model_dump(), **asdict(result)}
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
+    if failed:
+        rest = f" What was measured before it is in {folder / 'scores.json'}." if folder and result.scores else ""
+        raise DataError(f"{failed.problem}{rest} Mend it, or leave it out of measures.") from failed.error
     return result
 
 
@@ -134,10 +138,48 @@ def _possible(chosen: Sequence[Measure], inputs: Inputs) -> list[Measure]:
     return possible
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """A measure of others that did not end well."""
+
+    problem: str
+    error: Exception
+
+
+def _add_all(result: Scores, possible: Sequence[Measure], models: Models, inputs: Inputs) -> _Failed | None:
+    """What each measure found. The first of others that fails ends it, and what was found before it stays."""
+    for measure in possible:
+        if measure.name in MEASURES:
+            _add(result, measure, models, inputs)
+            continue
+        try:
+            _add(result, measure, models, inputs)
+        except Exception as error:  # The function is the person's own, and may raise whatever it likes.
+            failed = _Failed(_problem(measure.name, error), error)
+            result.notes.append(failed.problem)
+            return failed
+    return None
+
+
+def _problem(name: str, error: Exception) -> str:
+    """What went wrong in a measure of others: its name, the place in the person's own file, and what was said."""
+    if isinstance(error, ConfigError) and error.problems[0].startswith(f"measures: {name!r}"):
+        return error.problems[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(Path(__file__).parents[1])]
+    # What it calls of other packages comes after it, and tells less.
+    last = [frame for frame in own if frame.filename == own[0].filename][-1:]
+    where = "".join(f" at {Path(frame.filename).name}, line {frame.lineno}" for frame in last)
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"measures: {name!r} failed{where} ({said})."
+
+
 def _add(result: Scores, measure: Measure, models: Models, inputs: Inputs) -> None:
     """What a measure found, to what was found before."""
     found = measure.measure(models, inputs)
     scores = measure.scores(found)
+    if measure.name not in MEASURES:
+        _check_tasks(measure.name, scores)
     if models.adapted is None:
         # Of a model alone there is one value, and it stands where the adapted model's would.
         scores = [score if score.after else replace(score, after=score.before, before=None) for score in scores]
@@ -145,3 +187,10 @@ def _add(result: Scores, measure: Measure, models: Models, inputs: Inputs) -> No
     result.answers.extend(found.answers)
     result.samples.extend(found.samples)
     result.notes.extend(found.notes)
+
+
+def _check_tasks(name: str, scores: Sequence[Score]) -> None:
+    """ConfigError where the scores of a measure of others are not told apart from those of another."""
+    for task in (score.task for score in scores):
+        if task != name and not task.startswith(f"{name}/"):
+            raise ConfigError(f"measures: {name!r} gave the task {task!r}. Let it begin with {name + '/'!r}.")

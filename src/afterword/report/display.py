@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypedDict, TypeGuard, cast
+from typing import Any, NotRequired, TypedDict, TypeGuard, cast
 
 
 class Estimate(TypedDict):
@@ -24,6 +24,7 @@ class Shown(TypedDict):
     shows: str
     headline: int | None
     meaning: str
+    in_verdict: NotRequired[bool]
 
 
 class Score(TypedDict):

@@ -23,6 +23,9 @@ def load_run(path: Path) -> dict[str, Any]:
 
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such run folder. {_ADAPT}")
+    if (path / "scores.json").exists() and not (path / "config.yaml").exists():
+        remedy = "Measure the run without -o (`afterword evaluate RUN`), and give the run folder"
+        raise CheckpointError(f"{path}: holds scores, but no run that a page could be written of. {remedy}.")
     folder = {"path": path, "name": path.resolve().name, "is_adapter": (path / "adapter_config.json").exists()}
     return folder | {
         "settings": flat_settings(_read(path / "config.yaml", parse_yaml)),

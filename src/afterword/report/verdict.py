@@ -32,9 +32,8 @@ BY_HEART = 1.2
 knows of what they say, only questions or other wordings tell (METHODS §5)."""
 LEAST_ROOM = 0.1
 """Between what is known before and what reading gives: with less, a share of it says nothing."""
-SPLITS = ("dev", "test")
-"""What the tasks of a suite begin with."""
 _CHOSEN = "choices right"
+_MEMORY = " That is memory; what the model knows of it, only questions tell."
 _NOTICED = 0.05
 """Points that a single skill must lose, beyond chance, to be named."""
 
@@ -99,11 +98,12 @@ def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
     else:
         return "unknown", _without_measure(by_name)
     if found.by_heart and found.value > BY_HEART:
-        kind, shown = "heart", f"{_percent(found.value)} of what reading the document gives is more than it can give"
+        kind = "heart"
     low = found.interval[0] if found.interval else None
     certain = "no interval" if low is None else f"95 % interval {_range(found)}"
     shown += f" ({found.of}, n = {found.n:,}; {certain})"
     own_words = _in_own_words(by_name) if found.of.startswith(_CHOSEN) else ""
+    own_words += _MEMORY if kind == "heart" else ""
     if kind != "nothing" and (low is None or low <= 0):
         return "unclear", f"Chance may have done it: {shown}.{own_words}"
     return kind, f"{display.load_table('words.yaml')['learned'][kind]}: {shown}.{own_words}"
@@ -172,8 +172,11 @@ def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
         return kind, f"{says}: {drift['after']['value']:.3g} nats per token on text of its own (n = {drift['n']:,})."
     worst = min(kept, key=lambda found: found.value)
     loss, high = -worst.value, -worst.interval[0] if worst.interval else None
-    certain = "no interval" if high is None else f"95 % interval {_range(worst, -1)}"
-    shown, named = f"{_points_of(loss)} points ({worst.of}, n = {worst.n:,}; {certain})", _worst_skill(by_name)
+    # A gain is told as a change, with its sign; a loss as the points that were lost.
+    gained = (changed := display.change("share_frac", worst.value, 1)).startswith("+")
+    certain = "no interval" if high is None else f"95 % interval {_range(worst, 1 if gained else -1)}"
+    moved_by = f"changed by {changed}" if gained else f"{_points_of(loss)} points"
+    shown, named = f"{moved_by} ({worst.of}, n = {worst.n:,}; {certain})", _worst_skill(by_name)
     kind = _class(loss, POINTS_LOST, "much")
     words = display.load_table("words.yaml")["lost"]
     if high is None or high > _CERTAIN.get(kind, 1.0):
@@ -184,15 +187,17 @@ def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
 
 
 def _is_benchmark(score: Score) -> bool:
-    """Whether points lost of it count by themselves: of the harness's tasks, and of measures of others."""
+    """Whether points lost of it count by themselves: of the harness's tasks, and of others' measures that say so."""
     own = score["task"].startswith("tasks/") or _is_of_others(score, "kept")
     return own and bool(score["change"]) and score["better"] == "higher"
 
 
 def _is_of_others(score: Score, kind: str) -> bool:
-    """Whether it is a share that a measure of others gives of what was learned or kept."""
-    others = score["task"].split("/")[0] not in ("learning", "questions", "drift", *SPLITS)
-    return others and score["metric"].endswith("_frac") and display.shown(score)["shows"] == kind
+    """Whether it is a share of what was learned or kept, of a measure of others that is to count here."""
+    shown = score.get("shown")
+    if not shown or not shown.get("in_verdict"):
+        return False
+    return score["metric"].endswith("_frac") and shown["shows"] == kind
 
 
 def _of_benchmarks(scores: Sequence[Score]) -> _Found | None:

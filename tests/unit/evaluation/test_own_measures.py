@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from afterword import plugins
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, DataError
 from afterword.evaluation import Measure, Measured, Metric, Values, evaluate
 from afterword.evaluation.measures import chosen_measures, get_measure
 from afterword.report import write_report
@@ -74,6 +74,13 @@ def test_the_example_of_the_page_is_short_and_is_measured_by_a_command(run, modu
     assert "Answers of ten words at most" in lost
     assert "Length of an answer" not in lost, "it has no place in the headline"
     assert "| words | 6 |" in markdown
+    for text, entry in (
+        (html, "<dt>Answers of ten words at most</dt>"),
+        (markdown, "- **Answers of ten words at most**"),
+    ):
+        meanings = text[text.index("What the measures mean") :]
+        assert entry in meanings
+        assert "Share of answers that a reader takes in at a glance." in meanings
 
 
 def test_a_page_is_written_where_the_measure_is_not(run, module, tmp_path):
@@ -147,6 +154,14 @@ def test_what_a_measure_needs_is_asked_for_before_a_model_is_loaded(run, needs, 
         (Values(metric="odd", before=[1.0, 2.0], after=[1.0]), r"before: shape \(2,\), after: shape \(1,\)"),
         (Values(metric="odd", before=[float("nan")], after=[1.0]), "not a finite number"),
         (Values(metric="odd", after=[]), r"Give one number for each document"),
+        (
+            Values(metric="right_frac", before=[0.5], after=[37.0]),
+            r"'own' gave a right_frac of 37\. A share is between 0",
+        ),
+        (
+            Values(metric="right_frac", before=[-0.5], after=[0.5]),
+            r"of -0\.5\. A share is between 0 and 1; per cent is",
+        ),
     ],
 )
 def test_values_that_cannot_be_paired_are_refused(found, words):
@@ -155,10 +170,91 @@ def test_values_that_cannot_be_paired_are_refused(found, words):
         measure.scores(measure.measure(None, None))
 
 
-def test_points_lost_of_what_must_be_kept_count_in_the_verdict():
+def test_a_ratio_and_shares_at_both_ends_are_no_error():
+    for each in (Values(metric="right_frac", after=[3.0], per=[1.0]), Values(metric="right_frac", after=[0.0, 1.0])):
+        assert values().scores(Measured([each]))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"shows": "First person"}, "'own': shows is 'First person'. Give one of learned, kept, drift"),
+        ({"needs": ("prompts",)}, "needs 'prompts', which no setting gives. Give some of documents, held_out, general"),
+        ({"needs": "suite"}, r"needs is the text 'suite'. Give a tuple: needs=\('suite',\)"),
+        ({"in_verdict": True, "shows": "drift"}, "in_verdict is set, and nothing of it can count"),
+        ({"in_verdict": True, "metrics": (Metric("said_frac"),)}, "a share .* of which more is better"),
+    ],
+)
+def test_fields_that_a_measure_cannot_have_are_refused(how, words):
+    with pytest.raises(ConfigError, match=words):
+        values(**how)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"better": "up"}, "metric 'it_frac': better is 'up'. Give 'higher' or 'lower'"),
+        ({"headline": "first"}, "headline is 'first'. Give a whole number"),
+        ({"name": "it", "unit": "percent"}, "unit is 'percent'. .* let the name end in _frac"),
+        ({"unit": "words"}, "unit is 'words', but the end of the name says '%'"),
+        ({"name": "length"}, r"'length': its unit is not told. .*_frac, .*_words.*unit='…'"),
+    ],
+)
+def test_fields_that_a_metric_cannot_have_are_refused(how, words):
+    with pytest.raises(ConfigError, match=words):
+        Metric(**{"name": "it_frac", **how})
+
+
+def test_what_a_module_declares_wrongly_is_said_as_it_is(module):
+    path = Path(f"{module}.py")
+    path.write_text(path.read_text().replace('shows="kept"', 'shows="First person"'))
+    with pytest.raises(ConfigError, match=r"^  - measures: 'style/answers': shows is 'First person'"):
+        get_measure(f"{module}:MEASURE")
+
+
+@pytest.mark.parametrize("name", ["tasks/own", "drift/own", "test/retention/own"])
+def test_a_name_that_begins_as_those_of_afterword_is_refused(name):
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be told apart"):
+        chosen_measures([values(name=name)])
+
+
+def broken(models, inputs):
+    return {}["gone"]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"measure": broken}, r"'own' failed at test_own_measures\.py, line \d+ \(KeyError: 'gone'\)\. What was"),
+        ({"measure": lambda *_: Measured([Values(metric="gone", after=[1.0])])}, r"'own' gave 'gone', which"),
+        (
+            {"measure": lambda *_: Measured([Values(metric="odd", after=[1.0], task="learning/trained")])},
+            r"'own' gave the task 'learning/trained'\. Let it begin with 'own/'",
+        ),
+    ],
+)
+def test_what_was_measured_before_a_measure_failed_is_written(how, words, run, tmp_path):
+    with pytest.raises(DataError, match=words) as raised:
+        evaluate(run, measures=[values(**how)], output_dir=tmp_path, **QUICK)
+    assert isinstance(raised.value.__cause__, KeyError | ConfigError)
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert {score["task"] for score in written["scores"]} == {"learning/trained"}
+    assert "'own'" in written["notes"][0]
+
+
+def test_points_lost_of_what_must_be_kept_count_in_the_verdict_where_the_measure_says_so():
     lost = Values(metric="right_frac", before=[1.0] * 200, after=[1.0] * 140 + [0.0] * 60)
-    kept, learned = (values(lost, shows=shows).scores(Measured([lost])) for shows in ("kept", "learned"))
+    for shows in ("kept", "learned"):
+        (silent,) = values(lost, shows=shows).scores(Measured([lost]))
+        found = verdict_of([asdict(silent)])
+        assert (found.learned_class, found.lost_class) == ("unknown", "unknown")
+    kept, learned = (
+        values(lost, shows=shows, in_verdict=True).scores(Measured([lost])) for shows in ("kept", "learned")
+    )
     assert verdict_of([asdict(kept[0])]).lost_class == "much"
+    better = replace(kept[0], change=replace(kept[0].change, value=0.1, interval_95=(0.05, 0.15)))
+    said = "Nothing noticeable was lost: changed by +10.0 points (1 measure, n = 200; 95 % interval 5.0 to 15.0)."
+    assert verdict_of([asdict(better)]).lost == said
     assert verdict_of([asdict(learned[0])]).lost_class == "unknown"
     gained = replace(learned[0], change=replace(learned[0].change, value=0.4, interval_95=(0.3, 0.5)))
     assert verdict_of([asdict(gained)]).learned_class == "most"

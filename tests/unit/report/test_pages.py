@@ -150,7 +150,7 @@ def test_the_verdict_heads_the_page_and_the_card(run):
     learned = "A part was learned: 42.2 % of what reading the document gives"
     for text in (html, markdown, write_model_card(run).read_text()):
         assert text.index(learned) < text.index("What was learned")
-        assert "Nothing noticeable was lost: −4.2 points (2 benchmarks" in text
+        assert "Nothing noticeable was lost: changed by +4.2 points (2 benchmarks" in text
     assert "More passes may teach the rest" in html
     assert "More passes may teach the rest" in markdown
 

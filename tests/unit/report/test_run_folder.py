@@ -23,6 +23,12 @@ def test_a_folder_that_is_not_there(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
+def test_a_folder_of_scores_alone_is_told_from_a_run(tmp_path):
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds scores, but no run .*without -o .*give the run folder"):
+        write_report(tmp_path)
+
+
 @pytest.mark.parametrize("write", [write_report, write_model_card])
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_missing_file_is_named_with_the_remedy(run, name, write):

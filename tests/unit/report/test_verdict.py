@@ -104,7 +104,13 @@ def test_without_room_between_floor_and_ceiling_a_share_says_nothing():
     ("after", "half", "kind", "words"),
     [
         (0.497, 0.01, "nothing", "Nothing noticeable was lost: 0.3 points (2 skills of the suite, n = 200"),
-        (0.52, 0.01, "nothing", "Nothing noticeable was lost: −2.0 points"),
+        (
+            0.52,
+            0.01,
+            "nothing",
+            "Nothing noticeable was lost: changed by +2.0 points (2 skills of the suite, n = 200; 95 %",
+        ),
+        (0.5001, 0.01, "nothing", "Nothing noticeable was lost: 0.0 points"),
         (0.497, 0.12, "unclear", "Too few questions to tell what was lost: 0.3 points"),  # up to 8.8 points
         (0.48, 0.01, "little", "A little was lost: 2.0 points"),
         (0.48, 0.04, "little", "No loss beyond chance was seen: 2.0 points"),
@@ -183,4 +189,6 @@ def test_text_that_is_known_by_heart_is_not_called_knowledge(task, share, kind):
     assert found is not None
     assert found.learned_class == kind
     assert ("by heart" in found.learned) == (kind == "heart")
+    heart = "That is memory; what the model knows of it, only questions tell."
+    assert found.learned.endswith(heart) == (kind == "heart")
     assert ("--questions" in found.then) == (kind == "heart")
