@@ -77,8 +77,8 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
     if failed:
-        rest = f" What was measured before it is in {folder / 'scores.json'}." if folder and result.scores else ""
-        raise DataError(f"{failed.problem}{rest} Mend it, or leave it out of measures.") from failed.error
+        kept = f" What was measured before it is in {folder / 'scores.json'}." if folder and result.scores else ""
+        raise DataError(f"{failed.problem}{kept} Mend it, or leave it out of measures.") from failed.error
     return result
 
 

@@ -23,7 +23,7 @@ def load_run(path: Path) -> dict[str, Any]:
 
     if not path.is_dir():
         raise CheckpointError(f"{path}: there is no such run folder. {_ADAPT}")
-    if (path / "scores.json").exists() and not (path / "config.yaml").exists():
+    if (path / "scores.json").exists() and not any((path / name).exists() for name in ("config.yaml", "data.json")):
         remedy = "Measure the run without -o (`afterword evaluate RUN`), and give the run folder"
         raise CheckpointError(f"{path}: holds scores, but no run that a page could be written of. {remedy}.")
     folder = {"path": path, "name": path.resolve().name, "is_adapter": (path / "adapter_config.json").exists()}
