@@ -254,8 +254,8 @@ class Measure:
             return f"gave {metric.name} as {sizes}. Give one number for each {self.pairs_by}, on both sides the same"
         if not all(np.isfinite(array).all() for array in given.values()):
             return f"gave a {metric.name} that is not a finite number. Leave out, on both sides, what has no value"
-        if metric.name.endswith("_frac") and values.per is None:
-            all_given = np.concatenate([*given.values()])
+        if metric.name.endswith("_frac") and values.per is None and given:
+            all_given = np.concatenate(list(given.values()))
             outside = all_given[(all_given < -_ROUNDING) | (all_given > 1 + _ROUNDING)]
             if outside.size:
                 rule = "A share is between 0 and 1; per cent is shown of it"

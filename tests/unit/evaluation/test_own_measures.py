@@ -242,6 +242,17 @@ def test_what_was_measured_before_a_measure_failed_is_written(how, words, run, t
     assert "'own'" in written["notes"][0]
 
 
+def test_a_measure_that_fails_is_named_on_the_command_line_in_one_sentence(run, module, afterword, tmp_path):
+    path = Path(f"{module}.py")
+    path.write_text(path.read_text().replace("len(answer.split())", "answer['words']"))
+    words = f"evaluate {run} --questions {run.parent / 'quiz.jsonl'} --measures {module}:MEASURE -o {tmp_path / 'out'}"
+    said = afterword(*words.split(), "--samples", "0", "--max-documents", "2")
+    assert said.code == 1
+    assert "'style/answers' failed at my_measures.py, line " in said.err
+    assert "Traceback" not in said.err
+    assert "questions/closed_book" in (tmp_path / "out" / "scores.json").read_text()
+
+
 def test_points_lost_of_what_must_be_kept_count_in_the_verdict_where_the_measure_says_so():
     lost = Values(metric="right_frac", before=[1.0] * 200, after=[1.0] * 140 + [0.0] * 60)
     for shows in ("kept", "learned"):
