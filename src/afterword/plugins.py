@@ -7,6 +7,7 @@ The one rule: nothing of a package is imported before its name is asked for.
 """
 
 import os
+import re
 import sys
 from functools import cache
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import Any
 from afterword.errors import AfterwordError, ConfigError
 
 GROUP = "afterword"
+_PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @cache
@@ -33,11 +35,20 @@ def load(kind: str, name: str) -> Any:
         raise
     except Exception as error:  # Of another package, which may raise whatever it likes.
         problem = f"{kind}: {name!r} is added by an installed package as {point.value}, which cannot be loaded"
-        raise ConfigError(f"{problem} ({error}). Install it again, or take it out.") from error
+        raise ConfigError(f"{problem} ({_said(error)}). Install it again, or take it out.") from error
+
+
+def is_place(place: object) -> bool:
+    """Whether it is written as `package.module:NAME`, and no object itself."""
+    return bool(_PLACE.fullmatch(str(place)))
 
 
 def imported(setting: str, place: str) -> Any:
     """The object at `package.module:NAME`, a module of the working folder included. ConfigError where there is none."""
+    rule = "Give package.module:NAME of a module that Python finds from here"
+    # Whoever hands over the object itself is told what is wanted, too.
+    if not is_place(place):
+        raise ConfigError(f"{setting}: {place!r} cannot be loaded (it is not of this form). {rule}.")
     module, _, name = place.partition(":")
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
@@ -46,6 +57,10 @@ def imported(setting: str, place: str) -> Any:
     except AfterwordError:  # It says what is wrong with what the module declares.
         raise
     except Exception as error:  # The module is the person's own, and may raise whatever it likes.
-        rule = "Give package.module:NAME of a module that Python finds from here"
-        said = " ".join(f"{type(error).__name__}: {error}".split())
+        said = f"{type(error).__name__}: {_said(error)}"
         raise ConfigError(f"{setting}: {place!r} cannot be loaded ({said}). {rule}.") from error
+
+
+def _said(error: Exception) -> str:
+    """What it says, on one line."""
+    return " ".join(("; ".join(error.problems) if isinstance(error, ConfigError) else str(error)).split())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus.columns import CorpusOptions, NoTextError
-from afterword.corpus.others import path_to_read, rows_of
+from afterword.corpus.others import rows_of, uncompressed
 from afterword.corpus.rows import Origin, Rows
 from afterword.errors import ConfigError, DataError
 from afterword.plugins import imported
@@ -183,23 +183,28 @@ def _answers(request: dict[str, Any]) -> Iterator[bytes]:
             yield from map(_line, _together(read(origin, options)))
         yield _line({})
     except ConfigError as error:
-        yield _line({"data_error": f"{origin.shown}: {error}", "no_text": False})
+        yield _line({"data_error": f"{origin.shown}: {'; '.join(error.problems)}", "no_text": False})
     except DataError as error:
         yield _line({"data_error": str(error), "no_text": isinstance(error, NoTextError)})
     except BadRowError as error:
-        yield _line({"bad": [error.reason, str(error)]})
+        yield _line({"bad": _parts(error)})
     except MemoryError:
-        yield _line({"bad": ["broken", f"more than {mib} MiB of memory are needed to read it. Raise max_document_mib"]})
+        problem = f"more than {mib} MiB of memory are needed to read it"
+        yield _line({"bad": ["broken", problem, "Raise max_document_mib"]})
     except Exception as error:  # Whatever a library finds wrong with a file that somebody made wrong on purpose.
         why = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
         yield _line({"bad": ["broken", f"not readable ({why})"]})
+
+
+def _parts(error: BadRowError) -> list[str]:
+    return [error.reason, error.problem, error.remedy]
 
 
 def _reader(request: dict[str, Any]) -> Callable[[Origin, CorpusOptions], Rows]:
     """The reader that is asked for. One of others is found where the process that asks would find it."""
     sys.path += [place for place in request["python_path"] if place not in sys.path]
     found = imported("documents", request["reader"])
-    return (lambda origin, _: rows_of(found(path_to_read(origin.path)))) if request["of_others"] else found
+    return (lambda origin, _: rows_of(found(uncompressed(origin.path)))) if request["of_others"] else found
 
 
 def _together(rows: Rows) -> Iterator[dict[str, Any]]:
@@ -207,7 +212,7 @@ def _together(rows: Rows) -> Iterator[dict[str, Any]]:
     some, characters = list[Any](), 0
     for place, row in rows:
         kind = "bad" if isinstance(row, BadRowError) else "document" if isinstance(row, Document) else "row"
-        value = [row.reason, str(row)] if isinstance(row, BadRowError) else row
+        value = _parts(row) if isinstance(row, BadRowError) else row
         value = asdict(value) if isinstance(value, Document) else value
         some.append([place, kind, value])
         parts = value.values() if isinstance(value, dict) else [value]

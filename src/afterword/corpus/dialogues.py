@@ -116,7 +116,7 @@ def _form_of(given: Mapping[str, Any], kind: Kind) -> tuple[str, ...]:
 def _instruction(given: Mapping[str, Any], form: tuple[str, ...]) -> Messages:
     if form == ("instruction", "output"):
         if given.get("history"):
-            raise BadRowError("broken", "history beside an instruction is not read: write the turns as messages")
+            raise BadRowError("broken", "history beside an instruction is not read", "Write the turns as messages")
         asked = [_text(given[column], column) for column in ("instruction", "input") if column in given]
         given = {**given, "instruction": "\n\n".join(text for text in asked if text.strip())}
     return tuple(message for column in form for message in _messages(given, column))

@@ -32,6 +32,9 @@ LEFT_ASIDE = {
 """Reasons for which a file of a folder is left aside, in words."""
 _NAMED = 20
 """Names kept for what is left aside; all are counted."""
+_SHOWN = 3
+"""Of these, so many are said."""
+_WHY_CHARACTERS = 100
 _WORDS = re.compile(r"\w+")
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Characters of scripts that put no spaces between words, or few."""
@@ -51,13 +54,16 @@ class Aside:
     """Files that may be configuration, and are named as soon as a document of them is read."""
     counted: Counter[str] = field(default_factory=Counter[str])
     """How many files there are for each reason."""
+    why: dict[str, str] = field(default_factory=dict[str, str])
+    """Of files that are not readable and named, what is wrong with them."""
 
-    def name(self, reason: str, shown: str) -> None:
+    def name(self, reason: str, shown: str, why: str = "") -> None:
         """Count a file, and keep its name if it is among the first."""
         self.counted[reason] += 1
         names = self.named.setdefault(reason, [])
         if len(names) < _NAMED:
             names.append(shown)
+            self.why |= {shown: why} if why else {}
 
 
 def walk(folder: str, options: CorpusOptions, aside: Aside) -> list[Path]:
@@ -131,8 +137,8 @@ def judged(rows: Rows, origin: Origin, options: CorpusOptions, aside: Aside, *, 
         """The error that is skipped and counted, where the file is no document by its kind."""
         spared = is_json and beside_texts and error.reason == "broken"
         if ending_of(Path(origin.path)) in read_apart and error.reason == "broken":
-            return BadRowError("unreadable", str(error))
-        return BadRowError("no_document", str(error)) if spared else error
+            return BadRowError("unreadable", error.problem, error.remedy)
+        return BadRowError("no_document", error.problem, error.remedy) if spared else error
 
     try:
         for place, row in rows:
@@ -164,7 +170,8 @@ def counted(records: Iterator[Record], origin: Origin, aside: Aside, *, lenient:
         for record in records:
             if isinstance(record[0], BadRowError):
                 if record[0].reason in LEFT_ASIDE:
-                    aside.name(record[0].reason, origin.shown)
+                    why = str(record[0]) if record[0].reason == "unreadable" else ""
+                    aside.name(record[0].reason, origin.shown, why)
             elif origin.shown in aside.doubtful:
                 aside.doubtful.remove(origin.shown)
                 aside.name(READ, origin.shown)
@@ -195,8 +202,17 @@ def _files(count: int) -> str:
 
 
 def _listed(aside: Aside, reason: str) -> str:
-    names, count = aside.named[reason][:5], aside.counted[reason]
+    count = aside.counted[reason]
+    names = [f"{name}{_short(aside.why.get(name, ''))}" for name in aside.named[reason][:_SHOWN]]
     return ", ".join(names) + (f" and {count - len(names):,} more (data.json)" if count > len(names) else "")
+
+
+def _short(why: str) -> str:
+    """In brackets, what is wrong with a file of which it is said that it is not readable."""
+    said = re.fullmatch(r"not readable(?:: (.*)| \((.*)\))", why, re.DOTALL)
+    told = " ".join((said[1] or said[2] if said else why).split())
+    told = told if len(told) <= _WHY_CHARACTERS else f"{told[:_WHY_CHARACTERS]}…"
+    return f" ({told})" if told else ""
 
 
 def remedy_of(aside: Aside) -> str:

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from afterword.corpus.apart import read_apart
@@ -17,11 +18,11 @@ from afterword.corpus.columns import CorpusOptions, columns_to_read
 from afterword.corpus.dialogues import TURN_COLUMNS
 from afterword.corpus.folders import OFFICE
 from afterword.corpus.html import read_html
-from afterword.corpus.others import other_formats, registered
+from afterword.corpus.others import other_formats, registered, uncompressed
 from afterword.corpus.rows import LoneObject, Origin, Rows, numbered
 from afterword.errors import ConfigError, DataError
-from afterword.plugins import imported
-from afterword.storage.files import BadRowError, open_bytes, problem_of, read_lines, read_whole, size_of
+from afterword.plugins import imported, is_place
+from afterword.storage.files import BadRowError, ending_of, open_bytes, problem_of, read_lines, read_whole, size_of
 from afterword.storage.parsing import parse_json, parse_yaml
 from afterword.types import Document
 
@@ -152,6 +153,11 @@ def _rows_of(batch: Any) -> Iterator[Any]:
             yield BadRowError("undecodable", f"not valid UTF-8 ({error})")
 
 
+def _office_rows(reader: str, origin: Origin, options: CorpusOptions) -> Rows:
+    uncompressed(origin.path)
+    yield from read_apart(reader, origin, options)
+
+
 _APART = {ending: f"afterword.corpus.office:{ending[1:]}_rows" for ending in OFFICE} | {
     ".pdf": "afterword.corpus.pdf:pdf_rows"
 }
@@ -159,7 +165,7 @@ Reader = Callable[[Origin, CorpusOptions], Rows]
 ENDINGS: dict[str, Reader] = {".txt": _text_rows, ".md": _markdown_rows, ".rst": _text_rows}
 ENDINGS |= dict.fromkeys((".html", ".htm"), _html_rows)
 ENDINGS |= {
-    ending: partial(read_apart, _APART[ending])
+    ending: partial(_office_rows, _APART[ending])
     for ending, package in OFFICE.items()
     if importlib.util.find_spec(package)
 }
@@ -170,11 +176,16 @@ ENDINGS |= ROW_ENDINGS
 def register_format(ending: str, place: str) -> None:
     """Let this process read files of an ending by the function at `package.module:NAME`.
 
-    ConfigError where there is no such function, or Afterword reads such files itself.
+    ConfigError where there is no such function, Afterword reads such files itself, or no file has such an ending.
     """
     ending = f".{ending.lower().removeprefix('.')}"
+    if ending_of(Path(f"a{ending}")) != ending or ending == ".":
+        raise ConfigError(f"documents: {ending!r} is not what a name ends in after its last dot. Give memo or .memo.")
     if ending in ENDINGS:
         raise ConfigError(f"documents: {ending!r} is read by Afterword. Give your files another ending.")
+    if not is_place(place) or str(place).startswith(("__main__:", "__mp_main__:")):
+        rule = "Give package.module:NAME, which another process can import: it reads the files"
+        raise ConfigError(f"documents: {place!r} is no place of a function. {rule}.")
     if not callable(imported("documents", place)):
         raise ConfigError(f"documents: {place!r} is no function. Give one that takes a path.")
     registered[ending] = place

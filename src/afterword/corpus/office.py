@@ -145,13 +145,13 @@ def _refuse_bomb(origin: Origin, options: CorpusOptions) -> None:
         # What Office writes with a password is no archive, but begins like its older formats.
         with open(origin.path, "rb") as file:
             locked = file.read(4) == b"\xd0\xcf\x11\xe0"
-        problem = "needs a password, or is of an older format (.doc, .xls, .ppt): save it anew" if locked else error
-        raise BadRowError("broken", f"not readable: {problem}") from error
+        old = ("needs a password, or is of an older format (.doc, .xls, .ppt)", "Save it anew")
+        raise BadRowError("broken", *(old if locked else (f"not readable: {error}",))) from error
     most = _EXPANDED * options.max_document_bytes
     if sum(entry.file_size for entry in entries) > most:
         raise BadRowError("broken", f"unpacked it is larger than {most // 2**20} MiB, 8 × max_document_mib")
     if any(entry.flag_bits & 1 for entry in entries):
-        raise BadRowError("broken", "needs a password: save it without")
+        raise BadRowError("broken", "needs a password", "Save it without")
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

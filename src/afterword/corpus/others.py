@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from afterword import plugins
 from afterword.corpus.rows import Rows, numbered
-from afterword.storage.files import BadRowError
+from afterword.storage.files import BadRowError, ending_of
 from afterword.types import Document
 
 registered: dict[str, str] = {}
@@ -35,8 +35,8 @@ def rows_of(made: object) -> Rows:
         raise BadRowError("broken", f"its reader gave a {type(made).__name__}, not {rule}")
 
 
-def path_to_read(path: str) -> Path:
-    """The path for a function of others, which reads no compressed files."""
+def uncompressed(path: str) -> Path:
+    """The path for a reader that opens files itself, which reads no compressed ones."""
     if path.lower().endswith(".gz"):
-        raise BadRowError("broken", "its reader takes no .gz. Unpack it")
+        raise BadRowError("broken", f"{ending_of(Path(path))} files are not read compressed", "Unpack it")
     return Path(path)

@@ -49,8 +49,8 @@ def pdf_rows(origin: Origin, options: CorpusOptions) -> Rows:
         opened = pypdfium2.PdfDocument(origin.path)
     except pypdfium2.PdfiumError as error:
         locked = "password" in str(error).lower()
-        problem = "needs a password: save it without" if locked else f"not readable: {error}"
-        raise BadRowError("broken", problem) from error
+        about = ("needs a password", "Save it without") if locked else (f"not readable: {error}",)
+        raise BadRowError("broken", *about) from error
     pages, size = list[_Page](), 0
     for number in range(len(opened)):
         page = opened[number]
@@ -58,7 +58,7 @@ def pdf_rows(origin: Origin, options: CorpusOptions) -> Rows:
         page.close()
         size += sum(len(line.text) for line in pages[-1].lines)
         if size > options.max_document_bytes:
-            raise BadRowError("broken", f"larger than max_document_mib = {options.max_document_mib:g}: raise it")
+            raise BadRowError("broken", f"larger than max_document_mib = {options.max_document_mib:g}", "Raise it")
     if not size:
         raise BadRowError("no_text", f"no text on its {len(pages)} pages (scanned?). Let OCR make text of it")
     about = opened.get_metadata_dict()

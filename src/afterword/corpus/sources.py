@@ -111,6 +111,26 @@ def _readers(kind: Kind = "documents") -> dict[str, Reader]:
     return {**readers_of_others(), **ENDINGS} if kind == "documents" else ROW_ENDINGS
 
 
+def _known(kind: Kind) -> str:
+    """The endings that are read."""
+    endings = _readers(kind)
+    plain = [ending for ending in endings if ending in ENDINGS and ending not in OFFICE]
+    packed = [ending for ending in endings if ending not in plain]
+    listed = f"Known for {kind}: {' '.join(plain)} (plain or .gz)"
+    listed += f", {' '.join(packed)} (not .gz)" if packed else ""
+    own = "; a format of your own can be added (docs/ADD_A_FORMAT.md)" if kind == "documents" else ""
+    return f"{listed}{own}."
+
+
+def _something(records: Iterator[Record], origin: Origin) -> Iterator[Record]:
+    """The records of a file; of one whose reader gives none, that it is empty."""
+    first = next(records, None)
+    if first is None:
+        yield BadRowError("empty", "nothing is in it"), origin.shown, origin.name
+    else:
+        yield from chain([first], records)
+
+
 def _from_name(given: str | Path, options: CorpusOptions) -> Source:
     label, name = str(given), os.path.expanduser(str(given))
     folder, _, split = (name, "", "") if os.path.lexists(name) else name.partition(":")
@@ -133,8 +153,7 @@ def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions
     endings = _readers(options.kind)
     known = chosen(paths, endings, aside)
     if not known:
-        listed = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
-        remedy = f"{listed} A pattern has to be quoted in the shell."
+        remedy = f"{_known(options.kind)} A pattern has to be quoted in the shell."
         others = ", ".join(f"{count} of {ending}" for ending, count in aside.ignored_files.items()) or "none"
         raise DataError(f"{label}: no file of a known ending (others: {others}{remedy_of(aside)}). {remedy}")
     beside_texts = any(ending_of(path) not in ROW_ENDINGS for path in known)
@@ -145,7 +164,7 @@ def _from_files(paths: list[Path], base: str, label: str, options: CorpusOptions
         origin = Origin(shown_name(path), name, shown_name(label), str(path))
         rows = judged(endings[ending_of(path)](origin, options), origin, options, aside, beside_texts=beside_texts)
         lenient = options.skip_bad_rows or (beside_texts and ending_of(path) == ".json")
-        return counted(read_rows(rows, origin, options), origin, aside, lenient=lenient)
+        return counted(_something(read_rows(rows, origin, options), origin), origin, aside, lenient=lenient)
 
     return SourceReport(shown_name(label), files=len(known), aside=aside), chain.from_iterable(map(records, known))
 
@@ -155,12 +174,12 @@ def _from_file(path: str, label: str, options: CorpusOptions) -> Source:
     endings = _readers(options.kind)
     ending = ending_of(Path(path))
     if ending not in endings:
-        known = f"Known for {options.kind} are {' '.join(endings)}, each plain or .gz."
+        problem = f"its ending {ending} is not known" if ending else "it has no ending that says what it is"
         extra = " pip install 'afterword[documents]' reads it." if ending in OFFICE else ""
-        raise DataError(f"{label}: no file of a known ending ({ending or 'it has none'}).{extra} {known}")
+        raise DataError(f"{label}: {problem}.{extra} {_known(options.kind)}")
     origin = Origin(shown_name(path), shown_name(os.path.basename(path)), shown_name(label), path)
     rows = read_rows(endings[ending](origin, options), origin, options)
-    return SourceReport(shown_name(label), files=1), rows
+    return SourceReport(shown_name(label), files=1), _something(rows, origin)
 
 
 def _find(source: Any, labels: Iterator[str], options: CorpusOptions) -> Source:

@@ -4,7 +4,7 @@ What is in memory while reading is one batch, and for each document its id and a
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, groupby
 from pathlib import Path
@@ -106,11 +106,11 @@ class _Gathering:
         while self.documents != self.options.max_documents and (record := next(records, None)):
             document, shown, location = record
             if isinstance(document, Document):
-                document = self._keep(document, f"{shown}, {location}", report)
+                document = self._keep(document, _place(shown, location), report)
             if isinstance(document, Document):
                 yield document
             else:
-                self._skip(Skipped(shown, location, document.reason, str(document)), report)
+                self._skip(Skipped(shown, location, document.reason, str(document)), document, report)
 
     def _keep(self, document: Document, place: str, report: SourceReport) -> Document | BadRowError:
         # Of a dialogue, all: pairs that differ only in the rejected response have the same text.
@@ -141,11 +141,13 @@ class _Gathering:
         self._ids[unique] = 1
         return unique
 
-    def _skip(self, skipped: Skipped, report: SourceReport) -> None:
+    def _skip(self, skipped: Skipped, error: BadRowError, report: SourceReport) -> None:
         # Empty and duplicate documents are always left out.
         if skipped.reason in ("broken", "undecodable") and not self.options.skip_bad_rows:
-            problem = f"{skipped.source}, {skipped.location}: {skipped.detail}"
-            raise DataError(f"{problem}. Repair it, or set skip_bad_rows: true to leave out such rows, counted.")
+            place = _place(skipped.source, skipped.location)
+            such = "files" if place == skipped.source else "rows"
+            remedy = f"{error.remedy or 'Repair it'}, or set skip_bad_rows: true to leave out such {such}, counted"
+            raise DataError(f"{place}: {error.problem}. {remedy}.")
         report.skipped[skipped.reason] = report.skipped.get(skipped.reason, 0) + 1
         if len(self.skipped) < 1000:  # Listed; all are counted.
             self.skipped.append(skipped)
@@ -153,9 +155,20 @@ class _Gathering:
     def file_name(self) -> str:
         """Of all columns, so that no two corpora with different rows share it. A DataError where there is no row."""
         if not self.documents:
-            given = ", ".join(f"{r.source} (skipped: {r.skipped or 'no row at all'})" for r in self.reports)
-            raise DataError(f"{given}: no documents. Give a source that holds text.")
+            given = ", ".join(f"{r.source} (skipped: {_counts(r.skipped) or 'no row at all'})" for r in self.reports)
+            first = next(iter(self.skipped), None)
+            why = f" The first: {_place(first.source, first.location)}: {first.detail}." if first else ""
+            raise DataError(f"{given}: no documents.{why} Give a source that holds text.")
         return f"corpus-{hashlib.sha256(self.content.digest() + self.labels.digest()).hexdigest()[:16]}.arrow"
+
+
+def _place(shown: str, location: str) -> str:
+    """Where something is, for a message: of a whole file, whose place in it is its own name, only the file."""
+    return shown if shown.endswith(location) else f"{shown}, {location}"
+
+
+def _counts(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in skipped.items())
 
 
 def _write(gathering: _Gathering, sources: list[Source], folder: Path) -> Path:

@@ -12,7 +12,8 @@ from afterword.objectives import SelfDistillation
 
 METHOD = Method(
     name="mixcpt",
-    summary="Predict documents and general text, and distil from the model itself, the gold token swapped to its top.",
+    summary="Predict documents and general text, and match the model as it was, "
+    "once its first choice and the right token have changed places.",
     paper="https://arxiv.org/abs/2407.10804",
     view=WholeDocument(averaging="token"),
     objective=SelfDistillation(alpha=0.5, direction="forward", temperature=1.0),

@@ -21,11 +21,14 @@ _STREAMS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 class BadRowError(ValueError):
-    """A row that cannot be used. It stops the run, or is counted; a reader raises it of a whole file."""
+    """A row that cannot be used. It stops the run, or is counted; a reader raises it of a whole file.
 
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
+    `remedy` is what helps against this problem, where it is more than to repair the file.
+    """
+
+    def __init__(self, reason: str, problem: str, remedy: str = ""):
+        super().__init__(f"{problem}. {remedy}" if remedy else problem)
+        self.reason, self.problem, self.remedy = reason, problem, remedy
 
 
 def ending_of(path: Path) -> str:
@@ -102,8 +105,8 @@ def read_settings_file(path: Path, max_bytes: int) -> str:
 
 def _checked(text: str, line: int) -> str:
     if "\0" in text:
-        problem = f"NUL in or after line {line}, which looks like a binary file, or like UTF-16."
-        raise BadRowError("undecodable", f"{problem} Convert UTF-16: iconv -f UTF-16 -t UTF-8")
+        problem = f"NUL in or after line {line}, which looks like a binary file, or like UTF-16"
+        raise BadRowError("undecodable", problem, "Convert UTF-16 (iconv -f UTF-16 -t UTF-8)")
     return text
 
 
@@ -124,6 +127,6 @@ def problem_of(text: str) -> BadRowError | None:
         text.encode()
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a}, its line {line})."
-        return BadRowError("undecodable", f"{problem} Convert a file that is not UTF-8: iconv -f WINDOWS-1252 -t UTF-8")
+        problem = f"character {error.start} of the text is not valid Unicode ({text[error.start]!a}, its line {line})"
+        return BadRowError("undecodable", problem, "Convert a file that is not UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)")
     return None if text.strip() else BadRowError("empty", "nothing but whitespace")

@@ -184,8 +184,10 @@ def _say(data: dict[str, Any], console: Console) -> None:
     said = [WrittenDocuments(**data["prepared_by_view"]).in_words()] if "prepared_by_view" in data else []
     said += [in_words(data["teacher"])] if "teacher" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
+    said += data["not_read"]
+    said += [f"{row['source']}: {each}" for row in data.get("mixture", ()) for each in row.get("not_read", ())]
     for each in said:
-        console.print(each, highlight=False, markup=False)
+        console.print(each, highlight=False, markup=False, soft_wrap=True)
 
 
 def _cache_teacher(

@@ -42,11 +42,20 @@ class Identity:
 
 
 _GIVEN = {
-    "model_fingerprint": ("model_name_or_path", "model"),
-    "configuration_sha256": ("model_name_or_path", "model configuration (config.json)"),
-    "windows_sha256": ("documents", "documents"),
+    "model_fingerprint": ("model_name_or_path", "another model than this (its content differs)", "model"),
+    "configuration_sha256": (
+        "model_name_or_path",
+        "a model of another configuration than this one (config.json differs)",
+        "configuration",
+    ),
+    "windows_sha256": (
+        "documents",
+        "other documents than these (their content differs, or files are read, or written by the method's view, "
+        "otherwise than then)",
+        "documents",
+    ),
 }
-"""By the names of an identity: the setting that it is given by, and what that is."""
+"""By the names of an identity: the setting that it is given by, what a run trains whose own differs, and its name."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +132,9 @@ class RunFolder:
         What a run does not say of itself is taken to be the same.
         """
         saved = self.state()
-        for name, (setting, what) in _GIVEN.items():
+        for name, (setting, other, what) in _GIVEN.items():
             if saved.get(name, getattr(identity, name)) != getattr(identity, name):
-                problem = f"the run in {str(self.path)!r} trains another {what} than this (content differs)"
+                problem = f"the run in {str(self.path)!r} trains {other}"
                 raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
 
     def tidy(self, *, began_here: bool) -> None:

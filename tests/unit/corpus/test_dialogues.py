@@ -280,7 +280,9 @@ def test_json_files_that_are_one_dialogue_or_hold_a_list_of_them(tmp_path, read,
 def test_texts_hold_no_dialogues(tmp_path, read, ending):
     (tmp_path / f"notes{ending}").write_text("A text.")
     for source in (tmp_path, tmp_path / f"notes{ending}"):
-        with pytest.raises(DataError, match=r"Known for preferences are \.jsonl \.json \.csv \.parquet, each plain or"):
+        with pytest.raises(
+            DataError, match=r"Known for preferences: \.jsonl \.json \.csv \.parquet \(plain or \.gz\)\."
+        ):
             read(source, kind="preferences")
 
 

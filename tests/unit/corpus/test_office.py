@@ -180,9 +180,17 @@ def test_what_cannot_be_read_in_a_folder_is_left_aside_and_named(tmp_path):
     assert [d.id for d in corpus] == ["a.md"]
     assert corpus.sources[0].skipped == {"unreadable": 5, "no_text": 1}
     said = " ".join(corpus.to_json()["not_read"])
-    for name in ("cut.pdf", "cut.docx", "old.docx", "cut.epub", "bomb.xlsx", "scan.pdf", "scanned?"):
-        assert name in said
+    for words in (
+        "bomb.xlsx (unpacked it is larger",
+        "cut.docx (File is",
+        "cut.epub (",
+        "2 more",
+        "scan.pdf",
+        "scanned?",
+    ):
+        assert words in said
     reasons = {skipped.location: skipped.detail for skipped in corpus.skipped}
+    assert reasons.keys() == {"cut.pdf", "cut.docx", "old.docx", "cut.epub", "bomb.xlsx", "scan.pdf"}
     assert "password" in reasons["old.docx"]
     assert "larger than 8 MiB" in reasons["bomb.xlsx"]
 
@@ -192,6 +200,17 @@ def test_a_file_that_was_named_is_one_sentence(tmp_path, name):
     broken_files(tmp_path / "docs")
     with pytest.raises(DataError, match=name):
         read(tmp_path / "docs" / name, tmp_path, max_document_mib=1)
+
+
+def test_packed_formats_are_not_read_compressed(tmp_path):
+    (tmp_path / "a.pdf.gz").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "a.pdf.gz", tmp_path)
+    remedy = "Unpack it, or set skip_bad_rows: true to leave out such files, counted."
+    assert str(error.value) == f"{tmp_path}/a.pdf.gz: .pdf files are not read compressed. {remedy}"
+    (tmp_path / "a.odt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"\.txt .* \(plain or \.gz\), \.pdf .*\(not \.gz\)"):
+        read(tmp_path / "a.odt", tmp_path)
 
 
 def test_without_the_extra_the_remedy_is_said(tmp_path, monkeypatch):

@@ -21,6 +21,8 @@ def several(path): yield from ["Mara sells bread.", {"text": "Jo sells fish.", "
 def wrong(path): return 3
 def raises(path): raise KeyError("no such part")
 def crashes(path): __import__("os")._exit(3)
+def nothing(path): return []
+def refuses(path): raise __import__("afterword").ConfigError(["one", "two"])
 def bad_row(path): yield from [1, "Mara sells bread."]
 NOTHING = 3
 """
@@ -102,11 +104,44 @@ def test_a_function_that_goes_wrong_is_one_sentence(folder, name, words):
     assert "Jo sells fish." in [document.text for document in read("notes", skip_bad_rows=True)]
 
 
-def test_in_a_folder_a_file_that_cannot_be_read_is_left_aside(folder):
+def test_in_a_folder_a_file_that_cannot_be_read_is_left_aside_and_said_why(folder):
     register_format("note", "own_formats:raises")
     (folder / "notes" / "b.txt").write_text("Jo sells fish.")
-    (source,) = read("notes").sources
+    found = read("notes")
+    (source,) = found.sources
     assert (source.documents, source.skipped) == (1, {"unreadable": 1})
+    why = "(KeyError: 'no such part')"
+    assert found.to_json()["not_read"] == [f"skipped 1 file in notes, not readable: notes/a.note {why}"]
+    for name in "cdef":
+        (folder / "notes" / f"{name}.note").write_text("x")
+    (said,) = read("notes").to_json()["not_read"]
+    assert (said.count(why), said.endswith("and 2 more (data.json)")) == (3, True)
+
+
+def test_a_file_of_which_nothing_comes_is_counted(folder):
+    register_format("note", "own_formats:nothing")
+    (folder / "notes" / "b.txt").write_text("Jo sells fish.")
+    (folder / "notes" / "c.jsonl").write_text("")
+    found = read("notes")
+    assert found.sources[0].skipped == {"empty": 2}
+    assert [skipped.location for skipped in found.skipped] == ["a.note", "c.jsonl"]
+    with pytest.raises(DataError, match=r"notes/a\.note \(skipped: 1 empty\): no documents\. .*nothing is in it"):
+        read("notes/a.note")
+
+
+def test_a_whole_file_is_named_once_and_is_no_row():
+    register_format("note", "own_formats:raises")
+    with pytest.raises(DataError) as error:
+        read("notes/a.note")
+    remedy = "Repair it, or set skip_bad_rows: true to leave out such files, counted."
+    assert str(error.value) == f"notes/a.note: not readable (KeyError: 'no such part'). {remedy}"
+
+
+def test_problems_of_settings_found_while_reading_are_one_line():
+    register_format("note", "own_formats:refuses")
+    with pytest.raises(DataError) as error:
+        read("notes/a.note")
+    assert str(error.value) == "notes/a.note: one; two"
 
 
 @pytest.mark.parametrize(
@@ -115,11 +150,20 @@ def test_in_a_folder_a_file_that_cannot_be_read_is_left_aside(folder):
         ("own_formats:GONE", "cannot be loaded .*GONE"),
         ("no_such_module:read", "cannot be loaded .*No module named"),
         ("own_formats:NOTHING", "is no function. Give one that takes a path"),
+        ("own_formats", "no place of a function. Give package.module:NAME, which another process can import"),
+        ("__main__:read", "no place of a function. Give package.module:NAME, which another process can import"),
+        (str.upper, "no place of a function. Give package.module:NAME, which another process can import"),
     ],
 )
 def test_a_place_without_a_function_is_refused(place, words):
     with pytest.raises(ConfigError, match=words):
         register_format("note", place)
+
+
+@pytest.mark.parametrize("ending", ["", ".", "note.gz", "gz", "tar.note"])
+def test_an_ending_that_no_file_can_have_is_refused(ending):
+    with pytest.raises(ConfigError, match="is not what a name ends in"):
+        register_format(ending, "own_formats:one")
 
 
 def test_a_package_that_is_broken_is_named(monkeypatch):
@@ -141,8 +185,12 @@ def test_the_formats_of_afterword_stay(folder, monkeypatch):
 def test_compressed_files_are_refused_and_unknown_endings_name_the_known(folder):
     register_format("note", "own_formats:one")
     (folder / "a.note.gz").write_bytes(b"")
-    with pytest.raises(DataError, match=r"takes no \.gz"):
+    with pytest.raises(
+        DataError, match=r"a\.note\.gz: \.note files are not read compressed\. Unpack it, or set skip_bad_rows"
+    ):
         read("a.note.gz")
     (folder / "a.other").write_text("x")
-    with pytest.raises(DataError, match=r"Known for documents are \.note .*\.txt"):
+    with pytest.raises(
+        DataError, match=r"a\.other: its ending \.other is not known\. Known for documents: \.txt .*\.note .*\(not"
+    ):
         read("a.other")

@@ -89,16 +89,34 @@ def test_files_of_general_text_may_move_and_nothing_else_of_it_may_change(tmp_pa
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("model_fingerprint", "model_name_or_path: .* trains another model than"),
-        ("configuration_sha256", r"model_name_or_path: .* trains another model configuration \(config\.json\) than"),
-        ("windows_sha256", "documents: .* trains another documents than"),
+        (
+            "model_fingerprint",
+            r"model_name_or_path: .* trains another model than this \(its content differs\)\. Give the model of",
+        ),
+        (
+            "configuration_sha256",
+            r"model_name_or_path: .* a model of another configuration than this one \(config\.json differs\)",
+        ),
+        (
+            "windows_sha256",
+            r"documents: .* trains other documents than these \(their content differs, or files are read",
+        ),
     ],
 )
 def test_another_model_or_other_documents_are_refused(changed, said, tmp_path):
     folder = begun(tmp_path / "run")
     folder.refuse_other_content(IDENTITY)
-    with pytest.raises(CheckpointError, match=f"{said} this .content differs"):
+    with pytest.raises(CheckpointError, match=said):
         folder.refuse_other_content(replace(IDENTITY, **{changed: "other"}))
+
+
+def test_files_that_could_not_be_read_are_said_before_the_first_step(model_folder, documents, tmp_path, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text(documents[0]["text"])
+    (tmp_path / "docs" / "theme.json").write_text('{"label": "Guide"}')
+    adapt(str(model_folder), str(tmp_path / "docs"), output_dir=tmp_path / "run", max_steps=1, learning_rate=1e-4)
+    said = f"skipped 1 file in {tmp_path}/docs, no document: {tmp_path}/docs/theme.json"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", ["running", "complete"])
@@ -110,7 +128,7 @@ def test_a_run_is_not_continued_with_another_configuration(status, model_folder,
     (tmp_path / "run/state.json").write_text(json.dumps(state))
     config = read_record(tmp_path / "model/config.json")
     (tmp_path / "model/config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
-    with pytest.raises(CheckpointError, match="trains another model configuration"):
+    with pytest.raises(CheckpointError, match="trains a model of another configuration"):
         adapt(str(tmp_path / "model"), documents[:2], **run)
     # A run that does not say its configuration may be continued.
     (tmp_path / "run/state.json").write_text(json.dumps({**state, "configuration_sha256": None}))
