@@ -231,12 +231,8 @@ def load_trainer(
     Where the method's view writes, it does so now, unless `writes` says no: its texts are kept in the output folder.
     """
     method, name = method_of(settings), settings.model_name_or_path
-    models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
-    refuse_teacher(settings)
+    _refuse_before_reading(settings, documents)
     caching = caching_of(settings, run, teacher_caches)
-    models.refuse_name(name)
-    _refuse_adapter_on_adapter(settings)
-    _refuse_missing(documents, settings)
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, window_settings = run / WORK_FOLDER, _window_settings(settings, config)
 
@@ -250,7 +246,7 @@ def load_trainer(
     writer = DocumentWriter(load=load, folder=Path(settings.output_dir or run)) if writes else None
     given = documents if documents is not None else list(settings.documents)
     corpus, windows = windows_of(given, work / "train", writer)
-    held_out = windows_of(list(settings.eval_documents), work / "eval")[1] if settings.eval_documents else None
+    held_out = windows_of(list(settings.eval_documents), work / "eval") if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
     model = load()
     packing = _packing(settings, model, window_settings.max_length)
@@ -264,7 +260,7 @@ def load_trainer(
             model,
             args,
             train_dataset=windows,
-            eval_dataset=held_out,
+            eval_dataset=held_out[1] if held_out else None,
             processing_class=tokenizer,
             method=method,
             teacher=teacher,
@@ -278,10 +274,21 @@ def load_trainer(
             optimizer_cls_and_kwargs=optimizer,
         )
     data = {**corpus.to_json(), **windows.to_json(), **({"mixture": trainer.mixture_report()} if mixture else {})}
+    if held_out:
+        data["not_read"] += [f"eval_documents: {each}" for each in held_out[0].to_json()["not_read"]]
     data |= {"steps": trainer.total_steps, "remark": method.remark}
     if teacher and settings.teacher_precision in models.BITS:
         data["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, data
+
+
+def _refuse_before_reading(settings: AdaptSettings, documents: Any) -> None:
+    """What can be told from the settings and from names, before anything is read."""
+    models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
+    refuse_teacher(settings)
+    models.refuse_name(settings.model_name_or_path)
+    _refuse_adapter_on_adapter(settings)
+    _refuse_missing(documents, settings)
 
 
 def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:

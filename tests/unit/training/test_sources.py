@@ -1,10 +1,12 @@
 """Documents become windows on the main process, as they were given or as a view writes them."""
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
 
+from afterword import adapt
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.data import SplitContext, WholeDocument, WindowSettings, content_hash
 from afterword.data.mixture import SourceShare
@@ -119,3 +121,15 @@ def test_a_token_without_an_embedding_is_refused_before_a_step(where, build_mode
         AdaptationTrainer(model, **how, train_dataset=documents)
     with pytest.raises(CheckpointError, match=r"gives the token .extraordinary. the id .* They do not belong together"):
         AdaptationTrainer(model, **how, **given[where])
+
+
+def test_what_was_not_read_of_held_out_files_is_said_too(model_folder, documents, tmp_path, capsys):
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "a.txt").write_text(documents[0]["text"])
+    (held / "theme.json").write_text('{"label": "Guide"}')
+    run = adapt(model_folder, documents, eval_documents=[str(held)], eval_steps=1, max_steps=1, learning_rate=1e-3).path
+    (said,) = json.loads((run / "data.json").read_text())["not_read"]
+    assert said.startswith("eval_documents: ")
+    assert "theme.json" in said
+    assert "theme.json" in "".join(capsys.readouterr())
