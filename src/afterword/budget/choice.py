@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from afterword.distributed import device_type, gathered, main_process_first
 from afterword.errors import ConfigError, Diverged
 from afterword.models import Between, parameter_count, resolved_precision
 from afterword.settings.adapt import AdaptSettings
-from afterword.settings.yaml_files import to_yaml
+from afterword.storage.hashes import json_sha256
 from afterword.training import load_trainer
 from afterword.training.callbacks import RichProgress
 from afterword.types import Document
@@ -193,8 +192,12 @@ def standing_along(model: Any, way: Between, stick: Yardstick, autocast: Autocas
 
 
 def _key(settings: AdaptSettings, corpora: Corpora) -> str:
-    """SHA-256 of what pilots follow from, but for the model's content, which the run itself compares."""
-    return hashlib.sha256(f"{to_yaml(settings)}{corpora.content_sha256}".encode()).hexdigest()
+    """SHA-256 of what pilots follow from, but for the model's content, which the run itself compares.
+
+    Settings at their defaults are left out, so that one that comes or goes changes nothing of what was begun.
+    """
+    given = settings.model_dump(mode="json", include=set(settings.weighing()), exclude_defaults=True)
+    return json_sha256([given, corpora.content_sha256])
 
 
 def _announced(settings: AdaptSettings, plan: Choice, corpora: Corpora, first: float) -> str:
