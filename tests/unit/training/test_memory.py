@@ -212,6 +212,7 @@ def test_where_it_does_not_fit_changes_are_named_the_largest_first(
     file = tmp_path / "documents.txt"
     file.write_text(" ".join(row["text"] for row in documents), encoding="utf-8")
     said = afterword("adapt", str(model_folder), str(file), "--dry-run")
+    assert "\n\n" not in said.out, "a line that says nothing"
     assert "does not fit   " in said.out
     assert all(part in said.out for part in ("weights", "gradients", "AdamW's moments", "activations and logits"))
 
