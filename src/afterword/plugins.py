@@ -45,7 +45,7 @@ def is_place(place: object) -> bool:
 
 def imported(setting: str, place: str) -> Any:
     """The object at `package.module:NAME`, a module of the working folder included. ConfigError where there is none."""
-    rule = "Give package.module:NAME of a module that Python finds from here"
+    rule = f"Give package.module:NAME of a module in this folder ({os.getcwd()}), in PYTHONPATH, or installed"
     # Whoever hands over the object itself is told what is wanted, too.
     if not is_place(place):
         raise ConfigError(f"{setting}: {place!r} cannot be loaded (it is not of this form). {rule}.")

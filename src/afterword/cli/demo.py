@@ -23,6 +23,10 @@ def demo(
     model: Annotated[str | None, typer.Option(help="Folder, name or hub id of another chat model.")] = None,
 ) -> None:
     """Teach a real model fifteen documents, and show what it learned and what it lost."""
+    from afterword.demo.worlds import check_world
+
+    check_world(world)
+    # After what can be wrong: it imports the libraries, which takes seconds.
     from afterword import training
     from afterword.demo.run import run_demo
 

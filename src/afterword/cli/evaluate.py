@@ -34,6 +34,10 @@ def evaluate(
     if target and not os.path.isfile(target) and (parent := unwritable(Path(target))):
         where = f"output_dir: {target!r} cannot be written ({parent} is not writable)"
         raise ConfigError(f"{where}. Give another folder for scores.json with -o.")
+    from afterword.evaluation.measures import chosen_measures
+
+    chosen_measures(settings.measures)
+    # After what can be wrong: it imports the libraries, which takes seconds.
     from afterword import evaluation, training
 
     training.quiet_libraries()

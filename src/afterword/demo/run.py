@@ -19,8 +19,8 @@ from afterword.demo.figures import drawn_answers, figures_of
 from afterword.demo.folder import begin, command_line, created_now, record, refuse_other
 from afterword.demo.lessons import Recipe
 from afterword.demo.story import Story
-from afterword.demo.worlds import WORLDS, WRITERS, recipe_of
-from afterword.errors import CheckpointError, ConfigError, nearest
+from afterword.demo.worlds import WORLDS, WRITERS, check_world, recipe_of
+from afterword.errors import CheckpointError
 from afterword.evaluation import Scores, evaluate
 from afterword.report.demo_page import Demo, build_demo, write_demo
 from afterword.report.display import Score
@@ -37,9 +37,7 @@ def run_demo(folder: Path, *, world: str = FERRY, model: str | None = None, cons
     Where the real model is neither here nor to be had, the embedded world is told instead, and that is said.
     """
     console = console or Console()
-    if world not in WORLDS:
-        hint = nearest(world, WORLDS)
-        raise ConfigError(f"world: there is no world {world!r}. {hint}There are: {', '.join(WORLDS)}.")
+    check_world(world)
     with sole(folder, "makes a demo there"):
         # Before anything is fetched.
         refuse_other(folder)

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from afterword.demo.almanac_lessons import write_almanac
 from afterword.demo.ferry_lessons import write_ferry
 from afterword.demo.lessons import Lessons, Recipe, load_recipe
+from afterword.errors import ConfigError, nearest
 from afterword.settings.yaml_files import load_yaml
 
 _HERE = Path(__file__).parent
@@ -34,3 +35,9 @@ WRITERS: Mapping[str, Callable[[Path, Mapping[str, int]], Lessons]] = {"ferry": 
 def recipe_of(world: str) -> Recipe:
     """How a world's documents are taught and asked for."""
     return load_recipe(_HERE / world / "recipe.yaml")
+
+
+def check_world(name: str) -> None:
+    """ConfigError where there is no world of this name."""
+    if name not in WORLDS:
+        raise ConfigError(f"world: there is no world {name!r}. {nearest(name, WORLDS)}There are: {', '.join(WORLDS)}.")

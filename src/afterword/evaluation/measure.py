@@ -267,6 +267,7 @@ def of_each_model(values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]]) -
     """A measure of both models from one of a single model: `(model, tokenizer, inputs)` → values by metric."""
 
     def measured(models: Models, inputs: Inputs) -> Measured:
+        """Both sides of every metric; no side after where there is no adapted model."""
         before = values(models.reference, models.tokenizer, inputs)
         nothing: Mapping[str, Numbers] = {}
         after = nothing if models.adapted is None else values(models.adapted, models.tokenizer, inputs)
