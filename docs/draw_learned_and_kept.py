@@ -13,7 +13,7 @@ COLOURS = {"before": "#9aa5b1", "after": "#2a6fdb", "with the document": "#d9dee
 _TOP, _HEIGHT, _BAR, _GAP = 64, 200, 62, 26
 _N = "Learned: n = 72 on 36 facts, choice of four. Kept: n = 30."
 _SETTING = "SmolLM2-135M-Instruct, fifteen documents, fine-tuning within 0.1 nats of drift, one seed, 2 CPU cores."
-_SAID = "Right answers in percent: learned 15 to 46, with the document 72; kept 87 to 87"
+_SAID = "Right answers in percent: learned from 15 to 46, with the document in view 72; kept 87 before and after"
 _FONT = "font-family='system-ui, sans-serif' font-size"
 
 
