@@ -34,6 +34,51 @@ class Document:
     """The conversation that `text` renders, as `Dialogue.to_json` gives it. None where it is only a text."""
     section: str | None = None
     """Where in a larger whole it stands: a chapter, a sheet. None where the text is the whole."""
+    passages: str | None = None
+    """What is trained in place of `text`, as `passages_to_json` gives it. None where the text itself is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text that is trained, and what each side reads before it, which is not."""
+
+    text: str
+    student_before: str = ""
+    teacher_before: str = ""
+    """Of several passages of a document, what they begin with alike is read once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a text is drawn."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    """0: the likeliest token, always."""
+    top_p: float = 1.0
+    """Of the likeliest tokens, those that this much of the probability is on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Something to be written: the reply to a conversation, or what goes on from a text."""
+
+    sampling: Sampling
+    turns: tuple[tuple[str, str], ...] = ()
+    """(role, content), by the model's chat template; what a document writes out is never a control token."""
+    text: str = ""
+    """Gone on from as it stands, where there are no turns."""
+    seed: int = 0
+    """Two requests that differ in it alone are drawn independently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written for a request."""
+
+    text: str
+    ended: bool
+    """Whether it came to its own end; else it was cut at `max_new_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)

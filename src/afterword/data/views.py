@@ -4,16 +4,15 @@ The shift from a position to the token that it predicts happens in `segment` and
 from Padmanabhan et al. 2026, arXiv:2602.16093: all six strategies of the paper's code, and two of ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import numpy as np
 
 from afterword.data.windows import SpecialTokens
 from afterword.method_options import Averaging, Bos, Join, Strategy, SuffixTokens, Targets
-from afterword.storage.text_store import TextStore
-from afterword.types import Document, Example, Segment, Window
+from afterword.types import Document, Example, Request, Segment, Window, Written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,6 +23,24 @@ MIN_TARGET_TOKENS = 2
 MIN_WINDOW_TOKENS = 4
 """Token strategies skip anything shorter."""
 Span = tuple[int, int]
+
+
+class Writer(Protocol):
+    """What writes for a view before training. Nothing that it has written is written again."""
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The model as it was given: in eval mode, without gradients. ConfigError where another program writes."""
+        ...
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Of the model that is taught."""
+        ...
+
+    def write(self, requests: Sequence[Request], what: str) -> list[Written]:
+        """A text for each request, in their order. `what` names them in the progress: `rephrasings`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +66,12 @@ class View:
         """Whether it has a `prepare` of its own."""
         return type(self).prepare is not View.prepare
 
-    def prepare(
-        self,
-        model: "PreTrainedModel",
-        tokenizer: "PreTrainedTokenizerBase",
-        documents: Iterable[Document],
-        store: TextStore,
-    ) -> Iterable[Document]:
+    def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterable[Document]:
         """The documents that are trained in place of those that were given: these as they are, unless it is overridden.
 
-        Called once, before there are windows, on the main process, with the model as it was given: in eval mode,
-        without gradients. What the model writes belongs into `store`, which outlives the process: what is in it is not
-        to be written again, and a run that is resumed asks for the same documents. The id of a document that is written
-        begins with that of the one that it comes from, and its source is the same.
+        Called once, before there are windows, on the main process. A run that is resumed asks for the same documents
+        again, and gets the same. The id of a document that is written begins with that of the one that it comes from,
+        and its source is the same.
         """
         return documents
 

@@ -15,6 +15,7 @@ from afterword.distributed import is_zero3
 from afterword.errors import ConfigError
 from afterword.models import causal_lm, only_reading, weights_fingerprint
 from afterword.storage.text_store import TextStore
+from afterword.writing import LocalGenerator, StoredWriter
 
 WRITTEN = "written.jsonl"
 """Of a run folder: every text that the model wrote for its view."""
@@ -42,7 +43,8 @@ class DocumentWriter:
         try:
             store = TextStore(self.folder / WRITTEN, json.dumps(follows_from, default=str))
             with store, only_reading(_moved(model, device)):
-                found = read_corpus(view.prepare(model, tokenizer, documents, store), cache_dir=work / "written")
+                writer = StoredWriter(LocalGenerator(model, tokenizer), store)
+                found = read_corpus(view.prepare(writer, documents), cache_dir=work / "written")
         finally:
             _moved(model, before)
             inner.generation_config = generation

@@ -1,0 +1,10 @@
+"""What models write before training: requests in, texts out, none of them written twice.
+
+Arrows: below training, evaluation and methods' views that write; above models and storage.
+"""
+
+from afterword.writing.local import LocalGenerator
+from afterword.writing.prompts import Prompt, prompt
+from afterword.writing.writer import Generator, StoredWriter
+
+__all__ = ["Generator", "LocalGenerator", "Prompt", "StoredWriter", "prompt"]
