@@ -3,8 +3,9 @@
 Arrows: below training, evaluation and methods' views that write; above models and storage.
 """
 
+from afterword.writing.chat import as_conversation
 from afterword.writing.local import LocalGenerator
 from afterword.writing.prompts import Prompt, prompt
 from afterword.writing.writer import Generator, StoredWriter
 
-__all__ = ["Generator", "LocalGenerator", "Prompt", "StoredWriter", "prompt"]
+__all__ = ["Generator", "LocalGenerator", "Prompt", "StoredWriter", "as_conversation", "prompt"]

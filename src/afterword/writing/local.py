@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from afterword.models import weights_fingerprint
-from afterword.models.generation import by_template, generate, token_ids
+from afterword.models.generation import generate, token_ids
 from afterword.types import Request, Written
+from afterword.writing.chat import as_conversation
 
 
 class LocalGenerator:
@@ -22,7 +23,7 @@ class LocalGenerator:
     def write(self, requests: Sequence[Request]) -> Iterator[tuple[int, Written]]:
         """One after the other."""
         for number, request in enumerate(requests):
-            prompt = by_template(self.tokenizer, *request.turns, reply_follows=True) if request.turns else request.text
+            prompt = as_conversation(self.tokenizer, request.turns) if request.turns else request.text
             seed = request.seed if request.sampling.temperature else None
             (ids,) = generate(
                 self.model,
