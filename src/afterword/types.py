@@ -70,6 +70,8 @@ class Request:
     """Gone on from as it stands, where there are no turns."""
     seed: int = 0
     """Two requests that differ in it alone are drawn independently."""
+    about: str = ""
+    """What a record says of it: the document, and the prompt with its version. Changes nothing that is written."""
 
 
 @dataclass(frozen=True, slots=True)

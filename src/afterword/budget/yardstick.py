@@ -21,11 +21,11 @@ from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.question_file import load_questions
-from afterword.evaluation.questions import answer_lead, build_prompt, prompt_ids
+from afterword.evaluation.questions import answer_lead, build_prompt
 from afterword.evaluation.suite_answers import as_asked, chosen_right, is_correct, written
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
 from afterword.evaluation.task_answers import answer_tasks
-from afterword.models.generation import own_samples, token_ids
+from afterword.models.generation import own_samples, prompt_ids, token_ids
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.settings.adapt import AdaptSettings
 from afterword.types import Batch, Document, Example, Segment

@@ -14,7 +14,7 @@ from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likeli
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
 from afterword.evaluation.question_file import Question
 from afterword.evaluation.right_answers import exact_match, said, says, token_f1
-from afterword.models.generation import by_template, generate, token_ids, user_turn
+from afterword.models.generation import by_template, end_of_turn, generate, prompt_ids, token_ids, user_turn
 from afterword.progress import Progress
 
 ANSWER_TOKENS = 48
@@ -42,25 +42,6 @@ def answer_lead(tokenizer: Any) -> str:
     whole = by_template(tokenizer, ("user", "?"), ("assistant", mark))
     between = whole.removeprefix(prompt).split(mark)[0] if whole.startswith(prompt) else ""
     return between if between.isspace() else ""
-
-
-def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """The tokens of a prompt. A chat template writes BOS and the like itself."""
-    if tokenizer.chat_template:
-        return token_ids(tokenizer, prompt)
-    ids = tokenizer(prompt, verbose=False)["input_ids"]
-    # A tokenizer that closes every text with EOS would end the prompt before the answer.
-    return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
-
-
-def end_of_turn(tokenizer: Any) -> list[int]:
-    """The token that the chat template writes behind an answer, where it is one that means nothing else."""
-    if not tokenizer.chat_template:
-        return []
-    mark = "@"
-    whole = by_template(tokenizer, ("user", "?"), ("assistant", mark))
-    behind = token_ids(tokenizer, whole.rpartition(mark)[2].lstrip())[:1]
-    return [token for token in behind if token in tokenizer.added_tokens_decoder]
 
 
 def line_ends(tokenizer: Any) -> list[int]:

@@ -18,11 +18,11 @@ from typing import Any
 from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models, Values
-from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, line_ends, prompt_ids
+from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, line_ends
 from afterword.evaluation.right_answers import normalised, says
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
 from afterword.models import causal_lm, content_sha256, replace_file
-from afterword.models.generation import Forbidden, generate, token_ids
+from afterword.models.generation import Forbidden, generate, prompt_ids, token_ids
 from afterword.storage.parsing import parse_json
 
 

@@ -18,6 +18,8 @@ from transformers.cache_utils import DynamicLayer
 TokenIds = Sequence[int]
 Forbidden = Mapping[tuple[int, ...], Sequence[int]]
 """By the tokens that a completion has begun with, those that may not follow."""
+_MOST_KEPT = 1024
+"""Tokens that are sorted first: a whole vocabulary takes longer to sort than to be drawn from."""
 _BLOCK = 256
 """Tokens whose probabilities are summed before one of them is looked for."""
 _ROOM_TOKENS = 64
@@ -38,6 +40,10 @@ class Writing:
     """Of every row, or of none."""
     draws: np.ndarray | None = None
     """[rows, max_new_tokens] float64 in [0, 1); None: the likeliest token, always."""
+    temperature: float = 1.0
+    """Scores are divided by it before a token is drawn."""
+    top_p: float = 1.0
+    """Drawn from the likeliest tokens that this much of the probability is on; see `without_the_unlikely`."""
 
     def chosen(self, scores: Tensor, rows: Sequence[int], written: Sequence[TokenIds]) -> Tensor:
         """[B] int64: the next token of each of `rows`, whose scores are [B, V] and may be changed."""
@@ -48,16 +54,28 @@ class Writing:
             scores[place, list(self.forbidden[row].get(tuple(written[row]), ()))] = -torch.inf
         if self.draws is None:
             return scores.argmax(-1)
-        return drawn_tokens(scores, torch.from_numpy(self.draws[list(rows), number]))
+        draws = torch.from_numpy(self.draws[list(rows), number])
+        return drawn_tokens(scores / self.temperature, draws, self.top_p)
 
 
-def drawn_tokens(scores: Tensor, draws: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Beginnings:
+    """What the prompts of a batch begin with: read once each, however many prompts go on from it."""
+
+    token_ids: Sequence[TokenIds]
+    of_rows: Sequence[int]
+    """Of each row, the number of its beginning."""
+
+
+def drawn_tokens(scores: Tensor, draws: Tensor, top_p: float = 1.0) -> Tensor:
     """[B] int64: where the cumulated probability of scores [B, V] passes draws [B], float64 in [0, 1).
+
+    Of the likeliest tokens alone, with `top_p` below 1.
 
     generate() would draw the rows of a batch from one global stream, so that a text would depend on its neighbours.
     """
     # On the CPU: float64 is unknown to MPS, and CUDA has no deterministic cumulative sum.
-    probabilities = scores.float().softmax(-1).cpu()
+    probabilities = without_the_unlikely(scores.float().softmax(-1).cpu(), top_p)
     missing = -probabilities.shape[-1] % _BLOCK
     padded = torch.nn.functional.pad(probabilities, (0, missing)) if missing else probabilities
     blocks = padded.unflatten(-1, (-1, _BLOCK))  # [B, V / 256, 256]
@@ -70,6 +88,24 @@ def drawn_tokens(scores: Tensor, draws: Tensor) -> Tensor:
     return (block * _BLOCK + _first_above(inside, level - before))[:, 0].to(scores.device)
 
 
+def without_the_unlikely(probabilities: Tensor, top_p: float) -> Tensor:
+    """[B, V] with zeros but for the fewest of the likeliest tokens whose probabilities come to `top_p`.
+
+    Tokens that are as likely as the last of them stay, too: which of equals is left out would be chance. What stays is
+    not made to sum to 1. Nucleus sampling of Holtzman et al. 2020, arXiv:1904.09751.
+    """
+    if top_p >= 1:
+        return probabilities
+    size = probabilities.shape[-1]
+    likeliest = probabilities.topk(min(_MOST_KEPT, size), dim=-1).values
+    if size > _MOST_KEPT and bool((likeliest.sum(-1, dtype=torch.float64) < top_p).any()):
+        likeliest = probabilities.sort(dim=-1, descending=True).values
+    # A token stays where those before it do not come to top_p yet: the first one always.
+    before = likeliest.double().cumsum(-1) - likeliest
+    last = (before < top_p).sum(-1, keepdim=True) - 1
+    return probabilities.where(probabilities >= likeliest.gather(-1, last), 0.0)
+
+
 def _first_above(cumulated: Tensor, level: Tensor) -> Tensor:
     """[B, 1]: the first place where sums [B, K] pass levels [B, 1]; rounding never leads to one where they stand."""
     total = cumulated[:, -1:]
@@ -80,19 +116,27 @@ def _first_above(cumulated: Tensor, level: Tensor) -> Tensor:
 
 @torch.no_grad()
 def written_rows(
-    model: Any, prompts: Sequence[TokenIds], how: Writing, advance: Callable[[int], object] | None = None
+    model: Any,
+    prompts: Sequence[TokenIds],
+    how: Writing,
+    advance: Callable[[int], object] | None = None,
+    beginnings: Beginnings | None = None,
 ) -> list[list[int]]:
     """The completions of a batch of prompts, each up to and including the token that ended it.
 
-    `advance` is told how many more of them are done.
+    `advance` is told how many more of them are done. With `beginnings`, which only a model takes that
+    `continues_beginnings`, the prompts are what goes on from them.
     """
     done = advance or (lambda _: None)
     if not _goes_by_steps(model):
+        assert beginnings is None, "the model takes no beginnings"
         found = _by_transformers(model, prompts, how)
         done(len(prompts))
         return found
     ids, mask = _padded_on_the_left(prompts, model.device)
     rows, written, cache = list(range(len(prompts))), [list[int]() for _ in prompts], _roomy_cache(model)
+    if beginnings:
+        mask = torch.cat([_read(model, beginnings, cache), mask], dim=1)
     over = set[int]()
     while True:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -115,6 +159,24 @@ def written_rows(
             tokens, mask = tokens[kept], mask[kept]
             cache.reorder_cache(kept)  # pyright: ignore[reportArgumentType]  # of any integers
         ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+
+
+def continues_beginnings(model: Any) -> bool:
+    """Whether a text can go on from a beginning that was read before it, with padding between them.
+
+    A sliding window counts the padding as if it were read.
+    """
+    return _goes_by_steps(model) and all(type(layer) is _Roomy for layer in _roomy_cache(model).layers)
+
+
+def _read(model: Any, beginnings: Beginnings, cache: DynamicCache) -> Tensor:
+    """Read each beginning once and repeat it for its rows, into the cache; the rows' mask, [B, T] int64."""
+    ids, mask = _padded_on_the_left(beginnings.token_ids, model.device)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    rows = torch.tensor(beginnings.of_rows, device=model.device)
+    cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]  # of any integers
+    return mask[rows]
 
 
 def _up_to_its_end(ids: list[int], ends: Collection[int]) -> list[int]:

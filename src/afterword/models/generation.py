@@ -78,12 +78,9 @@ def generate(
     """
     assert not model.training, "dropout would be in what is written"
     inner = causal_lm(model)
-    # Chat models name several in their generation_config: the end of a turn and the end of a text.
-    own = inner.generation_config.eos_token_id
-    named = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *extra_eos_ids]
-    ends = {token for token in named if token is not None}
+    ends = ends_of(model, tokenizer, extra_eos_ids)
     # generate() fills whatever `config` leaves open from the model's own (repetition_penalty, for one).
-    inner.generation_config = GenerationConfig(eos_token_id=own)
+    inner.generation_config = GenerationConfig(eos_token_id=inner.generation_config.eos_token_id)
     if (limit := alone_beyond(inner.config)) and max(map(len, prompts), default=0) + max_new_tokens > limit:
         batch_tokens = 0
     completions: list[list[int]] = [[] for _ in prompts]
@@ -92,13 +89,40 @@ def generate(
         how = Writing(
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
-            ends=frozenset(ends),
+            ends=ends,
             forbidden=[forbidden[row] for row in rows] if forbidden else (),
             draws=None if seed is None else _draws(seed, rows, max_new_tokens),
         )
         for row, ids in zip(rows, written_rows(inner, [prompts[row] for row in rows], how, advance), strict=True):
             completions[row] = ids
     return completions
+
+
+def ends_of(model: Any, tokenizer: Any, extra: TokenIds = ()) -> frozenset[int]:
+    """The tokens that end a text: EOS of the tokenizer and of the model, and `extra`."""
+    # Chat models name several in their generation_config: the end of a turn and the end of a text.
+    own = causal_lm(model).generation_config.eos_token_id
+    named = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *extra]
+    return frozenset(token for token in named if token is not None)
+
+
+def end_of_turn(tokenizer: Any) -> list[int]:
+    """The token that the chat template writes behind an answer, where it is one that means nothing else."""
+    if not tokenizer.chat_template:
+        return []
+    mark = "@"
+    whole = by_template(tokenizer, ("user", "?"), ("assistant", mark))
+    behind = token_ids(tokenizer, whole.rpartition(mark)[2].lstrip())[:1]
+    return [token for token in behind if token in tokenizer.added_tokens_decoder]
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """The tokens of a prompt. A chat template writes BOS and the like itself."""
+    if tokenizer.chat_template:
+        return token_ids(tokenizer, prompt)
+    ids = tokenizer(prompt, verbose=False)["input_ids"]
+    # A tokenizer that closes every text with EOS would end the prompt before the answer.
+    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
 
 
 def room_behind(model: Any, prompts: Sequence[TokenIds]) -> int:

@@ -1,9 +1,7 @@
 """Documents that a view writes before training, with the model as it was given; none of them is written twice."""
 
-import json
 from collections.abc import Callable
-from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +11,39 @@ from afterword.corpus import Corpus, read_corpus
 from afterword.data import View, WrittenDocuments
 from afterword.distributed import is_zero3
 from afterword.errors import ConfigError
-from afterword.models import causal_lm, only_reading, weights_fingerprint
-from afterword.storage.text_store import TextStore
-from afterword.writing import LocalGenerator, StoredWriter
+from afterword.models import only_reading
+from afterword.writing import RECORD, GeneratorChoice, open_writer
 
-WRITTEN = "written.jsonl"
-"""Of a run folder: every text that the model wrote for its view."""
+WRITTEN = RECORD
+"""Of a run folder: every text that the run used of what was written for its view."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentWriter:
-    """The model that writes for a view, and where its texts are kept."""
+    """What writes for a view, and where its texts are kept."""
 
     load: Callable[[], Any]
     """Gives the model as it was given, whole. It writes on the GPU where there is one, and goes back to its place."""
     folder: Path
-    """Of the run: the texts are in its `written.jsonl`."""
+    """Of the run: what it used is in its `written.jsonl`."""
+    choice: GeneratorChoice | None = None
 
     def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path) -> tuple[Corpus, WrittenDocuments]:
-        """What the view makes of the documents, gathered in `work`. Texts that the folder has are not written again."""
+        """What the view makes of the documents, gathered in `work`. Texts that are stored are not written again."""
         model = self.load()
         if is_zero3(model):
             problem = f"method: its view {type(view).__name__} writes with the model, which ZeRO-3 has in shards"
             raise ConfigError(f"{problem}. Write without it: the texts stay in the run folder.")
-        before, inner = model.device, causal_lm(model)
+        before = model.device
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        generation = copy(inner.generation_config)
-        follows_from = [weights_fingerprint(model), type(view).__qualname__, asdict(view)]
         try:
-            store = TextStore(self.folder / WRITTEN, json.dumps(follows_from, default=str))
-            with store, only_reading(_moved(model, device)):
-                writer = StoredWriter(LocalGenerator(model, tokenizer), store)
+            with (
+                only_reading(_moved(model, device)),
+                open_writer(lambda: (model, tokenizer), self.choice, record=self.folder / WRITTEN) as writer,
+            ):
                 found = read_corpus(view.prepare(writer, documents), cache_dir=work / "written")
         finally:
             _moved(model, before)
-            inner.generation_config = generation
         skipped = found.skipped_total
         about = (type(view).__name__, len(found), found.characters, skipped, found.content_sha256)
         return found, WrittenDocuments(*about)

@@ -5,7 +5,18 @@ Arrows: below training, evaluation and methods' views that write; above models a
 
 from afterword.writing.chat import as_conversation
 from afterword.writing.local import LocalGenerator
+from afterword.writing.opening import RECORD, GeneratorChoice, open_writer
 from afterword.writing.prompts import Prompt, prompt
 from afterword.writing.writer import Generator, StoredWriter
 
-__all__ = ["Generator", "LocalGenerator", "Prompt", "StoredWriter", "as_conversation", "prompt"]
+__all__ = [
+    "RECORD",
+    "Generator",
+    "GeneratorChoice",
+    "LocalGenerator",
+    "Prompt",
+    "StoredWriter",
+    "as_conversation",
+    "open_writer",
+    "prompt",
+]

@@ -1,13 +1,21 @@
-"""Requests → texts: what is in the store is read there, and the rest is written and stored."""
+"""Requests → texts: what was written before is read, the rest is written and stored."""
 
-import json
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from afterword.progress import Progress
+from afterword.storage.hashes import json_sha256
 from afterword.storage.text_store import TextStore
 from afterword.types import Request, Written
+
+Advance = Callable[[int], object]
+"""Told how many more texts are done."""
+Batch = dict[int, tuple[Written, int]]
+"""Texts that were written together and their new tokens, by the numbers of their requests."""
 
 
 class Generator(Protocol):
@@ -15,24 +23,52 @@ class Generator(Protocol):
 
     @property
     def name(self) -> str:
-        """What its texts follow from beside the request: part of every key."""
+        """What its texts follow from beside prompt, sampling and seed: part of every key."""
         ...
-
-    def write(self, requests: Sequence[Request]) -> Iterator[tuple[int, Written]]:
-        """A text for each request, by its number, as soon as it is done: in any order."""
-        ...
-
-
-@dataclass(frozen=True)
-class StoredWriter:
-    """A generator, and the store of what it has written."""
-
-    generator: Any
-    store: TextStore
 
     @property
     def model(self) -> Any:
-        """The model as it was given."""
+        """The model as it was given. ConfigError where another program writes."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the model that is taught."""
+        ...
+
+    def prompt_of(self, request: Request) -> str:
+        """What is asked, in full: part of the key, and shown in the record."""
+        ...
+
+    def tokens(self, requests: Sequence[Request]) -> int:
+        """Of all prompts together, about."""
+        ...
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The numbers of requests that are best written together: every number once, by the requests alone."""
+        ...
+
+    def write(self, requests: Sequence[Request], advance: Advance) -> Iterator[Batch]:
+        """Every request of one batch, in parts that are stored as soon as they come."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StoredWriter:
+    """A generator, what it has written, and a record of what was used of it.
+
+    A key is the content of generator, prompt, sampling and seed. What another process writes meanwhile is waited for,
+    not written twice.
+    """
+
+    generator: Generator
+    store: TextStore
+    record: TextStore | None = None
+    """Of the run: every text that it used, and enough to go on without the store. None: there is none beside it."""
+
+    @property
+    def model(self) -> Any:
+        """The model as it was given. ConfigError where another program writes."""
         return self.generator.model
 
     @property
@@ -41,19 +77,66 @@ class StoredWriter:
         return self.generator.tokenizer
 
     def write(self, requests: Sequence[Request], what: str) -> list[Written]:
-        """A text for each request, in their order."""
-        keys = [self._key(request) for request in requests]
-        missing = {key: i for i, key in enumerate(keys) if key not in self.store}
-        wanted = [requests[i] for i in missing.values()]
-        names = list(missing)
-        with Progress(what, len(wanted)) as progress:
-            for number, written in self.generator.write(wanted):
-                self.store.add(names[number], json.dumps(asdict(written)))
-                progress.advance()
-        return [Written(**json.loads(self.store[key])) for key in keys]
+        """A text for each request, in their order; what is empty is said. `what` names them: `rephrasings`."""
+        rows = [self._row(request, what) for request in requests]
+        keys = [row["key"] for row in rows]
+        new = {key: number for number, key in reversed(list(enumerate(keys))) if self._found(key) is None}
+        asked = dict(sorted((number, key) for key, number in new.items()))
+        if asked:
+            self._write([requests[i] for i in asked], [rows[i] for i in asked], what)
+        found = [self._found(key) for key in keys]
+        if self.record is not None:
+            used = {row["key"]: {**row, **known} for row, known in zip(rows, found, strict=True) if known}
+            if missing := [row for key, row in used.items() if key not in self.record]:
+                self.record.add(missing)
+        texts = [Written(row["text"], row["ended"]) for row in found if row]
+        assert len(texts) == len(requests), "every request has a text"
+        if empty := sum(not text.text for text in texts):
+            reason = "the prompt does not fit the context, or the reply ended at once"
+            logging.getLogger("afterword").warning("%s: %d of %d are empty: %s.", what, empty, len(texts), reason)
+        return texts
 
-    def _key(self, request: Request) -> str:
-        return json.dumps([self.generator.name, asdict(request)])
+    def _write(self, requests: Sequence[Request], rows: Sequence[dict[str, Any]], what: str) -> None:
+        most = sum(request.sampling.max_new_tokens for request in requests)
+        cost = f"{self.generator.tokens(requests):,} prompt tokens, at most {most:,} new ones"
+        began, written = time.monotonic(), 0
+        keys = [row["key"] for row in rows]
+        numbers_of = {key: number for number, key in enumerate(keys)}
+        with Progress(what, len(requests), cost=cost) as progress:
+            for batch, missing in self._in_turn([[keys[i] for i in each] for each in self.generator.batches(requests)]):
+                numbers, ahead = [numbers_of[key] for key in missing], progress.done
+                parts = self.generator.write([requests[i] for i in numbers], progress.advance) if numbers else ()
+                for part in parts:
+                    texts = {numbers[place]: text for place, (text, _) in part.items()}
+                    self.store.add([{**rows[i], "text": text.text, "ended": text.ended} for i, text in texts.items()])
+                    written += sum(tokens for _, tokens in part.values())
+                rate = written / max(1e-9, time.monotonic() - began)
+                progress.advance(ahead + len(batch) - progress.done, f"{rate:,.0f} new tokens a second")
 
+    def _in_turn(self, batches: Sequence[list[str]]) -> Iterator[tuple[list[str], list[str]]]:
+        """Every batch and what is missing of it; what another process writes now comes last, when that is done."""
+        later = list[list[str]]()
+        for batch in batches:
+            with self.store.claimed(batch) as mine:
+                others = [key for key in batch if key not in mine and key not in self.store]
+                if others:
+                    later.append(others)
+                yield [key for key in batch if key not in others], [key for key in batch if key in mine]
+        for batch in later:
+            with self.store.claimed(batch, wait=True) as mine:
+                yield batch, [key for key in batch if key in mine]
 
-Advance = Callable[[int], object]
+    def _row(self, request: Request, what: str) -> dict[str, Any]:
+        """What a line of the store says of a text."""
+        prompt = self.generator.prompt_of(request)
+        # The likeliest tokens are the same for every seed.
+        seed = request.seed if request.sampling.temperature else 0
+        of = {"generator": self.generator.name, "prompt": prompt, **asdict(request.sampling), "seed": seed}
+        return {"key": json_sha256(of), "what": what, "about": request.about, **of}
+
+    def _found(self, key: str) -> dict[str, Any] | None:
+        for place in (self.record, self.store):
+            if place is not None:
+                with suppress(KeyError):
+                    return place[key]
+        return None

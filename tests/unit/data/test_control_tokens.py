@@ -8,8 +8,9 @@ import pytest
 from afterword.data import WindowSettings, as_words, read_document, special_tokens
 from afterword.data.control_tokens import written
 from afterword.errors import DataError
-from afterword.evaluation.questions import build_prompt, prompt_ids
+from afterword.evaluation.questions import build_prompt
 from afterword.models import load_tokenizer
+from afterword.models.generation import prompt_ids
 from afterword.storage.locks import held
 from afterword.types import Document
 

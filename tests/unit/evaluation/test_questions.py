@@ -20,8 +20,9 @@ from afterword.evaluation import questions as asking
 from afterword.evaluation.measure import Models
 from afterword.evaluation.measures import MEASURES
 from afterword.evaluation.question_file import Question, load_questions
-from afterword.evaluation.questions import answer_lead, build_prompt, end_of_turn, prompt_ids
+from afterword.evaluation.questions import answer_lead, build_prompt
 from afterword.evaluation.right_answers import exact_match, said, token_f1
+from afterword.models.generation import end_of_turn, prompt_ids
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}</s>{% endfor %}"

@@ -15,6 +15,7 @@ from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, sources, training_arguments, written_documents
 from afterword.training.sources import MixtureSource, as_windows, mixture_sources
 from afterword.training.written_documents import DocumentWriter
+from afterword.types import Request, Sampling
 
 CHATS = [
     {"messages": [{"role": "user", "content": f"Ask {i}."}, {"role": "assistant", "content": "Yes."}]} for i in (1, 2)
@@ -41,30 +42,31 @@ def test_conversations_are_rendered_by_their_template(tokenizer, tmp_path):
     assert [tokenizer.decode(window.token_ids) for window in part.windows] == ["Ask 1. Yes. ", "Ask 2. Yes. "]
 
 
-class Shouting(WholeDocument):
-    """Writes each document twice, without a model; `store` sees every one."""
+class Repeating(WholeDocument):
+    """Writes what goes on from each document, and has it twice."""
 
-    def prepare(self, model, tokenizer, documents, store):
-        for document in documents:
-            if document.text not in store:
-                store.add(document.text, document.text.upper())
-            yield replace(document, id=f"{document.id}/loud", text=store[document.text])
-            yield replace(document, id=f"{document.id}/again", text=store[document.text])
+    def prepare(self, writer, documents):
+        given, sampling = list(documents), Sampling(max_new_tokens=12)
+        texts = writer.write([Request(text=each.text, sampling=sampling, about=each.id) for each in given], "texts")
+        for document, written in zip(given, texts, strict=True):
+            yield replace(document, id=f"{document.id}/on", text=document.text + written.text)
+            yield replace(document, id=f"{document.id}/again", text=document.text + written.text)
 
 
 def test_what_a_view_writes_is_counted_and_is_what_is_read(tokenizer, build_model, documents, tmp_path):
     writer = DocumentWriter(load=lambda: build_model("llama"), folder=tmp_path)
-    given = (tmp_path / "work", Shouting(), tokenizer, WindowSettings(max_length=128))
+    given = (tmp_path / "work", Repeating(), tokenizer, WindowSettings(max_length=128))
     windows, plain = as_windows(documents, *given, writer=writer), as_windows(documents, tmp_path / "plain", *given[1:])
     written = windows.to_json()["prepared_by_view"]
     # The second of each has the same text as the first.
-    assert (written["view"], written["documents"], written["skipped"]) == ("Shouting", len(documents), len(documents))
+    assert (written["view"], written["documents"], written["skipped"]) == ("Repeating", len(documents), len(documents))
     assert "prepared_by_view" not in plain.to_json()
     again = as_windows(documents, *given, writer=writer)
-    assert {window.document for window in again} == {f"{row['id']}/loud" for row in documents}
-    assert tokenizer.decode(again[0].token_ids).isupper()
+    assert {window.document for window in again} == {f"{row['id']}/on" for row in documents}
+    assert content_hash(again) == content_hash(windows) != content_hash(plain)
     assert again.to_json()["prepared_by_view"] == written
-    assert len((tmp_path / "written.jsonl").read_text().splitlines()) == len(documents)
+    record = [json.loads(line) for line in (tmp_path / "written.jsonl").read_text().splitlines()]
+    assert [(row["about"], row["prompt"]) for row in record] == [(row["id"], row["text"]) for row in documents]
 
 
 def test_a_view_that_writes_nothing_costs_nothing(tokenizer, documents, tmp_path):
@@ -81,8 +83,8 @@ def test_a_view_that_writes_nothing_costs_nothing(tokenizer, documents, tmp_path
 def test_a_model_in_shards_cannot_write(tokenizer, documents, tmp_path, monkeypatch):
     monkeypatch.setattr(written_documents, "is_zero3", lambda model: True)
     writer = DocumentWriter(load=lambda: None, folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"view Shouting writes with the model, which ZeRO-3 has in shards. Write"):
-        as_windows(documents, tmp_path, Shouting(), tokenizer, WindowSettings(max_length=128), writer=writer)
+    with pytest.raises(ConfigError, match=r"view Repeating writes with the model, which ZeRO-3 has in shards. Write"):
+        as_windows(documents, tmp_path, Repeating(), tokenizer, WindowSettings(max_length=128), writer=writer)
 
 
 def test_conversations_change_nothing_for_the_source_after_them(tokenizer, tmp_path):
