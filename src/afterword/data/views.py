@@ -30,7 +30,7 @@ class Writer(Protocol):
 
     @property
     def model(self) -> "PreTrainedModel":
-        """The model as it was given: in eval mode, without gradients. ConfigError where another program writes."""
+        """The model that is taught, as it was given: in eval mode, without gradients; also where another one writes."""
         ...
 
     @property

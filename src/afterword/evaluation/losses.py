@@ -37,11 +37,11 @@ from afterword.models import (
     alone_beyond,
     causal_lm,
     context_length,
+    evaluation_dtype,
     head_of,
     is_adapter,
     load_adapted,
     load_tokenizer,
-    measured_precision,
     refuse_foreign_tokenizer,
     trained_states,
 )
@@ -68,18 +68,6 @@ def load_models(name: str, settings: EvaluateSettings) -> Models:
         refuse_foreign_tokenizer(load_tokenizer(name), each, name)
     tokenizer, length = load_tokenizer(name), context_length(causal_lm(loaded[-1]).config, settings.max_length)
     return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length, settings.micro_batch_tokens)
-
-
-def evaluation_dtype(paths: Sequence[str], precision: str = "auto") -> torch.dtype:
-    """What weights are held and products are made in, of all models alike.
-
-    `auto`: bfloat16 where every one of them is stored in it, and so served in it, and where this machine is clearly
-    faster at it; else float32, which holds every stored value.
-    """
-    if precision != "auto":
-        return {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
-    served = all(StoredModel(path).dtype == torch.bfloat16 for path in paths)
-    return torch.bfloat16 if served and measured_precision(paths[-1]) == "bf16_mixed" else torch.float32
 
 
 def computed_in(models: Models, name: str, reference: str | None) -> dict[str, str]:

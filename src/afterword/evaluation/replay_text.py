@@ -9,8 +9,7 @@ from typing import Any
 
 from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
-from afterword.evaluation.losses import evaluation_dtype
-from afterword.models import load_model, load_tokenizer, replace_file
+from afterword.models import evaluation_dtype, load_model, load_tokenizer, replace_file
 from afterword.models.generation import own_samples
 from afterword.storage.paths import unwritable
 

@@ -34,6 +34,7 @@ from afterword.models.merge import merged, widen
 from afterword.models.packing import checked_layout, default_tokens, packing_for
 from afterword.models.precision import (
     bf16_speedup,
+    evaluation_dtype,
     layer_shape,
     measured_precision,
     resolved_precision,

@@ -4,6 +4,7 @@ Some processors with bfloat16 instructions multiply in them at half the speed of
 """
 
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from afterword.distributed import device_type, process_count
 from afterword.models.checks import has_bfloat16
 from afterword.models.load import load_config
+from afterword.models.stored_precision import StoredModel
 
 CLEARLY_FASTER = 1.3
 """How many times as fast bfloat16 has to be: below it, rounding buys nothing that is noticed."""
@@ -41,6 +43,18 @@ def measured_precision(name: str) -> str:
     if process_count() > 1 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "float32"
     return "bf16_mixed" if bf16_speedup(*layer_shape(load_config(name))) >= CLEARLY_FASTER else "float32"
+
+
+def evaluation_dtype(paths: Sequence[str], precision: str = "auto") -> torch.dtype:
+    """What weights are held and products are made in, of all models alike.
+
+    `auto`: bfloat16 where every one of them is stored in it, and so served in it, and where this machine is clearly
+    faster at it; else float32, which holds every stored value.
+    """
+    if precision != "auto":
+        return {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    served = all(StoredModel(path).dtype == torch.bfloat16 for path in paths)
+    return torch.bfloat16 if served and measured_precision(paths[-1]) == "bf16_mixed" else torch.float32
 
 
 def unmeasured_precision() -> str:

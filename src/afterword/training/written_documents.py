@@ -39,7 +39,7 @@ class DocumentWriter:
         try:
             with (
                 only_reading(_moved(model, device)),
-                open_writer(lambda: (model, tokenizer), self.choice, record=self.folder / WRITTEN) as writer,
+                open_writer(lambda: model, tokenizer, self.choice, record=self.folder / WRITTEN) as writer,
             ):
                 found = read_corpus(view.prepare(writer, documents), cache_dir=work / "written")
         finally:

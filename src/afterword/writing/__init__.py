@@ -5,7 +5,7 @@ Arrows: below training, evaluation and methods' views that write; above models a
 
 from afterword.writing.chat import as_conversation
 from afterword.writing.local import LocalGenerator
-from afterword.writing.opening import RECORD, GeneratorChoice, open_writer
+from afterword.writing.opening import RECORD, GeneratorChoice, load_to_write, open_writer
 from afterword.writing.prompts import Prompt, prompt
 from afterword.writing.writer import Generator, StoredWriter
 
@@ -17,6 +17,7 @@ __all__ = [
     "Prompt",
     "StoredWriter",
     "as_conversation",
+    "load_to_write",
     "open_writer",
     "prompt",
 ]

@@ -5,9 +5,13 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from afterword.distributed import device_type
+from afterword.errors import ConfigError
+from afterword.models import evaluation_dtype, load_adapted, load_tokenizer
 from afterword.storage.hashes import text_sha256
 from afterword.storage.paths import at_home, cache_folder
 from afterword.storage.text_store import TextStore
@@ -18,45 +22,73 @@ from afterword.writing.writer import StoredWriter
 RECORD = "written.jsonl"
 """Of a run folder: every text that was used, with the prompt that it was written for."""
 
+VLLM = "vllm"
+"""Of generators: vLLM in this process."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorChoice:
     """What a person says of what writes: the settings of the panel Writing."""
 
     generator: str | None = None
-    """None: the model that is taught. `vllm`: that model by vLLM. http(s)://…: an endpoint. Else: another model."""
+    """None: the model that is taught. `vllm`: a model by vLLM. http(s)://…: an endpoint. Else: another model's name."""
     generator_model: str | None = None
-    """The name of the model at the endpoint, or the model that vLLM runs."""
+    """The model that vLLM runs, or the endpoint's name for its own."""
     generator_requests: int = 8
     """Requests to an endpoint at once."""
     written_folder: str | None = None
     """Of the store; None: in Afterword's cache."""
 
 
+def load_to_write(name: str, precision: str = "auto") -> Any:
+    """A model as it writes and answers: in eval mode, on the GPU where there is one, in bfloat16 where that pays."""
+    return load_adapted(name, dtype=evaluation_dtype([name], precision)).eval().to(device_type())
+
+
 @contextmanager
 def open_writer(
-    load: Callable[[], tuple[Any, Any]], choice: GeneratorChoice | None = None, *, record: Path | None = None
+    load: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice | None = None, *, record: Path | None = None
 ) -> Generator[StoredWriter]:
     """What writes for a command, until the block ends.
 
-    `load` gives the model that is taught, in eval mode and where it computes, and its tokenizer. `record` is a file
-    that gets what was used, and is gone on from. Without a cache the texts are in the record alone.
+    `load` gives the model that is taught, in eval mode and where it computes; it is asked once at most, and not where
+    another one writes. `record` is a file that gets what was used, and is gone on from. Without a cache the texts are
+    in the record alone. ConfigError for a generator that there is not.
     """
-    chosen = choice or GeneratorChoice()
-    generator = _generator(load, chosen)
+    chosen, taught = choice or GeneratorChoice(), cache(load)
+    generator = _generator(taught, tokenizer, chosen)
     with ExitStack() as opened:
         own = opened.enter_context(TextStore(record)) if record else None
         folder = Path(at_home(chosen.written_folder)) if chosen.written_folder else cache_folder("written")
         if folder is None and own is not None:
-            yield StoredWriter(generator, own)
+            yield StoredWriter(generator, own, taught, tokenizer)
             return
         place = folder or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="afterword-written-")))
         store = opened.enter_context(TextStore(place / _file_of(generator.name)))
-        yield StoredWriter(generator, store, own)
+        yield StoredWriter(generator, store, taught, tokenizer, own)
 
 
-def _generator(load: Callable[[], tuple[Any, Any]], choice: GeneratorChoice) -> TextGenerator:
-    return LocalGenerator(*load())
+def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice) -> TextGenerator:
+    """Imported where it is chosen: each needs libraries of its own."""
+    if choice.generator is None:
+        return LocalGenerator(taught(), tokenizer)
+    if is_address(choice.generator):
+        from afterword.writing.endpoint import EndpointGenerator
+
+        if not choice.generator_model:
+            raise ConfigError("generator_model: missing. Give the name that the endpoint has for its model.")
+        return EndpointGenerator(choice.generator, choice.generator_model, tokenizer, choice.generator_requests)
+    if choice.generator == VLLM:
+        from afterword.writing.vllm_engine import VllmGenerator
+
+        assert choice.generator_model, "whoever chooses vllm names a model: the one that is taught"
+        return VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
+    return LocalGenerator(load_to_write(choice.generator), load_tokenizer(choice.generator))
+
+
+def is_address(generator: str) -> bool:
+    """Whether a generator is an endpoint."""
+    return generator.startswith(("http://", "https://"))
 
 
 def _file_of(name: str) -> str:

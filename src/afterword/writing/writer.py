@@ -26,16 +26,6 @@ class Generator(Protocol):
         """What its texts follow from beside prompt, sampling and seed: part of every key."""
         ...
 
-    @property
-    def model(self) -> Any:
-        """The model as it was given. ConfigError where another program writes."""
-        ...
-
-    @property
-    def tokenizer(self) -> Any:
-        """Of the model that is taught."""
-        ...
-
     def prompt_of(self, request: Request) -> str:
         """What is asked, in full: part of the key, and shown in the record."""
         ...
@@ -63,18 +53,17 @@ class StoredWriter:
 
     generator: Generator
     store: TextStore
+    load: Callable[[], Any]
+    """Gives the model that is taught."""
+    tokenizer: Any
+    """Of the model that is taught."""
     record: TextStore | None = None
     """Of the run: every text that it used, and enough to go on without the store. None: there is none beside it."""
 
     @property
     def model(self) -> Any:
-        """The model as it was given. ConfigError where another program writes."""
-        return self.generator.model
-
-    @property
-    def tokenizer(self) -> Any:
-        """Of the model that is taught."""
-        return self.generator.tokenizer
+        """The model that is taught, as it was given: in eval mode, whatever writes."""
+        return self.load()
 
     def write(self, requests: Sequence[Request], what: str) -> list[Written]:
         """A text for each request, in their order; what is empty is said. `what` names them: `rephrasings`."""

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from afterword.errors import ConfigError
-from afterword.evaluation import losses
-from afterword.evaluation.losses import evaluation_dtype
 from afterword.evaluation.replay_text import write_own_text
-from afterword.models import load_model, load_tokenizer
+from afterword.models import evaluation_dtype, load_model, load_tokenizer, precision
 from afterword.models.generation import own_samples
 
 
@@ -66,6 +64,6 @@ def test_models_are_computed_in_what_they_are_served_in_where_it_is_faster(
         def __init__(self, _: str):
             self.dtype = stored
 
-    monkeypatch.setattr(losses, "StoredModel", Stored)
-    monkeypatch.setattr(losses, "measured_precision", lambda _: faster)
+    monkeypatch.setattr(precision, "StoredModel", Stored)
+    monkeypatch.setattr(precision, "measured_precision", lambda _: faster)
     assert evaluation_dtype(["before", "after"], asked) == expected
