@@ -69,6 +69,11 @@ Swap = Annotated[
 ]
 Beta = Annotated[float, Option("Factor of the KL divergence beside prediction.", at_least=0)]
 Floor = Annotated[float, Option("Smallest weight that a token can get.", at_least=0, at_most=1)]
+Passages = Annotated[int, Option("Passages drawn from a document in an epoch; all, where it is left out.", at_least=1)]
+ChunkTokens = Annotated[
+    int, Option("Tokens of a passage that are averaged first, before the mean over such chunks.", at_least=1)
+]
+SkipTokens = Annotated[int, Option("First tokens of every passage that are not trained.", at_least=0)]
 ReplayWeight = Annotated[float, Option("Factor of the replay beside the loss of the documents.", at_least=0)]
 ReplayDocuments = Annotated[float, Option("Factor of the replay on the documents themselves.", at_least=0)]
 
@@ -85,6 +90,9 @@ OPTIONS: Mapping[str, object] = {
     "swap": Swap,
     "beta": Beta,
     "floor": Floor,
+    "passages": Passages,
+    "chunk_tokens": ChunkTokens,
+    "skip_tokens": SkipTokens,
 }
 """By the names of the fields of views and objectives."""
 REPLAY_OPTIONS: Mapping[str, object] = {"weight": ReplayWeight, "documents": ReplayDocuments}

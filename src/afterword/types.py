@@ -46,6 +46,8 @@ class Passage:
     student_before: str = ""
     teacher_before: str = ""
     """Of several passages of a document, what they begin with alike is read once."""
+    ended: bool = False
+    """Whether the text came to its own end: then what ends it is trained, too (`data/passages.py` says which token)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,15 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PassageIds:
+    """A passage as tokens, with BOS before it where it has one."""
+
+    ids: np.ndarray  # [n] int64, the text, and what ends it
+    student_before: np.ndarray  # [s] int64
+    teacher_before: np.ndarray  # [t] int64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """A document, or a piece of it that fits the context: tokens, cut into sentences.
 
@@ -114,6 +125,22 @@ class Window:
     first_new_sentence: int
     is_document_end: bool
     anchor_ids: np.ndarray  # [a] int64, the title as the document's own tokens; empty when not asked for
+    passage_lengths: np.ndarray = field(default_factory=lambda: _no_ids())
+    # [3p] int64, tokens of each passage's student_before, text and teacher_before; then `token_ids` is what the student
+    # reads of all of them, one after the other
+    teacher_before_ids: np.ndarray = field(default_factory=lambda: _no_ids())  # [·] int64, of all of them
+
+    @property
+    def passages(self) -> tuple[PassageIds, ...]:
+        """What is trained in place of the document's text, where the document has passages."""
+        found: list[PassageIds] = []
+        read = taught = 0
+        for student, text, teacher in self.passage_lengths.reshape(-1, 3).tolist():
+            start, end = read + student, read + student + text
+            befores = self.token_ids[read:start], self.teacher_before_ids[taught : taught + teacher]
+            found.append(PassageIds(self.token_ids[start:end], *befores))
+            read, taught = end, taught + teacher
+        return tuple(found)
 
     @property
     def first_new_token(self) -> int:
@@ -127,6 +154,12 @@ class Window:
         return int(starts[i]), int(end)
 
 
+def _no_ids() -> np.ndarray:
+    import numpy as np
+
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """One sequence that the student reads, and the positions of it that are trained."""
@@ -137,15 +170,23 @@ class Segment:
     target_ids: np.ndarray  # [n] int64, the gold next tokens
     weights: np.ndarray  # [n] float32, the averaging rule; see Batch.weights
     teacher_rows: Tensor | None = None  # [n, ·], where what the teacher says comes from a cache; see Batch.teacher_rows
+    teacher_ids: np.ndarray | None = None
+    """[u] int64, what the teacher reads for this segment alone, after what it reads for all of the example;
+    `teacher_positions` count from where that begins. None: nothing more."""
+
+    @property
+    def alone(self) -> np.ndarray:
+        """[u] int64, the same, empty where it is nothing more."""
+        return _no_ids() if self.teacher_ids is None else self.teacher_ids
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """What one window becomes: one teacher view and the student segments aligned with it."""
+    """What one window becomes: what the teacher reads, and the student segments aligned with it."""
 
     document: str
     source: int
-    teacher_ids: np.ndarray | None  # [t] int64, or None where the method has no teacher
+    teacher_ids: np.ndarray | None  # [t] int64, what it reads for all segments; None where the method has no teacher
     segments: tuple[Segment, ...]
     term: int = 0
     """Which of the method's terms it is for."""

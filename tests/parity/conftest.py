@@ -14,7 +14,9 @@ import torch
 from afterword.corpus import split_sentences
 from afterword.data import WindowSettings
 from afterword.data.batching import Packing
+from afterword.data.passages import passages_to_json
 from afterword.training import AdaptationTrainer, training_arguments
+from afterword.types import Document, Passage
 
 Gradients = dict[str, torch.Tensor]
 
@@ -100,6 +102,25 @@ def naive_disc_loss(tokenizer: Any) -> Callable[..., torch.Tensor]:
         return _naive_loss(student, teacher, rows, tokenizer, list(bos), join, tau)
 
     return loss
+
+
+@pytest.fixture(scope="session")
+def passages(documents: Any) -> list[tuple[Document, list[Passage]]]:
+    """Of every document its sentences, some behind a question; the teacher reads the document, and other things."""
+    found = []
+    for number, row in enumerate(documents[:6]):
+        sentences = row["text"].split(". ")
+        of_it = [
+            Passage(
+                sentence,
+                student_before="" if i % 2 else f"Tell me {i}: ",
+                teacher_before=f"{row['text']} Part {i}: " if number != 2 else f"{i}. " * i,
+                ended=i % 3 == 0,
+            )
+            for i, sentence in enumerate(sentences)
+        ]
+        found.append((Document(row["id"], row["text"], passages=passages_to_json(of_it)), of_it))
+    return found
 
 
 def _teacher_and_student(text: str, tokenizer: Any, join: str) -> list[tuple[list[int], list[int]]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterword.data import SpecialTokens, WholeDocument, WindowSettings
+from afterword.data import Prompted, SpecialTokens, WholeDocument, WindowSettings
 from afterword.data.batching import Packing
 from afterword.data.mixture import SourceShare
 from afterword.errors import ConfigError
@@ -91,6 +91,16 @@ def test_gradients_are_those_of_the_live_teacher(
         expected = gradient(live, epoch)
         assert_close(gradient(cached, epoch), expected, TOLERANCE[dtype])
     assert dtype == torch.float32 or max(g.norm() for g in expected.values()) > 1e-3
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_passages(layout: str, pair: Any, passages: Any, trainer_of: Any, assert_close: Any) -> None:
+    student, reference = pair()
+    method = replace(METHODS["disc"], view=Prompted(passages=2))
+    documents = [document for document, _ in passages]
+    live, cached = both(trainer_of, student, frozen_copy(reference), documents, method, layout=layout)
+    for epoch in (0, 1):
+        assert_close(gradient(cached, epoch), gradient(live, epoch), 1e-9)
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "granite", "phi"])
@@ -199,7 +209,7 @@ def test_what_is_trained_is_the_same(pair: Any, documents: Any, trainer_of: Any)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompted(WholeDocument):
+class Behind(WholeDocument):
     """The teacher reads a prompt before the document, of `prompts` by chance; the student the document alone."""
 
     prompts: int = 1
@@ -218,7 +228,7 @@ def test_a_view_whose_teacher_reads_something_else(
     prompts: int, texts: int, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
 ) -> None:
     student, reference = pair()
-    method = replace(METHODS["finetune_kl"], view=Prompted(prompts=prompts))
+    method = replace(METHODS["finetune_kl"], view=Behind(prompts=prompts))
     live, cached = both(trainer_of, student, frozen_copy(reference), documents, method, dtype=torch.float32)
     # By chance, a document may have the same prompt twice.
     assert len(documents) <= len(cached.train_dataset.cache) <= texts
@@ -226,7 +236,7 @@ def test_a_view_whose_teacher_reads_something_else(
         assert_close(gradient(cached, epoch), gradient(live, epoch), 1e-5)
 
 
-class Unsteady(Prompted):
+class Unsteady(Behind):
     """What it draws follows from the clock."""
 
     def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:

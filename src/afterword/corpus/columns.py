@@ -148,7 +148,8 @@ def _documents(
     for parts, which in zip(told, ("", ":rejected"), strict=False):
         labels: dict[str, Any] = {name: _label(parts.get(name)) or _label(value) for name, value in defaults.items()}
         labels["id"] += which
-        yield problem_of(parts["text"]) or Document(text=parts["text"], dialogue=parts.get("dialogue"), **labels)
+        whole = {name: parts.get(name) for name in ("dialogue", "passages")}
+        yield problem_of(parts["text"]) or Document(text=parts["text"], **whole, **labels)
 
 
 def _parts(row: Any, text_column: Any, options: CorpusOptions) -> list[dict[str, Any]]:

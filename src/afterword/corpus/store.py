@@ -35,7 +35,7 @@ class Corpus:
     """The first 1000; `skipped_total` counts them all."""
     skipped_total: int
     content_sha256: str
-    """Over ids, titles, texts and dialogues in order. Equal for equal content, wherever it was read from."""
+    """Over ids, titles, texts, dialogues and passages in order. Equal for equal content, wherever it was read from."""
     stopped_at_max_documents: bool
     """Whether reading ended because `max_documents` were there; what came after was not looked at."""
 
@@ -114,7 +114,7 @@ class _Gathering:
 
     def _keep(self, document: Document, place: str, report: SourceReport) -> Document | BadRowError:
         # Of a dialogue, all: pairs that differ only in the rejected response have the same text.
-        what = document.dialogue or document.text.strip()
+        what = (document.dialogue or document.text.strip()) + (document.passages or "")
         digest = hashlib.blake2b(what.encode(), digest_size=16).digest()
         if digest in self._id_of_text:
             return BadRowError("duplicate", f"same text as {self._id_of_text[digest]}")
@@ -124,6 +124,7 @@ class _Gathering:
         parts += [b"section:" + kept.section.encode()] if kept.section else []
         if max(map(len, parts[2:])) > self.options.max_document_bytes:
             raise too_large(place, self.options.max_document_bytes)
+        parts += [b"passages:" + kept.passages.encode()] if kept.passages is not None else []
         self.content.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         self.labels.update(repr((kept.date, kept.source)).encode())
         self._id_of_text[digest] = kept.id

@@ -11,6 +11,7 @@ from afterword.data.prepared import (
     prepare,
     read_prepared,
 )
+from afterword.data.prompted import Prompted
 from afterword.data.views import STRATEGIES, Averaging, SplitContext, View, WholeDocument
 from afterword.data.windows import SpecialTokens, WindowSettings, read_document, special_tokens
 
@@ -20,6 +21,7 @@ __all__ = [
     "ControlTokens",
     "Prepared",
     "PreparedCounts",
+    "Prompted",
     "RefusedRow",
     "Rendering",
     "SpecialTokens",

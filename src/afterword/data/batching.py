@@ -125,14 +125,21 @@ def to_device(item: Moved, device: torch.device) -> Moved:
 def _teacher_views(examples: Sequence[Example], packing: Packing) -> tuple[InputRows, ...]:
     read = [example for example in examples if example.teacher_ids is not None]
     assert len(read) in (0, len(examples)), "all examples of a batch have a teacher view, or none has"
-    groups = _grouped(read, lambda group: _fits([_teacher_tokens(example) for example in group], packing))
-    return tuple(_teacher_view(group, packing.layout) for group in groups)
+    texts = [text for example in read for text in teacher_texts(example)]
+    groups = _grouped(texts, lambda group: _fits([len(ids) for ids, _ in group], packing))
+    return tuple(_view([ids for ids, _ in g], [positions for _, positions in g], packing.layout) for g in groups)
 
 
-def _teacher_view(examples: Sequence[Example], layout: Layout) -> InputRows:
-    ids = [example.teacher_ids for example in examples if example.teacher_ids is not None]
-    positions = [np.concatenate([s.teacher_positions for s in e.segments]) for e in examples]
-    return _view(ids, positions, layout)
+def teacher_texts(example: Example) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids [t] and trained positions of every text that a teacher reads for an example, each whole.
+
+    One for all segments; or one for each, where a segment has something of its own.
+    """
+    shared = example.teacher_ids
+    assert shared is not None, "it has a teacher"
+    if all(s.teacher_ids is None for s in example.segments):
+        return [(shared, np.concatenate([s.teacher_positions for s in example.segments]))]
+    return [(np.append(shared, s.alone), s.teacher_positions) for s in example.segments]
 
 
 def _teacher_rows(segments: Sequence[Segment]) -> Tensor | None:
@@ -211,4 +218,4 @@ def _student_tokens(segment: Segment) -> int:
 
 
 def _teacher_tokens(example: Example) -> int:
-    return 0 if example.teacher_ids is None else len(example.teacher_ids)
+    return 0 if example.teacher_ids is None else sum(len(ids) for ids, _ in teacher_texts(example))

@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 
 from afterword.corpus import Corpus
 from afterword.data.control_tokens import ControlTokens
+from afterword.data.passages import read_passages
 from afterword.data.views import View
-from afterword.data.windows import SpecialTokens, WindowSettings, read_document
+from afterword.data.windows import ReadDocument, SpecialTokens, WindowSettings, read_document
 from afterword.errors import DataError
 from afterword.storage.atomic import one_move, replace_file
 from afterword.storage.hashes import file_sha256
@@ -27,6 +28,8 @@ _LISTED = 1000
 """Skipped windows listed one by one; all are counted."""
 _COLUMNS = {field.name: str(field.type) for field in fields(Window) if field.name != "index"}
 """Fields of a Window as they are stored, with their types; its index is the row."""
+_OF_PASSAGES = ("passage_lengths", "teacher_before_ids")
+"""Those that are stored only where the view reads passages."""
 Rendering = Callable[[Document], Document]
 """A document with the text that is read in place of its own. RefusedRow where it is to be left out."""
 
@@ -91,6 +94,7 @@ class Prepared:
     """What became of control tokens in documents."""
     written: WrittenDocuments | None = None
     """The documents that a view wrote, which the windows are of; None: they are of the documents as they were given."""
+    begun: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # [windows] bool, whether BOS is in `lengths`
 
     def __len__(self) -> int:
         return self.counts.windows
@@ -98,11 +102,12 @@ class Prepared:
     def __getitem__(self, index: int) -> Window:
         number, row = divmod(index, _ROWS_PER_BATCH)
         batch = _opened(self.path)[number]
-        return Window(index=index, **{name: _value(batch.column(name)[row]) for name in _COLUMNS})
+        return Window(index=index, **{name: _value(batch.column(name)[row]) for name in batch.schema.names})
 
     def largest_token(self) -> int:
         """The largest id in any window. Reads all of them."""
-        columns = [batch.column(name) for batch in _opened(self.path) for name in ("token_ids", "anchor_ids")]
+        names = ("token_ids", "anchor_ids", "teacher_before_ids")
+        columns = [batch.column(name) for batch in _opened(self.path) for name in names if name in batch.schema.names]
         return max((int(column.values.to_numpy().max(initial=0)) for column in columns), default=0)
 
     def to_json(self) -> dict[str, Any]:
@@ -145,7 +150,9 @@ def prepare(
             except RefusedRow as row:
                 skip(document, row.reason, row.detail)
                 continue
-            read = read_document(shown, sources[document.source], tokenizer, special, window_settings)
+            read = _reader(shown, view)(shown, sources[document.source], tokenizer, special, window_settings)
+            for detail in read.left_out:
+                skip(document, "too_long", detail)
             reasons = [view.skip_reason(window) for window in read.windows]
             counts.split_documents += len(read.windows) > 1
             counts.cut_sentences += read.cut_sentences
@@ -160,17 +167,12 @@ def prepare(
                     counts.windows, counts.tokens = counts.windows + 1, counts.tokens + len(window.token_ids)
                     yield window
 
-    _write(path, trained())
+    _write(path, trained(), [name for name in _COLUMNS if view.reads_passages or name not in _OF_PASSAGES])
     if not counts.windows:
         raise _untrainable(len(corpus), counts)
-    record = {
-        "counts": vars(counts),
-        "skipped": [asdict(each) for each in skipped],
-        "sources": list(sources),
-        "control_tokens": window_settings.control_tokens,
-        "written": asdict(written) if written else None,
-    }
-    replace_file(path.with_suffix(".json"), json.dumps(record))
+    record = {"counts": vars(counts), "skipped": [asdict(each) for each in skipped], "sources": list(sources)}
+    how = {"control_tokens": window_settings.control_tokens, "written": asdict(written) if written else None}
+    replace_file(path.with_suffix(".json"), json.dumps({**record, **how}))
     return read_prepared(path)
 
 
@@ -184,13 +186,27 @@ def read_prepared(path: Path) -> Prepared:
     _opened.cache_clear()
     lengths = np.concatenate([np.diff(batch.column("token_ids").offsets) for batch in _opened(path)]).astype(np.int64)
     ends = np.concatenate([batch.column("is_document_end").to_numpy(zero_copy_only=False) for batch in _opened(path)])
+    begun = np.concatenate([_begun(batch) for batch in _opened(path)])
     sources = tuple(record["sources"])
-    return Prepared(path, counts, skipped, lengths, ends, sources, record["control_tokens"], written)
+    return Prepared(path, counts, skipped, lengths, ends, sources, record["control_tokens"], written, begun)
+
+
+def _begun(batch: Any) -> np.ndarray:
+    """[windows] bool, whether each is of passages, which have their own BOS."""
+    if "passage_lengths" not in batch.schema.names:
+        return np.zeros(int(batch.num_rows), bool)
+    lengths = np.diff(batch.column("passage_lengths").offsets)
+    return np.array(lengths > 0)
 
 
 def content_hash(prepared: Prepared) -> str:
     """SHA-256 of the windows as they are trained: what a resumed run must find unchanged."""
     return file_sha256(prepared.path)
+
+
+def _reader(document: Document, view: View) -> Callable[..., ReadDocument]:
+    """What reads a document into windows: its passages, where the view is for them and there are some."""
+    return read_passages if view.reads_passages and document.passages is not None else read_document
 
 
 def _untrainable(documents: int, counts: PreparedCounts) -> DataError:
@@ -220,16 +236,16 @@ def _value(cell: Any) -> Any:
     return cell.as_py() if ids is None else ids.to_numpy().astype(np.int64)
 
 
-def _write(path: Path, windows: Iterator[Window]) -> None:
+def _write(path: Path, windows: Iterator[Window], names: Sequence[str]) -> None:
     """One Arrow file, which has its name when it is whole. What stops on the way leaves nothing of it."""
     pa = _arrow()
     types = {"str": pa.string(), "int": pa.int32(), "bool": pa.bool_(), "np.ndarray": pa.list_(pa.int32())}
-    schema = pa.schema({name: types[kind] for name, kind in _COLUMNS.items()})
+    schema = pa.schema({name: types[_COLUMNS[name]] for name in names})
     with (
         one_move(path.parent, lambda: path.name) as unfinished,
         pa.OSFile(str(unfinished), "wb") as sink,
         pa.ipc.new_stream(sink, schema) as writer,
     ):
         while batch := list(itertools.islice(windows, _ROWS_PER_BATCH)):
-            rows = [{name: getattr(window, name) for name in _COLUMNS} for window in batch]
+            rows = [{name: getattr(window, name) for name in names} for window in batch]
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))

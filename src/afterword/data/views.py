@@ -62,6 +62,11 @@ class View:
         return False
 
     @property
+    def reads_passages(self) -> bool:
+        """Whether windows carry the passages of a document, where it has some, in place of its text."""
+        return False
+
+    @property
     def writes(self) -> bool:
         """Whether it has a `prepare` of its own."""
         return type(self).prepare is not View.prepare

@@ -55,6 +55,8 @@ class ReadDocument:
     cut_anchor: bool
     control_tokens: int = 0
     """Control tokens of the model that its text writes out."""
+    left_out: tuple[str, ...] = ()
+    """Which passages are longer than the context."""
 
 
 def special_tokens(tokenizer: Any, bos: Bos, join: Join) -> SpecialTokens:
@@ -76,12 +78,7 @@ def read_document(
     """Tokenise, cut at sentences, and window one document. `Window.index` is set when it is stored."""
     text, anchor_characters = _anchored_text(document) if window_settings.anchored else (document.text, 0)
     _refuse_slow(tokenizer, window_settings)
-    control = control_tokens.written(tokenizer, text)
-    if control and window_settings.control_tokens == "refuse":
-        problem = f"document {document.id} of {document.source} writes {control[0]!r}, a control token of the model"
-        raise DataError(f"{problem}. Leave it out, or set control_tokens: text, which reads it as what it looks like.")
-    # Said to the tokenizer only where it matters: what has none is read as ever.
-    how = {"split_special_tokens": True} if control and window_settings.control_tokens == "text" else {}
+    how, control = _how(text, tokenizer, window_settings, document)
     token_ids, starts, anchor_ids = _tokenise(text, anchor_characters, tokenizer, window_settings, how)
     # Never past the first sentence: what follows can be a target, and the student would have read it.
     limit = min(MAX_ANCHOR_TOKENS, len(token_ids), *starts[1:2].tolist())
@@ -94,7 +91,26 @@ def read_document(
     overlap = int(capacity * window_settings.window_overlap)
     starts, cut = _fitting(starts, len(token_ids), capacity, overlap)
     whole = Window(-1, document.id, source, token_ids, starts, 0, True, anchor_ids)
-    return ReadDocument(tuple(_windows(whole, capacity, overlap)), cut, cut_anchor, len(control))
+    return ReadDocument(tuple(_windows(whole, capacity, overlap)), cut, cut_anchor, control)
+
+
+def document_ids(
+    text: str, tokenizer: Any, window_settings: WindowSettings, document: Document
+) -> tuple[np.ndarray, int]:
+    """Token ids [n] of a text of a document, without BOS or EOS; and how many control tokens it writes out."""
+    how, control = _how(text, tokenizer, window_settings, document)
+    return _ids(tokenizer, text, how), control
+
+
+def _how(text: str, tokenizer: Any, window_settings: WindowSettings, document: Document) -> tuple[dict[str, Any], int]:
+    """What the tokenizer is told of a text, and how many control tokens it writes out. DataError where none may be."""
+    control = control_tokens.written(tokenizer, text)
+    if control and window_settings.control_tokens == "refuse":
+        problem = f"document {document.id} of {document.source} writes {control[0]!r}, a control token of the model"
+        raise DataError(f"{problem}. Leave it out, or set control_tokens: text, which reads it as what it looks like.")
+    # Said to the tokenizer only where it matters: what has none is read as ever.
+    split = bool(control) and window_settings.control_tokens == "text"
+    return {"split_special_tokens": True} if split else {}, len(control)
 
 
 def _refuse_slow(tokenizer: Any, window_settings: WindowSettings) -> None:

@@ -78,7 +78,8 @@ class Source:
         pieces of it and where another term reads it again: METHODS speaks of tokens of text, not of passes over it.
         """
         eos = self.eos and self.special.eos_id is not None
-        return self.windows.lengths + len(self.special.bos_ids) + (self.windows.ends if eos else 0)
+        bos = np.where(self.windows.begun, 0, len(self.special.bos_ids))
+        return self.windows.lengths + bos + (self.windows.ends if eos else 0)
 
     def report(self, read: Mapping[str, Any]) -> dict[str, Any]:
         """Name, what was asked for, what there is, what is `read` of it; and a note where that is too little."""

@@ -20,7 +20,7 @@ from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, give
 from afterword.storage.locks import held
 from afterword.training.sources import Source
 from afterword.training.steps import ExampleKey, Examples
-from afterword.training.teacher_texts import begins_windows, teacher_text, window_text
+from afterword.training.teacher_texts import begins_windows, read_texts, window_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text that the teacher reads: the draw that asks for it, and its length."""
+    """A text that the teacher reads: the draw that asks for it, which of that draw's it is, and its length."""
 
     draw: ExampleKey
+    part: int
     tokens: int
 
 
@@ -81,7 +82,7 @@ class CachingTeacher:
                 if not width and texts:
                     # What the teacher's rows are is found by reading the shortest text.
                     shortest = min(texts.values(), key=lambda text: text.tokens)
-                    (row,) = self._rows([_ids(read.examples, shortest.draw)])
+                    (row,) = self._rows([_ids_of(read.examples, shortest)])
                     width = row.shape[1] * row.element_size()
         return tokens, tokens * width
 
@@ -100,7 +101,7 @@ class CachingTeacher:
         with Progress(console=say, transient=True, disable=not say.is_terminal) as progress:
             for group in progress.track(groups, description="teacher"):
                 keys = [missing[i] for i in group]
-                waiting += zip(keys, self._rows([_ids(examples, texts[key].draw) for key in keys]), strict=True)
+                waiting += zip(keys, self._rows([_ids_of(examples, texts[key]) for key in keys]), strict=True)
                 if sum(rows.numel() * rows.element_size() for _, rows in waiting) >= SHARD_MIB * 2**20:
                     cache, waiting = cache.with_shard(*zip(*waiting, strict=True)), []
         return cache.with_shard(*zip(*waiting, strict=True)) if waiting else cache
@@ -134,17 +135,21 @@ def _texts(read: Read) -> Iterator[tuple[Source, dict[str, _Text]]]:
             for epoch, windows in [(0, everything)] if alike else read.epochs:
                 for window in windows[(windows >= first) & (windows < first + len(source.windows))].tolist():
                     draw = ExampleKey(window, epoch, number)
-                    ids = _ids(examples, draw)
-                    texts.setdefault(text_key(ids), _Text(draw, len(ids)))
+                    for part, ids in enumerate(_ids(examples, draw)):
+                        texts.setdefault(text_key(ids), _Text(draw, part, len(ids)))
         if any(taught):
             yield source, texts
         first += len(source.windows)
 
 
-def _ids(examples: Examples, draw: ExampleKey) -> np.ndarray:
-    """The text that the teacher reads for a draw."""
+def _ids_of(examples: Examples, text: _Text) -> np.ndarray:
+    return _ids(examples, text.draw)[text.part]
+
+
+def _ids(examples: Examples, draw: ExampleKey) -> list[np.ndarray]:
+    """The texts that the teacher reads for a draw."""
     source, index = examples.located(draw.window)
     window = source.windows[index]
     if begins_windows(examples.terms[draw.term].view):
-        return window_text(window, source.special)
-    return teacher_text(examples[draw], window, source.special)
+        return [window_text(window, source.special)]
+    return read_texts(examples[draw], window, source.special)

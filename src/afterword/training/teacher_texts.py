@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from afterword.data import SpecialTokens, SplitContext, View, WholeDocument
+from afterword.data.batching import teacher_texts
 from afterword.errors import ConfigError
 from afterword.models.teacher_cache import TeacherCache, text_key
 from afterword.types import Example, Window
@@ -22,24 +23,27 @@ def window_text(window: Window, special: SpecialTokens) -> np.ndarray:
     return np.concatenate([special.bos_ids, window.token_ids]).astype(np.int64)
 
 
-def teacher_text(example: Example, window: Window, special: SpecialTokens) -> np.ndarray:
-    """[n] int64: the text that is read for an example: its window's, if that begins alike, or one of its own.
+def read_texts(example: Example, window: Window, special: SpecialTokens) -> list[np.ndarray]:
+    """[n] int64 each: the texts that are read for an example, for all segments or for each.
 
-    A teacher is causal: what comes after the last position that is asked about does not count.
+    One for all is the window's, if that begins alike. A teacher is causal: what comes after the last position that is
+    asked about does not count.
     """
-    ids = example.teacher_ids
-    assert ids is not None, "a view that gives the teacher nothing to read is of no use to it"
+    texts = [ids for ids, _ in teacher_texts(example)]
+    if len(texts) > 1 or any(s.teacher_ids is not None for s in example.segments):
+        return texts
     asked = 1 + max((int(s.teacher_positions.max(initial=-1)) for s in example.segments), default=-1)
     whole = window_text(window, special)
-    return whole if np.array_equal(ids[:asked], whole[:asked]) else ids
+    return [whole if np.array_equal(texts[0][:asked], whole[:asked]) else texts[0]]
 
 
 def from_cache(example: Example, window: Window, special: SpecialTokens, cache: TeacherCache) -> Example:
     """The example with what the teacher says at its positions, instead of something for the teacher to read."""
-    key = text_key(teacher_text(example, window, special))
-    if key not in cache:
+    keys = [text_key(text) for text in read_texts(example, window, special)]
+    if any(key not in cache for key in keys):
         problem = f"teacher: 'cached' reads every text before the first step, and for {example.document} the view"
         why = "gives the teacher a text that was not among them: its draws follow from more than the window and rng"
         raise ConfigError(f"{problem} {why}. Use copy, or offload.")
-    segments = (replace(s, teacher_rows=cache.rows(key, s.teacher_positions)) for s in example.segments)
+    pairs = zip(example.segments, keys if len(keys) > 1 else keys * len(example.segments), strict=True)
+    segments = (replace(s, teacher_rows=cache.rows(key, s.teacher_positions)) for s, key in pairs)
     return replace(example, teacher_ids=None, segments=tuple(segments))

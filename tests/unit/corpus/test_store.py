@@ -24,7 +24,8 @@ def test_documents_come_back_as_they_were(tmp_path):
     assert corpus[-1] == documents[-1]
     with pytest.raises(IndexError):
         corpus[10_000]
-    assert corpus.dataset.column_names == ["id", "text", "title", "date", "source", "dialogue", "section"]
+    columns = ["id", "text", "title", "date", "source", "dialogue", "section", "passages"]
+    assert corpus.dataset.column_names == columns
     assert corpus.dataset.cache_files == [{"filename": str(corpus.path)}]
 
 

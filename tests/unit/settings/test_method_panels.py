@@ -5,12 +5,16 @@ import typing
 
 import pytest
 
+from afterword.data import Prompted
 from afterword.method_options import OPTIONS, REPLAY_OPTIONS, Option
 from afterword.methods import METHODS, Replay
 from afterword.methods.method import REPLAYS, _settable
 from afterword.settings.adapt import AdaptSettings
 
-PARTS = [part for method in METHODS.values() for part in (method.view, method.objective)] + [*REPLAYS.values()]
+PARTS = [part for method in METHODS.values() for part in (method.view, method.objective)] + [
+    *REPLAYS.values(),
+    Prompted(),
+]
 
 
 def declared(part, name):
