@@ -19,6 +19,7 @@ from afterword.settings.method_panels import with_method_options, with_replay_op
 from afterword.settings.mixture import SourceSettings, sources_of, with_amounts
 from afterword.settings.retired import OF_ADAPT
 from afterword.settings.trainer_arguments import trainer_problems
+from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
 
 if TYPE_CHECKING:
     from afterword.methods import Method
@@ -100,6 +101,11 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     """Everything that `afterword adapt` can be told."""
 
     retired = OF_ADAPT
+
+    generator: str | None = GENERATOR
+    generator_model: str | None = GENERATOR_MODEL
+    generator_requests: int = GENERATOR_REQUESTS
+    written_folder: str | None = WRITTEN_FOLDER
 
     max_length: int | None = setting(None, "Step", "Context in tokens (default: the model's, at most 8192).", ge=16)
     window_overlap: float = setting(0.25, "Step", "Share of a window that the next one repeats.", ge=0, le=0.75)
@@ -249,6 +255,7 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
         own = self.method_settings()
         if "suffix_tokens" in own and (strategy := own.get("strategy")) != "random_token_suffix":
             yield f"suffix_tokens: {own['suffix_tokens']} is read by strategy random_token_suffix, not {strategy}."
+        yield from writing_problems(self.generator, self.generator_model)
         yield from _budget_problems(self)
         yield from _mixture_problems(self)
         yield from _method_problems(self)

@@ -21,12 +21,10 @@ from afterword.settings.adapt import AdaptSettings
 from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
 from afterword.training.run import load_trainer
 from afterword.training.trainer import AdaptationTrainer
+from afterword.training.written_documents import Foreseen
 from afterword.types import Batch, Example
 
 _TIMED_STEPS = 3
-_UNWRITTEN = (
-    "The method writes documents with the model before it trains; all numbers here are of those that were given."
-)
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,10 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
     """Read the documents, load the model, time forward and backward of three steps. No weight is changed."""
     available = available_bytes()
     with tempfile.TemporaryDirectory(prefix="afterword-dry-run-") as scratch:
-        trainer, data = load_trainer(settings, documents, Path(scratch), writes=False)
+        writing = Foreseen()
+        trainer, data = load_trainer(settings, documents, Path(scratch), writing=writing)
         if trainer.method.view.writes:
-            data = {**data, "remark": f"{data['remark']} {_UNWRITTEN}".strip()}
+            data = {**data, "remark": f"{data['remark']} {writing.in_words()}".strip()}
         totals, largest = _totals(trainer)
         memory = memory_of(trainer, settings.optimizer_states, largest)
         cached = _cached(trainer)

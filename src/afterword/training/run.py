@@ -1,7 +1,6 @@
 """One run from settings to a finished folder: the main job, in the order in which it happens."""
 
 import contextlib
-import functools
 import sys
 import time
 import warnings
@@ -39,7 +38,7 @@ from afterword.training.steps import WORK_FOLDER
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
-from afterword.training.written_documents import DocumentWriter
+from afterword.training.written_documents import DocumentWriter, Foreseen, refuse_generator, writer_of
 
 _NO_DOCUMENTS = "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
 
@@ -224,11 +223,17 @@ def _train(trainer: AdaptationTrainer, folder: RunFolder, checkpoint: Path | Non
 
 
 def load_trainer(
-    settings: AdaptSettings, documents: Any, run: Path, teacher_caches: Path | None = None, *, writes: bool = True
+    settings: AdaptSettings,
+    documents: Any,
+    run: Path,
+    teacher_caches: Path | None = None,
+    *,
+    writing: Foreseen | None = None,
 ) -> tuple[AdaptationTrainer, dict[str, Any]]:
     """Load and check everything that a run needs, cheap checks first; and what data.json will say of it.
 
-    Where the method's view writes, it does so now, unless `writes` says no: its texts are kept in the output folder.
+    Where the method's view writes, it does so now, and what it used is kept in the output folder; with `writing`, what
+    it would write is counted there instead.
     """
     method, name = method_of(settings), settings.model_name_or_path
     _refuse_before_reading(settings, documents)
@@ -236,19 +241,17 @@ def load_trainer(
     config, tokenizer = models.load_config(name), models.load_tokenizer(name)
     work, window_settings = run / WORK_FOLDER, _window_settings(settings, config)
 
-    def windows_of(given: Any, place: Path, writer: DocumentWriter | None = None) -> tuple[Corpus, Prepared]:
+    def windows_of(given: Any, place: Path, writer: DocumentWriter | Foreseen | None = None) -> tuple[Corpus, Prepared]:
         """Documents of the run, read and cut."""
         corpus = _read(given, place, settings)
         return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, writer=writer)
 
-    # Only a view that writes needs it before everything else is checked.
-    load = functools.cache(lambda: _base_model(settings, tokenizer))
-    writer = DocumentWriter(load=load, folder=Path(settings.output_dir or run)) if writes else None
+    writer = writing or writer_of(settings, Path(settings.output_dir or run))
     given = documents if documents is not None else list(settings.documents)
     corpus, windows = windows_of(given, work / "train", writer)
     held_out = windows_of(list(settings.eval_documents), work / "eval") if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
-    model = load()
+    model = _base_model(settings, tokenizer)
     packing = _packing(settings, model, window_settings.max_length)
     model = _with_adapter(model, settings)
     teacher = teacher_of(settings, method, _dtype(settings))
@@ -287,6 +290,7 @@ def _refuse_before_reading(settings: AdaptSettings, documents: Any) -> None:
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
     models.refuse_name(settings.model_name_or_path)
+    refuse_generator(settings)
     _refuse_adapter_on_adapter(settings)
     _refuse_missing(documents, settings)
 

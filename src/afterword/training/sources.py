@@ -27,7 +27,7 @@ from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
 from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.methods import Method
-from afterword.training.written_documents import DocumentWriter
+from afterword.training.written_documents import DocumentWriter, Foreseen
 from afterword.types import Document
 
 
@@ -110,7 +110,7 @@ def as_windows(
     special: SpecialTokens | None = None,
     *,
     render: Rendering | None = None,
-    writer: DocumentWriter | None = None,
+    writer: DocumentWriter | Foreseen | None = None,
 ) -> Prepared:
     """Windows as they are, or documents (a corpus, a data set, a list of texts or rows) read into windows.
 

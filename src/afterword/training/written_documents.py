@@ -1,6 +1,7 @@
-"""Documents that a view writes before training, with the model as it was given; none of them is written twice."""
+"""Documents that a view writes before training; no text is written twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ import torch
 from afterword.corpus import Corpus, read_corpus
 from afterword.data import View, WrittenDocuments
 from afterword.distributed import is_zero3
-from afterword.errors import ConfigError
-from afterword.models import only_reading
-from afterword.writing import RECORD, GeneratorChoice, open_writer
+from afterword.errors import AfterwordError, CheckpointError, ConfigError
+from afterword.models import free_memory, only_reading, refuse_name
+from afterword.settings.adapt import AdaptSettings
+from afterword.types import Request, Written
+from afterword.writing import RECORD, GeneratorChoice, load_to_write, open_writer
+from afterword.writing.opening import VLLM, is_address
+from afterword.writing.replies import prompt_tokens
 
 WRITTEN = RECORD
 """Of a run folder: every text that the run used of what was written for its view."""
@@ -30,23 +35,101 @@ class DocumentWriter:
 
     def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path) -> tuple[Corpus, WrittenDocuments]:
         """What the view makes of the documents, gathered in `work`. Texts that are stored are not written again."""
-        model = self.load()
-        if is_zero3(model):
-            problem = f"method: its view {type(view).__name__} writes with the model, which ZeRO-3 has in shards"
-            raise ConfigError(f"{problem}. Write without it: the texts stay in the run folder.")
-        before = model.device
-        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        try:
-            with (
-                only_reading(_moved(model, device)),
-                open_writer(lambda: model, tokenizer, self.choice, record=self.folder / WRITTEN) as writer,
-            ):
+        with ExitStack() as held:
+
+            def taught() -> Any:
+                return _ready(self.load(), type(view).__name__, held)
+
+            with open_writer(taught, tokenizer, self.choice, record=self.folder / WRITTEN) as writer:
                 found = read_corpus(view.prepare(writer, documents), cache_dir=work / "written")
-        finally:
-            _moved(model, before)
+        free_memory()
         skipped = found.skipped_total
         about = (type(view).__name__, len(found), found.characters, skipped, found.content_sha256)
         return found, WrittenDocuments(*about)
+
+
+@dataclass(kw_only=True)
+class Foreseen:
+    """What a view would ask for: counted, with a few words in the place of every text."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    """At most."""
+    whole: bool = True
+    """Whether the view could do without the texts, and without the model."""
+
+    def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path) -> tuple[Corpus, None]:
+        """The documents as they were given; what the view asks for is counted."""
+        self.whole = False
+        with suppress(AfterwordError):
+            for _ in view.prepare(_Counting(self, tokenizer), documents):
+                pass
+            self.whole = True
+        return documents, None
+
+    def in_words(self) -> str:
+        """What a dry run says of it."""
+        about = "All numbers here are of the documents that were given; before it trains, the method writes others"
+        least = "" if self.whole else "at least "
+        count = f"{least}{self.requests:,} texts, from {self.prompt_tokens:,} prompt tokens"
+        return f"{about}: {count}, at most {self.new_tokens:,} new tokens."
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """A writer that writes nothing."""
+
+    found: Foreseen
+    tokenizer: Any
+
+    @property
+    def model(self) -> Any:
+        """There is none."""
+        raise ConfigError("method: what it does with the model is not foreseen. Leave --dry-run out.")
+
+    def write(self, requests: Sequence[Request], what: str) -> list[Written]:
+        """A few words for each."""
+        self.found.requests += len(requests)
+        self.found.prompt_tokens += sum(len(prompt_tokens(self.tokenizer, each)) for each in requests)
+        self.found.new_tokens += sum(each.sampling.max_new_tokens for each in requests)
+        return [Written(f"What is said of it here, number {number}?", ended=True) for number in range(len(requests))]
+
+
+def writer_of(settings: AdaptSettings, folder: Path) -> DocumentWriter:
+    """What writes for a run with these settings."""
+    name, precision = settings.model_name_or_path, settings.precision
+    named = name if settings.generator == VLLM else None
+    choice = GeneratorChoice(
+        generator=settings.generator,
+        generator_model=settings.generator_model or named,
+        generator_requests=settings.generator_requests,
+        written_folder=settings.written_folder,
+    )
+    # Not the weights that are trained: those are in float32 where writing is faster without.
+    asked = precision if precision in ("float32", "bf16") else "auto"
+    return DocumentWriter(load=lambda: load_to_write(name, asked), folder=folder, choice=choice)
+
+
+def refuse_generator(settings: AdaptSettings) -> None:
+    """A generator that there cannot be, before anything is read."""
+    if settings.generator is None or settings.generator == VLLM or is_address(settings.generator):
+        return
+    try:
+        refuse_name(settings.generator)
+    except CheckpointError as error:
+        raise ConfigError(str(error).replace("model_name_or_path", "generator", 1)) from error
+
+
+def _ready(model: Any, view: str, held: ExitStack) -> Any:
+    """The model in eval mode and without gradients, on the GPU where there is one, until what is held ends."""
+    if is_zero3(model):
+        problem = f"method: its view {view} writes with the model, which ZeRO-3 has in shards"
+        raise ConfigError(f"{problem}. Write without it: the texts stay in the run folder.")
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    held.callback(_moved, model, model.device)
+    held.enter_context(only_reading(_moved(model, device)))
+    return model
 
 
 def _moved(model: Any, device: torch.device) -> Any:

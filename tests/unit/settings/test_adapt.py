@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 
 import pytest
 import yaml
@@ -229,6 +230,8 @@ OTHER = {
     "then": "align",
     "align": {"instructions": "chats.jsonl"},
     "teacher_cache": "elsewhere",
+    "generator_requests": 3,
+    "written_folder": "elsewhere",
 }
 
 
@@ -240,6 +243,21 @@ def test_what_does_not_change_the_weights_makes_no_difference():
 def test_differences_name_the_setting_and_both_values():
     before = settings(seed=1, learning_rate=1e-6).model_dump(mode="json")
     assert differences(before, settings(seed=2, learning_rate=1e-6)) == ["seed: 1 in the run, 2 now."]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"generator": "http://localhost:1/v1"}, "generator_model: missing. Give the name that the endpoint has"),
+        ({"generator_model": "a"}, "generator_model: 'a' is read with generator: vllm or an address. Give one"),
+        ({"generator": "small", "generator_model": "a"}, "generator_model: 'a' is read with generator: vllm or"),
+        ({"generator_requests": 0}, "generator_requests: "),
+    ],
+)
+def test_a_generator_and_its_model_belong_together(given, problem):
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        settings(**given)
+    settings(generator="vllm", generator_model="a")
 
 
 def test_a_setting_that_an_older_run_did_not_know_has_its_default():
@@ -265,7 +283,7 @@ def test_the_schema_lists_every_setting_with_a_description(kind):
 @pytest.mark.parametrize("kind", [AdaptSettings, EvaluateSettings])
 def test_every_setting_has_a_panel_on_the_command_line(kind):
     panels = {"Model", "Documents", "Method", "General text", "Budget", "Step", "Optimizer", "LoRA", "Run", "What"}
-    panels |= {"How much"}
+    panels |= {"How much", "Writing"}
     assert {field.json_schema_extra["panel"] for field in kind.model_fields.values()} <= panels
 
 

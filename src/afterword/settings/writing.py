@@ -1,0 +1,27 @@
+"""What every command that writes can be told of what writes: the fields of its panel Writing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from afterword.settings.base import later, setting
+
+_PANEL = "Writing"
+GENERATOR: Any = later(
+    _PANEL,
+    "What writes (default: the model that is taught): another model, vllm, or http://…/v1 of an endpoint, whose key is "
+    "in AFTERWORD_API_KEY or OPENAI_API_KEY.",
+)
+GENERATOR_MODEL: Any = later(_PANEL, "The endpoint's name for its model; with vllm another model than the one taught.")
+GENERATOR_REQUESTS: Any = setting(8, _PANEL, "Requests to an endpoint at once.", weights=False, ge=1, le=1024)
+WRITTEN_FOLDER: Any = setting(
+    None, _PANEL, "Where what was written is stored for all runs (default: Afterword's cache).", weights=False
+)
+
+
+def writing_problems(generator: str | None, generator_model: str | None) -> Iterator[str]:
+    """Problems between them."""
+    address = generator is not None and generator.startswith(("http://", "https://"))
+    if address and not generator_model:
+        yield "generator_model: missing. Give the name that the endpoint has for its model."
+    if generator_model and not address and generator != "vllm":
+        yield f"generator_model: {generator_model!r} is read with generator: vllm or an address. Give one of them."
