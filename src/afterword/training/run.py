@@ -246,9 +246,8 @@ def load_trainer(
         corpus = _read(given, place, settings)
         return corpus, as_windows(corpus, place, method.view, tokenizer, window_settings, writer=writer)
 
-    writer = writing or writer_of(settings, Path(settings.output_dir or run))
     given = documents if documents is not None else list(settings.documents)
-    corpus, windows = windows_of(given, work / "train", writer)
+    corpus, windows = windows_of(given, work / "train", writing or writer_of(settings, run))
     held_out = windows_of(list(settings.eval_documents), work / "eval") if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
     model = _base_model(settings, tokenizer)

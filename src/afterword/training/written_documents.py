@@ -96,8 +96,8 @@ class _Counting:
         return [Written(f"What is said of it here, number {number}?", ended=True) for number in range(len(requests))]
 
 
-def writer_of(settings: AdaptSettings, folder: Path) -> DocumentWriter:
-    """What writes for a run with these settings."""
+def writer_of(settings: AdaptSettings, run: Path) -> DocumentWriter:
+    """What writes for a run with these settings, in their output folder; in that of the run where they name none."""
     name, precision = settings.model_name_or_path, settings.precision
     named = name if settings.generator == VLLM else None
     choice = GeneratorChoice(
@@ -108,6 +108,7 @@ def writer_of(settings: AdaptSettings, folder: Path) -> DocumentWriter:
     )
     # Not the weights that are trained: those are in float32 where writing is faster without.
     asked = precision if precision in ("float32", "bf16") else "auto"
+    folder = Path(settings.output_dir or run)
     return DocumentWriter(load=lambda: load_to_write(name, asked), folder=folder, choice=choice)
 
 
