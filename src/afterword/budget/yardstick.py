@@ -25,7 +25,8 @@ from afterword.evaluation.questions import answer_lead, build_prompt
 from afterword.evaluation.suite_answers import as_asked, chosen_right, is_correct, written
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
 from afterword.evaluation.task_answers import answer_tasks
-from afterword.models.generation import own_samples, prompt_ids, token_ids
+from afterword.models.generation import prompt_ids, token_ids
+from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.settings.adapt import AdaptSettings
 from afterword.types import Batch, Document, Example, Segment
@@ -133,7 +134,7 @@ def build_yardsticks(
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)
     models.refuse_foreign_tokenizer(tokenizer, reference, name)
-    samples_of_own = own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
+    samples_of_own = kept_own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
     window_settings = WindowSettings(max_length=length, language=settings.language)

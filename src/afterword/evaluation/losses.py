@@ -45,7 +45,8 @@ from afterword.models import (
     refuse_foreign_tokenizer,
     trained_states,
 )
-from afterword.models.generation import answered_prompts, own_samples, token_ids
+from afterword.models.generation import answered_prompts, token_ids
+from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Comparison, Prediction, hidden_losses, hidden_parts
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Batch, Document, Example, Window
@@ -202,7 +203,7 @@ def drift_on_own_samples(models: Models, inputs: Inputs) -> Measured:
     if not settings.samples or models.adapted is None:
         return Measured()
     tokens, seed = min(settings.sample_tokens, models.max_length // 2), settings.seed
-    samples = own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
+    samples = kept_own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
     details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
     found = drift(models, [(sample.token_ids, 1) for sample in samples], details)
     asked = samples[: settings.answered_samples]

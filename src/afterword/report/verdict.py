@@ -65,7 +65,7 @@ class _Found:
     interval: tuple[float, float] | None
     of: str
     n: int
-    by_heart: bool = False
+    of_trained_text: bool = False
     """Whether it is of the very text that was trained, which can be learned without being understood."""
 
 
@@ -75,10 +75,10 @@ def verdict_of(scores: Sequence[Score]) -> Verdict | None:
     if not any(score["after"] for score in changed):
         return None
     by_name = {(score["task"], score["metric"]): score for score in scores}
-    learned_class, learned = _learned(by_name)
+    learned_class, learned, asked = _learned(by_name)
     lost_class, lost = _lost(by_name)
     words = display.load_table("words.yaml")["next"]
-    return Verdict(learned, lost, words[_next(learned_class, lost_class)], learned_class, lost_class)
+    return Verdict(learned, lost, words[_next(learned_class, lost_class, asked)], learned_class, lost_class)
 
 
 def _is_one_sided(score: Score) -> bool:
@@ -86,8 +86,8 @@ def _is_one_sided(score: Score) -> bool:
     return score["metric"] in ("share_of_context_gain_frac", "kl_from_context_relative_frac", "kl_nats")
 
 
-def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
-    """The class of what was learned, and the sentence."""
+def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str, bool]:
+    """The class of what was learned, the sentence, and whether it says more than how well trained text is known."""
     found = next((share for share in _shares(by_name) if share), None)
     if found:
         kind = _class(found.value, SHARES, "all")
@@ -96,17 +96,19 @@ def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
         kind = _class(found.value, POINTS_LEARNED, "all")
         shown = f"{_points_of(found.value)} points more of the questions are answered right"
     else:
-        return "unknown", _without_measure(by_name)
-    if found.by_heart and found.value > BY_HEART:
+        return "unknown", _without_measure(by_name), False
+    asked = not found.of_trained_text
+    if found.of_trained_text and found.value > BY_HEART:
         kind = "heart"
     low = found.interval[0] if found.interval else None
     certain = "no interval" if low is None else f"95 % interval {_range(found)}"
     shown += f" ({found.of}, n = {found.n:,}; {certain})"
     own_words = _in_own_words(by_name) if found.of.startswith(_CHOSEN) else ""
-    own_words += _MEMORY if kind == "heart" else ""
     if kind != "nothing" and (low is None or low <= 0):
-        return "unclear", f"Chance may have done it: {shown}.{own_words}"
-    return kind, f"{display.load_table('words.yaml')['learned'][kind]}: {shown}.{own_words}"
+        return "unclear", f"Chance may have done it: {shown}.{own_words}", asked
+    own_words += _MEMORY if found.of_trained_text and kind not in ("nothing", "little") else ""
+    words = display.load_table("words.yaml")["learned_text" if found.of_trained_text else "learned"]
+    return kind, f"{words[kind]}: {shown}.{own_words}", asked
 
 
 def _in_own_words(by_name: Mapping[tuple[str, str], Score]) -> str:
@@ -142,7 +144,7 @@ def _shares(by_name: Mapping[tuple[str, str], Score]) -> Iterable[_Found | None]
         share = by_name.get((task, "share_of_context_gain_frac"))
         if share and share["after"]:
             of = "loss of single sentences" + (" that were not trained" if task.endswith("held_out") else "")
-            yield replace(_scaled(share["after"], 1.0, of, share["n"]), by_heart=task.endswith("trained"))
+            yield replace(_scaled(share["after"], 1.0, of, share["n"]), of_trained_text=task.endswith("trained"))
 
 
 def _points(by_name: Mapping[tuple[str, str], Score], part: str) -> _Found | None:
@@ -217,7 +219,7 @@ def _worst_skill(by_name: Mapping[tuple[str, str], Score]) -> str:
     return f" Most in {display.shown(worst)['task']}: {_points_of(-change)} points."
 
 
-def _next(learned: str, lost: str) -> str:
+def _next(learned: str, lost: str, asked: bool) -> str:
     """The key of what to do next."""
     few, lost_much = learned in ("nothing", "little"), lost in ("some", "much")
     if learned in ("unknown", "heart"):
@@ -230,6 +232,8 @@ def _next(learned: str, lost: str) -> str:
         return "keep_more"
     if lost in ("unknown", "unclear"):
         return "measure_lost"
+    if not asked:
+        return "measure_learned"
     return "more_passes" if learned == "part" else "serve"
 
 

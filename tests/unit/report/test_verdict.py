@@ -190,5 +190,6 @@ def test_text_that_is_known_by_heart_is_not_called_knowledge(task, share, kind):
     assert found.learned_class == kind
     assert ("by heart" in found.learned) == (kind == "heart")
     heart = "That is memory; what the model knows of it, only questions tell."
-    assert found.learned.endswith(heart) == (kind == "heart")
+    assert found.learned.endswith(heart) == (task == "learning/trained")
+    assert ("of the text" in found.learned) == (kind == "all" and task == "learning/trained")
     assert ("--questions" in found.then) == (kind == "heart")
