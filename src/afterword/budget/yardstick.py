@@ -29,6 +29,7 @@ from afterword.models.generation import prompt_ids, token_ids
 from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.settings.adapt import AdaptSettings
+from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Batch, Document, Example, Segment
 
 MOST_WINDOWS = 64
@@ -134,13 +135,15 @@ def build_yardsticks(
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)
     models.refuse_foreign_tokenizer(tokenizer, reference, name)
-    samples_of_own = kept_own_samples(reference, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
+    # As many as an evaluation takes, which then finds them.
+    count = int(EvaluateSettings.model_fields["samples"].default)
+    written = kept_own_samples(reference, tokenizer, count=count, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
     window_settings = WindowSettings(max_length=length, language=settings.language)
     kept = _kept(settings)
     with models.only_reading(reference), autocast():
-        own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(samples_of_own)]
+        own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written[:SAMPLES])]
         samples = _texts(reference, own, states=True)
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
