@@ -123,7 +123,7 @@ def test_before_it_is_measured_a_first_look_is_the_verdict(unmeasured_run):
     (unmeasured_run / "learned.json").write_text(json.dumps({"scores": [share]}))
     for file in (*write_report(unmeasured_run), write_model_card(unmeasured_run)):
         text = file.read_text()
-        assert "Practically nothing was learned: 2.0 % of what reading the document gives" in text
+        assert "Practically nothing of the text was learned: 2.0 % of what reading the document gives" in text
         assert "This is a first look" in text
         assert "Nothing has been measured yet" not in text
 
