@@ -76,6 +76,20 @@ ChunkTokens = Annotated[
 SkipTokens = Annotated[int, Option("First tokens of every passage that are not trained.", at_least=0)]
 ReplayWeight = Annotated[float, Option("Factor of the replay beside the loss of the documents.", at_least=0)]
 ReplayDocuments = Annotated[float, Option("Factor of the replay on the documents themselves.", at_least=0)]
+Rephrasings = Annotated[int, Option("Rewritings of a document that the model writes to each prompt.", at_least=1)]
+Originals = Annotated[bool, Option("Train the documents themselves, too, beside what is written of them.")]
+Continuations = Annotated[int, Option("Continuations of a document that the model writes.", at_least=1)]
+OwnQuestions = Annotated[int, Option("Questions that the model asks itself of a document.", at_least=1)]
+Answers = Annotated[int, Option("Answers that the model writes to each of its questions.", at_least=1)]
+NewTokens = Annotated[int, Option("Most tokens of a text that the model writes.", at_least=1)]
+SamplingTemperature = Annotated[
+    float, Option("Temperature at which the model writes. 0: the likeliest token, always.", at_least=0)
+]
+TopP = Annotated[float, Option("The model writes with the likeliest tokens of this probability.", above=0, at_most=1)]
+ExpertShare = Annotated[
+    float, Option("Share of tokens written with the document before them; the rest without.", at_least=0, at_most=1)
+]
+RefreshSteps = Annotated[int, Option("Steps after which the student writes its answers anew.", at_least=1)]
 
 OPTIONS: Mapping[str, object] = {
     "strategy": Strategy,
@@ -93,6 +107,16 @@ OPTIONS: Mapping[str, object] = {
     "passages": Passages,
     "chunk_tokens": ChunkTokens,
     "skip_tokens": SkipTokens,
+    "rephrasings": Rephrasings,
+    "originals": Originals,
+    "continuations": Continuations,
+    "own_questions": OwnQuestions,
+    "answers": Answers,
+    "new_tokens": NewTokens,
+    "sampling_temperature": SamplingTemperature,
+    "top_p": TopP,
+    "expert_share": ExpertShare,
+    "refresh_steps": RefreshSteps,
 }
 """By the names of the fields of views and objectives."""
 REPLAY_OPTIONS: Mapping[str, object] = {"weight": ReplayWeight, "documents": ReplayDocuments}

@@ -62,6 +62,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewriting:
+    """That the student writes the passages of a document itself, as it learns."""
+
+    steps: int
+    """Optimizer steps after which it writes them anew."""
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Something to be written: the reply to a conversation, or what goes on from a text."""
 
@@ -74,6 +83,9 @@ class Request:
     """Two requests that differ in it alone are drawn independently."""
     about: str = ""
     """What a record says of it: the document, and the prompt with its version. Changes nothing that is written."""
+    other_turns: tuple[tuple[str, str], ...] = ()
+    """Where there are some, only a `share` of the tokens is written after `turns`, and the rest after these."""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from afterword.data.windows import SpecialTokens
 from afterword.method_options import Averaging, Bos, Join, Strategy, SuffixTokens, Targets
-from afterword.types import Document, Example, Request, Segment, Window, Written
+from afterword.types import Document, Example, Request, Rewriting, Segment, Window, Written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,6 +70,11 @@ class View:
     def writes(self) -> bool:
         """Whether it has a `prepare` of its own."""
         return type(self).prepare is not View.prepare
+
+    @property
+    def rewriting(self) -> Rewriting | None:
+        """Whether the student writes passages anew as it learns; None: what `prepare` gave stays."""
+        return None
 
     def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterable[Document]:
         """The documents that are trained in place of those that were given: these as they are, unless it is overridden.

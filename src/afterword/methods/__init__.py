@@ -6,7 +6,23 @@ registered by Python code.
 
 from afterword import plugins
 from afterword.errors import ConfigError, nearest
-from afterword.methods import cpt, disc, disc_mixcpt, finetune, finetune_kl, lwf, mixcpt, mol, talr
+from afterword.methods import (
+    continuation,
+    cpt,
+    disc,
+    disc_mixcpt,
+    finetune,
+    finetune_kl,
+    lwf,
+    memory_conditioned,
+    mixcpt,
+    mixsd,
+    mol,
+    on_policy,
+    prompt_distillation,
+    rephrase,
+    talr,
+)
 from afterword.methods.method import REPLAYS, Method, Replay, Term
 
 __all__ = [
@@ -21,7 +37,23 @@ __all__ = [
     "register_method",
 ]
 
-_DECLARED = (disc, mixcpt, disc_mixcpt, finetune, finetune_kl, cpt, lwf, mol, talr)
+_DECLARED = (
+    disc,
+    mixcpt,
+    disc_mixcpt,
+    finetune,
+    finetune_kl,
+    cpt,
+    lwf,
+    mol,
+    talr,
+    rephrase,
+    continuation,
+    prompt_distillation,
+    memory_conditioned,
+    mixsd,
+    on_policy,
+)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""
 DEFAULT_METHOD = disc.METHOD.name

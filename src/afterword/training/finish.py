@@ -23,6 +23,7 @@ from afterword.distributed import is_main_process, is_sharded, whole_state
 from afterword.errors import TrainingError
 from afterword.objectives import Head
 from afterword.settings.adapt import AdaptSettings
+from afterword.training.rollouts import ROLLOUTS
 from afterword.training.run_folder import RunFolder
 from afterword.training.steps import ExampleKey
 from afterword.training.trainer import AdaptationTrainer
@@ -32,7 +33,7 @@ from afterword.types import Batch
 _ADAPTER = "The adapter is saved in float32: nothing is rounded."
 _ROOM = 1.2
 """Free memory that the base in float32 needs, over its size."""
-_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}", WRITTEN]
+_NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}", WRITTEN, f"{ROLLOUTS}/*"]
 MOST_WINDOWS = 64
 MOST_TOKENS = 16_384
 _LEAST_TOKENS = 512

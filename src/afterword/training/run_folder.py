@@ -23,11 +23,12 @@ from afterword.storage.paths import unwritable
 from afterword.storage.records import read_record
 from afterword.training.callbacks import trim_metrics
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint
+from afterword.training.rollouts import ROLLOUTS
 from afterword.training.written_documents import WRITTEN
 
 _ASKED = "asked.yaml"
 """What a person set; config.yaml is what was used."""
-_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", WRITTEN, _ASKED}
+_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", WRITTEN, ROLLOUTS, _ASKED}
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 

@@ -5,7 +5,7 @@ A step is a number of documents or of tokens, over all processes and all accumul
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -20,7 +20,7 @@ from afterword.methods import Term
 from afterword.models import TeacherCache
 from afterword.training.sources import Source
 from afterword.training.teacher_texts import from_cache
-from afterword.types import Example
+from afterword.types import Example, Window
 
 WORK_FOLDER = ".work"
 """Inside the run folder: the corpus and its windows in Arrow. Removed when the run is finished."""
@@ -34,6 +34,8 @@ class ExampleKey:
     epoch: int
     term: int = 0
     weighted: bool = True
+    block: int = 0
+    """Of steps, where the student writes passages anew; see rollouts.py."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class StepSampler:
     epoch: int = 0
     terms: tuple[tuple[int, ...], ...] = ((0,),)
     """Terms that read a window of the documents, and of every source of general text."""
+    block_steps: int | None = None
+    """Steps of a block; None: there is one block."""
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before every epoch, also after a resume."""
@@ -142,15 +146,16 @@ class StepSampler:
 
     def __iter__(self) -> Iterator[list[ExampleKey]]:
         slots = self.processes * self.accumulation
-        for windows in self.plan.steps(self.epoch):
+        for place, windows in enumerate(self.plan.steps(self.epoch), start=self.epoch * self.plan.steps_per_epoch):
+            block = place // self.block_steps if self.block_steps else 0
             for first in range(self.process, slots, self.processes):
-                mine = [draw for window in windows[first::slots] for draw in self._draws(int(window))]
+                mine = [draw for window in windows[first::slots] for draw in self._draws(int(window), block)]
                 # General text may leave a process without its share of a small step.
-                yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]))]
+                yield mine or [replace(draw, weighted=False) for draw in self._draws(int(windows[0]), block)]
 
-    def _draws(self, window: int) -> list[ExampleKey]:
+    def _draws(self, window: int, block: int) -> list[ExampleKey]:
         source = int(np.searchsorted(self.plan.firsts, window, side="right")) - 1
-        return [ExampleKey(window, self.epoch, term) for term in self.terms[source]]
+        return [ExampleKey(window, self.epoch, term, block=block) for term in self.terms[source]]
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,8 @@ class Examples(Dataset[Example]):
     seed: int
     cache: TeacherCache | None = None
     """What the teacher says of it; None where the teacher is there to read."""
+    rewritten: Callable[[Window, int], Window] | None = None
+    """A window of the documents with what the student has written for a block of steps; None: it writes nothing."""
 
     def __len__(self) -> int:
         return sum(len(each.windows) for each in self.sources)
@@ -171,6 +178,8 @@ class Examples(Dataset[Example]):
         rng = np.random.default_rng((self.seed, draw.epoch, draw.window))
         term = self.terms[draw.term]
         window = source.windows[index]
+        if self.rewritten and term.view.rewriting and source.source is None:
+            window = self.rewritten(window, draw.block)
         example = term.view.build(window, source.special, rng)
         if not term.objective.needs_teacher:
             example = replace(example, teacher_ids=None)

@@ -41,11 +41,12 @@ from afterword.objectives import (
 )
 from afterword.training import steps
 from afterword.training.arguments import check_step, declared_arguments, on_one_gpu, training_arguments
-from afterword.training.checkpoints import WholeCheckpoints
+from afterword.training.checkpoints import WholeCheckpoints, last_complete_checkpoint
 from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
+from afterword.training.rollouts import Rollouts, refuse_rollouts
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
 from afterword.training.sources import (
     MixtureSource,
@@ -114,6 +115,7 @@ class AdaptationTrainer(WholeCheckpoints):
         check_tokens(model, processing_class, [*self.sources, *(held_out.sources if held_out else ())])
         general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
+        self.rollouts = self._rollouts_of(args, settings.max_length, caching)
         self.packing, self.workspace_mib = packing or models.packing_for(model), logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives = [term.objective for term in self.terms]
@@ -125,7 +127,12 @@ class AdaptationTrainer(WholeCheckpoints):
             model,
             on_one_gpu(args),
             processing_class=processing_class,
-            train_dataset=steps.Examples(self.sources, self.terms, args.seed),
+            train_dataset=steps.Examples(
+                self.sources,
+                self.terms,
+                args.seed,
+                rewritten=self.rollouts.rewritten if self.rollouts else None,
+            ),
             eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
             **trainer_arguments,
         )
@@ -142,6 +149,14 @@ class AdaptationTrainer(WholeCheckpoints):
         if given or not any(term.objective.needs_teacher for term in self.terms):
             return given
         return models.untrained(model) if caching else models.teacher_for(model)
+
+    def _rollouts_of(self, args: TrainingArguments, longest: int, caching: Caching | None) -> Rollouts | None:
+        """What the student is going to write of the documents, where the method has it write."""
+        view, own = self.method.view, self.sources[0]
+        if (rewriting := view.rewriting) is None:
+            return None
+        refuse_rollouts(self.method.name, args, cached=caching is not None)
+        return Rollouts(own.windows, view, rewriting, self.plan, Path(str(args.output_dir)), args.seed, longest)
 
     @property
     def windows(self) -> Prepared:
@@ -173,6 +188,7 @@ class AdaptationTrainer(WholeCheckpoints):
         sampler = steps.StepSampler(
             self.plan, args.world_size, args.process_index, args.gradient_accumulation_steps, terms=self._terms_of()
         )
+        sampler.block_steps = self.rollouts.rewriting.steps if self.rollouts else None
         # Without workers the loader refuses their options.
         workers = args.dataloader_num_workers
         persistent, ahead = (
@@ -230,6 +246,13 @@ class AdaptationTrainer(WholeCheckpoints):
     def _terms_of(self) -> tuple[tuple[int, ...], ...]:
         """Of every source, which terms read a window of it."""
         return tuple(tuple(i for i, term in enumerate(self.terms) if term.reads(each.source)) for each in self.sources)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of a step, once the student has written what they are built of."""
+        if self.rollouts:
+            with self.autocast():
+                self.rollouts.ready(self.state.global_step, self.model, self.processing_class)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         # The Trainer asks so, before the first backward of a step.
@@ -432,6 +455,9 @@ class AdaptationTrainer(WholeCheckpoints):
         # Before a checkpoint is loaded: the teacher may be the student as it was given.
         self.cache_teacher()
         self.step_started = time.perf_counter()
+        if self.rollouts:
+            starts = resume_from_checkpoint is True and not last_complete_checkpoint(Path(str(self.args.output_dir)))
+            self.rollouts.begin(resumed=bool(resume_from_checkpoint) and not starts)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
 

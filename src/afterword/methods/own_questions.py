@@ -1,0 +1,66 @@
+"""The model asks itself about a document: questions, which several methods answer in ways of their own."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from afterword.data import Prompted
+from afterword.data.views import Writer
+from afterword.method_options import Answers, OwnQuestions
+from afterword.methods.written import Drawing, Turns, asked, conversation, drawn, with_passages, written_for
+from afterword.types import Document, Passage, Request
+
+_QUESTION_TOKENS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsksItself(Drawing, Prompted):
+    """Answers to the model's own questions. The student reads the question before an answer, the teacher both texts."""
+
+    own_questions: OwnQuestions = 5
+    answers: Answers = 1
+
+    def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
+        """Every document with answers to questions about it. Those of one document share its text, which comes first."""
+        given = list(documents)
+        questions = self._questions(writer, given)
+        pairs = [(document, question) for document, own in zip(given, questions, strict=True) for question in own]
+        groups = [drawn(self.request(document, question), self.answers) for document, question in pairs]
+        found = iter(zip(pairs, written_for(writer, groups, "answers"), strict=True))
+        for document, own in zip(given, questions, strict=True):
+            passages = list[Passage]()
+            for _ in own:
+                (_, question), written = next(found)
+                before = (conversation(writer, turns) for turns in (alone(question), reading(document, question)))
+                student, teacher = before
+                passages += [Passage(each.text, student, teacher, ended=each.ended) for each in written]
+            yield with_passages(document, passages)
+
+    def request(self, document: Document, question: str) -> Request:
+        """What is answered: the question with the document before it."""
+        return Request(turns=reading(document, question), sampling=self.sampling())
+
+    def _questions(self, writer: Writer, documents: Iterable[Document]) -> list[list[str]]:
+        """Of every document, those that are questions and differ."""
+        sampling = self.sampling(_QUESTION_TOKENS)
+        asking = (Request(turns=asked("question", document=each.text), sampling=sampling) for each in documents)
+        groups = [drawn(request, self.own_questions) for request in asking]
+        found = ([question_in(text.text) for text in texts] for texts in written_for(writer, groups, "questions"))
+        return [list(dict.fromkeys(filter(None, questions))) for questions in found]
+
+
+def alone(question: str) -> Turns:
+    """The question as a person asks it, who has no document at hand."""
+    return (("user", question),)
+
+
+def reading(document: Document, question: str) -> Turns:
+    """The question after the document."""
+    return asked("answer", document=document.text, question=question)
+
+
+def question_in(text: str) -> str:
+    """The first question of a text, without a label or quotation marks around it; empty where there is none."""
+    line = next((line for line in text.splitlines() if "?" in line), "")
+    asks = line[: line.rfind("?") + 1]
+    return re.sub(r"^[\W_]*(?:(?:question|q)[\s\d]*[:.]\W*)?", "", asks, flags=re.IGNORECASE).strip()
