@@ -19,7 +19,7 @@ Turns = tuple[tuple[str, str], ...]
 class Drawing:
     """Fields of a view that writes."""
 
-    new_tokens: NewTokens = 512
+    new_tokens: NewTokens = 256
     sampling_temperature: SamplingTemperature = 1.0
     top_p: TopP = 1.0
 
