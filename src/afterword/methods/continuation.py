@@ -30,7 +30,11 @@ class Continued(Drawing, Prompted):
         """Every document with its continuations. They begin a paragraph of their own."""
         given = list(documents)
         texts = [f"{document.text.rstrip()}\n\n" for document in given]
-        groups = [drawn(Request(text=text, sampling=self.sampling()), self.continuations) for text in texts]
+        asking = (
+            Request(text=text, sampling=self.sampling(), about=document.id)
+            for document, text in zip(given, texts, strict=True)
+        )
+        groups = [drawn(request, self.continuations) for request in asking]
         for document, text, written in zip(given, texts, written_for(writer, groups, "continuations"), strict=True):
             passages = (Passage(text=each.text, teacher_before=text, ended=each.ended) for each in written)
             yield with_passages(document, passages)

@@ -11,7 +11,7 @@ from afterword.data import Prompted
 from afterword.data.views import Writer
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
-from afterword.methods.written import Drawing, asked, with_passages, written_for
+from afterword.methods.written import Drawing, about, asked, with_passages, written_for
 from afterword.objectives import Prediction
 from afterword.types import Document, Passage, Request, Sampling
 
@@ -26,14 +26,18 @@ class Remembered(Drawing, Prompted):
         """Every document with a page before it. Its subject is its title, or what the model says that it is about."""
         given = list(documents)
         untitled = [document for document in given if not document.title]
-        asking = [[Request(turns=asked("subject", document=each.text), sampling=_SUBJECT)] for each in untitled]
+        asking = [[self._request(document, "subject", document.text, _SUBJECT)] for document in untitled]
         named = iter(written_for(writer, asking, "subjects"))
         subjects = [document.title or "".join(text.text for text in next(named)) for document in given]
-        turns = (asked("page", subject=subject or document.text) for subject, document in zip(subjects, given, strict=True))
-        pages = written_for(writer, [[Request(turns=each, sampling=self.sampling())] for each in turns], "pages")
+        pairs = zip(given, subjects, strict=True)
+        requests = [[self._request(document, "page", subject, self.sampling())] for document, subject in pairs]
+        pages = written_for(writer, requests, "pages")
         for document, written in zip(given, pages, strict=True):
             page = "".join(f"{text.text}\n\n" for text in written)
             yield with_passages(document, [Passage(document.text, student_before=page, ended=True)])
+
+    def _request(self, document: Document, name: str, of: str, sampling: Sampling) -> Request:
+        return Request(turns=asked(name, of=of), sampling=sampling, about=about(document, name))
 
 
 METHOD = Method(

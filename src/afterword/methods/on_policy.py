@@ -29,7 +29,7 @@ class OwnAnswers(AsksItself):
 
     def request(self, document: Document, question: str) -> Request:
         """The question alone. Before the first step the student is the model as it was."""
-        return Request(turns=alone(question), sampling=self.sampling())
+        return Request(turns=alone(question), sampling=self.sampling(), about=document.id)
 
 
 METHOD = Method(

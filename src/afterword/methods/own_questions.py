@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from afterword.data import Prompted
 from afterword.data.views import Writer
 from afterword.method_options import Answers, OwnQuestions
-from afterword.methods.written import Drawing, Turns, asked, conversation, drawn, with_passages, written_for
+from afterword.methods.written import Drawing, Turns, about, asked, conversation, drawn, with_passages, written_for
 from afterword.types import Document, Passage, Request
 
 _QUESTION_TOKENS = 64
@@ -38,12 +38,15 @@ class AsksItself(Drawing, Prompted):
 
     def request(self, document: Document, question: str) -> Request:
         """What is answered: the question with the document before it."""
-        return Request(turns=reading(document, question), sampling=self.sampling())
+        return Request(turns=reading(document, question), sampling=self.sampling(), about=about(document, "answer"))
 
     def _questions(self, writer: Writer, documents: Iterable[Document]) -> list[list[str]]:
         """Of every document, those that are questions and differ."""
         sampling = self.sampling(_QUESTION_TOKENS)
-        asking = (Request(turns=asked("question", document=each.text), sampling=sampling) for each in documents)
+        asking = (
+            Request(turns=asked("question", document=each.text), sampling=sampling, about=about(each, "question"))
+            for each in documents
+        )
         groups = [drawn(request, self.own_questions) for request in asking]
         found = ([question_in(text.text) for text in texts] for texts in written_for(writer, groups, "questions"))
         return [list(dict.fromkeys(filter(None, questions))) for questions in found]

@@ -12,11 +12,12 @@ from afterword.data.views import Writer
 from afterword.method_options import NewTokens, Originals, Rephrasings, TopP
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
-from afterword.methods.written import Drawing, asked, drawn, written_for
+from afterword.methods.written import Drawing, about, asked, drawn, written_for
 from afterword.objectives import Prediction
 from afterword.types import Document, Request
 
 _PROMPTS = ("rephrase_1", "rephrase_2")
+_STEP = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +32,22 @@ class Rephrased(Drawing, WholeDocument):
     def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
         """A document for every rewriting; the title of the original stays with it."""
         given = list(documents)
-        groups = [list(self._requests(document)) for document in given]
+        groups = [list(self._requests(writer, document)) for document in given]
         for document, texts in zip(given, written_for(writer, groups, "rephrasings"), strict=True):
             if self.originals:
                 yield document
-            for number, written in enumerate(texts, start=1):
+            # What came to no end goes round in circles.
+            whole = [written for written in texts if written.ended] or texts
+            for number, written in enumerate(whole, start=1):
                 yield replace(document, id=f"{document.id}/rephrased-{number}", text=written.text)
 
-    def _requests(self, document: Document) -> Iterator[Request]:
+    def _requests(self, writer: Writer, document: Document) -> Iterator[Request]:
+        length = len(writer.tokenizer(document.text, add_special_tokens=False, verbose=False).input_ids)
+        # A rewriting twice as long as its document repeats itself. In steps, so that many are written together.
+        tokens = min(self.new_tokens, _STEP * (1 + 2 * length // _STEP))
         for name in _PROMPTS:
-            request = Request(turns=asked(name, document=document.text), sampling=self.sampling())
+            turns, said = asked(name, document=document.text), about(document, name)
+            request = Request(turns=turns, sampling=self.sampling(tokens), about=said)
             yield from drawn(request, self.rephrasings)
 
 
@@ -52,5 +59,7 @@ METHOD = Method(
     objective=Prediction(),
     defaults={**AUTHORS_ADAMW, "learning_rate": 1e-5},
     decay_all_parameters=True,
-    deviations="The words of the authors' two prompts and of their system turn are not known: ours.",
+    deviations="The words of the authors' two prompts and of their system turn are not known: ours. "
+    "A rewriting ends at about twice the document's length, and one that was cut there is left out where another of the "
+    "document is whole.",
 )

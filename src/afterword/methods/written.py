@@ -36,6 +36,13 @@ def asked(name: str, **values: str) -> Turns:
     return prompt(name).filled(**values)
 
 
+def about(document: Document, name: str) -> str:
+    """What a record says of a text: its document, and the prompt with its version."""
+    from afterword.writing import prompt
+
+    return f"{document.id}, prompt {name} version {prompt(name).version}"
+
+
 def conversation(writer: Writer, turns: Turns) -> str:
     """The turns as the taught model reads them, up to where its reply begins."""
     from afterword.writing import as_conversation

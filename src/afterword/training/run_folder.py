@@ -28,7 +28,17 @@ from afterword.training.written_documents import WRITTEN
 
 _ASKED = "asked.yaml"
 """What a person set; config.yaml is what was used."""
-_BEGUN = {".work", "state.json", "command.txt", "environment.json", "data.json", "budget.json", WRITTEN, ROLLOUTS, _ASKED}
+_BEGUN = {
+    ".work",
+    "state.json",
+    "command.txt",
+    "environment.json",
+    "data.json",
+    "budget.json",
+    WRITTEN,
+    ROLLOUTS,
+    _ASKED,
+}
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""
 _VERSIONED = ("afterword", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "sentencex")
 

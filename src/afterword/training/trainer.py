@@ -128,10 +128,7 @@ class AdaptationTrainer(WholeCheckpoints):
             on_one_gpu(args),
             processing_class=processing_class,
             train_dataset=steps.Examples(
-                self.sources,
-                self.terms,
-                args.seed,
-                rewritten=self.rollouts.rewritten if self.rollouts else None,
+                self.sources, self.terms, args.seed, rewritten=self.rollouts.rewritten if self.rollouts else None
             ),
             eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
             **trainer_arguments,

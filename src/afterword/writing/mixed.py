@@ -4,7 +4,7 @@ Both are read along, so the text costs twice. MixSD (arXiv:2605.16865) mixes so 
 and without.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,6 @@ import torch
 from torch import Tensor
 
 from afterword.models.decoding import TokenIds, Writing, written_rows
-from afterword.models.generation import end_of_turn, ends_of, prompt_ids
-from afterword.storage.hashes import json_sha256
-from afterword.types import Request
-from afterword.writing.chat import as_conversation
-
-_BATCH_TOKENS = 20480
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,46 +31,21 @@ class _InPairs(Writing):
         return torch.where(first, tokens[:, 0], tokens[:, 1]).repeat_interleave(2)
 
 
-def mixed_texts(model: Any, tokenizer: Any, requests: Sequence[Request]) -> Iterator[tuple[int, list[int]]]:
-    """The tokens for each request that has other turns, by its number, up to and including the one that ended it.
+def mixed_rows(
+    model: Any, prompts: Sequence[tuple[TokenIds, TokenIds]], how: Writing, sides: np.ndarray, shares: Sequence[float]
+) -> list[list[int]]:
+    """A text for each pair of prompts, up to and including the token that ended it.
 
-    What is written for a request follows from it alone, up to the rounding of the arithmetic.
+    A token is written after the first prompt where the number in `sides`, [pairs, max_new_tokens] in [0, 1), is below
+    the pair's share, else after the second.
     """
-    pairs = [
-        [prompt_ids(tokenizer, as_conversation(tokenizer, turns)) for turns in (request.turns, request.other_turns)]
-        for request in requests
-    ]
-    ends = ends_of(model, tokenizer, end_of_turn(tokenizer))
-    for batch in _batches(pairs, requests):
-        sampling = requests[batch[0]].sampling
-        draws = np.stack([_random(requests[i]) for i in batch])  # [pairs, 2, max_new_tokens]
-        share = np.array([requests[i].share for i in batch])[:, None]
-        how = _InPairs(
-            max_new_tokens=sampling.max_new_tokens,
-            min_new_tokens=0,
-            ends=ends,
-            draws=np.repeat(draws[:, 0], 2, axis=0) if sampling.temperature else None,
-            temperature=sampling.temperature or 1.0,
-            top_p=sampling.top_p,
-            of_first=draws[:, 1] < share,
-        )
-        rows = written_rows(model, [prompt for i in batch for prompt in pairs[i]], how)
-        yield from zip(batch, rows[::2], strict=True)
-
-
-def _random(request: Request) -> np.ndarray:
-    """[2, max_new_tokens] float64 in [0, 1): for the tokens, and for which side they are of."""
-    content = [request.turns, request.other_turns, request.seed]
-    return np.random.default_rng(int(json_sha256(content), 16)).random((2, request.sampling.max_new_tokens))
-
-
-def _batches(pairs: Sequence[Sequence[TokenIds]], requests: Sequence[Request]) -> Iterator[list[int]]:
-    """Numbers of requests of one sampling, those with long prompts first."""
-    longest = [max(map(len, pair)) for pair in pairs]
-    order = sorted(range(len(pairs)), key=lambda i: (str(requests[i].sampling), -longest[i]))
-    while order:
-        sampling = requests[order[0]].sampling
-        size = max(1, _BATCH_TOKENS // (2 * (longest[order[0]] + sampling.max_new_tokens)))
-        batch = [i for i in order[:size] if requests[i].sampling == sampling]
-        yield batch
-        order = order[len(batch) :]
+    in_pairs = _InPairs(
+        max_new_tokens=how.max_new_tokens,
+        min_new_tokens=how.min_new_tokens,
+        ends=how.ends,
+        draws=None if how.draws is None else np.repeat(how.draws, 2, axis=0),
+        temperature=how.temperature,
+        top_p=how.top_p,
+        of_first=sides < np.array(shares)[:, None],
+    )
+    return written_rows(model, [prompt for pair in prompts for prompt in pair], in_pairs)[::2]
