@@ -8,9 +8,10 @@ from afterword.data import Prompted
 from afterword.data.views import Writer
 from afterword.method_options import Answers, OwnQuestions
 from afterword.methods.written import Drawing, Turns, about, asked, conversation, drawn, with_passages, written_for
-from afterword.types import Document, Passage, Request
+from afterword.types import Document, Passage, Request, Sampling
 
-_QUESTION_TOKENS = 64
+_ASKING = Sampling(max_new_tokens=64, temperature=0.7, top_p=0.9)
+"""Ours. At temperature 1 a small model asks nonsense."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class AsksItself(Drawing, Prompted):
     answers: Answers = 1
 
     def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
-        """Every document with answers to questions about it. Those of one document share its text, which comes first."""
+        """Every document with answers to questions about it; what the teacher reads of them begins with its text."""
         given = list(documents)
         questions = self._questions(writer, given)
         pairs = [(document, question) for document, own in zip(given, questions, strict=True) for question in own]
@@ -41,15 +42,17 @@ class AsksItself(Drawing, Prompted):
         return Request(turns=reading(document, question), sampling=self.sampling(), about=about(document, "answer"))
 
     def _questions(self, writer: Writer, documents: Iterable[Document]) -> list[list[str]]:
-        """Of every document, those that are questions and differ."""
-        sampling = self.sampling(_QUESTION_TOKENS)
-        asking = (
-            Request(turns=asked("question", document=each.text), sampling=sampling, about=about(each, "question"))
-            for each in documents
-        )
-        groups = [drawn(request, self.own_questions) for request in asking]
+        """Of every document, those that are questions and differ; each is asked of one sentence."""
+        groups = [list(self._asking(document)) for document in documents]
         found = ([question_in(text.text) for text in texts] for texts in written_for(writer, groups, "questions"))
         return [list(dict.fromkeys(filter(None, questions))) for questions in found]
+
+    def _asking(self, document: Document) -> Iterator[Request]:
+        from afterword.writing import spread_sentences
+
+        for number, sentence in enumerate(spread_sentences(document.text, self.own_questions)):
+            turns, said = asked("question", sentence=sentence), about(document, "question")
+            yield Request(turns=turns, sampling=_ASKING, seed=number, about=said)
 
 
 def alone(question: str) -> Turns:

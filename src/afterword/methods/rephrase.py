@@ -60,6 +60,6 @@ METHOD = Method(
     defaults={**AUTHORS_ADAMW, "learning_rate": 1e-5},
     decay_all_parameters=True,
     deviations="The words of the authors' two prompts and of their system turn are not known: ours. "
-    "A rewriting ends at about twice the document's length, and one that was cut there is left out where another of the "
-    "document is whole.",
+    "A rewriting ends at about twice the document's length, and one that was cut there is left out where another of "
+    "the document is whole.",
 )

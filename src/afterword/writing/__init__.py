@@ -7,6 +7,7 @@ from afterword.writing.chat import as_conversation
 from afterword.writing.local import LocalGenerator
 from afterword.writing.opening import RECORD, GeneratorChoice, load_to_write, open_writer
 from afterword.writing.prompts import Prompt, prompt
+from afterword.writing.sentences import spread_sentences
 from afterword.writing.writer import Generator, StoredWriter
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "load_to_write",
     "open_writer",
     "prompt",
+    "spread_sentences",
 ]
