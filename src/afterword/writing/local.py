@@ -7,7 +7,7 @@ give the same texts to the bit.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from afterword.models import (
 from afterword.models.decoding import Beginnings, Writing, continues_beginnings, written_rows
 from afterword.models.generation import end_of_turn, ends_of
 from afterword.types import Request, Sampling, Written
+from afterword.writing.mixed import mixed_rows
 from afterword.writing.replies import prompt_of, prompt_tokens, reply_of, room_of, seed_of
 from afterword.writing.together import alike, batches
 
@@ -58,15 +59,18 @@ class LocalGenerator:
     def batches(self, requests: Sequence[Request]) -> list[list[int]]:
         """Requests that are written together, by their numbers."""
         prompts = [prompt_tokens(self.tokenizer, request) for request in requests]
-        kinds = defaultdict[tuple[tuple[float, ...], int], list[int]](list)
+        kinds = defaultdict[tuple[bool, tuple[float, ...], int], list[int]](list)
         for number, request in enumerate(requests):
-            kinds[_order_of(request.sampling), self._room(request, prompts[number])].append(number)
+            mixed, room = bool(request.other_turns), self._room(request, prompts[number])
+            kinds[mixed, _order_of(request.sampling), room].append(number)
         alone, found = alone_beyond(causal_lm(self.model).config), list[list[int]]()
-        for (_, room), numbers in sorted(kinds.items()):
+        for (mixed, _, room), numbers in sorted(kinds.items()):
             of_kind = [prompts[number] for number in numbers]
             # Beyond that length a text is read with nothing beside it.
             long = alone is not None and max(map(len, of_kind)) + room > alone
-            planned = batches(of_kind, room, 0 if long else self.batch_tokens, sharing=self._sharing)
+            # A mixed text takes two rows, each with a prompt of its own.
+            tokens = 0 if long else self.batch_tokens // (1 + mixed)
+            planned = batches(of_kind, room, tokens, sharing=self._sharing and not mixed)
             found += [[numbers[row] for row in batch] for batch in planned]
         return found
 
@@ -90,16 +94,31 @@ class LocalGenerator:
             temperature=sampling.temperature or 1.0,
             top_p=sampling.top_p,
         )
-        rest, beginnings = self._begun(prompts)
         # generate(), where a model needs it, would fill in penalties and the like from the model's own.
         inner.generation_config = GenerationConfig(eos_token_id=own.eos_token_id)
         try:
             with only_reading(self.model):
-                found = written_rows(inner, rest, how, advance, beginnings)
+                found = self._rows(requests, prompts, how, advance)
         finally:
             inner.generation_config = own
         replies = [reply_of(self.tokenizer, each, ids, ends) for each, ids in zip(requests, found, strict=True)]
         yield {n: (reply, len(ids)) for n, (reply, ids) in enumerate(zip(replies, found, strict=True))}
+
+    def _rows(
+        self, requests: Sequence[Request], prompts: list[list[int]], how: Writing, advance: Callable[[int], object]
+    ) -> list[list[int]]:
+        """The new tokens of each request."""
+        inner = causal_lm(self.model)
+        if not requests[0].other_turns:
+            rest, beginnings = self._begun(prompts)
+            return written_rows(inner, rest, how, advance, beginnings)
+        others = [replace(request, turns=request.other_turns, other_turns=()) for request in requests]
+        pairs = list(zip(prompts, (prompt_tokens(self.tokenizer, each) for each in others), strict=True))
+        # The first half of a request's random numbers draws its tokens.
+        sides = self._draws(requests, 2 * how.max_new_tokens)[:, how.max_new_tokens :]
+        found = mixed_rows(inner, pairs, how, sides, [request.share for request in requests])
+        advance(len(requests))
+        return found
 
     @cached_property
     def _name(self) -> str:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from afterword.models.generation import prompt_ids
@@ -19,13 +19,19 @@ _THOUGHTS = (re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL), re.compile(r"\A.
 
 
 def prompt_of(tokenizer: Any, request: Request) -> str:
-    """What the model reads: the turns by its template, or the text."""
+    """What the model reads: the turns by its template, or the text; with other turns, both conversations."""
+    if request.other_turns:
+        return f"\n[of the tokens {1 - request.share:g} after:]\n".join(_both(tokenizer, request))
     return as_conversation(tokenizer, request.turns) if request.turns else request.text
 
 
+def _both(tokenizer: Any, request: Request) -> Iterator[str]:
+    return (as_conversation(tokenizer, turns) for turns in (request.turns, request.other_turns))
+
+
 def prompt_tokens(tokenizer: Any, request: Request) -> list[int]:
-    """The same in tokens, with BOS where the tokenizer begins a text with one, once."""
-    prompt = prompt_of(tokenizer, request)
+    """The same in tokens, with BOS where the tokenizer begins a text with one, once. Without other turns."""
+    prompt = prompt_of(tokenizer, replace(request, other_turns=()))
     if tokenizer.chat_template is None or request.turns or prompt.startswith(tokenizer.bos_token or "\0"):
         return prompt_ids(tokenizer, prompt)
     ids = list[int](tokenizer(prompt, verbose=False)["input_ids"])
