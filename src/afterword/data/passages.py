@@ -9,8 +9,8 @@ The three texts of a passage are tokenised apart and joined, as they were when i
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -117,3 +117,13 @@ def _token_ids(tokenizer: Any, text: str) -> np.ndarray:
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def with_texts(window: Window, texts: Sequence[np.ndarray | None]) -> Window:
+    """The window with these tokens in place of its passages' texts, where there are some."""
+    ids, lengths = list[np.ndarray](), list[int]()
+    for passage, text in zip(window.passages, texts, strict=True):
+        own = passage.ids if text is None else text
+        ids += [passage.student_before, own]
+        lengths += [len(passage.student_before), len(own), len(passage.teacher_before)]
+    return replace(window, token_ids=_joined(ids), passage_lengths=np.array(lengths, np.int64))
