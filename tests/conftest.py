@@ -232,6 +232,14 @@ def general_rows() -> list[dict[str, str]]:
     return [{"id": f"g-{i}", "text": f"{thing} comes at {i + 3}. " * (1 + i % 3)} for i, thing in enumerate(things)]
 
 
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that write get texts at once: a tiny model asks no questions, and its context holds no prompt."""
+    from scripted import open_scripted
+
+    monkeypatch.setattr("afterword.training.written_documents.open_writer", open_scripted)
+
+
 @pytest.fixture(scope="session")
 def mixture_of(general_rows: list[dict[str, str]]) -> Callable[[Any], dict[str, Any]]:
     """What a method reads beside documents: general text, where it says what to do with it."""

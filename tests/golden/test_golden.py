@@ -14,6 +14,8 @@ from afterword.methods import METHODS
 from afterword.models import frozen_copy
 from afterword.training import AdaptationTrainer, training_arguments
 
+pytestmark = pytest.mark.usefixtures("scripted")
+
 RECORDED = Path(__file__).with_name("losses.json")
 STEPS = 8
 
@@ -23,7 +25,9 @@ def test_losses_are_those_in_the_repository(
     name: str, build_model: Any, perturb: Any, documents: Any, mixture_of: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
     data = {"train_dataset": documents, "mixture": mixture_of(METHODS[name]), "processing_class": tokenizer}
-    losses = _losses(METHODS[name], build_model("llama"), perturb, data, tmp_path)
+    # A student that writes anew does so twice.
+    method = METHODS[name].configured(**({"refresh_steps": 3} if METHODS[name].view.rewriting else {}))
+    losses = _losses(method, build_model("llama"), perturb, data, tmp_path)
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     if os.environ.get("AFTERWORD_RECORD_GOLDEN"):
         RECORDED.write_text(json.dumps({**recorded, name: losses}, indent=1, sort_keys=True) + "\n")

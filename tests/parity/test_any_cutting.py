@@ -10,6 +10,8 @@ import torch
 
 from afterword.methods import METHODS, get_method
 
+pytestmark = pytest.mark.usefixtures("scripted")
+
 CUTTINGS = {
     "one document at a time": {"micro_batch_tokens": 16},
     "small micro-batches": {"micro_batch_tokens": 96},

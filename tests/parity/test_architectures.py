@@ -14,6 +14,8 @@ from afterword.methods import METHODS, get_method
 from afterword.models import LoraSettings, check_head, packs_cleanly, with_lora
 from afterword.objectives import AdaptivePrediction
 
+pytestmark = pytest.mark.usefixtures("scripted")
+
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
 
 

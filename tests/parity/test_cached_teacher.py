@@ -24,6 +24,8 @@ from afterword.training.sources import MixtureSource
 from afterword.training.teacher_caches import Caching
 from afterword.types import Example, Window
 
+pytestmark = pytest.mark.usefixtures("scripted")
+
 TAUGHT = [name for name, method in METHODS.items() if method.needs_teacher(general=("general",))]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 Gradients = dict[str, torch.Tensor]

@@ -12,6 +12,8 @@ import torch
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, training_arguments
 
+pytestmark = pytest.mark.usefixtures("scripted")
+
 
 @pytest.mark.parametrize("name", METHODS)
 def test_ten_steps_are_those_of_plain_adamw(

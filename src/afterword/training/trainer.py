@@ -115,10 +115,9 @@ class AdaptationTrainer(WholeCheckpoints):
         check_tokens(model, processing_class, [*self.sources, *(held_out.sources if held_out else ())])
         general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
-        self.rollouts = self._rollouts_of(args, settings.max_length, caching)
         self.packing, self.workspace_mib = packing or models.packing_for(model), logits_workspace_mib
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
-        self.objectives = [term.objective for term in self.terms]
+        self.objectives, self.rollouts = [term.objective for term in self.terms], self._rollouts_of(args, settings)
         staying = staying or Staying()
         self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
         self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
@@ -127,9 +126,7 @@ class AdaptationTrainer(WholeCheckpoints):
             model,
             on_one_gpu(args),
             processing_class=processing_class,
-            train_dataset=steps.Examples(
-                self.sources, self.terms, args.seed, rewritten=self.rollouts.rewritten if self.rollouts else None
-            ),
+            train_dataset=self._examples_of(args.seed),
             eval_dataset=held_out,  # pyright: ignore[reportArgumentType]  (ours alone reads it)
             **trainer_arguments,
         )
@@ -147,13 +144,18 @@ class AdaptationTrainer(WholeCheckpoints):
             return given
         return models.untrained(model) if caching else models.teacher_for(model)
 
-    def _rollouts_of(self, args: TrainingArguments, longest: int, caching: Caching | None) -> Rollouts | None:
+    def _examples_of(self, seed: int) -> steps.Examples:
+        rewritten = self.rollouts.rewritten if self.rollouts else None
+        return steps.Examples(self.sources, self.terms, seed, rewritten=rewritten)
+
+    def _rollouts_of(self, args: TrainingArguments, settings: WindowSettings) -> Rollouts | None:
         """What the student is going to write of the documents, where the method has it write."""
         view, own = self.method.view, self.sources[0]
         if (rewriting := view.rewriting) is None:
             return None
-        refuse_rollouts(self.method.name, args, cached=caching is not None)
-        return Rollouts(own.windows, view, rewriting, self.plan, Path(str(args.output_dir)), args.seed, longest)
+        refuse_rollouts(self.method.name, args, cached=self.caching is not None)
+        folder = Path(str(args.output_dir))
+        return Rollouts(own.windows, view, rewriting, self.plan, folder, args.seed, settings.max_length)
 
     @property
     def windows(self) -> Prepared:

@@ -15,10 +15,11 @@ def test_the_declaration_wins_over_the_trainers_defaults(method, tmp_path):
     built = training_arguments(method, output_dir=str(tmp_path))
     stock = TrainingArguments(output_dir=str(tmp_path))
     assert (stock.max_grad_norm, stock.lr_scheduler_type.value, stock.weight_decay) == (1.0, "linear", 0.0)
-    assert (built.max_grad_norm, built.lr_scheduler_type.value, built.weight_decay) == (0.0, "constant", 0.01)
+    schedule, warmup = (method.defaults[name] for name in ("lr_scheduler_type", "warmup_steps"))
+    assert (built.max_grad_norm, built.lr_scheduler_type.value, built.weight_decay) == (0.0, schedule, 0.01)
     assert built.learning_rate == method.defaults["learning_rate"]
     assert (built.adam_beta1, built.adam_beta2, built.adam_epsilon) == (0.9, 0.999, 1e-8)
-    assert (built.warmup_steps, built.num_train_epochs) == (0, 1)
+    assert (built.warmup_steps, built.num_train_epochs) == (warmup, 1)
 
 
 @ALL
@@ -46,7 +47,8 @@ def test_what_the_design_decides_cannot_be_set(method, tmp_path):
 @ALL
 def test_plain_arguments_take_the_declaration_where_they_are_stock(method, tmp_path):
     declared = declared_arguments(method, TrainingArguments(output_dir=str(tmp_path), report_to="none"))
-    assert (declared.max_grad_norm, declared.lr_scheduler_type.value, declared.weight_decay) == (0.0, "constant", 0.01)
+    schedule = method.defaults["lr_scheduler_type"]
+    assert (declared.max_grad_norm, declared.lr_scheduler_type.value, declared.weight_decay) == (0.0, schedule, 0.01)
     assert declared.learning_rate == method.defaults["learning_rate"]
     assert declared.num_train_epochs == 1
     assert declared.logging_nan_inf_filter is False
