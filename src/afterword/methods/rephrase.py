@@ -6,6 +6,7 @@ after a system turn, one sample each at temperature 1 and top-p 0.95, at most 10
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from afterword.data import WholeDocument
 from afterword.data.views import Writer
@@ -42,7 +43,8 @@ class Rephrased(Drawing, WholeDocument):
                 yield replace(document, id=f"{document.id}/rephrased-{number}", text=written.text)
 
     def _requests(self, writer: Writer, document: Document) -> Iterator[Request]:
-        length = len(writer.tokenizer(document.text, add_special_tokens=False, verbose=False).input_ids)
+        tokenizer: Any = writer.tokenizer
+        length = len(tokenizer(document.text, add_special_tokens=False, verbose=False).input_ids)
         # A rewriting twice as long as its document repeats itself. In steps, so that many are written together.
         tokens = min(self.new_tokens, _STEP * (1 + 2 * length // _STEP))
         for name in _PROMPTS:

@@ -251,7 +251,8 @@ class AdaptationTrainer(WholeCheckpoints):
         if self.rollouts:
             with self.autocast():
                 self.rollouts.ready(self.state.global_step, self.model, self.processing_class)
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        step: Any = super()  # The Trainer's own has no types.
+        return step.get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[list[Batch]], device: torch.device) -> Tensor:
         # The Trainer asks so, before the first backward of a step.
