@@ -222,11 +222,32 @@ class InputRows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SharedRows:
+    """Texts of which several begin alike, to be read only: every beginning once, and what follows it, each a row."""
+
+    beginning_ids: Tensor  # [P, S] int64, padded on the left
+    beginning_mask: Tensor  # [P, S] int64
+    follows: Tensor  # [B] int64, which beginning a row follows
+    input_ids: Tensor  # [B, T] int64, padded on the right
+    attention_mask: Tensor  # [B, T] int64
+    trained: Tensor  # [N] int64, indices into the flattened [B, 1 + T]: before a row is the last token of its beginning
+    tokens: int
+    """Real tokens of beginnings and rows, each beginning counted once."""
+    rows_at_once: int
+    """How many rows are read at a time: each has the keys and values of its beginning beside its own."""
+
+    @property
+    def padding(self) -> int:
+        """The rest of what is read."""
+        return self.beginning_ids.numel() + self.input_ids.numel() - self.tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """One micro-batch: student and teacher views, aligned position by position."""
 
     student: InputRows
-    teacher: tuple[InputRows, ...]
+    teacher: tuple[InputRows | SharedRows, ...]
     """What a teacher reads, one view after the other: their trained positions together are the student's, in order."""
     target_ids: Tensor  # [N] int64
     weights: Tensor  # [N] float32

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from afterword.data import Prompted
+from afterword.data.batching import Packing, teacher_views
 from afterword.methods import Method
+from afterword.models import continues_cleanly, frozen_copy, only_reading, trained_states
 from afterword.objectives import Distillation, Prediction, forward_kl
+from afterword.training import AdaptationTrainer, training_arguments
+from afterword.types import Example, Segment, SharedRows
 
 BOS, EOS = 0, 1
 KL = Distillation(forward_kl, temperature=2.0)
@@ -93,3 +100,53 @@ def test_prediction_needs_no_teacher(
         losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(text), reduction="none"))
     torch.cat(losses).mean().backward()
     assert_close(ours, gradients(student), 1e-5)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 100])
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "granite", "phi"])
+def test_what_is_read_once_gives_the_states_of_what_is_read_whole(kind: str, rows_at_once: int, pair: Any) -> None:
+    _, model = pair(kind)
+    assert continues_cleanly(model)
+    rng = np.random.default_rng(0)
+    begins, nothing = [rng.integers(5, 250, n) for n in (40, 31)], np.zeros(0, np.int64)
+    examples = [
+        Example("d", 0, begin, tuple(_asked(rng.integers(5, 250, n), len(begin), nothing) for n in (5, 9, 8, 7)))
+        for begin in begins
+    ]
+    whole = teacher_views(examples, Packing(10_000))
+    (shared,) = teacher_views(examples, Packing(10_000, shares_beginnings=True))
+    assert isinstance(shared, SharedRows)
+    assert shared.tokens < sum(view.tokens for view in whole) / 2
+    with only_reading(model.double()):
+        ours = trained_states(model, replace(shared, rows_at_once=rows_at_once))
+        torch.testing.assert_close(ours, trained_states(model, *whole), rtol=1e-9, atol=1e-9)
+
+
+def _asked(ids: np.ndarray, before: int, nothing: np.ndarray) -> Segment:
+    """A segment of which the teacher reads these ids alone; all its predictions of them are asked for."""
+    return Segment(nothing, nothing, np.arange(before - 1, before + len(ids)), nothing, nothing, teacher_ids=ids)
+
+
+def test_a_step_counts_what_a_teacher_really_reads(pair: Any, passages: Any, tokenizer: Any, tmp_path: Any) -> None:
+    _, reference = pair()
+    trainer = AdaptationTrainer(
+        copy.deepcopy(reference),
+        training_arguments(method(Prompted()), output_dir=str(tmp_path)),
+        train_dataset=[document for document, _ in passages],
+        processing_class=tokenizer,
+        method=method(Prompted()),
+        teacher=frozen_copy(reference),
+        documents_per_step=10,
+    )
+    assert trainer.packing.shares_beginnings
+    (batches,) = trainer.get_train_dataloader()
+    read = sum(view.tokens for batch in batches for view in batch.teacher)
+    whole = sum(view.tokens for batch in trainer_reads_whole(trainer) for view in batch.teacher)
+    assert read < 0.6 * whole
+
+
+def trainer_reads_whole(trainer: Any) -> Any:
+    """The batches of a trainer that shares nothing."""
+    trainer.packing = replace(trainer.packing, shares_beginnings=False)
+    (batches,) = trainer.get_train_dataloader()
+    return batches

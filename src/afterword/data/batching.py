@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afterword.types import Batch, Example, InputRows, Segment
+from afterword.types import Batch, Example, InputRows, Segment, SharedRows
 
 T = TypeVar("T")
-Moved = TypeVar("Moved", Batch, InputRows)
+Moved = TypeVar("Moved", bound=Batch | InputRows | SharedRows)
+_KEPT = 4
+"""Micro-batches of tokens whose keys and values a teacher may have in memory at a time."""
 Layout = str
 """`packed`: all sequences in one row, positions restart. `padded`: a row each, with an attention mask."""
 
@@ -33,6 +35,8 @@ class Packing:
     """Bound on what the student reads of one example at once; `micro_batch_tokens` where it is not given."""
     alone_beyond: int | None = None
     """A longer text shares no batch: beside it, shorter ones would be read otherwise than alone (`alone_beyond`)."""
+    shares_beginnings: bool = False
+    """Whether what a teacher reads alike of several segments is read once; the model must continue it cleanly."""
     real_share: float = 0.99
     """Padded examples share a batch only where so much of it are tokens. What pads within one that a teacher reads
     is not cut."""
@@ -80,7 +84,7 @@ def build_batch(examples: Sequence[Example], packing: Packing = Packing(sys.maxs
     assert len({example.term for example in examples}) == 1, "terms are kept apart"
     return Batch(
         student=_view([s.student_ids for s in segments], [s.student_positions for s in segments], packing.layout),
-        teacher=_teacher_views(examples, packing),
+        teacher=teacher_views(examples, packing),
         target_ids=_tensor(np.concatenate([segment.target_ids for segment in segments])),
         weights=_tensor(weights),
         sources=_tensor(np.concatenate(sources)),
@@ -98,11 +102,6 @@ def reading_groups(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
     return list(_grouped(order, lambda group: _fits([lengths[i] for i in group], packing)))
 
 
-def reading_view(rows: Sequence[np.ndarray], layout: Layout = "packed") -> InputRows:
-    """Texts to be read only: every position of every one counts as trained, in their order."""
-    return _view(rows, [np.arange(len(row)) for row in rows], layout)
-
-
 def without_weight(example: Example) -> Example:
     """The same example with all weights 0: keeps a process in step with the others, and trains nothing."""
     return replace(example, segments=tuple(replace(s, weights=np.zeros_like(s.weights)) for s in example.segments))
@@ -113,7 +112,7 @@ def to_device(item: Moved, device: torch.device) -> Moved:
 
     def moved(value: Any) -> Any:
         """A tensor, a view or views on the device; anything else as it is."""
-        if isinstance(value, InputRows):
+        if isinstance(value, InputRows | SharedRows):
             return to_device(value, device)
         if isinstance(value, tuple):
             return tuple(map(moved, cast("tuple[Any, ...]", value)))
@@ -122,12 +121,20 @@ def to_device(item: Moved, device: torch.device) -> Moved:
     return replace(item, **{each.name: moved(getattr(item, each.name)) for each in fields(item)})
 
 
-def _teacher_views(examples: Sequence[Example], packing: Packing) -> tuple[InputRows, ...]:
+def teacher_views(examples: Sequence[Example], packing: Packing) -> tuple[InputRows | SharedRows, ...]:
+    """What a teacher reads for examples: their trained positions, one view after the other, are the examples'."""
     read = [example for example in examples if example.teacher_ids is not None]
     assert len(read) in (0, len(examples)), "all examples of a batch have a teacher view, or none has"
-    texts = [text for example in read for text in teacher_texts(example)]
-    groups = _grouped(texts, lambda group: _fits([len(ids) for ids, _ in group], packing))
-    return tuple(_view([ids for ids, _ in g], [positions for _, positions in g], packing.layout) for g in groups)
+    views: list[InputRows | SharedRows] = []
+    for shares, of_them in itertools.groupby(read, lambda each: packing.shares_beginnings and _is_worth_sharing(each)):
+        some = list(of_them)
+        if shares:
+            views += [_shared(group, packing) for group in _grouped(some, lambda group: _fits_shared(group, packing))]
+            continue
+        texts = [text for example in some for text in teacher_texts(example)]
+        groups = _grouped(texts, lambda group: _fits([len(ids) for ids, _ in group], packing))
+        views += [_view([ids for ids, _ in g], [positions for _, positions in g], packing.layout) for g in groups]
+    return tuple(views)
 
 
 def teacher_texts(example: Example) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -140,6 +147,47 @@ def teacher_texts(example: Example) -> list[tuple[np.ndarray, np.ndarray]]:
     if all(s.teacher_ids is None for s in example.segments):
         return [(shared, np.concatenate([s.teacher_positions for s in example.segments]))]
     return [(np.append(shared, s.alone), s.teacher_positions) for s in example.segments]
+
+
+def _is_worth_sharing(example: Example) -> bool:
+    """Whether reading the beginning once, and what follows in padded rows, is a quarter less than reading all whole."""
+    assert example.teacher_ids is not None, "it has a teacher"
+    beginning, alone = len(example.teacher_ids), [len(segment.alone) for segment in example.segments]
+    shared = beginning + _size(alone, padded=True)
+    return beginning > 0 and min(alone) > 0 and 4 * shared <= 3 * (beginning * len(alone) + sum(alone))
+
+
+def _fits_shared(examples: Sequence[Example], packing: Packing) -> bool:
+    """Whether the beginnings of examples may be read together, and what follows them: little of it is padding."""
+    beginnings, alone = _shared_lengths(examples)
+    size = _size(beginnings, padded=True) + _size(alone, padded=True)
+    return size <= packing.micro_batch_tokens and 4 * (sum(beginnings) + sum(alone)) >= 3 * size
+
+
+def _shared_lengths(examples: Sequence[Example]) -> tuple[list[int], list[int]]:
+    beginnings = [0 if e.teacher_ids is None else len(e.teacher_ids) for e in examples]
+    return beginnings, [len(segment.alone) for example in examples for segment in example.segments]
+
+
+def _shared(examples: Sequence[Example], packing: Packing) -> SharedRows:
+    """Beginnings and rows of examples that are worth it."""
+    begins = [example.teacher_ids for example in examples if example.teacher_ids is not None]
+    rows = [segment.alone for example in examples for segment in example.segments]
+    (lengths, alone), width = _shared_lengths(examples), max(map(len, rows))
+    # From the last token of the beginning on, which stands before a row's own.
+    inside = [s.teacher_positions - len(b) + 1 for b, e in zip(begins, examples, strict=True) for s in e.segments]
+    assert min(int(positions.min(initial=0)) for positions in inside) >= 0, "nothing is trained within a beginning"
+    left: list[np.ndarray] = [np.pad(each, (max(lengths) - len(each), 0)) for each in begins]
+    return SharedRows(
+        beginning_ids=_tensor(np.stack(left)),
+        beginning_mask=_tensor(np.stack([np.arange(max(lengths)) >= max(lengths) - n for n in lengths])).long(),
+        follows=_tensor(np.repeat(np.arange(len(examples)), [len(example.segments) for example in examples])),
+        input_ids=_padded(rows, width),
+        attention_mask=_tensor(np.stack([np.arange(width) < n for n in alone])).long(),
+        trained=_tensor(np.concatenate([positions + i * (1 + width) for i, positions in enumerate(inside)])),
+        tokens=sum(lengths) + sum(alone),
+        rows_at_once=max(1, _KEPT * packing.micro_batch_tokens // (max(lengths) + width)),
+    )
 
 
 def _teacher_rows(segments: Sequence[Segment]) -> Tensor | None:

@@ -66,6 +66,7 @@ from afterword.models.teachers import (
     frozen_copy,
     head_only,
     offloaded,
+    reads_beginnings_once,
     teacher_for,
     untrained,
 )

@@ -4,6 +4,7 @@ Everything that knows how transformers and peft arrange their modules is in this
 """
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Generator
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from afterword.distributed import is_sharded, whole
 from afterword.objectives import Head
-from afterword.types import InputRows
+from afterword.types import InputRows, SharedRows
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """What configurations call the bound that logits are bent below."""
@@ -54,9 +55,9 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
     return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
 
 
-def trained_states(model: Any, *views: InputRows) -> Tensor:
+def trained_states(model: Any, *views: InputRows | SharedRows) -> Tensor:
     """Hidden states [N, H] at the trained positions of one view after the other, straight from the backbone."""
-    states = [_trained_states(model, view) for view in views]
+    states = [_trained_states(model, v) if isinstance(v, InputRows) else _shared_states(model, v) for v in views]
     return states[0] if len(states) == 1 else torch.cat(states)
 
 
@@ -66,6 +67,35 @@ def _trained_states(model: Any, view: InputRows) -> Tensor:
         return trained_states_through(model, model, view)
     states_BTH = backbone_of(model)(**_inputs(view)).last_hidden_state
     return states_BTH.flatten(0, 1).index_select(0, view.trained)
+
+
+def _shared_states(model: Any, view: SharedRows) -> Tensor:
+    """The same of texts that begin alike: keys and values of every beginning are kept, and repeated for its rows."""
+    from transformers import DynamicCache
+
+    mask = view.beginning_mask
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    inputs = {"input_ids": view.beginning_ids, "attention_mask": mask, "position_ids": positions}
+    # Without the model's configuration the cache keeps everything; a sliding window is in the mask all the same.
+    found = backbone_of(model)(**inputs, past_key_values=DynamicCache(), use_cache=True)
+    last_PH = found.last_hidden_state[:, -1]
+    states = [
+        torch.cat([last_PH[view.follows[rows], None], _following_states(model, view, rows, found.past_key_values)], 1)
+        for rows in torch.arange(len(view.input_ids), device=mask.device).split(view.rows_at_once)
+    ]
+    return torch.cat(states).flatten(0, 1).index_select(0, view.trained)
+
+
+def _following_states(model: Any, view: SharedRows, rows: Tensor, kept: Any) -> Tensor:
+    """[rows, T, H]: hidden states of some rows behind what is kept of their beginnings, which stays as it is."""
+    mask, of_rows = view.beginning_mask, copy.copy(kept)
+    of_rows.layers = [copy.copy(layer) for layer in kept.layers]
+    of_rows.batch_select_indices(view.follows[rows])
+    begun = mask[view.follows[rows]]
+    positions = begun.sum(-1, keepdim=True) + torch.arange(view.input_ids.shape[1], device=mask.device)
+    seen = torch.cat([begun, view.attention_mask[rows]], dim=1)
+    inputs = {"input_ids": view.input_ids[rows], "attention_mask": seen, "position_ids": positions}
+    return backbone_of(model)(**inputs, past_key_values=of_rows, use_cache=True).last_hidden_state
 
 
 def trained_states_through(wrapped: Any, model: Any, view: InputRows) -> Tensor:

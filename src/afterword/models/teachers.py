@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afterword.distributed import is_sharded
 from afterword.models.backbone import has_adapter, head_of, only_reading, trained_states
+from afterword.models.shared_prompts import continues_cleanly
 from afterword.objectives import Head
-from afterword.types import InputRows
+from afterword.types import InputRows, SharedRows
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class FrozenCopy:
         """The copy's own head."""
         return head_of(self.model)
 
-    def trained_states(self, *views: InputRows) -> Tensor:
+    def trained_states(self, *views: InputRows | SharedRows) -> Tensor:
         """Hidden states [N, H] of the copy at the views' trained positions."""
         with only_reading(self.model):
             return trained_states(self.model, *views)
@@ -46,7 +48,7 @@ class AdapterOff:
         """The head before `modules_to_save` replaced it."""
         return head_of(self.model, adapted=False)
 
-    def trained_states(self, *views: InputRows) -> Tensor:
+    def trained_states(self, *views: InputRows | SharedRows) -> Tensor:
         """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
         with only_reading(self.model), self.model.disable_adapter():
             return trained_states(self.model, *views)
@@ -69,9 +71,9 @@ class Offloaded:
         """The head, where the student is."""
         return self.kept
 
-    def trained_states(self, *views: InputRows) -> Tensor:
+    def trained_states(self, *views: InputRows | SharedRows) -> Tensor:
         """Hidden states [N, H] of the copy, whose weights come once for all views."""
-        with only_reading(self.model), self._on(views[0].input_ids.device):
+        with only_reading(self.model), self.on(views[0].input_ids.device):
             return trained_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "Offloaded":
@@ -79,7 +81,7 @@ class Offloaded:
         return replace(self, kept=_moved(self.kept, device))
 
     @contextlib.contextmanager
-    def _on(self, device: torch.device) -> Generator[None]:
+    def on(self, device: torch.device) -> Generator[None]:
         """All weights on a device. They are frozen, so nothing has to be carried back."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         home = [tensor.data for tensor in tensors]
@@ -138,6 +140,14 @@ def offloaded(model: Any) -> FrozenCopy | Offloaded:
     problem = "teacher: offload spares the memory of a GPU, and this machine has none"
     warnings.warn(f"{problem}, so the teacher is a copy as it is without.", stacklevel=2)
     return teacher
+
+
+def reads_beginnings_once(teacher: LiveTeacher, device: torch.device) -> bool:
+    """Whether what the texts of a teacher begin with alike can be read once: not where it is in shards."""
+    if is_sharded(teacher.model):
+        return False
+    with teacher.on(device) if isinstance(teacher, Offloaded) else contextlib.nullcontext():
+        return continues_cleanly(teacher.model)
 
 
 def head_only(teacher: Teacher) -> HeadOnly:

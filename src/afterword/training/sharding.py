@@ -17,7 +17,7 @@ from torch import Tensor
 from afterword.distributed import gathered, is_sharded, is_zero3, process_count
 from afterword.errors import ConfigError
 from afterword.training.optimizers import Optimizer, rounds_stochastically
-from afterword.types import Batch, InputRows
+from afterword.types import Batch, InputRows, SharedRows
 
 _LAUNCHED = (
     "deepspeed: accelerate's launcher would have the model loaded without weights. Launch with torchrun, and give the "
@@ -195,7 +195,8 @@ def idle(batch: Batch) -> Batch:
     )
 
 
-def _first_token(view: InputRows) -> InputRows:
+def _first_token(view: InputRows | SharedRows) -> InputRows:
+    assert isinstance(view, InputRows), "a teacher in shards reads every text whole"
     mask = None if view.attention_mask is None else view.attention_mask[:1, :1].clone()
     ids, positions = view.input_ids[:1, :1].clone(), view.position_ids[:1, :1].clone()
     return InputRows(ids, positions, mask, trained=view.trained[:0].clone(), tokens=0)

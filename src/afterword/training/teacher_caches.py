@@ -15,12 +15,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from afterword import models
-from afterword.data.batching import Packing, reading_groups, reading_view, to_device
-from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache, text_key
+from afterword.data.batching import Packing, reading_groups, teacher_views, to_device
+from afterword.models.teacher_cache import SHARD_MIB, Origin, TeacherCache, given_fingerprint, open_cache
 from afterword.storage.locks import held
 from afterword.training.sources import Source
 from afterword.training.steps import ExampleKey, Examples
-from afterword.training.teacher_texts import begins_windows, read_texts, window_text
+from afterword.training.teacher_texts import ReadText, asked_whole, begins_windows, read_texts, window_text
+from afterword.types import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text that the teacher reads: the draw that asks for it, which of that draw's it is, and its length."""
+    """A text that the teacher reads: the draw that asks for it, and which of that draw's it is."""
 
     draw: ExampleKey
     part: int
     tokens: int
+    """That are read for it. What several texts of a draw begin with alike counts for the first, if it is read once."""
+    rows: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,23 +71,24 @@ class CachingTeacher:
         with held(folder / "writing.lock", "writes the same teacher cache"):
             cache = open_cache(folder, origin)
             for read in reads:
-                for source, texts in _texts(read):
+                for source, texts in _texts(read, self.packing):
                     tokens += sum(text.tokens for text in texts.values())
                     cache = self._with(cache, read.examples, source, texts, say)
         return cache, tokens
 
     def size(self, reads: Sequence[Read]) -> tuple[int, int]:
         """Tokens of every text that is going to be read, and the bytes that they would take; nothing is written."""
-        tokens, width = 0, 0
+        tokens, rows, width = 0, 0, 0
         for read in reads:
-            for _, texts in _texts(read):
+            for _, texts in _texts(read, self.packing):
                 tokens += sum(text.tokens for text in texts.values())
+                rows += sum(text.rows for text in texts.values())
                 if not width and texts:
                     # What the teacher's rows are is found by reading the shortest text.
-                    shortest = min(texts.values(), key=lambda text: text.tokens)
-                    (row,) = self._rows([_ids_of(read.examples, shortest)])
+                    shortest = min(texts.values(), key=lambda text: text.rows)
+                    (row,) = self._rows([_asked(read.examples, shortest.draw, [shortest.part])])
                     width = row.shape[1] * row.element_size()
-        return tokens, tokens * width
+        return tokens, rows * width
 
     def _with(
         self, cache: TeacherCache, examples: Examples, source: Source, texts: Mapping[str, _Text], say: Console
@@ -97,19 +101,25 @@ class CachingTeacher:
         continued = f", continued: {there:,} were there" if there else ""
         say.print(f"teacher: reads {len(missing):,} windows of {source.name} once{continued}", highlight=False)
         waiting: list[tuple[str, Tensor]] = []
-        groups = reading_groups([texts[key].tokens for key in missing], self.packing)
+        of_draws: dict[ExampleKey, list[str]] = {}
+        for key in missing:
+            of_draws.setdefault(texts[key].draw, []).append(key)
+        draws = list(of_draws.items())
+        groups = reading_groups([sum(texts[key].tokens for key in keys) for _, keys in draws], self.packing)
         with Progress(console=say, transient=True, disable=not say.is_terminal) as progress:
             for group in progress.track(groups, description="teacher"):
-                keys = [missing[i] for i in group]
-                waiting += zip(keys, self._rows([_ids_of(examples, texts[key]) for key in keys]), strict=True)
+                keys = [key for i in group for key in draws[i][1]]
+                asked = [_asked(examples, draws[i][0], [texts[key].part for key in draws[i][1]]) for i in group]
+                waiting += zip(keys, self._rows(asked), strict=True)
                 if sum(rows.numel() * rows.element_size() for _, rows in waiting) >= SHARD_MIB * 2**20:
                     cache, waiting = cache.with_shard(*zip(*waiting, strict=True)), []
         return cache.with_shard(*zip(*waiting, strict=True)) if waiting else cache
 
-    def _rows(self, texts: Sequence[np.ndarray]) -> list[Tensor]:
-        """Of every text [n]: rows [n, H]."""
-        states = self.teacher.trained_states(to_device(reading_view(texts, self.packing.layout), self.device))
-        return list(torch.split(states.cpu(), [len(text) for text in texts]))
+    def _rows(self, asked: Sequence[Example]) -> list[Tensor]:
+        """Of every segment of examples: rows [n, H]."""
+        views = teacher_views(asked, self.packing)
+        states = self.teacher.trained_states(*(to_device(view, self.device) for view in views))
+        return list(torch.split(states.cpu(), [len(s.teacher_positions) for each in asked for s in each.segments]))
 
     def _origin(self) -> Origin:
         model, device = self.teacher.model, self.device.type
@@ -122,7 +132,7 @@ class CachingTeacher:
         )
 
 
-def _texts(read: Read) -> Iterator[tuple[Source, dict[str, _Text]]]:
+def _texts(read: Read, packing: Packing) -> Iterator[tuple[Source, dict[str, _Text]]]:
     """Of every source, the texts that a teacher reads of it, by key; sources that no teacher reads are left out."""
     examples, first = read.examples, 0
     everything = np.unique(np.concatenate([windows for _, windows in read.epochs]))
@@ -135,21 +145,40 @@ def _texts(read: Read) -> Iterator[tuple[Source, dict[str, _Text]]]:
             for epoch, windows in [(0, everything)] if alike else read.epochs:
                 for window in windows[(windows >= first) & (windows < first + len(source.windows))].tolist():
                     draw = ExampleKey(window, epoch, number)
-                    for part, ids in enumerate(_ids(examples, draw)):
-                        texts.setdefault(text_key(ids), _Text(draw, part, len(ids)))
+                    new = {each.key: i for i, each in enumerate(_read_for(examples, draw)[1]) if each.key not in texts}
+                    if new:
+                        texts |= _read_together(examples, draw, new, packing)
         if any(taught):
             yield source, texts
         first += len(source.windows)
 
 
-def _ids_of(examples: Examples, text: _Text) -> np.ndarray:
-    return _ids(examples, text.draw)[text.part]
-
-
-def _ids(examples: Examples, draw: ExampleKey) -> list[np.ndarray]:
-    """The texts that the teacher reads for a draw."""
+def _read_for(examples: Examples, draw: ExampleKey) -> tuple[Example, list[ReadText]]:
+    """An example of a draw, and the texts that the teacher reads for it."""
     source, index = examples.located(draw.window)
     window = source.windows[index]
     if begins_windows(examples.terms[draw.term].view):
-        return [window_text(window, source.special)]
-    return read_texts(examples[draw], window, source.special)
+        text = window_text(window, source.special)
+        return Example(window.document, window.source, text.ids, ()), [text]
+    example = examples[draw]
+    return example, read_texts(example, window, source.special)
+
+
+def _asked(examples: Examples, draw: ExampleKey, parts: Sequence[int]) -> Example:
+    """Some of the texts of a draw, with every position that is kept."""
+    return asked_whole(*_read_for(examples, draw), parts)
+
+
+def _read_together(
+    examples: Examples, draw: ExampleKey, parts: Mapping[str, int], packing: Packing
+) -> dict[str, _Text]:
+    """These texts of a draw, by key."""
+    asked = _asked(examples, draw, list(parts.values()))
+    tokens = sum(view.tokens for view in teacher_views([asked], packing))
+    found: dict[str, _Text] = {}
+    for (key, part), segment in zip(parts.items(), asked.segments, strict=True):
+        of_others = sum(len(s.alone) for s in asked.segments) - len(segment.alone)
+        found[key] = _Text(
+            draw, part, len(segment.alone) if found else tokens - of_others, len(segment.teacher_positions)
+        )
+    return found

@@ -135,8 +135,7 @@ class AdaptationTrainer(WholeCheckpoints):
         self.remove_callback(PrinterCallback)
         if self.average:
             self.add_callback(self.average)
-        if isinstance(self.teacher, models.LiveTeacher):
-            self.teacher = self.teacher.placed(self.args.device)
+        self._place_teacher()
 
     def _teacher_of(self, model: Any, given: models.Teacher | None, caching: Caching | None) -> models.Teacher | None:
         """What was given, or the model before the Trainer loads a checkpoint into it."""
@@ -156,6 +155,15 @@ class AdaptationTrainer(WholeCheckpoints):
         refuse_rollouts(self.method.name, args, cached=self.caching is not None)
         folder = Path(str(args.output_dir))
         return Rollouts(own.windows, view, rewriting, self.plan, folder, args.seed, settings.max_length)
+
+    def _place_teacher(self) -> None:
+        """Where the student trains; of passages it reads once what they begin with alike, where its kind allows it."""
+        if not isinstance(self.teacher, models.LiveTeacher):
+            return
+        self.teacher = self.teacher.placed(self.args.device)
+        if any(term.objective.needs_teacher and term.view.reads_passages for term in self.terms):
+            shares = models.reads_beginnings_once(self.teacher, self.args.device)
+            self.packing = replace(self.packing, shares_beginnings=shares)
 
     @property
     def windows(self) -> Prepared:

@@ -1,5 +1,7 @@
 """Passages: what is trained of them, what each side reads before them, and what of them travels to the disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from afterword.data.batching import Packing, build_batch, micro_batches
 from afterword.data.passages import passages_from_json, passages_to_json, read_passages, turn_end
 from afterword.data.prompted import shared_length
 from afterword.errors import DataError
-from afterword.types import Document, Passage
+from afterword.types import Document, Passage, SharedRows
 
 CHAT = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 TURN = ["<|im_start|>", "<|im_end|>"]
@@ -228,8 +230,57 @@ def test_batches_of_passages_are_aligned_however_they_are_cut(several, budget, l
     wanted = sorted(token for e in examples for s in e.segments for token in s.target_ids.tolist())
     assert sorted(token for b in batches for token in b.target_ids.tolist()) == wanted
     longest = max(len(reads) for example in examples for reads in teacher_reads(example))
+    assert not any(isinstance(view, SharedRows) for batch in batches for view in batch.teacher)
     for batch in batches:
         after = [v.input_ids.flatten()[v.trained + 1].tolist() for v in (batch.student, *batch.teacher)]
         assert after[0] == [token for each in after[1:] for token in each] == batch.target_ids.tolist()
         assert all(view.input_ids.numel() <= max(budget, longest) for view in batch.teacher)
     assert sum(b.total_weight for b in batches) == pytest.approx(build_batch(examples).total_weight, rel=1e-5)
+
+
+def read_of(view):
+    """Every row of a view whole, and the tokens after its trained positions."""
+    width = 1 + view.input_ids.shape[1]
+    rows, after = [], []
+    for ids, mask, number in zip(view.input_ids, view.attention_mask, view.follows.tolist(), strict=True):
+        begins = view.beginning_ids[number][view.beginning_mask[number].bool()].tolist()
+        rows.append([*begins, *ids[mask.bool()].tolist()])
+    for place in view.trained.tolist():
+        row, inside = divmod(place, width)
+        after.append(view.input_ids[row, inside].item())
+    return rows, after
+
+
+@given(
+    several=st.lists(PASSAGES, min_size=1, max_size=5),
+    budget=st.integers(8, 400),
+    layout=st.sampled_from(["packed", "padded"]),
+)
+def test_what_passages_begin_with_alike_is_read_once_where_it_pays(several, budget, layout):
+    page = "A page that is much longer than what follows it. " * 3
+    several = [[replace(each, teacher_before=page + each.teacher_before) for each in of] for of in several]
+    examples = [built(Prompted(), *passages) for passages in several]
+    packing = Packing(budget, layout, shares_beginnings=True)
+    for batch in micro_batches(examples, packing):
+        after = []
+        for view in batch.teacher:
+            if isinstance(view, SharedRows):
+                rows, predicted = read_of(view)
+                assert {tuple(row) for row in rows} <= {tuple(r) for e in examples for r in teacher_reads(e)}
+                assert view.tokens == int(view.beginning_mask.sum() + view.attention_mask.sum())
+                assert view.tokens <= 0.75 * sum(map(len, rows))
+                after += predicted
+            else:
+                after += view.input_ids.flatten()[view.trained + 1].tolist()
+        assert after == batch.target_ids.tolist()
+
+
+def test_a_document_of_several_passages_is_read_once():
+    page = "A page that is much longer than what follows it. "
+    example = built(Prompted(), *(Passage(text, teacher_before=page) for text in ("yes", "no", "perhaps")))
+    (view,) = build_batch([example], Packing(1000, shares_beginnings=True)).teacher
+    assert isinstance(view, SharedRows)
+    assert view.tokens == 1 + len(page) + len("yesnoperhaps")
+    # One passage alone has nothing to share.
+    alone = built(Prompted(), Passage("yes", teacher_before=page))
+    assert not isinstance(build_batch([alone], Packing(1000, shares_beginnings=True)).teacher[0], SharedRows)

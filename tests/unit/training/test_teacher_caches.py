@@ -12,13 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from afterword import TrainingError, adapt
-from afterword.data.batching import reading_view, to_device
+from afterword.data.batching import build_batch, to_device
+from afterword.data.views import scored_text
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models import AdapterOff, FrozenCopy, Offloaded, frozen_copy, teachers
 from afterword.settings.adapt import read_settings
@@ -334,7 +336,7 @@ def test_offload_is_a_copy_where_there_is_no_gpu_and_says_so(run: Run, monkeypat
 
 def test_an_offloaded_teacher_goes_home_also_from_an_error(build_model: Any, monkeypatch: Any) -> None:
     model = build_model("gemma3")
-    view = reading_view([torch.arange(5, 20).numpy(), torch.arange(30, 39).numpy()])
+    view = build_batch([scored_text(i, np.arange(*ids), 1) for i, ids in enumerate([(5, 20), (30, 39)])]).student
     expected = frozen_copy(model)
     teacher = Offloaded(copy.deepcopy(model).requires_grad_(False), expected.head()).placed(torch.device("cpu"))
     torch.testing.assert_close(teacher.trained_states(view), expected.trained_states(view))
@@ -342,7 +344,7 @@ def test_an_offloaded_teacher_goes_home_also_from_an_error(build_model: Any, mon
     home = [tensor.data_ptr() for tensor in tensors]
     # A device that is no other would not tell.
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self.clone())
-    with contextlib.suppress(ZeroDivisionError), teacher._on(torch.device("cpu")):
+    with contextlib.suppress(ZeroDivisionError), teacher.on(torch.device("cpu")):
         assert not set(home) & {tensor.data_ptr() for tensor in tensors}
         raise ZeroDivisionError
     assert [tensor.data_ptr() for tensor in tensors] == home
@@ -354,7 +356,7 @@ def test_an_offloaded_teacher_is_on_the_gpu_only_while_it_reads(build_model: Any
     model, device = build_model("llama"), torch.device("cuda")
     expected = frozen_copy(model).placed(device)
     teacher = teachers.offloaded(copy.deepcopy(model)).placed(device)
-    view = to_device(reading_view([torch.arange(5, 20).numpy()]), device)
+    view = to_device(build_batch([scored_text(0, np.arange(5, 20), 1)]).student, device)
     torch.testing.assert_close(teacher.trained_states(view), expected.trained_states(view))
     assert {parameter.device.type for parameter in teacher.model.parameters()} == {"cpu"}
     assert teacher.head().weight.device.type == "cuda"
