@@ -41,7 +41,7 @@ def reverse(student: Any, teacher: Any, gold: Any) -> Any:
 
 # Loss of a position, tokens of a chunk, tokens that are skipped.
 OF_PASSAGES: dict[str, tuple[Loss, int | None, int]] = {
-    "continuation": (forward(2.0), 64, 0),
+    "continuation": (forward(2.0), 5, 0),
     "prompt_distillation": (forward(1.0), None, 0),
     "memory_conditioned": (predicted, None, 0),
     "mixsd": (predicted, None, 0),
@@ -98,7 +98,10 @@ def test_it_is_the_plain_loop(
 ) -> None:
     loss, chunk, skip = OF_PASSAGES[name]
     student, reference = pair()
-    ours = step_gradient(student, reference, rows, METHODS[name])
+    # The paper's 64 tokens are more than a text here has.
+    ours = step_gradient(
+        student, reference, rows, METHODS[name].configured(**({"chunk_tokens": chunk} if chunk else {}))
+    )
     expected = by_hand(name, student.double(), reference.double(), rows, tokenizer, chunk, loss, skip)
     assert expected > 0.05, "a wrong direction or factor could hide"
     expected.backward()

@@ -62,6 +62,7 @@ def test_a_continuation_is_taught_after_its_document_and_read_alone(writer):
     first, _ = METHODS["continuation"].view.prepare(writer, DOCUMENTS)
     assert {request.text for _, request in writer.asked} == {f"{document.text}\n\n" for document in DOCUMENTS}
     assert {request.sampling.max_new_tokens for _, request in writer.asked} == {1000}
+    assert METHODS["continuation"].view.chunk_tokens == 64
     assert len(writer.asked) == 5 * len(DOCUMENTS)
     assert {(each.student_before, each.teacher_before) for each in passages_of(first)} == {("", f"{TEXT}\n\n")}
 
