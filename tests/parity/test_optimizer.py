@@ -22,16 +22,18 @@ def test_ten_steps_are_those_of_plain_adamw(
     """Constant rate, decay on every parameter, no warm-up, no clipping, one document a step."""
     student, _ = pair()
     twin = copy.deepcopy(student)
-    method = METHODS[name]
+    # A student that writes anew in between would be another by hand, and SDFT has a schedule of its own.
+    method = METHODS[name].configured(**({"refresh_steps": 99} if METHODS[name].view.rewriting else {}))
+    plain = {"lr_scheduler_type": "constant", "warmup_steps": 0}
 
     def build(model: Any) -> AdaptationTrainer:
-        arguments = training_arguments(method, output_dir=str(tmp_path), learning_rate=1e-3, seed=3)
+        arguments = training_arguments(method, output_dir=str(tmp_path), learning_rate=1e-3, seed=3, **plain)
         data = {"train_dataset": documents, "mixture": mixture_of(method), "processing_class": tokenizer}
         return AdaptationTrainer(model, arguments, method=method, **data)
 
     trained = build(student)
     trained.train()
-    assert trained.state.global_step == 10
+    assert trained.state.global_step == len(trained.windows) >= 10
     by_hand = build(twin)
     optimizer = torch.optim.AdamW(
         twin.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, fused=True
