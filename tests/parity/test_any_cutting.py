@@ -55,6 +55,8 @@ def test_a_short_last_step_is_cut_the_same(
 def test_windows_of_long_documents_are_cut_the_same(
     name: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
 ) -> None:
+    if METHODS[name].view.reads_passages:
+        pytest.skip("a passage is not cut: it is left out where it does not fit")
     student, reference = pair()
     long = [{"id": "long", "text": " ".join(row["text"] for row in documents)}, *documents[:3]]
     options = {"max_length": 96, "documents_per_step": 30}
