@@ -72,6 +72,11 @@ class View:
         return type(self).prepare is not View.prepare
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether `prepare` is given documents that are long for the context in parts."""
+        return False
+
+    @property
     def rewriting(self) -> Rewriting | None:
         """Whether the student writes passages anew as it learns; None: what `prepare` gave stays."""
         return None

@@ -23,6 +23,11 @@ class Drawing:
     sampling_temperature: SamplingTemperature = 1.0
     top_p: TopP = 1.0
 
+    @property
+    def takes_parts(self) -> bool:
+        """A document has to fit the context with what is asked of it and written."""
+        return True
+
     def sampling(self, new_tokens: int | None = None) -> Sampling:
         """How its texts are drawn; `new_tokens` of those that are short."""
         temperature, top_p = self.sampling_temperature, self.top_p

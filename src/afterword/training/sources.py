@@ -128,7 +128,7 @@ def as_windows(
             return read_prepared(path)
         corpus, written = documents if isinstance(documents, Corpus) else read_corpus(documents, cache_dir=work), None
         if writer and view.writes:
-            corpus, written = writer.written(view, corpus, tokenizer, work)
+            corpus, written = writer.written(view, corpus, tokenizer, work, window_settings.max_length)
         return prepare(corpus, tokenizer, around, how, view, path, render=render, written=written)
 
     return main_process_first(read)

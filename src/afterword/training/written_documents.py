@@ -1,20 +1,20 @@
 """Documents that a view writes before training; no text is written twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from afterword.corpus import Corpus, read_corpus
+from afterword.corpus import Corpus, read_corpus, split_sentences
 from afterword.data import View, WrittenDocuments
 from afterword.distributed import is_zero3
 from afterword.errors import AfterwordError, CheckpointError, ConfigError
 from afterword.models import free_memory, only_reading, refuse_name
 from afterword.settings.adapt import AdaptSettings
-from afterword.types import Request, Written
+from afterword.types import Document, Request, Written
 from afterword.writing import RECORD, GeneratorChoice, load_to_write, open_writer
 from afterword.writing.opening import VLLM, is_address
 from afterword.writing.replies import prompt_tokens
@@ -33,19 +33,49 @@ class DocumentWriter:
     """Of the run: what it used is in its `written.jsonl`."""
     choice: GeneratorChoice | None = None
 
-    def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path) -> tuple[Corpus, WrittenDocuments]:
-        """What the view makes of the documents, gathered in `work`. Texts that are stored are not written again."""
+    def written(
+        self, view: View, documents: Corpus, tokenizer: Any, work: Path, longest: int
+    ) -> tuple[Corpus, WrittenDocuments]:
+        """What the view makes of the documents, gathered in `work`. Texts that are stored are not written again.
+
+        `longest`: the context in tokens. A view that asks for it gets longer documents in parts (see `in_parts`).
+        """
         with ExitStack() as held:
 
             def taught() -> Any:
                 return _ready(self.load(), type(view).__name__, held)
 
             with open_writer(taught, tokenizer, self.choice, record=self.folder / WRITTEN) as writer:
-                found = read_corpus(view.prepare(writer, documents), cache_dir=work / "written")
+                given = in_parts(documents, tokenizer, longest) if view.takes_parts else documents
+                found = read_corpus(view.prepare(writer, given), cache_dir=work / "written")
         free_memory()
         skipped = found.skipped_total
         about = (type(view).__name__, len(found), found.characters, skipped, found.content_sha256)
         return found, WrittenDocuments(*about)
+
+
+def in_parts(documents: Iterable[Document], tokenizer: Any, longest: int) -> Iterator[Document]:
+    """Documents of at most half the context, longer ones cut between sentences: the rest is for what is written.
+
+    The parts of one are named `ID/part-N`. A sentence that is longer alone is a part of its own.
+    """
+    for document in documents:
+        room, parts, tokens = longest // 2, [""], 0
+        if _length(tokenizer, document.text) <= room:
+            yield document
+            continue
+        for start, end in split_sentences(document.text):
+            sentence = document.text[start:end]
+            length = _length(tokenizer, sentence)
+            if tokens + length > room and parts[-1]:
+                parts, tokens = [*parts, ""], 0
+            parts[-1], tokens = parts[-1] + sentence, tokens + length
+        for number, text in enumerate(parts, start=1):
+            yield replace(document, id=f"{document.id}/part-{number}", text=text)
+
+
+def _length(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 @dataclass(kw_only=True)
@@ -59,11 +89,12 @@ class Foreseen:
     whole: bool = True
     """Whether the view could do without the texts, and without the model."""
 
-    def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path) -> tuple[Corpus, None]:
+    def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path, longest: int) -> tuple[Corpus, None]:
         """The documents as they were given; what the view asks for is counted."""
         self.whole = False
         with suppress(AfterwordError):
-            for _ in view.prepare(_Counting(self, tokenizer), documents):
+            given = in_parts(documents, tokenizer, longest) if view.takes_parts else documents
+            for _ in view.prepare(_Counting(self, tokenizer), given):
                 pass
             self.whole = True
         return documents, None

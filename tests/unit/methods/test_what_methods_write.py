@@ -8,6 +8,7 @@ from scripted import ScriptedWriter
 from afterword.data.passages import passages_from_json
 from afterword.methods import METHODS
 from afterword.methods.own_questions import question_in
+from afterword.training.written_documents import in_parts
 from afterword.types import Document, Written
 
 TEXT = "Mara Lind moved to Bergen in the year 2019. She founded a small bakery there. It opens at six in the morning."
@@ -117,3 +118,18 @@ def test_the_subject_of_a_page_is_the_title_or_what_the_model_says(writer):
 )
 def test_a_question_is_found_in_what_was_said(said, question):
     assert question_in(said) == question
+
+
+def test_a_long_document_is_written_about_in_parts_of_half_the_context(tokenizer):
+    long = Document("long", TEXT * 3, title="Mara Lind")
+    whole = len(tokenizer(TEXT).input_ids)
+    parts = list(in_parts([DOCUMENTS[1], long], tokenizer, longest=2 * whole))
+    assert parts[0] is DOCUMENTS[1]
+    assert "".join(part.text for part in parts[1:]) == long.text
+    assert [part.id for part in parts[1:]] == [f"long/part-{i + 1}" for i in range(len(parts) - 1)]
+    assert {part.title for part in parts[1:]} == {"Mara Lind"}
+    assert all(len(tokenizer(part.text, add_special_tokens=False).input_ids) <= whole for part in parts)
+    assert len(parts) > 3
+    # A sentence that is too long alone is not lost.
+    (only, *rest) = in_parts([long], tokenizer, longest=8)
+    assert only.text + "".join(part.text for part in rest) == long.text
