@@ -56,7 +56,9 @@ for name, count, accumulation in json.loads(sys.argv[2]):
         grads = {n: p.grad.contiguous() for n, p in model.named_parameters()}
         save_file(grads, folder / f"{done}.safetensors")
 """
-CASES = [(name, count, accumulation) for name in METHODS for count, accumulation in ((10, 1), (9, 1), (9, 2), (3, 2))]
+# A tiny model's context holds no prompt of those that write; what they train is passages, as any other.
+TRAINED = [name for name, method in METHODS.items() if not method.view.writes]
+CASES = [(name, count, accumulation) for name in TRAINED for count, accumulation in ((10, 1), (9, 1), (9, 2), (3, 2))]
 
 
 @pytest.fixture(scope="module")
