@@ -74,6 +74,10 @@ ChunkTokens = Annotated[
     int, Option("Tokens of a passage that are averaged first, before the mean over such chunks.", at_least=1)
 ]
 SkipTokens = Annotated[int, Option("First tokens of every passage that are not trained.", at_least=0)]
+PieceTokens = Annotated[int, Option("Tokens of the pieces that documents are cut into, at most.", at_least=4)]
+HiddenWeight = Annotated[
+    float, Option("Factor of the distance between hidden states beside the divergence.", at_least=0)
+]
 ReplayWeight = Annotated[float, Option("Factor of the replay beside the loss of the documents.", at_least=0)]
 ReplayDocuments = Annotated[float, Option("Factor of the replay on the documents themselves.", at_least=0)]
 Rephrasings = Annotated[int, Option("Rewritings of a document that the model writes to each prompt.", at_least=1)]
@@ -107,6 +111,8 @@ OPTIONS: Mapping[str, object] = {
     "passages": Passages,
     "chunk_tokens": ChunkTokens,
     "skip_tokens": SkipTokens,
+    "piece_tokens": PieceTokens,
+    "hidden_weight": HiddenWeight,
     "rephrasings": Rephrasings,
     "originals": Originals,
     "continuations": Continuations,

@@ -1,6 +1,7 @@
 """Document → Example: how a document is read by the student and by the teacher."""
 
 from afterword.data.control_tokens import ControlTokens, as_words
+from afterword.data.pieces import NextPiece
 from afterword.data.prepared import (
     Prepared,
     PreparedCounts,
@@ -19,6 +20,7 @@ __all__ = [
     "STRATEGIES",
     "Averaging",
     "ControlTokens",
+    "NextPiece",
     "Prepared",
     "PreparedCounts",
     "Prompted",

@@ -179,16 +179,25 @@ class SplitContext(View):
         return list(zip(starts, [*starts[1:], end], strict=True))
 
 
-def segment(ids: np.ndarray, first: int, teacher_first: int, averaging: Averaging, targets: int = 1) -> Segment:
+def segment(
+    ids: np.ndarray,
+    first: int,
+    teacher_first: int,
+    averaging: Averaging,
+    targets: int = 1,
+    teacher_ids: np.ndarray | None = None,
+) -> Segment:
     """Ids that the student reads and is trained on from position `first` to their end.
 
-    The teacher predicts the same tokens from its position `teacher_first` on. Weights by `document`: a mean over
-    positions of a mean over `targets`, so a document weighs 1 in all. By `token`: every position weighs 1.
+    The teacher predicts the same tokens from its position `teacher_first` on; `teacher_ids` it reads for them alone.
+    Weights by `document`: a mean over positions of a mean over `targets`, so a document weighs 1 in all. By `token`:
+    every position weighs 1.
     """
     positions = np.arange(first, len(ids) - 1)
     weight = 1.0 if averaging == "token" else 1.0 / (targets * len(positions))
     weights = np.full(len(positions), weight, np.float32)
-    return Segment(ids, positions, positions - first + teacher_first, ids[positions + 1], weights)
+    taught = positions - first + teacher_first
+    return Segment(ids, positions, taught, ids[positions + 1], weights, teacher_ids=teacher_ids)
 
 
 def scored_text(unit: int, ids: np.ndarray, first: int) -> Example:

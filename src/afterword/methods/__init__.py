@@ -9,6 +9,7 @@ from afterword.errors import ConfigError, nearest
 from afterword.methods import (
     continuation,
     cpt,
+    deep_context,
     disc,
     disc_mixcpt,
     finetune,
@@ -53,6 +54,7 @@ _DECLARED = (
     memory_conditioned,
     mixsd,
     on_policy,
+    deep_context,
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""

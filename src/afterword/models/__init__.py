@@ -6,6 +6,8 @@ from afterword.models.backbone import (
     causal_lm,
     has_adapter,
     head_of,
+    layer_states,
+    layer_states_through,
     only_reading,
     trained_states,
     trained_states_through,

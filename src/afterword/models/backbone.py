@@ -69,6 +69,35 @@ def _trained_states(model: Any, view: InputRows) -> Tensor:
     return states_BTH.flatten(0, 1).index_select(0, view.trained)
 
 
+def layer_states(model: Any, *views: InputRows | SharedRows) -> list[Tensor]:
+    """Of every layer, the hidden states [N, H] after it at the trained positions; of the last, those of the head."""
+    found = [_layer_states(backbone_of(model)(**_inputs(view), output_hidden_states=True), view) for view in views]
+    return [torch.cat(of_layer) for of_layer in zip(*found, strict=True)]
+
+
+def _layer_states(read: Any, view: InputRows | SharedRows) -> list[Tensor]:
+    """Without those of the embedding, which no layer has touched."""
+    states: list[Tensor] = [*read.hidden_states[1:-1], read.last_hidden_state]
+    return [each.flatten(0, 1).index_select(0, view.trained) for each in states]
+
+
+def layer_states_through(wrapped: Any, model: Any, view: InputRows) -> list[Tensor]:
+    """The same through `wrapped`, as in `trained_states_through`."""
+    caught: list[Any] = []
+    with contextlib.ExitStack() as hooks:
+        for part in _backbones(model):
+            hooks.enter_context(part.register_forward_hook(lambda *call: caught.append(call[2])))
+        wrapped(**_inputs(view), output_hidden_states=True, **_no_logits(model, view))
+    return _layer_states(caught[-1], view)
+
+
+def _no_logits(model: Any, view: InputRows) -> dict[str, Tensor]:
+    """What asks for no logits at all, where the model's class can be asked so."""
+    if "logits_to_keep" not in inspect.signature(causal_lm(model).forward).parameters:
+        return {}
+    return {"logits_to_keep": torch.zeros(0, dtype=torch.int64, device=view.input_ids.device)}
+
+
 def _shared_states(model: Any, view: SharedRows) -> Tensor:
     """The same of texts that begin alike: keys and values of every beginning are kept, and repeated for its rows."""
     from transformers import DynamicCache
@@ -109,9 +138,7 @@ def trained_states_through(wrapped: Any, model: Any, view: InputRows) -> Tensor:
     with contextlib.ExitStack() as hooks:
         for part in _backbones(model):
             hooks.enter_context(part.register_forward_hook(lambda *call: caught.append(call[2].last_hidden_state)))
-        keep = torch.zeros(0, dtype=torch.int64, device=view.input_ids.device)
-        asked = "logits_to_keep" in inspect.signature(causal_lm(model).forward).parameters
-        logits = wrapped(**_inputs(view), **({"logits_to_keep": keep} if asked else {})).logits
+        logits = wrapped(**_inputs(view), **_no_logits(model, view)).logits
     # The outermost part ends last.
     states_NH = caught[-1].flatten(0, 1).index_select(0, view.trained)
     if is_sharded(wrapped):
@@ -139,7 +166,8 @@ def only_reading(model: Any) -> Generator[None]:
         model.train(training)
 
 
-def _inputs(view: InputRows) -> dict[str, Any]:
+def _inputs(view: InputRows | SharedRows) -> dict[str, Any]:
+    assert isinstance(view, InputRows), "texts that begin alike are read in two parts"
     inputs = {name: getattr(view, name) for name in ("input_ids", "position_ids", "attention_mask")}
     # With a cache asked for, transformers does not look for packed sequences in position_ids.
     return {**inputs, "use_cache": False}

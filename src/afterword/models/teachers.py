@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from afterword.distributed import is_sharded
-from afterword.models.backbone import has_adapter, head_of, only_reading, trained_states
+from afterword.models.backbone import has_adapter, head_of, layer_states, only_reading, trained_states
 from afterword.models.shared_prompts import continues_cleanly
 from afterword.objectives import Head
 from afterword.types import InputRows, SharedRows
@@ -31,6 +31,11 @@ class FrozenCopy:
         """Hidden states [N, H] of the copy at the views' trained positions."""
         with only_reading(self.model):
             return trained_states(self.model, *views)
+
+    def layer_states(self, *views: InputRows | SharedRows) -> list[Tensor]:
+        """The same of every layer."""
+        with only_reading(self.model):
+            return layer_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "FrozenCopy":
         """The same where the student trains."""
@@ -52,6 +57,11 @@ class AdapterOff:
         """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
         with only_reading(self.model), self.model.disable_adapter():
             return trained_states(self.model, *views)
+
+    def layer_states(self, *views: InputRows | SharedRows) -> list[Tensor]:
+        """The same of every layer."""
+        with only_reading(self.model), self.model.disable_adapter():
+            return layer_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "AdapterOff":
         """Where the student is, it is already."""
@@ -75,6 +85,11 @@ class Offloaded:
         """Hidden states [N, H] of the copy, whose weights come once for all views."""
         with only_reading(self.model), self.on(views[0].input_ids.device):
             return trained_states(self.model, *views)
+
+    def layer_states(self, *views: InputRows | SharedRows) -> list[Tensor]:
+        """The same of every layer."""
+        with only_reading(self.model), self.on(views[0].input_ids.device):
+            return layer_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "Offloaded":
         """The same with its head on the device."""

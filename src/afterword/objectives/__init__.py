@@ -7,10 +7,12 @@ from afterword.objectives.head import Head
 from afterword.objectives.objective import (
     AdaptivePrediction,
     Comparison,
+    DeepDistillation,
     Distillation,
     Objective,
     Prediction,
     PredictionNear,
     SelfDistillation,
+    hidden_distance,
     total,
 )

@@ -13,9 +13,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from afterword.method_options import Alpha, Beta, Direction, Floor, Swap, Temperature
+from afterword.method_options import Alpha, Beta, Direction, Floor, HiddenWeight, Swap, Temperature
 from afterword.objectives.closed_forms import Form
 from afterword.objectives.dense import cross_entropy, forward_kl, jsd, reverse_kl, swapped_kl
+
+_TINY = 1e-12
 
 
 class Objective(Protocol):
@@ -73,6 +75,41 @@ class Distillation:
         """The divergence at the temperature, times τ²."""
         assert teacher_NV is not None
         return self.divergence(student_NV, teacher_NV, temperature=self.temperature)[:, None]
+
+
+@dataclass(frozen=True)
+class DeepDistillation(Distillation):
+    """A divergence, and beside it the distance between the hidden states of student and teacher in every layer.
+
+    Deep context distillation, arXiv:2503.08727. `parts`, `form` and what is done with hidden states of the last layer
+    alone are of the divergence; `hidden_distance` is added by whoever has those of all layers, as training has.
+    """
+
+    hidden_weight: HiddenWeight = 1.0
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """The divergence, and the distance, which is a share of the teacher's states."""
+        return {**super().coefficients, "hidden_distance_frac": self.hidden_weight}
+
+    @property
+    def on_logits(self) -> Distillation:
+        """The divergence alone."""
+        return Distillation(self.divergence, self.temperature, self.needs_teacher)
+
+
+def hidden_distance(student_LNH: Sequence[Tensor], teacher_LNH: Sequence[Tensor]) -> Tensor:
+    """[N] float32: of every position the mean over layers of ‖h_S − h_T‖₁ / ‖h_T‖₁, the norms over the width.
+
+    The teacher's states have no gradient. float64 stays float64.
+    """
+    distances = [
+        (ours.to(kind) - theirs.detach().to(kind)).abs().sum(-1)
+        / theirs.detach().to(kind).abs().sum(-1).clamp_min(_TINY)
+        for ours, theirs in zip(student_LNH, teacher_LNH, strict=True)
+        for kind in (torch.promote_types(ours.dtype, torch.float32),)
+    ]
+    return torch.stack(distances).mean(0)
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,11 @@ from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
     LOGITS_WORKSPACE_MIB,
     AdaptivePrediction,
+    DeepDistillation,
     Head,
     Objective,
     Prediction,
+    hidden_distance,
     hidden_losses,
     total,
     weighted_sum,
@@ -45,6 +47,7 @@ from afterword.training.checkpoints import WholeCheckpoints, last_complete_check
 from afterword.training.held_out import HeldOut, held_out_documents, held_out_losses, held_out_of
 from afterword.training.optimizers import warn_of_lost_updates
 from afterword.training.per_source_losses import SourceSums, refuse_taken_names, warn_of_shared_line
+from afterword.training.refusals import refuse_deep
 from afterword.training.regularizers import Staying, WeightAverage, add_pull_to_start, trained_weights
 from afterword.training.rollouts import Rollouts, refuse_rollouts
 from afterword.training.sharding import in_lockstep, prepare_sharding, zero3_backward, zero3_gradient_norm
@@ -116,6 +119,7 @@ class AdaptationTrainer(WholeCheckpoints):
         general = streams(own.lengths, [(each.lengths, each.share) for each in self.sources if each.share], args.seed)
         self.plan = steps.StepPlan(own.lengths, documents_per_step, step_tokens, args.seed, general)
         self.packing, self.workspace_mib = packing or models.packing_for(model), logits_workspace_mib
+        refuse_deep(self.method.name, self.terms, args, cached=caching is not None)
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives, self.rollouts = [term.objective for term in self.terms], self._rollouts_of(args, settings)
         staying = staying or Staying()
@@ -161,7 +165,8 @@ class AdaptationTrainer(WholeCheckpoints):
         if not isinstance(self.teacher, models.LiveTeacher):
             return
         self.teacher = self.teacher.placed(self.args.device)
-        if any(term.objective.needs_teacher and term.view.reads_passages for term in self.terms):
+        deep = any(isinstance(term.objective, DeepDistillation) for term in self.terms)
+        if not deep and any(term.objective.needs_teacher and term.view.reads_passages for term in self.terms):
             shares = models.reads_beginnings_once(self.teacher, self.args.device)
             self.packing = replace(self.packing, shares_beginnings=shares)
 
@@ -353,10 +358,24 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def _weighted_sum(self, model: Any, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
         """Σ weight · loss of a micro-batch, and the parts of its losses."""
+        if isinstance(objective, DeepDistillation):
+            return self._deep_sum(model, batch, objective)
         with self.autocast():
             states = models.trained_states_through(model, self.model, batch.student)
             teacher = self.teacher_reads(batch, objective)
         return self.weighted(objective, (states, models.head_of(self.model)), teacher, batch)
+
+    def _deep_sum(self, model: Any, batch: Batch, objective: DeepDistillation) -> tuple[Tensor, Tensor]:
+        """The same with the distance between the hidden states of all layers."""
+        assert isinstance(self.teacher, models.LiveTeacher), "a cache has no other layers; refused before"
+        with self.autocast():
+            student = models.layer_states_through(model, self.model, batch.student)
+            teacher = self.teacher.layer_states(*batch.teacher)
+        sides = (student[-1], models.head_of(self.model)), (teacher[-1], self.teacher.head())
+        weighted, parts = self.weighted(objective, *sides, batch)
+        distance = hidden_distance(student, teacher)
+        deep = objective.hidden_weight * (batch.weights * distance).sum()
+        return weighted + deep, torch.cat([parts, distance.detach()[:, None].to(parts.dtype)], dim=1)
 
     def teacher_reads(self, batch: Batch, objective: Objective) -> tuple[Tensor, Head] | None:
         """Hidden states of the teacher at the trained positions, cached ones or read now, and its head.
@@ -375,7 +394,12 @@ class AdaptationTrainer(WholeCheckpoints):
     def weighted(
         self, objective: Objective, student: tuple[Tensor, Head], teacher: tuple[Tensor, Head] | None, batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """Σ weight · loss of hidden states at the trained positions of a batch, and the parts of the losses."""
+        """Σ weight · loss of hidden states at the trained positions of a batch, and the parts of the losses.
+
+        Of an objective that compares all layers, what follows from these: the divergence.
+        """
+        if isinstance(objective, DeepDistillation):
+            objective = objective.on_logits
         return weighted_sum(
             objective, student, teacher, batch.target_ids, batch.weights, workspace_mib=self.workspace_mib
         )
