@@ -1,0 +1,134 @@
+"""What is wrong with a question by its words alone: no model is asked.
+
+The one rule: a question must be understood by someone who has never seen the text. So it names what it is about, by a
+name or by words that few of the documents have, and it does not speak of a text.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from afterword.evaluation.right_answers import normalised, says, words_of
+from afterword.quiz.facts import Fact, Wording
+
+RULES = {
+    "not_in_text": "The answer does not stand in the text.",
+    "no_question": "It is no question, or one of fewer than four words.",
+    "answer_in_question": "The question says its answer.",
+    "names_nothing": "It does not name what it is about, or speaks of a text that the reader does not have.",
+    "not_of_text": "Its words are not those of the text: it asks about something else.",
+    "duplicate": "It was asked already.",
+}
+"""Why a wording is left out by its words, in the order in which it is looked at."""
+_ANSWER_WORDS = 8
+_LEAST_WORDS = 4
+_SHARED = 0.75
+"""Of the longer words of a question, how many must stand in the text, by how they begin."""
+_STEM = 5
+_COMMON_SHARE = 0.1
+"""Words that more of the documents have do not tell what a question is about."""
+_FEW = 2
+_OF_A_TEXT = re.compile(
+    r"\b(?:the|this|that|given) (?:\w+ )?(?:text|document|passage|article|paragraph|excerpt|sentence|statement|author)s?\b"
+    r"|\b(?:mentioned|described|stated|quoted|listed) (?:above|below|here)\b|\b(?:libfoo|Portlow|Orvania|Varmia|Belmont"
+    r"|Carris|Norland|Torsby|Quillpad|Lissa|mapgen|oldtime|boxdb)\b",
+    re.IGNORECASE,
+)
+"""What only a reader of the text could follow, and the names in the examples of the prompts."""
+_POINTING = {"he", "she", "it", "they", "him", "them", "his", "their", "its", "this", "these", "those", "i", "we", "you"}
+_ASKING = {"when", "which", "what", "where", "whose", "many", "much", "date", "name", "number", "version", "place"}
+_ASKING |= {"person", "amount", "money", "percentage", "cent", "belongs", "marked", "does", "were", "have", "been"}
+_WORD = re.compile(r"\w(?:[\w'’.:-]*\w)?")
+
+
+@dataclass(frozen=True)
+class Rarity:
+    """In how many documents a word stands."""
+
+    documents: int
+    found: Counter[str]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Rarity":
+        """Counted over the texts."""
+        sets = [_words(text) for text in texts]
+        return cls(len(sets), Counter(word for words in sets for word in words))
+
+    def is_rare(self, word: str) -> bool:
+        """Whether few documents have it, and one does."""
+        return 0 < self.found[word.casefold()] <= max(_FEW, _COMMON_SHARE * self.documents)
+
+
+def problem_of(wording: Wording, fact: Fact, rarity: Rarity) -> str | None:
+    """Why a wording is left out, as one of RULES; None where nothing is wrong with it by its words."""
+    answer, question = fact.span.answer, wording.question
+    if not (answer and len(answer.split()) <= _ANSWER_WORDS and says(fact.excerpt, answer)):
+        return "not_in_text"
+    if len(question.split()) < _LEAST_WORDS or (wording.how != "gap" and not question.endswith("?")):
+        return "no_question"
+    if says(question, answer) or _gives_away(question, answer):
+        return "answer_in_question"
+    if _OF_A_TEXT.search(question) or _points(question) or not names_something(question, fact, rarity):
+        return "names_nothing"
+    return None if wording.how == "gap" or _is_of_text(question, fact.excerpt) else "not_of_text"
+
+
+def names_something(question: str, fact: Fact, rarity: Rarity) -> bool:
+    """Whether it has a name that few documents have, or a word that the text is about, or two that it alone has."""
+    text = _words(fact.excerpt)
+    rare = [word for word in _WORD.findall(question) if word.casefold() in text and rarity.is_rare(word)]
+    names = [word for word in rare if _is_name(word, fact.excerpt)]
+    about = [word for word in rare if len(word) > 3 and says(fact.excerpt, word) > 1]
+    return bool(names or about) or len({word.casefold() for word in rare if len(word) > 3}) > 1
+
+
+def _is_name(word: str, text: str) -> bool:
+    """Whether it has a capital, a digit or a mark of code inside, wherever the text says it."""
+    marked = any(c.isdigit() or c in "_:" for c in word) and not word.isdigit()
+    return marked or (word[0].isupper() and f" {word.lower()} " not in f" {text} ")
+
+
+def _gives_away(question: str, answer: str) -> bool:
+    """Whether all words of an answer of several are in the question, or the year of a date is the only thing left."""
+    words = words_of(answer)
+    return len(words) > 1 and words <= words_of(question)
+
+
+def _points(question: str) -> bool:
+    """Whether it says `it` or `they` before anything was named."""
+    for word in question.split()[1:]:
+        if word.strip(",.?'\"").casefold() in _POINTING:
+            return True
+        if word[0].isupper() or any(c.isdigit() for c in word):
+            return False
+    return False
+
+
+def _is_of_text(question: str, text: str) -> bool:
+    stems = {word[:_STEM] for word in words_of(text)}
+    long = [word for word in words_of(question) if len(word) > 3 and word not in _ASKING]
+    numbers = [word for word in words_of(question) if word.isdigit()]
+    shared = sum(word[:_STEM] in stems for word in long)
+    return all(number in words_of(text) for number in numbers) and shared >= _SHARED * len(long)
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in _WORD.findall(text)}
+
+
+def ruled(facts: Sequence[Fact], rarity: Rarity) -> tuple[list[Fact], Counter[str]]:
+    """The facts with the wordings that have no problem, and how many wordings fell by which rule."""
+    from dataclasses import replace
+
+    fell, seen, kept = Counter[str](), set[str](), list[Fact]()
+    for fact in facts:
+        fine = list[Wording]()
+        for wording in fact.wordings:
+            same = normalised(wording.question)
+            problem = problem_of(wording, fact, rarity) or ("duplicate" if same in seen else None)
+            seen.add(same)
+            fell.update([problem] if problem else [])
+            fine += [] if problem else [wording]
+        kept.append(replace(fact, wordings=tuple(fine)))
+    return [fact for fact in kept if fact.wordings], fell
