@@ -39,11 +39,12 @@ MAY_IMPORT = {
     "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
+    "quiz": "corpus data distributed errors evaluation models settings storage types writing",
     "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison demo errors evaluation "
-    "methods models named_models report runs settings storage training types",
+    "methods models named_models quiz report runs settings storage training types",
     "__main__": "cli",
     "__init__": "alignment errors evaluation methods report runs training",
 }

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from afterword import __version__
-from afterword.cli import adapt, align, almanac, blend, compare, demo, evaluate, fetch, methods, models, report, sample
+from afterword.cli import (
+    adapt,
+    align,
+    almanac,
+    blend,
+    compare,
+    demo,
+    evaluate,
+    fetch,
+    methods,
+    models,
+    quiz,
+    report,
+    sample,
+)
 from afterword.cli.console import say, say_error
 from afterword.cli.options import with_settings
 from afterword.errors import AfterwordError, ConfigError, is_disk_full, is_out_of_memory, printable
@@ -20,6 +34,7 @@ from afterword.settings.adapt import AdaptSettings
 from afterword.settings.align import AlignSettings
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.quiz import QuizSettings
 
 _STOPPED = 128 + signal.SIGTERM
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
@@ -37,6 +52,7 @@ _COMMANDS = {
     "models": models.models,
     "fetch": fetch.fetch,
     "sample": sample.sample,
+    "quiz": with_settings(QuizSettings, quiz.quiz),
     "almanac": almanac.almanac,
 }
 app = typer.Typer(

@@ -12,11 +12,11 @@ from afterword.corpus import split_sentences
 from afterword.data import as_words
 from afterword.data.views import Writer
 from afterword.quiz.facts import Fact, Wording, excerpts_of, lead_up
-from afterword.quiz.spans import KINDS, Span, sorted_spans
+from afterword.quiz.spans import FOUND, Span, sorted_spans
 from afterword.types import Document, Request, Sampling
 from afterword.writing import Prompt, prompt
 
-PROMPTS = (*(f"quiz_{kind}" for kind in KINDS), "quiz_own", "quiz_gap", "quiz_read", "quiz_closed")
+PROMPTS = (*(f"quiz_{kind}" for kind in FOUND), "quiz_own", "quiz_gap", "quiz_read", "quiz_closed")
 _QUESTION = Sampling(max_new_tokens=32, temperature=0.0)
 _ANOTHER = Sampling(max_new_tokens=32, temperature=0.5, top_p=0.95)
 _OWN_TOKENS = 48
@@ -24,8 +24,6 @@ _OWN_TOKENS = 48
 _GAP = "____"
 _GAP_WORDS = 45
 """The longest text that is shown with a gap."""
-_ANSWER_WORDS = 8
-"""What the model chooses as an answer may have as many."""
 
 
 def own_facts(writer: Writer, documents: Sequence[Document], *, count: int, words: int, language: str) -> list[Fact]:
@@ -49,17 +47,18 @@ def _own(document: str, piece: str, pair: tuple[str, str], language: str) -> Fac
     question, answer = pair
     sentences = (piece[start:end].strip() for start, end in split_sentences(piece, language))
     sentence = next((each for each in sentences if answer and answer.casefold() in each.casefold()), "")
-    kind = next((kind for text, kind in sorted_spans(sentence) if text.casefold() == answer.casefold()), "name")
+    kind = next((kind for text, kind in sorted_spans(sentence) if text.casefold() == answer.casefold()), "other")
     return Fact(document, piece, Span(answer, kind, sentence), (Wording(question, "own"),))
 
 
 def asked_for(writer: Writer, facts: Sequence[Fact], *, drafts: int) -> list[Fact]:
     """The facts with questions that the model wrote to their answers: `drafts` for each way of beginning one."""
-    prompts = {kind: prompt(f"quiz_{kind}") for kind in KINDS}
+    prompts = {kind: prompt(f"quiz_{kind}") for kind in FOUND}
     requests, begun = list[Request](), list[tuple[int, str]]()
     for number, fact in enumerate(facts):
-        asked, opening = prompts[fact.span.kind], ""
-        for opening in openings(asked):
+        asked = prompts.get(fact.span.kind)
+        for opening in openings(asked) if asked else ():
+            assert asked
             text = asked.turns[0][1].format(text=lead_up(fact), answer=fact.span.answer, opening=opening)
             for seed in range(drafts):
                 sampling = _ANOTHER if seed else _QUESTION
@@ -84,9 +83,12 @@ def _question(opening: str, written: str) -> str:
 
 
 def with_gap(fact: Fact) -> Fact:
-    """The fact with its own sentence as one more wording, the answer left out; where that is not too long."""
+    """The fact with its own sentence, or that behind the ones before it, as further wordings: the answer is a gap.
+
+    A text that says its answer twice, or is too long to be asked, gives none.
+    """
+    gap, found = prompt("quiz_gap").turns[0][1], list[Wording]()
     for text in dict.fromkeys((" ".join(fact.span.sentence.split()), lead_up(fact, _GAP_WORDS))):
         if text.count(fact.span.answer) == 1 and len(text.split()) <= _GAP_WORDS:
-            gap = prompt("quiz_gap").turns[0][1].format(text=text.replace(fact.span.answer, _GAP))
-            fact = replace(fact, wordings=(*fact.wordings, Wording(gap, "gap")))
-    return fact
+            found.append(Wording(gap.format(text=text.replace(fact.span.answer, _GAP)), "gap"))
+    return replace(fact, wordings=(*fact.wordings, *found))

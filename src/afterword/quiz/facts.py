@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from afterword.corpus import split_sentences
 from afterword.quiz.spans import Span, drawn_spans
 from afterword.types import Document
-
-import numpy as np
 
 How = Literal["own", "asked", "gap"]
 """The model chose what to ask; it was given the answer; or it is the text itself, with a gap."""

@@ -69,6 +69,3 @@ def _request(writer: Writer, put: Put, sampling: Sampling, seed: int) -> Request
         return Request(sampling=sampling, text=text, seed=seed)
     asked = prompt("quiz_read" if put.text else "quiz_closed")
     return Request(sampling=sampling, turns=asked.filled(question=put.question, text=put.text), seed=seed)
-
-
-

@@ -7,7 +7,7 @@ name or by words that few of the documents have, and it does not speak of a text
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from afterword.evaluation.right_answers import normalised, says, words_of
 from afterword.quiz.facts import Fact, Wording
@@ -30,13 +30,29 @@ _COMMON_SHARE = 0.1
 """Words that more of the documents have do not tell what a question is about."""
 _FEW = 2
 _OF_A_TEXT = re.compile(
-    r"\b(?:the|this|that|given) (?:\w+ )?(?:text|document|passage|article|paragraph|excerpt|sentence|statement|author)s?\b"
-    r"|\b(?:mentioned|described|stated|quoted|listed) (?:above|below|here)\b|\b(?:libfoo|Portlow|Orvania|Varmia|Belmont"
-    r"|Carris|Norland|Torsby|Quillpad|Lissa|mapgen|oldtime|boxdb)\b",
+    r"\b(?:the|this|that|given) (?:\w+ )?"
+    r"(?:text|document|passage|article|paragraph|excerpt|sentence|statement|author)s?\b"
+    r"|\b(?:mentioned|described|stated|quoted|listed) (?:above|below|here)\b",
     re.IGNORECASE,
 )
-"""What only a reader of the text could follow, and the names in the examples of the prompts."""
-_POINTING = {"he", "she", "it", "they", "him", "them", "his", "their", "its", "this", "these", "those", "i", "we", "you"}
+"""What only a reader of the text could follow."""
+_POINTING = {
+    "he",
+    "she",
+    "it",
+    "they",
+    "him",
+    "them",
+    "his",
+    "their",
+    "its",
+    "this",
+    "these",
+    "those",
+    "i",
+    "we",
+    "you",
+}
 _ASKING = {"when", "which", "what", "where", "whose", "many", "much", "date", "name", "number", "version", "place"}
 _ASKING |= {"person", "amount", "money", "percentage", "cent", "belongs", "marked", "does", "were", "have", "been"}
 _WORD = re.compile(r"\w(?:[\w'’.:-]*\w)?")
@@ -90,7 +106,7 @@ def _is_name(word: str, text: str) -> bool:
 
 
 def _gives_away(question: str, answer: str) -> bool:
-    """Whether all words of an answer of several are in the question, or the year of a date is the only thing left."""
+    """Whether the question has all words of an answer of several, in whatever order."""
     words = words_of(answer)
     return len(words) > 1 and words <= words_of(question)
 
@@ -106,22 +122,25 @@ def _points(question: str) -> bool:
 
 
 def _is_of_text(question: str, text: str) -> bool:
-    stems = {word[:_STEM] for word in words_of(text)}
+    """Whether its names and numbers are those of the text, and most of its longer words."""
+    found = words_of(text)
+    stems = {word[:_STEM] for word in found}
+    exact = [word for word in question.split()[1:] if word[0].isupper() or word[0].isdigit()]
     long = [word for word in words_of(question) if len(word) > 3 and word not in _ASKING]
-    numbers = [word for word in words_of(question) if word.isdigit()]
-    shared = sum(word[:_STEM] in stems for word in long)
-    return all(number in words_of(text) for number in numbers) and shared >= _SHARED * len(long)
+    named = all(word[:_STEM] in stems if word[0].isalpha() else word in found for word in words_of(" ".join(exact)))
+    return named and sum(word[:_STEM] in stems for word in long) >= _SHARED * len(long)
 
 
 def _words(text: str) -> set[str]:
     return {word.casefold() for word in _WORD.findall(text)}
 
 
-def ruled(facts: Sequence[Fact], rarity: Rarity) -> tuple[list[Fact], Counter[str]]:
-    """The facts with the wordings that have no problem, and how many wordings fell by which rule."""
-    from dataclasses import replace
+def ruled(facts: Sequence[Fact], rarity: Rarity, seen: set[str]) -> tuple[list[Fact], Counter[str]]:
+    """The facts with the wordings that have no problem, and how many wordings fell by which rule.
 
-    fell, seen, kept = Counter[str](), set[str](), list[Fact]()
+    `seen` has the questions that were asked before, and gets these.
+    """
+    fell, kept = Counter[str](), list[Fact]()
     for fact in facts:
         fine = list[Wording]()
         for wording in fact.wordings:
@@ -131,4 +150,4 @@ def ruled(facts: Sequence[Fact], rarity: Rarity) -> tuple[list[Fact], Counter[st
             fell.update([problem] if problem else [])
             fine += [] if problem else [wording]
         kept.append(replace(fact, wordings=tuple(fine)))
-    return [fact for fact in kept if fact.wordings], fell
+    return kept, fell

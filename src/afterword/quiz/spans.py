@@ -15,12 +15,15 @@ import numpy as np
 from afterword.corpus import split_sentences
 from afterword.evaluation.right_answers import says
 
-Kind = Literal["date", "version", "percent", "money", "number", "person", "place", "name", "code"]
+Kind = Literal["date", "version", "percent", "money", "number", "person", "place", "name", "code", "other"]
 """What an answer is, by its form and the words around it. Wrong choices are of the kind of the right one."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FOUND: tuple[Kind, ...] = KINDS[:-1]
+"""Kinds that are found by their form: `other` is what a model chose that has none of them."""
 _MOST_SAID = 2
 """What a text says more often is what it is about: no one sentence holds it as an answer."""
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = ("January", "February", "March", "April", "May", "June", "July")
+_MONTHS += ("August", "September", "October", "November", "December")
 _MONTH = f"(?:{'|'.join(_MONTHS)})"
 _DIGITS = r"(?:\d[\d.,]*\d|\d)"
 _SCALE = r"(?: thousand| million| billion| trillion)?"
@@ -38,7 +41,24 @@ _FORMS: tuple[tuple[Kind, str], ...] = (
 """By kind, the first that fits where two would: a date is no number, nor is a part of it."""
 _JOINING = {"of", "de", "da", "del", "der", "van", "von", "bin", "al", "el", "la", "le", "du", "for", "the"}
 """Words in lower case that may stand inside a name."""
-_OPENING = {"a", "an", "the", "in", "on", "at", "it", "he", "she", "they", "this", "that", "these", "there", "if", "when"}
+_OPENING = {
+    "a",
+    "an",
+    "the",
+    "in",
+    "on",
+    "at",
+    "it",
+    "he",
+    "she",
+    "they",
+    "this",
+    "that",
+    "these",
+    "there",
+    "if",
+    "when",
+}
 _OPENING |= {"as", "and", "but", "for", "after", "before", "while", "by", "to", "from", "we", "you", "i", "its", "his"}
 _OPENING |= {"however", "although", "because", "since", "with", "both", "our", "their", "her", "some", "all", "no"}
 """Words that have a capital because a sentence begins."""
@@ -128,7 +148,7 @@ def _names(sentence: str) -> Iterator[tuple[int, int, Kind]]:
 def _named(run: list[re.Match[str]], before: str, sentence: str) -> Iterator[tuple[int, int, Kind]]:
     while run and run[-1].group().lower() in _JOINING:
         run.pop()
-    opens = bool(run) and (not before or sentence[: run[0].start()].rstrip()[-1:] in ".:\"“")
+    opens = bool(run) and (not before or sentence[: run[0].start()].rstrip()[-1:] in '.:"“')
     while run and run[0].group().lower() in (_OPENING | _JOINING if opens else _JOINING):
         run.pop(0)
     last = max((i for i, word in enumerate(run) if word.group().lower() in _TITLES), default=-1)

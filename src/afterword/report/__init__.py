@@ -6,6 +6,7 @@ from afterword.report.alignment import write_alignment
 from afterword.report.blend import write_blend
 from afterword.report.comparison import write_comparison
 from afterword.report.pages import verdict_on, write_model_card, write_report
+from afterword.report.quiz import write_quiz
 
 __all__ = [
     "verdict_on",
@@ -14,6 +15,7 @@ __all__ = [
     "write_comparison",
     "write_model_card",
     "write_pages",
+    "write_quiz",
     "write_report",
 ]
 

@@ -1,0 +1,45 @@
+"""`afterword quiz`, and what it says when a quiz is done."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afterword.cli.console import err, say
+from afterword.cli.options import CALLED, DOCUMENTS, Overrides, command_line, told
+from afterword.settings.adapt import read_settings
+from afterword.settings.quiz import QuizSettings
+
+if TYPE_CHECKING:
+    from afterword.quiz.run import QuizResult
+
+
+def quiz(
+    model: Annotated[str, typer.Argument(help=f"Model that is to be asked. {CALLED}.")],
+    documents: Annotated[list[str], typer.Argument(help=DOCUMENTS)],
+    output: Annotated[str, typer.Option("--output", "-o", help="Suite to write, as quiz.jsonl.", metavar="PATH")],
+    overrides: Overrides = None,
+) -> None:
+    """Make questions with short answers from documents, each checked with the model that they are for."""
+    raw = told(None, overrides, model_name_or_path=model, documents=documents, output=output)
+    settings = read_settings(raw, QuizSettings)
+    from afterword import training
+    from afterword.quiz.run import make_quiz
+
+    training.quiet_libraries()
+    result = make_quiz(settings, command=command_line(), console=err)
+    from afterword.report import write_quiz
+
+    page = write_quiz(result.path)
+    say(in_words(result))
+    say(f"Wrote {result.path}, its questions with documents beside it, and {page.name}.")
+    say(
+        f"Next: afterword adapt {model} {' '.join(documents)} -o RUN, then afterword evaluate RUN --suite {result.path}"
+    )
+
+
+def in_words(result: "QuizResult") -> str:
+    """What was made, and what was left out, in a sentence."""
+    sides = f"dev {result.dev}, test {result.test}"
+    left = ", ".join(f"{count:,} {name}" for name, count in result.left_out.items() if count)
+    made = f"{result.questions:,} questions for {result.facts:,} answers about {result.documents:,} documents ({sides})"
+    return f"{made}; left out: {left or 'none'}."

@@ -1,0 +1,76 @@
+"""The files of a quiz: a suite for `--suite`, and the same questions for `--questions`, with their documents."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afterword.evaluation.right_answers import says
+from afterword.evaluation.suites import SPLITS
+from afterword.quiz.facts import Fact
+from afterword.storage.atomic import replace_file
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def split_of(facts: Sequence[Fact], seed: int) -> list[str]:
+    """`dev` or `test` for every fact, half of them each, by draw: all wordings of a fact are on one side."""
+    order = np.random.default_rng(seed).permutation(len(facts))
+    return [SPLITS[int(place) % 2] for place in np.argsort(order)]
+
+
+def items_of(facts: Sequence[Fact], splits: Sequence[str], instruction: str) -> list[dict[str, Any]]:
+    """A row of the suite for every wording: `skill` is the kind of answer, `unit` the fact.
+
+    A reply that says one of the choices beside the answer is wrong, unless the question names it.
+    """
+    return [
+        {
+            "id": f"{number:04d}{LETTERS[place]}",
+            "part": "learning",
+            "skill": fact.span.kind,
+            "split": split,
+            "prompt": f"{wording.question}\n{instruction}" if instruction else wording.question,
+            "answer": fact.span.answer,
+            "checks": [
+                {"kind": "contains", "value": fact.span.answer},
+                *({"kind": "excludes", "value": other} for other in fact.choices if not says(wording.question, other)),
+            ],
+            **({"choices": list(fact.choices)} if fact.choices else {}),
+            "unit": fact.id,
+        }
+        for number, (fact, split) in enumerate(zip(facts, splits, strict=True), start=1)
+        for place, wording in enumerate(fact.wordings)
+    ]
+
+
+def questions_of(facts: Sequence[Fact], splits: Sequence[str]) -> list[dict[str, Any]]:
+    """A row of the file of questions for every wording: with the id of the document, asked open book too."""
+    return [
+        {
+            "question": wording.question,
+            "answer": fact.span.answer,
+            **({"choices": [fact.span.answer, *fact.choices]} if fact.choices else {}),
+            "document": fact.document,
+            "split": split,
+            "fact": fact.span.sentence,
+        }
+        for fact, split in zip(facts, splits, strict=True)
+        for wording in fact.wordings
+    ]
+
+
+def beside(suite: Path, ending: str) -> Path:
+    """A file next to the suite: quiz.jsonl → quiz.html.
+
+    >>> str(beside(Path("a/quiz.jsonl"), "questions.jsonl"))
+    'a/quiz.questions.jsonl'
+    """
+    return suite.with_name(f"{suite.name.removesuffix('.jsonl')}.{ending}")
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """JSON lines, whole or not at all."""
+    replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
