@@ -79,12 +79,17 @@ def lead_up(fact: Fact, words: int = 80) -> str:
     >>> lead_up(Fact("a", "Far away.\\n\\nMara bakes. She is 40.", Span("40", "number", "She is 40.")))
     'Mara bakes. She is 40.'
     """
-    sentence = " ".join(fact.span.sentence.split())
-    paragraphs = [" ".join(paragraph.split()) for paragraph in fact.excerpt.split("\n\n")]
-    paragraph = next((each for each in paragraphs if sentence in each), sentence)
+    sentence, paragraph = " ".join(fact.span.sentence.split()), paragraph_of(fact)
     before = paragraph[: paragraph.index(sentence)].split()
     room = max(0, words - len(sentence.split()))
     return " ".join([*_last_sentences(before, room), sentence])
+
+
+def paragraph_of(fact: Fact) -> str:
+    """The paragraph that the sentence of a fact stands in, on one line; else the sentence."""
+    sentence = " ".join(fact.span.sentence.split())
+    paragraphs = (" ".join(paragraph.split()) for paragraph in fact.excerpt.split("\n\n"))
+    return next((each for each in paragraphs if sentence in each), sentence)
 
 
 def _last_sentences(before: Sequence[str], room: int) -> Sequence[str]:

@@ -7,8 +7,8 @@ is drawn that cannot change what is decided.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from afterword.data import as_words
 from afterword.data.views import Writer
-from afterword.evaluation.questions import build_prompt
 from afterword.evaluation.right_answers import said
 from afterword.quiz.spans import spans_of
 from afterword.types import Request, Sampling
@@ -58,14 +58,13 @@ def passing(writer: Writer, put: Sequence[Put], rule: Rule, what: str) -> list[b
 
 
 def is_right(put: Put, text: str) -> bool:
-    """Whether a reply says the answer, and none of the others that the question does not name itself."""
+    """Whether the first line of a reply says the answer, and none of the others that the question does not name."""
     others = [other for other in put.others if not said(put.question, [other])]
-    return bool(said(text, [put.answer], others))
+    return bool(said(text.strip().partition("\n")[0], [put.answer], others))
 
 
 def _request(writer: Writer, put: Put, sampling: Sampling, seed: int) -> Request:
-    if not writer.tokenizer.chat_template:
-        text = build_prompt(writer.tokenizer, put.question, put.text or None)
-        return Request(sampling=sampling, text=text, seed=seed)
-    asked = prompt("quiz_read" if put.text else "quiz_closed")
-    return Request(sampling=sampling, turns=asked.filled(question=put.question, text=put.text), seed=seed)
+    """Behind examples, as text: a small model answers shortly then."""
+    asked = prompt("quiz_read" if put.text else "quiz_closed").turns[0][1]
+    text = asked.format(question=put.question, text=" ".join(put.text.split()))
+    return Request(sampling=sampling, text=as_words(writer.tokenizer, text), seed=seed)

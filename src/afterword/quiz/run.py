@@ -22,7 +22,7 @@ from afterword.evaluation.losses import evaluation_dtype
 from afterword.models import load_model, load_tokenizer
 from afterword.quiz import drafts, files
 from afterword.quiz.choices import pool_of, with_choices
-from afterword.quiz.facts import Fact, Wording, facts_of
+from afterword.quiz.facts import Fact, Wording, facts_of, paragraph_of
 from afterword.quiz.reading import Put, Rule, others_in, passing
 from afterword.quiz.rules import RULES, Rarity, ruled
 from afterword.settings.quiz import QuizSettings
@@ -33,13 +33,13 @@ from afterword.writing import GeneratorChoice, open_writer, prompt
 
 FILTERS = {
     **RULES,
+    "not_read": "The model that reads the paragraph does not agree with itself on the answer.",
     "known": "The model answers it without the text.",
-    "not_read": "The model that reads the text does not agree with itself on the answer.",
     "one_wording": "Its answer has no second wording that passed.",
     "enough": "Its answer has enough wordings, or its document enough answers.",
 }
 """Why a wording is left out, in the order of the filters, and what that means."""
-_REPLY_TOKENS = 20
+_REPLY_TOKENS = 16
 _SAYS = "Answer briefly."
 """Behind a question to a chat model."""
 
@@ -143,10 +143,10 @@ def checked_facts(
         own = drafts.own_facts(writer, documents, count=settings.own_questions, words=words, language=language)
         facts = _joined([*facts, *own])
     judge = _Judge(writer, settings, rarity, set[str](), fell)
-    facts = [fact for fact in judge.passed(facts) if fact.wordings]
+    facts = judge.passed(facts)
     if settings.gaps:
         # A sentence with a gap is never a fact's only question: asked is what a reader would ask.
-        lacking = [fact for fact in facts if len(fact.wordings) < settings.wordings]
+        lacking = [fact for fact in facts if 0 < len(fact.wordings) < settings.wordings]
         bare = judge.passed([drafts.with_gap(replace(fact, wordings=())) for fact in lacking])
         more = {fact.id: fact.wordings for fact in bare}
         facts = [replace(fact, wordings=(*fact.wordings, *more.get(fact.id, ()))) for fact in facts]
@@ -182,8 +182,8 @@ class _Judge:
         sampling = Sampling(max_new_tokens=_REPLY_TOKENS, temperature=s.temperature)
         closed = Rule(samples=s.samples, needed=s.may_know + 1, sampling=sampling)
         open_ = Rule(samples=s.samples, needed=s.agree, sampling=sampling)
-        facts = self._kept(facts, "known", closed, "without the text", right=False)
-        return self._kept(facts, "not_read", open_, "reading the text", right=True)
+        facts = self._kept(facts, "not_read", open_, "reading the text", right=True)
+        return self._kept(facts, "known", closed, "without the text", right=False)
 
     def _kept(self, facts: Sequence[Fact], name: str, rule: Rule, what: str, *, right: bool) -> list[Fact]:
         pairs = [(number, wording) for number, fact in enumerate(facts) for wording in fact.wordings]
@@ -200,7 +200,8 @@ class _Judge:
         answer = fact.span.answer
         if not with_text:
             return Put(wording.question, answer)
-        return Put(wording.question, answer, fact.excerpt, others_in(fact.excerpt, answer, fact.span.kind))
+        read = paragraph_of(fact)
+        return Put(wording.question, answer, read, others_in(read, answer, fact.span.kind))
 
 
 def _enough(facts: Sequence[Fact], settings: QuizSettings, fell: Counter[str]) -> list[Fact]:

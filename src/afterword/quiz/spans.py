@@ -20,6 +20,8 @@ Kind = Literal["date", "version", "percent", "money", "number", "person", "place
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FOUND: tuple[Kind, ...] = KINDS[:-1]
 """Kinds that are found by their form: `other` is what a model chose that has none of them."""
+_HARD = ("name", "code")
+"""Kinds of which a question cannot say by its first word what it asks for."""
 _MOST_SAID = 2
 """What a text says more often is what it is about: no one sentence holds it as an answer."""
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July")
@@ -104,8 +106,8 @@ def drawn_spans(text: str, count: int, rng: np.random.Generator, language: str =
 
 
 def _by_kind(spans: Sequence[Span], rng: np.random.Generator) -> list[Span]:
-    """One of each kind, then the second of each, and so on; within a kind by draw."""
-    drawn = [spans[i] for i in rng.permutation(len(spans))]
+    """One of each kind, then the second of each, and so on; by draw, the kinds that are hard to ask for last."""
+    drawn = sorted((spans[i] for i in rng.permutation(len(spans))), key=lambda span: span.kind in _HARD)
     groups = [[span for span in drawn if span.kind == kind] for kind in dict.fromkeys(span.kind for span in drawn)]
     return [span for span in chain.from_iterable(zip_longest(*groups)) if span is not None]
 

@@ -16,20 +16,21 @@ class QuizSettings(Settings):
 
     per_document: int = setting(4, "How much", "Most answers of a document that are asked for.", ge=1)
     wordings: int = setting(2, "How much", "Questions for each answer: one to train or look at, one held out.", ge=2)
-    tries: int = setting(12, "How much", "Answers that are tried in a document.", ge=1)
-    drafts: int = setting(2, "How much", "Questions that are drafted for each way of beginning one.", ge=1)
-    own_questions: int = setting(3, "How much", "Questions that the model chooses itself in an excerpt.", ge=0)
+    tries: int = setting(10, "How much", "Answers that are tried in a document.", ge=1)
+    drafts: int = setting(1, "How much", "Questions that are drafted for each way of beginning one.", ge=1)
+    own_questions: int = setting(0, "How much", "Questions that the model chooses itself in an excerpt.", ge=0)
     gaps: bool = setting(True, "How much", "Where a second question is lacking, show the sentence with a gap instead.")
     excerpt_words: int = setting(300, "How much", "Words of a longer document that are read at a time.", ge=20)
 
-    samples: int = setting(4, "Filters", "Times that each question is answered, with the text and without it.", ge=1)
-    agree: int = setting(3, "Filters", "Of these, how many must say the answer when the text is read.", ge=1)
+    samples: int = setting(3, "Filters", "Times that each question is answered, with the text and without it.", ge=1)
+    agree: int = setting(2, "Filters", "Of these, how many must say the answer when the text is read.", ge=1)
     may_know: int = setting(0, "Filters", "Of these, how many may say the answer without the text.", ge=0)
-    temperature: float = setting(0.7, "Filters", "Temperature of the samples.", gt=0)
+    temperature: float = setting(0.5, "Filters", "Temperature of the samples.", gt=0)
     seed: int = setting(0, "Filters", "Seed: which answers are tried, wrong choices, dev and test.", ge=0)
 
     generator: str | None = setting(None, "Writing", "What writes instead of the model: see the guide.")
     generator_model: str | None = setting(None, "Writing", "Name of the model at the generator.")
+    generator_requests: int = setting(8, "Writing", "Requests to a generator at once.", ge=1)
     written_folder: str | None = setting(None, "Writing", "Folder that keeps what was written (default: in the cache).")
 
     def relations(self) -> Iterator[str]:
