@@ -1,5 +1,6 @@
 """`afterword quiz`, and what it says when a quiz is done."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,10 +32,11 @@ def quiz(
 
     page = write_quiz(result.path)
     say(in_words(result))
-    say(f"Wrote {result.path}, its questions with documents beside it, and {page.name}.")
     say(
-        f"Next: afterword adapt {model} {' '.join(documents)} -o RUN, then afterword evaluate RUN --suite {result.path}"
+        f"Wrote {result.path}, {result.questions_path.name} and {page.name}. Look at the page before you believe a score."
     )
+    say(f"Next: {shlex.join(['afterword', 'adapt', model, *documents, '-o', 'RUN'])}")
+    say(f"Then: afterword evaluate RUN --suite {result.path} --questions {result.questions_path}")
 
 
 def in_words(result: "QuizResult") -> str:

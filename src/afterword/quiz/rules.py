@@ -25,7 +25,7 @@ _ANSWER_WORDS = 8
 _LEAST_WORDS = 4
 _SHARED = 0.75
 """Of the longer words of a question, how many must stand in the text, by how they begin."""
-_STEM = 5
+_STEM = 4
 _COMMON_SHARE = 0.1
 """Words that more of the documents have do not tell what a question is about."""
 _FEW = 2

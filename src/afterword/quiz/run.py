@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ from rich.console import Console
 
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.data.views import Writer
-from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
-from afterword.evaluation.losses import evaluation_dtype
-from afterword.models import load_model, load_tokenizer
+from afterword.models import load_tokenizer
 from afterword.quiz import drafts, files
 from afterword.quiz.choices import pool_of, with_choices
 from afterword.quiz.facts import Fact, Wording, facts_of, paragraph_of
@@ -30,6 +29,7 @@ from afterword.storage.atomic import replace_file
 from afterword.storage.paths import unwritable
 from afterword.types import Document, Sampling
 from afterword.writing import GeneratorChoice, open_writer, prompt
+from afterword.writing.opening import VLLM, load_to_write
 
 FILTERS = {
     **RULES,
@@ -73,8 +73,8 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
     path = _checked(settings)
     documents = _documents(settings)
     console.print(cost_of(settings, documents), highlight=False, markup=False, soft_wrap=True)
-    choice = GeneratorChoice(**{name: getattr(settings, name) for name in GeneratorChoice.__dataclass_fields__})
-    with open_writer(lambda: _loaded(settings.model_name_or_path), choice) as writer:
+    name, choice = settings.model_name_or_path, _choice(settings)
+    with open_writer(partial(load_to_write, name), load_tokenizer(name), choice) as writer:
         facts, fell = checked_facts(writer, documents, settings)
         instruction = _SAYS if writer.tokenizer.chat_template else ""
     if not facts:
@@ -110,9 +110,15 @@ def _checked(settings: QuizSettings) -> Path:
     return path
 
 
-def _loaded(name: str) -> tuple[Any, Any]:
-    model = load_model(name, dtype=evaluation_dtype([name])).eval().to(device_type())
-    return model, load_tokenizer(name)
+def _choice(settings: QuizSettings) -> GeneratorChoice:
+    """What writes: vLLM runs the model that is asked, unless another is named."""
+    default = settings.model_name_or_path if settings.generator == VLLM else None
+    return GeneratorChoice(
+        generator=settings.generator,
+        generator_model=settings.generator_model or default,
+        generator_requests=settings.generator_requests,
+        written_folder=settings.written_folder,
+    )
 
 
 def cost_of(settings: QuizSettings, documents: Sequence[Document]) -> str:
