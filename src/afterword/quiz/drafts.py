@@ -12,7 +12,7 @@ from afterword.corpus import split_sentences
 from afterword.data import as_words
 from afterword.data.views import Writer
 from afterword.quiz.facts import Fact, Wording, excerpts_of, lead_up
-from afterword.quiz.spans import FOUND, Span, sorted_spans
+from afterword.quiz.spans import FOUND, Kind, Span, sorted_spans
 from afterword.types import Document, Request, Sampling
 from afterword.writing import Prompt, prompt
 
@@ -47,7 +47,7 @@ def _own(document: str, piece: str, pair: tuple[str, str], language: str) -> Fac
     question, answer = pair
     sentences = (piece[start:end].strip() for start, end in split_sentences(piece, language))
     sentence = next((each for each in sentences if answer and answer.casefold() in each.casefold()), "")
-    kind = next((kind for text, kind in sorted_spans(sentence) if text.casefold() == answer.casefold()), "other")
+    kind: Kind = next((kind for text, kind in sorted_spans(sentence) if text.casefold() == answer.casefold()), "other")
     return Fact(document, piece, Span(answer, kind, sentence), (Wording(question, "own"),))
 
 

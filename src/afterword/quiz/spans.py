@@ -154,9 +154,10 @@ def _named(run: list[re.Match[str]], before: str, sentence: str) -> Iterator[tup
     while run and run[0].group().lower() in (_OPENING | _JOINING if opens else _JOINING):
         run.pop(0)
     last = max((i for i, word in enumerate(run) if word.group().lower() in _TITLES), default=-1)
-    titled = last >= 0 or before in _TITLES
-    # Two words at least are the name of a person; `Premier League` has a title in it, and is none.
-    run, titled = (run[last + 1 :], titled) if len(run) - last > 2 else (run, False)
+    titled, named = last >= 0 or before in _TITLES, run[last + 1 :]
+    # A person has two names at least: `Premier League` and `Chancellor of Austria` have a title, and are none.
+    titled = titled and len(named) > 1 and named[0].group().lower() not in _JOINING
+    run = named if titled else run
     # A single word that begins a sentence has its capital from there; `Drug` is half of `Food and Drug`.
     halved = before == "and" and sentence[: run[0].start()].endswith(" and ") if run else False
     if not run or halved or (len(run) == 1 and (opens or _is_no_name(run[0].group()))):
