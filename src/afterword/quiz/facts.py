@@ -1,7 +1,9 @@
 """What a quiz is made of: answers in documents, and the questions that they are the answers to."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import Literal
 
 import numpy as np
@@ -10,6 +12,10 @@ from afterword.corpus import split_sentences
 from afterword.quiz.spans import Span, drawn_spans
 from afterword.types import Document
 
+_NAMES = ("name", "place", "code")
+_FEW = 2
+_COMMON_SHARE = 0.1
+"""A name that more of the documents have is what all of them are about: `Rust`."""
 How = Literal["own", "asked", "gap"]
 """The model chose what to ask; it was given the answer; or it is the text itself, with a gap."""
 
@@ -65,11 +71,23 @@ def facts_of(document: Document, *, tries: int, words: int, seed: int, language:
     pieces = excerpts_of(document.text, words, language)
     drawn = [[Fact(document.id, piece, span) for span in drawn_spans(piece, tries, rng, language)] for piece in pieces]
     found: dict[str, Fact] = {}
-    for place in range(max(map(len, drawn), default=0)):
-        for facts in drawn:
-            if place < len(facts):
-                found.setdefault(facts[place].span.answer.casefold(), facts[place])
+    for fact in chain.from_iterable(zip_longest(*drawn)):
+        if fact is not None:
+            found.setdefault(fact.span.answer.casefold(), fact)
     return list(found.values())[:tries]
+
+
+def candidates_of(
+    documents: Sequence[Document], *, tries: int, words: int, seed: int, language: str = "en"
+) -> list[Fact]:
+    """At most `tries` answers of each document, without the names that many of the documents have."""
+    given = [facts_of(each, tries=2 * tries, words=words, seed=seed, language=language) for each in documents]
+    found = Counter(fact.span.answer.casefold() for facts in given for fact in facts)
+    most = max(_FEW, _COMMON_SHARE * len(documents))
+    told = [
+        [f for f in facts if f.span.kind not in _NAMES or found[f.span.answer.casefold()] <= most] for facts in given
+    ]
+    return [fact for facts in told for fact in facts[:tries]]
 
 
 def lead_up(fact: Fact, words: int = 80) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import SPLITS
 from afterword.quiz.facts import Fact
+from afterword.quiz.spans import ways_to_say
 from afterword.storage.atomic import replace_file
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -35,7 +36,7 @@ def items_of(facts: Sequence[Fact], splits: Sequence[str], instruction: str) -> 
             "prompt": f"{wording.question}\n{instruction}" if instruction else wording.question,
             "answer": fact.span.answer,
             "checks": [
-                {"kind": "contains", "value": fact.span.answer},
+                {"kind": "contains", "values": ways_to_say(fact.span.answer)},
                 *({"kind": "excludes", "value": other} for other in fact.choices if not says(wording.question, other)),
             ],
             **({"choices": list(fact.choices)} if fact.choices else {}),
@@ -51,7 +52,7 @@ def questions_of(facts: Sequence[Fact], splits: Sequence[str]) -> list[dict[str,
     return [
         {
             "question": wording.question,
-            "answer": fact.span.answer,
+            "answers": ways_to_say(fact.span.answer),
             **({"choices": [fact.span.answer, *fact.choices]} if fact.choices else {}),
             "document": fact.document,
             "split": split,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from afterword.data import as_words
 from afterword.data.views import Writer
 from afterword.evaluation.right_answers import said
-from afterword.quiz.spans import spans_of
+from afterword.quiz.spans import spans_of, ways_to_say
 from afterword.types import Request, Sampling
 from afterword.writing import prompt
 
@@ -60,7 +60,7 @@ def passing(writer: Writer, put: Sequence[Put], rule: Rule, what: str) -> list[b
 def is_right(put: Put, text: str) -> bool:
     """Whether the first line of a reply says the answer, and none of the others that the question does not name."""
     others = [other for other in put.others if not said(put.question, [other])]
-    return bool(said(text.strip().partition("\n")[0], [put.answer], others))
+    return bool(said(text.strip().partition("\n")[0], ways_to_say(put.answer), others))
 
 
 def _request(writer: Writer, put: Put, sampling: Sampling, seed: int) -> Request:

@@ -21,7 +21,7 @@ from afterword.errors import ConfigError, DataError
 from afterword.models import load_tokenizer
 from afterword.quiz import drafts, files
 from afterword.quiz.choices import pool_of, with_choices
-from afterword.quiz.facts import Fact, Wording, facts_of, paragraph_of
+from afterword.quiz.facts import Fact, Wording, candidates_of, paragraph_of
 from afterword.quiz.reading import Put, Rule, others_in, passing
 from afterword.quiz.rules import RULES, Rarity, ruled
 from afterword.settings.quiz import QuizSettings
@@ -137,13 +137,7 @@ def checked_facts(
     """The facts that passed every filter, with their wordings and choices, and how many wordings fell at which."""
     language, words, fell = settings.language, settings.excerpt_words, Counter(dict.fromkeys(FILTERS, 0))
     rarity = Rarity.of(document.text for document in documents)
-    by_form = [
-        fact
-        for doc in documents
-        for fact in facts_of(
-            doc, tries=settings.tries, words=settings.excerpt_words, seed=settings.seed, language=language
-        )
-    ]
+    by_form = candidates_of(documents, tries=settings.tries, words=words, seed=settings.seed, language=language)
     facts = drafts.asked_for(writer, by_form, drafts=settings.drafts)
     if settings.own_questions:
         own = drafts.own_facts(writer, documents, count=settings.own_questions, words=words, language=language)

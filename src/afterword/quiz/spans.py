@@ -34,6 +34,7 @@ _FORMS: tuple[tuple[Kind, str], ...] = (
     ("date", rf"\b\d{{1,2}} {_MONTH} \d{{4}}\b|\b{_MONTH} \d{{1,2}}(?:, \d{{4}})?\b|\b{_MONTH} \d{{4}}\b"),
     ("date", r"\b\d{4}-\d\d-\d\d\b"),
     ("version", r"(?<![\w.-])\d+\.\d+\.\d+(?:[.-][\w.]*\w)?(?![\w-])|(?<=version )\d+\.\d+\b"),
+    ("code", r"(?<![\w-])[A-Z]{2,}(?:-\d+)+\b|(?<=`)[^`\s]{2,40}(?=`)"),
     ("code", r"(?<![\w:/.-])\w+(?:::\w+)+\b|(?<![\w/.-])[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b"),
     ("percent", rf"(?<![\w.,/–-]){_DIGITS}(?:%| per ?cent\b)"),
     ("money", rf"(?:US\$|[$€£]){_DIGITS}{_SCALE}{_ALONE}"),
@@ -95,6 +96,18 @@ def spans_of(text: str, language: str = "en") -> list[list[Span]]:
             seen.add(answer.casefold())
         found.append(here)
     return found
+
+
+def ways_to_say(answer: str) -> list[str]:
+    """An answer, and a date also as others write it.
+
+    >>> ways_to_say("5 May 2025")
+    ['5 May 2025', 'May 5, 2025', '2025-05-05']
+    """
+    if not (date := re.fullmatch(rf"(\d{{1,2}}) ({_MONTH}) (\d{{4}})", answer)):
+        return [answer]
+    day, month, year = date.groups()
+    return [answer, f"{month} {day}, {year}", f"{year}-{_MONTHS.index(month) + 1:02d}-{int(day):02d}"]
 
 
 def drawn_spans(text: str, count: int, rng: np.random.Generator, language: str = "en") -> list[Span]:

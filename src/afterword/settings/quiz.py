@@ -25,7 +25,7 @@ class QuizSettings(Settings):
     samples: int = setting(3, "Filters", "Times that each question is answered, with the text and without it.", ge=1)
     agree: int = setting(2, "Filters", "Of these, how many must say the answer when the text is read.", ge=1)
     may_know: int = setting(0, "Filters", "Of these, how many may say the answer without the text.", ge=0)
-    temperature: float = setting(0.5, "Filters", "Temperature of the samples.", gt=0)
+    temperature: float = setting(0.3, "Filters", "Temperature of the samples.", gt=0)
     seed: int = setting(0, "Filters", "Seed: which answers are tried, wrong choices, dev and test.", ge=0)
 
     generator: str | None = setting(None, "Writing", "What writes instead of the model: see the guide.")

@@ -15,7 +15,8 @@ from afterword.evaluation.suites import find_suite
 from afterword.quiz import files
 from afterword.quiz.choices import could_be, pool_of, with_choices
 from afterword.quiz.drafts import with_gap
-from afterword.quiz.facts import Fact, Wording, excerpts_of, facts_of, lead_up
+from afterword.quiz.facts import Fact, Wording, candidates_of, excerpts_of, facts_of, lead_up
+from afterword.quiz.reading import Put, is_right
 from afterword.quiz.rules import Rarity, problem_of, ruled
 from afterword.quiz.spans import Span, sorted_spans, spans_of
 from afterword.types import Document
@@ -58,6 +59,18 @@ def test_which_answers_are_tried_depends_on_document_and_seed_alone() -> None:
     assert drawn[0] == drawn[1]
     assert len({tuple(f.span.answer for f in each) for each in drawn}) > 1
     assert all(len({f.id for f in each}) == 4 for each in drawn)
+
+
+def test_a_name_that_many_documents_have_is_no_answer() -> None:
+    documents = [Document(f"d{n}", f"On 5 May 2025 the ferry Tern left for Port{'abcd'[n]}.") for n in range(4)]
+    found = [(fact.document, fact.span.answer) for fact in candidates_of(documents, tries=3, words=99, seed=0)]
+    assert found == [(f"d{n}", answer) for n in range(4) for answer in ("5 May 2025", f"Port{'abcd'[n]}")]
+
+
+@pytest.mark.parametrize("reply", ["5 May 2025", "on 2025-05-05.", "May 5, 2025"])
+def test_a_date_may_be_said_in_other_ways(reply: str) -> None:
+    assert is_right(Put("When did it open?", "5 May 2025", "…", others=("6 May 2025",)), reply)
+    assert not is_right(Put("When did it open?", "5 May 2025", "…"), reply.replace("5", "4", 1))
 
 
 def test_pieces_are_whole_sentences_and_the_whole_text() -> None:
