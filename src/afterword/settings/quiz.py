@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from afterword.settings.base import Settings, setting
+from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
 
 
 class QuizSettings(Settings):
@@ -28,10 +29,10 @@ class QuizSettings(Settings):
     temperature: float = setting(0.3, "Filters", "Temperature of the samples.", gt=0)
     seed: int = setting(0, "Filters", "Seed: which answers are tried, wrong choices, dev and test.", ge=0)
 
-    generator: str | None = setting(None, "Writing", "What writes instead of the model: see the guide.")
-    generator_model: str | None = setting(None, "Writing", "Name of the model at the generator.")
-    generator_requests: int = setting(8, "Writing", "Requests to a generator at once.", ge=1)
-    written_folder: str | None = setting(None, "Writing", "Folder that keeps what was written (default: in the cache).")
+    generator: str | None = GENERATOR
+    generator_model: str | None = GENERATOR_MODEL
+    generator_requests: int = GENERATOR_REQUESTS
+    written_folder: str | None = WRITTEN_FOLDER
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -41,3 +42,4 @@ class QuizSettings(Settings):
         for name in ("agree", "may_know"):
             if getattr(self, name) > self.samples:
                 yield f"{name}: {getattr(self, name)} of {self.samples} samples cannot be. Lower it, or raise samples."
+        yield from writing_problems(self.generator, self.generator_model)
