@@ -47,9 +47,9 @@ def _own(document: str, piece: str, pair: tuple[str, str], language: str) -> Fac
     question, answer = pair
     sentences = (piece[start:end].strip() for start, end in split_sentences(piece, language))
     sentence = next((each for each in sentences if answer and answer.casefold() in each.casefold()), "")
-    kinds = (kind for text, kind in sorted_spans(sentence) if text.casefold() == answer.casefold())
-    other: Kind = "other"
-    return Fact(document, piece, Span(answer, next(kinds, other), sentence), (Wording(question, "own"),))
+    kinds: list[Kind] = [kind for text, kind in sorted_spans(sentence) if text.casefold() == answer.casefold()]
+    span = Span(answer, kinds[0] if kinds else "other", sentence)
+    return Fact(document, piece, span, (Wording(question, "own"),))
 
 
 def asked_for(writer: Writer, facts: Sequence[Fact], *, drafts: int) -> list[Fact]:
