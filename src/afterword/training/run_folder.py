@@ -154,7 +154,8 @@ class RunFolder:
         What a model wrote stays, and the folder with it: the same command goes on from there.
         """
         if is_main_process():
-            written = os.path.isfile(self.path / WRITTEN)
+            record = self.path / WRITTEN
+            written = record.is_file() and record.stat().st_size > 0
             shutil.rmtree(self.path if began_here and not written else self.path / ".work", ignore_errors=True)
 
     def begin_or_resume(

@@ -6,7 +6,14 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
 from afterword.models import decoding
-from afterword.models.decoding import Writing, drawn_tokens, written_rows
+from afterword.models.decoding import (
+    Beginnings,
+    Writing,
+    continues_beginnings,
+    drawn_tokens,
+    without_the_unlikely,
+    written_rows,
+)
 
 SMALL = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
 SMALL |= {"num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1}
@@ -92,3 +99,49 @@ def test_a_token_of_probability_zero_is_never_drawn(draw: float, token: int):
     scores = torch.full((1, 1000), -torch.inf)
     scores[0, [1, 700]] = 0.0
     assert drawn_tokens(scores, torch.tensor([draw], dtype=torch.float64)).tolist() == [token]
+
+
+def test_the_unlikely_are_left_out_by_hand():
+    found = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
+    # 0.4 alone does not come to 0.5; with 0.3 it does. Equals stay together, and the likeliest always.
+    expected = torch.tensor([[0, 0.4, 0, 0.3], [0.25, 0.25, 0.25, 0.25], [0, 1, 0, 0]])
+    assert torch.equal(without_the_unlikely(found, 0.5), expected)
+    assert torch.equal(without_the_unlikely(found, 0.01)[0], torch.tensor([0, 0.4, 0, 0]))
+    assert torch.equal(without_the_unlikely(found, 0.75)[0], torch.tensor([0, 0.4, 0.2, 0.3]))
+    assert without_the_unlikely(found, 1.0) is found
+
+
+def test_the_likeliest_of_a_large_vocabulary_are_those_of_sorting_all_of_it():
+    scores = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0))
+    scores[1:] *= 4
+    probabilities = scores.softmax(-1)
+    for top_p in (0.3, 0.95):
+        kept = without_the_unlikely(probabilities, top_p)
+        for row, left in zip(probabilities, kept, strict=True):
+            count, total = 0, 0.0
+            for probability in row.double().sort(descending=True).values.tolist():
+                if total >= top_p:
+                    break
+                count, total = count + 1, total + probability
+            assert int((left > 0).sum()) == count
+            assert torch.equal(left[left > 0], row[left > 0])
+
+
+def test_draws_have_the_frequencies_of_temperature_and_top_p():
+    scores, count = torch.tensor([[0.0, 1.0, 2.0, -1.0]]), 20_000
+    draws = np.random.default_rng(0).random((count, 1))
+    how = Writing(max_new_tokens=1, min_new_tokens=0, ends=(), draws=draws, temperature=0.5, top_p=0.95)
+    found = how.chosen(scores.repeat(count, 1), range(count), [[]] * count)
+    # At 0.5 the scores are 0, 2, 4, -2: probabilities 0.016, 0.117, 0.865, 0.002, of which two come to 0.95.
+    odds = torch.tensor([0.0, np.exp(2), np.exp(4), 0.0])
+    assert (found.bincount(minlength=4) / count).tolist() == pytest.approx((odds / odds.sum()).tolist(), abs=0.01)
+
+
+def test_prompts_that_go_on_from_beginnings_are_those_read_whole():
+    how, model = _how(5), _model("grouped")
+    beginnings = Beginnings([[5, 6, 7, 8, 9, 10], [40, 41]], [0, 1, 0, 1, 0])
+    rest = [[11], [12, 13, 14], [15, 16], [12], [11]]
+    whole = [[*beginnings.token_ids[n], *more] for n, more in zip(beginnings.of_rows, rest, strict=True)]
+    assert continues_beginnings(model)
+    assert written_rows(model, rest, how, beginnings=beginnings) == written_rows(model, whole, how)
+    assert not any(continues_beginnings(_model(kind)) for kind in ("sliding", "no attention"))
