@@ -33,6 +33,8 @@ def test_packed_texts_do_not_see_each_other(kind: str, attention: str, build_mod
 def test_packed_gradients_are_those_of_documents_read_one_by_one(
     kind: str, name: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
 ) -> None:
+    if METHODS[name].view.writes and not METHODS[name].view.reads_passages:
+        pytest.skip("a document becomes several, and a step has some of them")
     student, reference = pair(kind)
     # General text would be another in every step.
     method = replace(METHODS[name].configured(averaging="document", **_no_draw(name)), replay=None)

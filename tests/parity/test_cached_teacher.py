@@ -121,6 +121,8 @@ def test_heads_of_other_kinds(kind: str, pair: Any, documents: Any, trainer_of: 
 def test_documents_longer_than_the_context(
     name: str, pair: Any, documents: Any, trainer_of: Any, assert_close: Any
 ) -> None:
+    if METHODS[name].view.reads_passages:
+        pytest.skip("a passage is not cut: it is left out where it does not fit")
     student, reference = pair()
     long = [{"id": "long", "text": " ".join(row["text"] for row in documents)}, *documents[:3]]
     live, cached = both(trainer_of, student, frozen_copy(reference), long, METHODS[name], max_length=96)

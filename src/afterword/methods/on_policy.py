@@ -7,7 +7,7 @@ are written anew as the student changes. Shenfeld et al. 2026, arXiv:2601.19897 
 
 from dataclasses import dataclass
 
-from afterword.method_options import RefreshSteps, SkipTokens
+from afterword.method_options import RefreshSteps, SamplingTemperature, SkipTokens, TopP
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.methods.own_questions import AsksItself, alone
@@ -19,6 +19,8 @@ from afterword.types import Document, Request, Rewriting
 class OwnAnswers(AsksItself):
     """The student's answers to its questions, which it writes without the document."""
 
+    sampling_temperature: SamplingTemperature = 1.0
+    top_p: TopP = 1.0
     refresh_steps: RefreshSteps = 8
     skip_tokens: SkipTokens = 3
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from afterword.data import Prompted
 from afterword.data.views import Writer
-from afterword.method_options import Answers, OwnQuestions
+from afterword.method_options import Answers, OwnQuestions, SamplingTemperature, TopP
 from afterword.methods.written import Drawing, Turns, about, asked, conversation, drawn, with_passages, written_for
 from afterword.types import Document, Passage, Request, Sampling
 
@@ -18,6 +18,8 @@ _ASKING = Sampling(max_new_tokens=64, temperature=0.7, top_p=0.9)
 class AsksItself(Drawing, Prompted):
     """Answers to the model's own questions. The student reads the question before an answer, the teacher both texts."""
 
+    sampling_temperature: SamplingTemperature = 0.7
+    top_p: TopP = 0.9
     own_questions: OwnQuestions = 5
     answers: Answers = 1
 

@@ -13,7 +13,7 @@ METHOD = Method(
     name="prompt_distillation",
     summary="Match, on answers to the model's own questions, the model that has the document in its prompt.",
     paper="https://arxiv.org/abs/2412.14964",
-    view=AsksItself(sampling_temperature=0.7, top_p=0.9),
+    view=AsksItself(),
     objective=Distillation(forward_kl),
     defaults={**AUTHORS_ADAMW, "learning_rate": 1e-5},
     decay_all_parameters=True,
