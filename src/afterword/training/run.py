@@ -31,6 +31,7 @@ from afterword.training.checkpoints import Terminated, checkpoint_step, explaine
 from afterword.training.finish import finish, measure_before
 from afterword.training.optimizers import optimizer_of, try_optimizer
 from afterword.training.regularizers import Staying
+from afterword.training.rollouts import refuse_rollouts
 from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
 from afterword.training.sources import MixtureSource, as_windows
@@ -292,6 +293,9 @@ def _refuse_before_reading(settings: AdaptSettings, documents: Any) -> None:
     refuse_generator(settings)
     _refuse_adapter_on_adapter(settings)
     _refuse_missing(documents, settings)
+    if (method := method_of(settings)).view.rewriting:
+        arguments = arguments_of(settings, method, Path(settings.output_dir))
+        refuse_rollouts(method.name, arguments, cached=settings.teacher == "cached")
 
 
 def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:

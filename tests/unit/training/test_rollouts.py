@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from afterword import adapt
 from afterword.errors import ConfigError
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, training_arguments
@@ -114,3 +115,11 @@ def test_a_student_that_says_nothing_keeps_what_it_said_first(trainer_of):
 def test_what_reads_ahead_of_the_student_is_refused(trainer_of):
     with pytest.raises(ConfigError, match=r"dataloader_num_workers: .* under on_policy, and workers read ahead of it"):
         trainer_of(arguments={"dataloader_num_workers": 1})
+
+
+def test_it_is_refused_before_anything_is_written(model_folder, documents, tmp_path):
+    how = {"method": "on_policy", "output_dir": str(tmp_path / "run"), "teacher": "cached", "max_steps": 1}
+    with pytest.raises(ConfigError, match="teacher: 'cached' reads every text before the first step") as caught:
+        adapt(str(model_folder), documents, **how, learning_rate=1e-3, dataloader_num_workers=1)
+    assert len(caught.value.problems) == 2
+    assert not (tmp_path / "run").exists()
