@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from afterword.data import Prompted
 from afterword.data.views import Writer
+from afterword.method_options import SamplingTemperature, TopP
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.methods.written import Drawing, about, asked, with_passages, written_for
@@ -21,6 +22,9 @@ _SUBJECT = Sampling(max_new_tokens=16, temperature=0.0)
 @dataclass(frozen=True, kw_only=True)
 class Remembered(Drawing, Prompted):
     """A document after the model's own page on its subject."""
+
+    sampling_temperature: SamplingTemperature = 0.7
+    top_p: TopP = 0.9
 
     def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
         """Every document with a page before it. Its subject is its title, or what the model says that it is about."""
@@ -48,5 +52,6 @@ METHOD = Method(
     objective=Prediction(),
     defaults={**AUTHORS_ADAMW, "learning_rate": 1e-5},
     decay_all_parameters=True,
-    deviations="The prompts are ours; the subject is the document's title, or what the model says that it is about.",
+    deviations="The prompts and the sampling are ours; the subject is the document's title, or what the model says that "
+    "it is about.",
 )
