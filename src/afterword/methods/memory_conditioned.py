@@ -52,6 +52,6 @@ METHOD = Method(
     objective=Prediction(),
     defaults={**AUTHORS_ADAMW, "learning_rate": 1e-5},
     decay_all_parameters=True,
-    deviations="The prompts and the sampling are ours; the subject is the document's title, or what the model says that "
-    "it is about.",
+    deviations="The prompts and the sampling are ours; the subject is the document's title, or what the model says "
+    "that it is about.",
 )
