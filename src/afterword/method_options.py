@@ -6,7 +6,7 @@ here that takes time, so that --help needs no torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,13 @@ ExpertShare = Annotated[
     float, Option("Share of tokens written with the document before them; the rest without.", at_least=0, at_most=1)
 ]
 RefreshSteps = Annotated[int, Option("Steps after which the student writes its answers anew.", at_least=1)]
+StudyKind = Literal["rephrase", "questions", "summary", "implications", "links", "strategies"]
+"""What a model can write about documents."""
+KINDS: tuple[StudyKind, ...] = get_args(StudyKind)
+Kinds = Annotated[tuple[StudyKind, ...], Option(f"Kinds of study text, of {', '.join(KINDS)}.")]
+TokensPerToken = Annotated[
+    float, Option("Tokens of study text for a token of a document, all kinds together.", above=0, at_most=1000)
+]
 
 OPTIONS: Mapping[str, object] = {
     "strategy": Strategy,
@@ -123,6 +130,8 @@ OPTIONS: Mapping[str, object] = {
     "top_p": TopP,
     "expert_share": ExpertShare,
     "refresh_steps": RefreshSteps,
+    "kinds": Kinds,
+    "tokens_per_token": TokensPerToken,
 }
 """By the names of the fields of views and objectives."""
 REPLAY_OPTIONS: Mapping[str, object] = {"weight": ReplayWeight, "documents": ReplayDocuments}

@@ -13,6 +13,7 @@ from afterword.settings.base import Settings, choices_of
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.settings.mixture import SourceSettings
+from afterword.settings.study import StudySettings
 
 KINDS = {
     "adapt": AdaptSettings,
@@ -20,6 +21,7 @@ KINDS = {
     "blend": BlendSettings,
     "compare": CompareSettings,
     "evaluate": EvaluateSettings,
+    "study": StudySettings,
 }
 ARGUMENTS = {"model_name_or_path", "documents", "base", "adapted", "lambdas"}
 

@@ -36,8 +36,10 @@ def test_packed_gradients_are_those_of_documents_read_one_by_one(
     if METHODS[name].view.writes and not METHODS[name].view.reads_passages:
         pytest.skip("a document becomes several, and a step has some of them")
     student, reference = pair(kind)
+    # Text that links documents is another beside others.
+    alone_too = {"kinds": ("summary", "rephrase")} if "kinds" in METHODS[name].settings() else {}
     # General text would be another in every step.
-    method = replace(METHODS[name].configured(averaging="document", **_no_draw(name)), replay=None)
+    method = replace(METHODS[name].configured(averaging="document", **alone_too, **_no_draw(name)), replay=None)
     if isinstance(method.objective, AdaptivePrediction):
         pytest.skip("its weights follow from the step as a whole")
     packed = step_gradient(student, reference, documents[:4], method, mixture={})

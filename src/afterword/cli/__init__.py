@@ -26,6 +26,7 @@ from afterword.cli import (
     quiz,
     report,
     sample,
+    study,
 )
 from afterword.cli.console import say, say_error
 from afterword.cli.options import with_settings
@@ -35,26 +36,29 @@ from afterword.settings.align import AlignSettings
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.settings.quiz import QuizSettings
+from afterword.settings.study import StudySettings
 
 _STOPPED = 128 + signal.SIGTERM
 _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 _UNUSABLE |= {errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP}
 """Of a file or folder of a person's, whoever met it."""
-_COMMANDS = {
-    "adapt": with_settings(AdaptSettings, adapt.adapt),
-    "evaluate": with_settings(EvaluateSettings, evaluate.evaluate),
-    "report": report.report,
-    "compare": with_settings(CompareSettings, compare.compare),
-    "blend": with_settings(BlendSettings, blend.blend),
-    "align": with_settings(AlignSettings, align.align),
-    "demo": demo.demo,
-    "methods": methods.methods,
-    "models": models.models,
-    "fetch": fetch.fetch,
-    "sample": sample.sample,
-    "quiz": with_settings(QuizSettings, quiz.quiz),
-    "almanac": almanac.almanac,
-}
+_LISTED = (
+    with_settings(AdaptSettings, adapt.adapt),
+    with_settings(EvaluateSettings, evaluate.evaluate),
+    report.report,
+    with_settings(CompareSettings, compare.compare),
+    with_settings(BlendSettings, blend.blend),
+    with_settings(AlignSettings, align.align),
+    demo.demo,
+    methods.methods,
+    models.models,
+    fetch.fetch,
+    sample.sample,
+    with_settings(QuizSettings, quiz.quiz),
+    with_settings(StudySettings, study.study),
+    almanac.almanac,
+)
+_COMMANDS = {command.__name__: command for command in _LISTED}
 app = typer.Typer(
     name="afterword",
     help="Teach a post-trained language model new documents, keep what it knew, and show both on one page.",

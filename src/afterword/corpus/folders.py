@@ -16,8 +16,10 @@ from afterword.corpus.others import other_formats
 from afterword.corpus.rows import LoneObject, Origin, Record, Rows
 from afterword.storage.files import BadRowError, ending_of, is_file, refuse, shown_name
 
+_STUDY_TEXT, _STUDY_RECORD = "study.jsonl", "study.json"
 _WRITTEN_HERE = (("config.yaml", "command.txt"), ("align.json",), ("rows.jsonl", "grid.json"), ("blend.json",))
-"""Files by which a folder of ours is known: a run, an alignment, a comparison, a blend."""
+_WRITTEN_HERE += ((_STUDY_TEXT, _STUDY_RECORD),)
+"""Files by which a folder of ours is known: a run, an alignment, a comparison, a blend, a study."""
 _MODEL = ("tokenizer_config.json", "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 """One of these beside a config.json: a model."""
 OFFICE = {".pdf": "pypdfium2", ".docx": "docx", ".pptx": "pptx", ".epub": "bs4", ".xlsx": "openpyxl"}
@@ -67,7 +69,12 @@ class Aside:
 
 
 def walk(folder: str, options: CorpusOptions, aside: Aside) -> list[Path]:
-    """Files at any depth, sorted, without hidden ones. Links to folders are followed, each folder once."""
+    """Files at any depth, sorted, without hidden ones. Links to folders are followed, each folder once.
+
+    Of a study that is given itself, its text: what else is there tells of it.
+    """
+    if all(os.path.isfile(os.path.join(folder, name)) for name in (_STUDY_TEXT, _STUDY_RECORD)):
+        return [Path(folder, _STUDY_TEXT)]
     seen, paths = set(), []
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)

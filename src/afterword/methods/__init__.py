@@ -22,6 +22,7 @@ from afterword.methods import (
     on_policy,
     prompt_distillation,
     rephrase,
+    study,
     talr,
 )
 from afterword.methods.method import REPLAYS, Method, Replay, Term
@@ -55,6 +56,7 @@ _DECLARED = (
     mixsd,
     on_policy,
     deep_context,
+    study,
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""

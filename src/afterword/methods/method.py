@@ -89,7 +89,8 @@ class Method:
     @property
     def remark(self) -> str:
         """What a person should know of these settings; empty where there is nothing."""
-        if isinstance(self.objective, SelfDistillation) and not self.objective.needs_teacher:
+        whole = isinstance(self.view, WholeDocument)
+        if whole and isinstance(self.objective, SelfDistillation) and not self.objective.needs_teacher:
             return "At alpha = 1 nothing is distilled and no teacher is read: this is continual pre-training."
         return ""
 

@@ -1,0 +1,80 @@
+"""`afterword study`, and what it says when the texts are there."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from afterword.cli.console import say, show_table
+from afterword.cli.options import Config, Documents, Model, Overrides, command_line, told
+from afterword.settings.adapt import read_settings
+from afterword.settings.study import StudySettings
+
+if TYPE_CHECKING:
+    from afterword.study.run import StudyResult
+    from afterword.writing import GeneratorChoice
+
+
+def study(
+    model: Model = None,
+    documents: Documents = None,
+    output_dir: Annotated[
+        str | None, typer.Option("--output-dir", "-o", help="Folder of the texts. The same command goes on there.")
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Let a model write about documents: rephrasings, questions, summaries and more, to be taught beside them."""
+    raw = told(config, overrides, model_name_or_path=model, documents=documents, output_dir=output_dir)
+    settings = read_settings(raw, StudySettings)
+    # After what can be wrong: it imports the libraries, which takes seconds.
+    from afterword import models, training
+    from afterword.corpus import CorpusOptions, read_corpus
+    from afterword.study.run import write_study
+    from afterword.writing import load_to_write, open_writer
+
+    training.quiet_libraries()
+    name, path = settings.model_name_or_path, Path(settings.output_dir)
+    tokenizer = models.load_tokenizer(name)
+    with tempfile.TemporaryDirectory(prefix="afterword-study-") as scratch:
+        corpus = read_corpus(list(settings.documents), cache_dir=Path(scratch), options=CorpusOptions.of(settings))
+        with open_writer(lambda: load_to_write(name, settings.precision), tokenizer, _choice(settings)) as writer:
+            result = write_study(writer, corpus, settings.plan(), path, model=name, command=command_line())
+    _say(result, settings)
+
+
+def _choice(settings: StudySettings) -> "GeneratorChoice":
+    from afterword.writing import GeneratorChoice
+    from afterword.writing.opening import VLLM
+
+    return GeneratorChoice(
+        generator=settings.generator,
+        generator_model=settings.generator_model
+        or (settings.model_name_or_path if settings.generator == VLLM else None),
+        generator_requests=settings.generator_requests,
+        written_folder=settings.written_folder,
+    )
+
+
+def _say(result: "StudyResult", settings: StudySettings) -> None:
+    """A line for each kind, what to read, and what to do next."""
+    from afterword.study.folder import EXAMPLES, TEXTS
+
+    rows = [
+        [kind, f"{of['pieces']:,}", f"{of['tokens']:,}", f"{of['tokens_per_token']:.2f}", _dropped(of["dropped"])]
+        for kind, of in result.record["kinds"].items()
+    ]
+    show_table(("kind", "texts", "tokens", "for a document token", "dropped"), rows)
+    where = f"{result.path} was complete; nothing was written." if result.already_complete else f"Wrote {result.path}."
+    per_token = result.tokens / result.record["document_tokens"]
+    about = f"{result.record['documents']:,} documents"
+    say(f"{where} {result.pieces:,} texts of {result.tokens:,} tokens about {about}: {per_token:.1f} for a token.")
+    say(f"Read some of them first, a small model errs: {result.path / EXAMPLES}")
+    given = " ".join(settings.documents)
+    texts = Path(result.path) / TEXTS
+    say(f"Next: afterword adapt {settings.model_name_or_path} {given} {texts} --method finetune -o RUN")
+
+
+def _dropped(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items()) or "–"
