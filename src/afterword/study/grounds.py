@@ -12,11 +12,11 @@ _NAME = re.compile(r"(?<=[^\W\d_A-Z][ ])[A-Z][\w’'-]+|(?<=, )[A-Z][\w’'-]+")
 _WORD = re.compile(r"\w+")
 _NOUNS_WITH_CAPITALS = ("de", "lb")
 MOST_UNKNOWN = 0.1
-"""Share of a text's numbers and names that what was read need not have: `Europe` for `European`."""
+"""Share of a text's names that what was read need not have: `Europe` for `European`. Of its numbers it has all."""
 
 
 def strange(text: str, read: str, language: str = "en") -> list[str]:
-    """The numbers and names of a text that do not stand in what was read, if they are more than one in ten; else none.
+    """The numbers and names of a text that do not stand in what was read; none where it is one name in ten at most.
 
     Names are known by their capital letters, in languages where other nouns have none.
 
@@ -30,6 +30,7 @@ def strange(text: str, read: str, language: str = "en") -> list[str]:
     if language.split("-")[0].lower() not in _NOUNS_WITH_CAPITALS:
         names = [name for found in _NAME.findall(without_lists) for name in _WORD.findall(found) if len(name) > 1]
     known_words = set(_WORD.findall(read.casefold()))
-    unknown = [number for number in numbers if number not in known_numbers]
-    unknown += [name for name in names if name.casefold() not in known_words]
-    return unknown if len(unknown) > MOST_UNKNOWN * (len(numbers) + len(names)) else []
+    unknown_numbers = [number for number in numbers if number not in known_numbers]
+    unknown_names = [name for name in names if name.casefold() not in known_words]
+    tolerated = not unknown_numbers and len(unknown_names) <= MOST_UNKNOWN * len(names)
+    return [] if tolerated else unknown_numbers + unknown_names

@@ -24,6 +24,7 @@ def test_one_in_ten_may_be_another_word() -> None:
     known = "the baker Mara Lind of Oslo and the buyer Per Holm met in May 2025, "
     assert strange(f"Once {known}{known}and all of Europe heard of it.", READ) == []
     assert strange("Once the baker Mara Lind met all of Europe.", READ) == ["Europe"]
+    assert strange(f"Once {known}{known}and 2 more.", READ) == ["2"], "a number is never another word for one"
 
 
 def test_where_every_noun_has_a_capital_letter_only_numbers_count() -> None:
