@@ -2,9 +2,8 @@
 
     python benchmarks/shared_prefix.py smollm2-135m-instruct documents.jsonl
 
-Ten documents of at most 400 tokens with five answers of 40 tokens each: all ways in one run, in turn, and their
-hidden states compared. FLOPs are 2 · parameters of the layers for every token, padding included, and the products of
-attention.
+Ten documents with five answers each: all ways in one run, in turn, and their hidden states compared. FLOPs are
+2 · parameters of the layers for every token, padding included, and the products of attention.
 """
 
 import argparse
@@ -21,16 +20,21 @@ from afterword.data.batching import Packing, teacher_views
 from afterword.models import backbone_of, continues_cleanly, load_model, load_tokenizer, only_reading, trained_states
 from afterword.types import Example, InputRows, Segment, SharedRows
 
-DOCUMENTS, ANSWERS, ANSWER_TOKENS, MOST_TOKENS, TURNS = 10, 5, 40, 400, 2
+DOCUMENTS, ANSWERS = 10, 5
 TOLERANCE = 1e-4
 """Of the norm of the states, in float32."""
 
 
-def examples(tokenizer, path: str, folder: Path) -> list[Example]:
+def examples(tokenizer, given: argparse.Namespace) -> list[Example]:
     """Documents as beginnings, and pieces of other ones as answers: what they say does not matter to their cost."""
-    texts = [document.text for document in itertools.islice(read_corpus(path, cache_dir=folder), DOCUMENTS)]
-    ids = [np.array(tokenizer(text, add_special_tokens=False).input_ids[:MOST_TOKENS], np.int64) for text in texts]
-    answers, nothing = np.resize(np.concatenate(ids[::-1]), DOCUMENTS * ANSWERS * ANSWER_TOKENS), np.zeros(0, np.int64)
+    texts = [
+        document.text for document in itertools.islice(read_corpus(given.documents, cache_dir=given.folder), DOCUMENTS)
+    ]
+    ids = [np.array(tokenizer(text, add_special_tokens=False).input_ids[: given.tokens], np.int64) for text in texts]
+    answers, nothing = (
+        np.resize(np.concatenate(ids[::-1]), DOCUMENTS * ANSWERS * given.answer_tokens),
+        np.zeros(0, np.int64),
+    )
     rows = answers.reshape(len(ids), ANSWERS, -1)
     asked = [np.arange(len(each) - 1, len(each) - 1 + rows.shape[2]) for each in ids]
     return [
@@ -62,11 +66,14 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("documents")
     parser.add_argument("--folder", type=Path, default=Path("runs/shared-prefix"))
+    parser.add_argument("--tokens", type=int, default=400, help="of a document, at most")
+    parser.add_argument("--answer-tokens", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
     model, tokenizer = load_model(given.model, dtype=torch.float32), load_tokenizer(given.model)
     assert continues_cleanly(model), "this model cannot go on from what it has read"
     # One text a forward, as a loop reads; a document and its answers are one view of the other.
-    read, budget = examples(tokenizer, given.documents, given.folder), MOST_TOKENS + ANSWERS * ANSWER_TOKENS
+    read, budget = examples(tokenizer, given), given.tokens + ANSWERS * given.answer_tokens
     ways = {
         "a forward each": teacher_views(read, Packing(1)),
         "packed, each whole": teacher_views(read, Packing(budget)),
@@ -76,7 +83,7 @@ def main() -> None:
     }
     states, seconds = {}, {name: [] for name in ways}
     with only_reading(model):
-        for _ in range(TURNS):
+        for _ in range(given.turns):
             for name, views in ways.items():
                 started = time.perf_counter()
                 states[name] = trained_states(model, *views)
