@@ -32,9 +32,7 @@ def quiz(
 
     page = write_quiz(result.path)
     say(in_words(result))
-    say(
-        f"Wrote {result.path}, {result.questions_path.name} and {page.name}. Look at the page before you believe a score."
-    )
+    say(f"Wrote {result.path}, {result.questions_path.name} and {page.name}: look at it before you believe a score.")
     say(f"Next: {shlex.join(['afterword', 'adapt', model, *documents, '-o', 'RUN'])}")
     say(f"Then: afterword evaluate RUN --suite {result.path} --questions {result.questions_path}")
 

@@ -38,7 +38,9 @@ def _drawn(fact: Fact, pool: Pool, seed: int) -> tuple[str, ...]:
     shuffled = [candidates[i] for i in rng.permutation(len(candidates))]
     near = sorted(shuffled, key=lambda answer: _distance(answer, fact.span.answer))[:_NEAR]
     chosen = list[str]()
-    for i in rng.permutation(len(near)):
+    # What stands inside of others comes last, or it would leave no room for them: `May 2025`, beside days of it.
+    inside = [any(_holds(other, answer) for other in near if other != answer) for answer in near]
+    for i in sorted(rng.permutation(len(near)), key=lambda i: inside[i]):
         if len(chosen) < CHOICES and not any(_holds(near[i], other) or _holds(other, near[i]) for other in chosen):
             chosen.append(near[i])
     return tuple(chosen) if len(chosen) == CHOICES else ()

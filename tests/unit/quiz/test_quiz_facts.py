@@ -153,6 +153,14 @@ def test_wrong_choices_are_of_the_kind_and_never_hold_the_answer(seed: int) -> N
     assert chosen == with_choices(facts, pool, seed)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_stands_inside_of_others_leaves_room_for_them(seed: int) -> None:
+    asked = fact("2 May 2025", "date")
+    pool = {"date": ["3 June 2025", "June 2025", "4 June 2025", "5 June 2025"]}
+    (chosen,) = with_choices([asked], pool, seed)
+    assert sorted(chosen.choices) == ["3 June 2025", "4 June 2025", "5 June 2025"]
+
+
 def test_too_few_of_a_kind_are_no_choice() -> None:
     documents, facts = _many(3)
     assert {each.choices for each in with_choices(facts, pool_of(documents, facts, "en"), 0)} == {()}
