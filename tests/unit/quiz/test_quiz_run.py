@@ -18,6 +18,7 @@ from afterword.quiz.run import FILTERS, checked_facts
 from afterword.settings.adapt import read_settings
 from afterword.settings.quiz import QuizSettings
 from afterword.types import Document, Request, Sampling, Written
+from afterword.writing import prompt
 
 SAMPLING = Sampling(max_new_tokens=16, temperature=0.5)
 
@@ -70,7 +71,7 @@ def _questions(what: str, request: Request) -> str:
     town = request.text.rpartition("harbour of ")[2].split()[0]
     opening = request.text.rpartition("Question: ")[2]
     if opening.startswith(("When", "On")):
-        return f" the harbour of {town} open?\n\nText: …"
+        return f" was the harbour of {town} opened?\n\nText: …"
     return " opened the harbour?"
 
 
@@ -124,7 +125,7 @@ def test_a_document_is_asked_about_only_so_often() -> None:
 
 
 def test_questions_of_the_models_own_are_read_and_must_stand_in_the_text() -> None:
-    own = "1. Question: When did the harbour of Abyxa open?\nAnswer: 3 May 2025.\nQuestion: Who paid?\nAnswer: Nobody"
+    own = "1. Question: When was the harbour of Abyxa opened?\nAnswer: 3 May 2025.\nQuestion: Who paid?\nAnswer: Nobody"
 
     def reply(what: str, request: Request) -> str:
         return (
@@ -171,9 +172,9 @@ def test_the_command_writes_suite_questions_and_page(
     assert "4 documents" in done.err
     assert len(find_suite(str(out)).items) == 6
     page = (tmp_path / "quiz.html").read_text("utf-8")
-    assert "When did the harbour of Abyxa open?" in page
+    assert "When was the harbour of Abyxa opened?" in page
     assert "not_read" in page
-    assert "quiz_date, version 1" in page
+    assert f"quiz_date, version {prompt('quiz_date').version}" in page
 
 
 @pytest.mark.parametrize(
