@@ -5,6 +5,7 @@ EntiGraph (Yang et al. 2024, arXiv:2409.07431) and Active Reading (Lin et al. 20
 on such text: alpha = 1. Below that the student also moves toward the model that has the document before the text.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -45,9 +46,12 @@ class Studied(Prompted):
         from afterword.study.rounds import parts_of, study_text
 
         given, plan = list(documents), self.plan()
-        about = defaultdict[Part, list[str]](list)
-        for piece in study_text(writer, given, plan).pieces:
+        about, study = defaultdict[Part, list[str]](list), study_text(writer, given, plan)
+        for piece in study.pieces:
             about[piece.part].append(piece.text)
+        dropped = sum(sum(count.dropped.values()) for count in study.counts.values())
+        said = "%d texts about the documents are taught; %d were dropped."
+        logging.getLogger("afterword").warning(said, len(study.pieces), dropped)
         for document in given:
             parts = parts_of(document, writer, plan)
             for number, part in enumerate(parts, start=1):
