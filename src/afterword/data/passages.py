@@ -68,7 +68,7 @@ def turn_end(tokenizer: Any) -> int | None:
     """The token that the chat template puts after a turn of the model; None where it is none of its control tokens."""
     if not tokenizer.chat_template:
         return None
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _REPLY}]
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _REPLY}]
     try:
         rendered: str = tokenizer.apply_chat_template(messages, tokenize=False)
     except (TemplateError, TypeError, ValueError):
@@ -76,8 +76,7 @@ def turn_end(tokenizer: Any) -> int | None:
         return None
     after = rendered.rpartition(_REPLY)[2].lstrip()
     first = _token_ids(tokenizer, after)[:1].tolist()
-    known = tokenizer.added_tokens_decoder
-    return first[0] if first and first[0] in known and known[first[0]].special else None
+    return first[0] if first and first[0] in tokenizer.added_tokens_decoder else None
 
 
 class _Reader:

@@ -15,6 +15,7 @@ from jinja2.exceptions import TemplateError
 from transformers import GenerationConfig
 
 from afterword.data import as_words
+from afterword.data.passages import turn_end
 from afterword.errors import CheckpointError, DataError
 from afterword.models import alone_beyond, causal_lm, fixed_positions
 from afterword.models.decoding import Forbidden, TokenIds, Writing, written_rows
@@ -108,12 +109,8 @@ def ends_of(model: Any, tokenizer: Any, extra: TokenIds = ()) -> frozenset[int]:
 
 def end_of_turn(tokenizer: Any) -> list[int]:
     """The token that the chat template writes behind an answer, where it is one that means nothing else."""
-    if not tokenizer.chat_template:
-        return []
-    mark = "@"
-    whole = by_template(tokenizer, ("user", "?"), ("assistant", mark))
-    behind = token_ids(tokenizer, whole.rpartition(mark)[2].lstrip())[:1]
-    return [token for token in behind if token in tokenizer.added_tokens_decoder]
+    end = turn_end(tokenizer)
+    return [] if end is None else [end]
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
