@@ -106,6 +106,9 @@ class Method:
         if self._following(general) and not self.takes_general_text:
             problem = f"mixture: the method {self.name} says nothing of general text. Set replay to one of {known}"
             return f"{problem}, or every source's objective."
+        if self.replay and self.replay.documents and self.view.reads_passages:
+            problem = f"replay_documents: reads documents whole, and {self.name} trains what is written about them"
+            return f"{problem}. Leave it out; a mixture can have the documents as a source."
         if self.replay and not general and not self.replay.documents:
             problem = f"mixture: missing, and the method {self.name} is set to replay general text"
             return f"{problem}. Give a mixture, or set replay_documents to replay on the documents."

@@ -156,3 +156,11 @@ def test_a_teacher_is_read_where_a_source_needs_one():
     assert not method.needs_teacher(general=())
     assert method.with_sources({"chats": ("kl", 1.0)}).needs_teacher(general=("chats",))
     assert not method.with_sources({"chats": ("prediction", 1.0)}).needs_teacher(general=("chats",))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_written_about_documents_is_not_the_documents(name):
+    """Replay on the documents reads them whole, which windows of passages do not have."""
+    method = METHODS[name].configured(replay="kl", replay_documents=1.0)
+    found = method.problem_with(general=())
+    assert (found is not None and found.startswith("replay_documents: ")) == method.view.reads_passages
