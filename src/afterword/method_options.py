@@ -69,9 +69,9 @@ Swap = Annotated[
 ]
 Beta = Annotated[float, Option("Factor of the KL divergence beside prediction.", at_least=0)]
 Floor = Annotated[float, Option("Smallest weight that a token can get.", at_least=0, at_most=1)]
-Passages = Annotated[int, Option("Passages drawn from a document in an epoch; all, where it is left out.", at_least=1)]
+Passages = Annotated[int, Option("Passages of a document that are trained in a pass; all, if left out.", at_least=1)]
 ChunkTokens = Annotated[
-    int, Option("Tokens of a passage that are averaged first, before the mean over such chunks.", at_least=1)
+    int, Option("A passage's loss is a mean over chunks of so many tokens, each a mean over its tokens.", at_least=1)
 ]
 SkipTokens = Annotated[int, Option("First tokens of every passage that are not trained.", at_least=0)]
 PieceTokens = Annotated[int, Option("Tokens of the pieces that documents are cut into, at most.", at_least=4)]
@@ -89,7 +89,9 @@ NewTokens = Annotated[int, Option("Most tokens of a text that the model writes."
 SamplingTemperature = Annotated[
     float, Option("Temperature at which the model writes. 0: the likeliest token, always.", at_least=0)
 ]
-TopP = Annotated[float, Option("The model writes with the likeliest tokens of this probability.", above=0, at_most=1)]
+TopP = Annotated[
+    float, Option("Only the likeliest tokens are drawn, up to this probability together.", above=0, at_most=1)
+]
 ExpertShare = Annotated[
     float, Option("Share of tokens written with the document before them; the rest without.", at_least=0, at_most=1)
 ]

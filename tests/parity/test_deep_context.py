@@ -83,7 +83,7 @@ def test_the_distance_by_hand() -> None:
 
 def test_what_has_no_other_layers_is_refused(pair: Any, documents: Any, step_gradient: Any, tmp_path: Path) -> None:
     student, reference = pair()
-    with pytest.raises(ConfigError, match=r"teacher: 'cached' keeps those of the last layer, .*Use copy"):
+    with pytest.raises(ConfigError, match=r"teacher: 'cached' has one layer, .*Use copy"):
         step_gradient(
             student, reference, documents, get_method("deep_context"), caching=Caching(folder=tmp_path / "cache")
         )

@@ -18,7 +18,7 @@ from afterword.corpus.dialogues import Kind
 from afterword.corpus.folders import OFFICE, Aside, chosen, counted, judged, remedy_of, walk, without_ours
 from afterword.corpus.formats import ENDINGS, ROW_ENDINGS, Reader, readers_of_others
 from afterword.corpus.rows import Origin, Record, Rows, numbered
-from afterword.errors import DataError
+from afterword.errors import AfterwordError, DataError
 from afterword.storage.files import BadRowError, ending_of, shown_name
 from afterword.storage.hub import hub_answers, hub_is_offline, is_hub_id
 from afterword.storage.paths import neighbour
@@ -199,6 +199,9 @@ def _value_rows(values: Any, label: str, options: CorpusOptions) -> Rows:
         values = values.select_columns(columns_to_read(values.column_names, options, label)).with_format(None)
     try:
         yield from _decoded(values)
+    except AfterwordError:
+        # What makes the rows says itself what is wrong.
+        raise
     except (OSError, UnicodeDecodeError, RuntimeError, DatasetsError) as error:
         raise DataError(f"{label}: the rows could not be read to the end: {error}") from error
 

@@ -77,6 +77,11 @@ class View:
         return False
 
     @property
+    def chooses_tokens(self) -> bool:
+        """Whether the texts that `prepare` asks for are chosen token by token here, as no other program can do it."""
+        return False
+
+    @property
     def rewriting(self) -> Rewriting | None:
         """Whether the student writes passages anew as it learns; None: what `prepare` gave stays."""
         return None

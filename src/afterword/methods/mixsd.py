@@ -5,10 +5,8 @@ before the question or, else, from what it says without; so what is trained stay
 not the loss, is the method. arXiv:2605.16865.
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from afterword.data.views import Writer
 from afterword.method_options import ExpertShare
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
@@ -23,10 +21,10 @@ class MixedAnswers(AsksItself):
 
     expert_share: ExpertShare = 0.5
 
-    def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
-        """As all that ask themselves; every token is drawn here, so another program cannot write it: ConfigError."""
-        _ = writer.model
-        return super().prepare(writer, documents)
+    @property
+    def chooses_tokens(self) -> bool:
+        """Before each it is drawn what has been read."""
+        return True
 
     def request(self, document: Document, question: str) -> Request:
         """The question with the document before it, and without."""

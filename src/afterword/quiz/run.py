@@ -80,7 +80,7 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
     if not facts:
         counts = ", ".join(f"{count:,} {name}" for name, count in fell.items())
         problem = f"documents: not one question of {len(documents):,} documents passed every filter ({counts})"
-        raise DataError(f"{problem}. Give more documents, raise tries, lower agree, or let a larger model write.")
+        raise DataError(f"{problem}. Give more documents, raise tries, lower agree, or a larger generator.")
     splits = files.split_of(facts, settings.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"suite": {"name": path.name.removesuffix(".jsonl"), "version": 1}}
@@ -106,7 +106,7 @@ def _checked(settings: QuizSettings) -> Path:
     path = Path(settings.output)
     if path.is_dir() or (parent := unwritable(path.parent)):
         reason = "is a folder" if path.is_dir() else f"cannot be written ({parent} is not writable)"
-        raise ConfigError(f"output: {settings.output!r} {reason}. Give a file for JSON lines.")
+        raise ConfigError(f"output: {settings.output!r} {reason}. Give the name of a file, as quiz.jsonl.")
     return path
 
 

@@ -39,7 +39,7 @@ class StudySettings(Settings):
         TEMPERATURE, "Writing", "Temperature at which texts are drawn. 0: the likeliest token, always.", ge=0
     )
     top_p: float = setting(
-        TOP_P, "Writing", "Texts are drawn from the likeliest tokens of this probability.", gt=0, le=1
+        TOP_P, "Writing", "Only the likeliest tokens are drawn, up to this probability together.", gt=0, le=1
     )
     precision: Literal["auto", "float32", "bf16"] = setting(
         "auto", "Writing", "Of weights and products. auto: bf16 where the model is stored in it and it is faster."

@@ -8,13 +8,13 @@ from afterword.settings.base import later, setting
 _PANEL = "Writing"
 GENERATOR: Any = later(
     _PANEL,
-    "What writes (default: the model that is taught): another model, vllm, or http://…/v1 of an endpoint, whose key is "
-    "in AFTERWORD_API_KEY or OPENAI_API_KEY.",
+    "What writes: another model, vllm, or the address of an endpoint (http://…/v1) whose key is in AFTERWORD_API_KEY "
+    "or OPENAI_API_KEY (default: MODEL itself).",
 )
-GENERATOR_MODEL: Any = later(_PANEL, "The endpoint's name for its model; with vllm another model than the one taught.")
+GENERATOR_MODEL: Any = later(_PANEL, "Model of the endpoint, by its name there; or of vllm, where it is not MODEL.")
 GENERATOR_REQUESTS: Any = setting(8, _PANEL, "Requests to an endpoint at once.", weights=False, ge=1, le=1024)
 WRITTEN_FOLDER: Any = setting(
-    None, _PANEL, "Where what was written is stored for all runs (default: Afterword's cache).", weights=False
+    None, _PANEL, "Folder that keeps what was written, for all runs (default: Afterword's cache).", weights=False
 )
 
 

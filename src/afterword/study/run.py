@@ -1,6 +1,7 @@
 """A study from documents to its folder."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +56,10 @@ def write_study(
         study = study_text(writer, corpus, plan)
         seconds = round(time.monotonic() - started, 1)
         if not study.pieces:
-            dropped = {kind: count.dropped for kind, count in study.counts.items()}
+            reasons = Counter[str]()
+            for count in study.counts.values():
+                reasons.update(count.dropped)
+            dropped = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons.items())
             problem = f"documents: nothing that {model} wrote about them can be used (dropped: {dropped})"
             raise DataError(f"{problem}. Give other kinds, or a model that follows instructions.")
         record = {"format": 1, "model_name_or_path": model, "command": command, "seconds": seconds}

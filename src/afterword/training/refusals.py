@@ -15,9 +15,9 @@ def refuse_deep(method: str, terms: Sequence[Term], args: TrainingArguments, *, 
     """ConfigError where hidden states of all layers are compared, and there are those of the last one only."""
     if not any(isinstance(term.objective, DeepDistillation) for term in terms):
         return
-    why, problems = f"{method} compares the hidden states of all layers", list[str]()
+    why, problems = f"{method} compares hidden states of all layers", list[str]()
     if cached:
-        problems.append(f"teacher: 'cached' keeps those of the last layer, and {why}. Use copy, or adapter_off.")
+        problems.append(f"teacher: 'cached' has one layer, and {why}. Use copy, or adapter_off.")
     shards: dict[str, Any] = {kind: getattr(args, kind) for kind in ("fsdp", "deepspeed")}
     if kind := sharded_by(shards):
         problems.append(f"{kind}: has the weights in shards, and {why}. Leave it out, or use another method.")

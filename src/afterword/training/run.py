@@ -290,10 +290,11 @@ def _refuse_before_reading(settings: AdaptSettings, documents: Any) -> None:
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
     models.refuse_name(settings.model_name_or_path)
-    refuse_generator(settings)
     _refuse_adapter_on_adapter(settings)
     _refuse_missing(documents, settings)
-    if (method := method_of(settings)).view.rewriting:
+    method = method_of(settings)
+    refuse_generator(settings, method.view)
+    if method.view.rewriting:
         arguments = arguments_of(settings, method, Path(settings.output_dir))
         refuse_rollouts(method.name, arguments, cached=settings.teacher == "cached")
 

@@ -11,13 +11,13 @@ import torch
 from afterword.corpus import Corpus, read_corpus, split_sentences
 from afterword.data import View, WrittenDocuments
 from afterword.distributed import is_zero3
-from afterword.errors import AfterwordError, CheckpointError, ConfigError
+from afterword.errors import AfterwordError, ConfigError
 from afterword.models import free_memory, only_reading, refuse_name
 from afterword.settings.adapt import AdaptSettings
 from afterword.types import Document, Request, Written
 from afterword.writing import RECORD, GeneratorChoice, load_to_write, open_writer
-from afterword.writing.opening import VLLM, is_address
-from afterword.writing.replies import prompt_tokens
+from afterword.writing.opening import VLLM, is_address, named_by
+from afterword.writing.replies import prompt_tokens, unmixed
 
 WRITTEN = RECORD
 """Of a run folder: every text that the run used of what was written for its view."""
@@ -101,10 +101,10 @@ class Foreseen:
 
     def in_words(self) -> str:
         """What a dry run says of it."""
-        about = "All numbers here are of the documents that were given; before it trains, the method writes others"
+        about = "All other numbers are of the documents as they were given. Before training, the method has written"
         least = "" if self.whole else "at least "
         count = f"{least}{self.requests:,} texts, from {self.prompt_tokens:,} prompt tokens"
-        return f"{about}: {count}, at most {self.new_tokens:,} new tokens."
+        return f"{about} {count}, at most {self.new_tokens:,} new tokens."
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,17 @@ def writer_of(settings: AdaptSettings, run: Path) -> DocumentWriter:
     return DocumentWriter(load=lambda: load_to_write(name, asked), folder=folder, choice=choice)
 
 
-def refuse_generator(settings: AdaptSettings) -> None:
-    """A generator that there cannot be, before anything is read."""
-    if settings.generator is None or settings.generator == VLLM or is_address(settings.generator):
+def refuse_generator(settings: AdaptSettings, view: View) -> None:
+    """ConfigError for a generator that there cannot be, or that cannot write for the view, before anything is read."""
+    generator = settings.generator
+    if generator is None:
         return
-    try:
-        refuse_name(settings.generator)
-    except CheckpointError as error:
-        raise ConfigError(str(error).replace("model_name_or_path", "generator", 1)) from error
+    if generator == VLLM or is_address(generator):
+        if view.chooses_tokens:
+            raise unmixed(generator)
+        return
+    with named_by("generator"):
+        refuse_name(generator)
 
 
 def _ready(model: Any, view: str, held: ExitStack) -> Any:

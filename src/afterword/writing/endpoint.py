@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from afterword.errors import ConfigError, TrainingError
 from afterword.storage.hashes import json_sha256
 from afterword.types import Request, Written
-from afterword.writing.replies import without_thoughts
+from afterword.writing.replies import unmixed, without_thoughts
 
 KEYS = ("AFTERWORD_API_KEY", "OPENAI_API_KEY")
 """Variables of the environment, the first of which that is there is the key."""
@@ -60,7 +60,9 @@ class EndpointGenerator:
         return f"endpoint {parts.netloc}{parts.path.rstrip('/')} {self.model_name}"
 
     def prompt_of(self, request: Request) -> str:
-        """The turns as JSON, which the endpoint's own template writes; or the text."""
+        """The turns as JSON, which the endpoint's own template writes; or the text. ConfigError for two of them."""
+        if request.other_turns:
+            raise unmixed(self.url)
         return json.dumps(request.turns, ensure_ascii=False) if request.turns else request.text
 
     def tokens(self, requests: Sequence[Request]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.distributed import device_type
-from afterword.errors import ConfigError
+from afterword.errors import CheckpointError, ConfigError
 from afterword.models import evaluation_dtype, load_adapted, load_tokenizer
 from afterword.storage.hashes import text_sha256
 from afterword.storage.paths import at_home, cache_folder
@@ -82,8 +82,19 @@ def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoic
         from afterword.writing.vllm_engine import VllmGenerator
 
         assert choice.generator_model, "whoever chooses vllm names a model: the one that is taught"
-        return VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
-    return LocalGenerator(load_to_write(choice.generator), load_tokenizer(choice.generator))
+        with named_by("generator_model"):
+            return VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
+    with named_by("generator"):
+        return LocalGenerator(load_to_write(choice.generator), load_tokenizer(choice.generator))
+
+
+@contextmanager
+def named_by(setting: str) -> Generator[None]:
+    """A model that cannot be used is said by the setting that names it: ConfigError."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ConfigError(str(error).replace("model_name_or_path", setting, 1)) from error
 
 
 def is_address(generator: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from afterword.errors import ConfigError
 from afterword.models.generation import prompt_ids
 from afterword.types import Request, Written
 from afterword.writing.chat import as_conversation
@@ -23,6 +24,12 @@ def prompt_of(tokenizer: Any, request: Request) -> str:
     if request.other_turns:
         return f"\n[of the tokens {1 - request.share:g} after:]\n".join(_both(tokenizer, request))
     return as_conversation(tokenizer, request.turns) if request.turns else request.text
+
+
+def unmixed(generator: str) -> ConfigError:
+    """That a program of its own cannot write what is drawn token by token after two conversations."""
+    problem = f"generator: {generator} writes whole texts, and this method chooses every token by what was read before"
+    return ConfigError(f"{problem}. Leave it out, or give a model that runs here.")
 
 
 def _both(tokenizer: Any, request: Request) -> Iterator[str]:

@@ -10,7 +10,7 @@ from afterword.errors import ConfigError
 from afterword.models import free_memory, load_config, load_model, model_folder, position_limit, weights_fingerprint
 from afterword.models.generation import end_of_turn
 from afterword.types import Request, Written
-from afterword.writing.replies import prompt_of, prompt_tokens, reply_of, room_of, seed_of
+from afterword.writing.replies import prompt_of, prompt_tokens, reply_of, room_of, seed_of, unmixed
 
 _PER_BATCH = 512
 """Requests that the engine is given at once: it packs them itself, and keeps what prompts begin with alike."""
@@ -30,7 +30,9 @@ class VllmGenerator:
         return self._name
 
     def prompt_of(self, request: Request) -> str:
-        """What the model reads: the turns by its template, or the text."""
+        """What the model reads: the turns by its template, or the text. ConfigError for two conversations."""
+        if request.other_turns:
+            raise unmixed("vllm")
         return prompt_of(self.tokenizer, request)
 
     def tokens(self, requests: Sequence[Request]) -> int:

@@ -181,7 +181,7 @@ def test_the_command_writes_suite_questions_and_page(
     ("words", "said"),
     [
         (("--agree", "5"), "agree: 5 of 3 samples cannot be"),
-        (("-o", "."), "is a folder. Give a file for JSON lines."),
+        (("-o", "."), "is a folder. Give the name of a file"),
         (("--wordings", "1"), "wordings: "),
     ],
 )
