@@ -213,6 +213,23 @@ def methods_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def views_and_objectives() -> list[str]:
+    """The table of docs/concepts: every method where its view and its objective meet."""
+    from afterword.methods import METHODS
+
+    places: dict[tuple[str, str], list[str]] = {}
+    for method in METHODS.values():
+        place = (type(method.view).__name__, type(method.objective).__name__)
+        places.setdefault(place, []).append(f"`{method.name}`")
+    views = list(dict.fromkeys(view for view, _ in places))
+    objectives = list(dict.fromkeys(objective for _, objective in places))
+    lines = ["| view | " + " | ".join(f"`{each}`" for each in objectives) + " |", "|---" * (len(objectives) + 1) + "|"]
+    for view in views:
+        cells = [", ".join(places.get((view, objective), ["–"])) for objective in objectives]
+        lines.append(f"| `{view}` | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"`{name}={value}`" for name, value in values.items()) or "none"
 

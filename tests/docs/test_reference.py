@@ -76,6 +76,12 @@ def test_every_method_measure_and_check_is_named(reference: Any) -> None:
     assert re.findall(r"^\| `(\w+)` \|", reference.checks_page(), re.MULTILINE) == list(KINDS)
 
 
+def test_the_table_of_views_and_objectives_is_the_registry(reference: Any) -> None:
+    page = (DOCS / "concepts" / "views_and_objectives.md").read_text("utf-8")
+    table = re.search(r"<!-- views and objectives -->\n(.*?)\n<!-- /views and objectives -->", page, re.DOTALL)[1]
+    assert table.splitlines() == reference.views_and_objectives()
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=[str(page.relative_to(REPOSITORY)) for page in WRITTEN])
 def test_a_page_names_no_option_that_is_not_there(page: Path, options: dict[str, set[str]]) -> None:
     text = page.read_text("utf-8").replace("\\\n", " ")
