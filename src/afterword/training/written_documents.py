@@ -1,7 +1,8 @@
 """Documents that a view writes before training; no text is written twice."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class Foreseen:
     def written(self, view: View, documents: Corpus, tokenizer: Any, work: Path, longest: int) -> tuple[Corpus, None]:
         """The documents as they were given; what the view asks for is counted."""
         self.whole = False
-        with suppress(AfterwordError):
+        with suppress(AfterwordError), _unsaid():
             given = in_parts(documents, tokenizer, longest) if view.takes_parts else documents
             for _ in view.prepare(_Counting(self, tokenizer), given):
                 pass
@@ -101,10 +102,21 @@ class Foreseen:
 
     def in_words(self) -> str:
         """What a dry run says of it."""
-        about = "All other numbers are of the documents as they were given. Before training, the method has written"
+        about = "All other numbers are of the documents as they were given. Before training, the method asks for"
         least = "" if self.whole else "at least "
         count = f"{least}{self.requests:,} texts, from {self.prompt_tokens:,} prompt tokens"
         return f"{about} {count}, at most {self.new_tokens:,} new tokens."
+
+
+@contextmanager
+def _unsaid() -> Generator[None]:
+    """What a view says of its texts is not said: there are none."""
+    logger = logging.getLogger("afterword")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from afterword.corpus import CorpusOptions, read_corpus
-from afterword.errors import ConfigError, DataError
+from afterword.errors import ConfigError, DataError, TrainingError
 
 GOOD = b'{"text": "fine"}\n'
 GZIPPED = gzip.compress(GOOD * 1000, mtime=0)
@@ -207,6 +207,15 @@ def test_a_folder_that_may_not_be_entered_is_an_error_and_not_passed_over(tmp_pa
     with pytest.raises(DataError) as error:
         read(tmp_path / "docs", tmp_path)
     assert_said(error, "closed", "cannot be read: Permission denied")
+
+
+def test_what_goes_wrong_while_rows_are_made_is_said_as_it_is(tmp_path):
+    def rows():
+        yield {"text": "One."}
+        raise TrainingError("generator: it does not answer.")
+
+    with pytest.raises(TrainingError, match=r"^generator: it does not answer\.$"):
+        read(rows(), tmp_path)
 
 
 def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path):

@@ -183,3 +183,16 @@ def test_a_password_in_the_address_is_refused():
     with pytest.raises(ConfigError, match="more in it than host and path") as caught:
         open_writer(lambda: None, byte_tokenizer(), choice).__enter__()
     assert "secret" not in str(caught.value)
+
+
+def test_mixed_texts_are_refused_before_anything_is_asked(serve, tmp_path):
+    server = serve(lambda *_: reply("A."))
+    with pytest.raises(ConfigError, match=r"generator: http.* writes whole texts, .* Leave it out"):
+        written(server, asking("a", other_turns=(("user", "b"),), share=0.5), tmp_path)
+    assert server.seen == []
+
+
+def test_a_model_that_is_not_there_is_said_by_the_setting_that_names_it():
+    choice = GeneratorChoice(generator="no/such/model")
+    with pytest.raises(ConfigError, match=r"^  - generator: 'no/such/model' is no folder"):
+        open_writer(lambda: None, byte_tokenizer(), choice).__enter__()
