@@ -78,9 +78,7 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
         facts, fell = checked_facts(writer, documents, settings)
         instruction = _SAYS if writer.tokenizer.chat_template else ""
     if not facts:
-        counts = ", ".join(f"{count:,} {name}" for name, count in fell.items())
-        problem = f"documents: not one question of {len(documents):,} documents passed every filter ({counts})"
-        raise DataError(f"{problem}. Give more documents, raise tries, lower agree, or a larger generator.")
+        raise DataError(_nothing_left(len(documents), fell))
     splits = files.split_of(facts, settings.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"suite": {"name": path.name.removesuffix(".jsonl"), "version": 1}}
@@ -93,6 +91,16 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
     record = _record(settings, result, facts, splits, command)
     replace_file(files.beside(path, "json"), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     return result
+
+
+def _nothing_left(documents: int, fell: Counter[str]) -> str:
+    """Why there is no quiz."""
+    if not fell.total():
+        problem = f"documents: in {documents:,} of them, no name, number or date was found that could be asked for"
+        return f"{problem}. Give others, or let the model choose: own_questions."
+    counts = ", ".join(f"{count:,} {name}" for name, count in fell.items() if count)
+    problem = f"documents: not one question of {documents:,} documents passed every filter ({counts})"
+    return f"{problem}. Give more documents, raise tries, lower agree, or let a larger model write."
 
 
 def _documents(settings: QuizSettings) -> list[Document]:

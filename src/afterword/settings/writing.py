@@ -20,7 +20,7 @@ WRITTEN_FOLDER: Any = setting(
 
 def writing_problems(generator: str | None, generator_model: str | None) -> Iterator[str]:
     """Problems between them."""
-    address = generator is not None and generator.startswith(("http://", "https://"))
+    address = generator is not None and generator.lower().startswith(("http://", "https://"))
     if address and not generator_model:
         yield "generator_model: missing. Give the name that the endpoint has for its model."
     if generator_model and not address and generator != "vllm":

@@ -8,9 +8,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from afterword.writing.replies import unmixed, without_thoughts
 
 KEYS = ("AFTERWORD_API_KEY", "OPENAI_API_KEY")
 """Variables of the environment, the first of which that is there is the key."""
+_KINDS = ("chat/completions", "completions")
 _PER_BATCH = 8
 """Requests of a batch for each that runs at once: what one that takes long holds up is little."""
 _TRIES = 7
@@ -29,8 +29,12 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _CONNECT_SECONDS, _REPLY_SECONDS = 10.0, 600.0
 _SHOWN = 300
 """Characters of what an endpoint says that are passed on."""
+_EXAMPLE = "Give one like http://localhost:8000/v1."
 _THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 """As servers of open models understand it."""
+
+_Found = tuple[Written, int]
+"""A text, and its new tokens."""
 
 
 @dataclass(eq=False)
@@ -48,7 +52,13 @@ class EndpointGenerator:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigError(f"generator: {self.url!r} is no address ({error}). {_EXAMPLE}") from error
+        if not host:
+            raise ConfigError(f"generator: {self.url!r} has no host. {_EXAMPLE}")
         if parts.username or parts.password or parts.query:
             remedy = f"Give the address alone, and the key in the environment ({KEYS[0]})"
             raise ConfigError(f"generator: the address has more in it than host and path. {remedy}.")
@@ -82,24 +92,23 @@ class EndpointGenerator:
         import requests as http
 
         failed: BaseException | None = None
-        pool = ThreadPoolExecutor(self.at_once)
         with http.Session() as session:
             # As an object of its own: else an entry in .netrc would be sent in its place.
             session.auth = _signed
-            asked = {pool.submit(self._asked, session, request): n for n, request in enumerate(requests)}
+            work = _Work(requests, lambda request: self._asked(session, request), self.at_once)
             try:
-                for future in as_completed(asked):
-                    if error := _failure_of(future):
-                        failed = failed or error
-                        pool.shutdown(wait=False, cancel_futures=True)
-                    elif not future.cancelled():
-                        yield {asked[future]: future.result()}
+                for number, found in work.results():
+                    if isinstance(found, BaseException):
+                        failed = failed or found
+                        work.closed.set()
+                    else:
+                        yield {number: found}
                         advance(1)
                 if failed:
                     raise failed
             finally:
+                work.closed.set()
                 self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
                 self._stop = threading.Event()
 
     def _asked(self, session: Any, request: Request) -> tuple[Written, int]:
@@ -108,16 +117,18 @@ class EndpointGenerator:
         try:
             choice = reply["choices"][0]
             text = choice["message"]["content"] if request.turns else choice["text"]
-            text, ended = str(text or ""), choice.get("finish_reason") == "stop"
+            if not isinstance(text, str | None):
+                raise TypeError("a completion is a string")
+            # Half of a surrogate pair, which JSON may have, is in no file of UTF-8.
+            text, ended = (text or "").encode(errors="replace").decode(), choice.get("finish_reason") == "stop"
             tokens = int((reply.get("usage") or {}).get("completion_tokens") or 0)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            shown = self._hidden(json.dumps(reply))
-            raise TrainingError(f"generator: {self.url} replies with no completion: {shown}") from error
+            raise self._no_completion(json.dumps(reply)) from error
         return Written(without_thoughts(text).strip() if request.turns else text, ended), tokens
 
     def _reply(self, session: Any, request: Request) -> Any:
         """What the endpoint replies, asked in the first way that it takes."""
-        ways, kind = self._ways(request), "chat/completions" if request.turns else "completions"
+        ways, kind = self._ways(request), _KINDS[0] if request.turns else _KINDS[1]
         while True:
             way = min(self._first_way, len(ways) - 1)
             status, text = self._posted(session, f"{self.url.rstrip('/')}/{kind}", ways[way])
@@ -125,8 +136,10 @@ class EndpointGenerator:
                 self._first_way = way + 1
                 continue
             if status == 200:
-                with suppress(ValueError):
+                try:
                     return json.loads(text)
+                except ValueError:
+                    raise self._no_completion(text) from None
             raise self._refused(status, kind, text)
 
     def _ways(self, request: Request) -> list[dict[str, Any]]:
@@ -146,38 +159,51 @@ class EndpointGenerator:
         import requests as http
 
         wait, problem = _FIRST_WAIT, ""
+        stop = self._stop
         for tries in range(_TRIES):
-            if self._stop.is_set():
+            if stop.is_set():
                 break
             try:
                 timeout = (_CONNECT_SECONDS, _REPLY_SECONDS)
                 reply = session.post(url, json=body, timeout=timeout, allow_redirects=False)
-            except (http.ConnectionError, http.Timeout) as error:
+            except http.exceptions.SSLError as error:
+                problem = f"{self.url} does not speak https, or has no certificate that is trusted here"
+                remedy = "Give http:// for the one, and name its authority in REQUESTS_CA_BUNDLE for the other"
+                raise ConfigError(f"generator: {problem} ({self._hidden(str(error))}). {remedy}.") from None
+            except UnicodeError:
+                raise ConfigError(f"{_key_name()}: no key has such characters. Give one without them.") from None
+            except (http.ConnectionError, http.Timeout, http.exceptions.ChunkedEncodingError) as error:
                 problem, asked = f"does not answer ({type(error).__name__})", None
             except http.RequestException as error:
                 raise ConfigError(f"generator: {url} cannot be asked ({self._hidden(str(error))}).") from None
             else:
                 if reply.status_code != 429 and reply.status_code < 500:
-                    return reply.status_code, reply.text
+                    return reply.status_code, reply.content.decode("utf-8", "replace")
                 problem, asked = f"is busy or broken (status {reply.status_code})", reply.headers.get("Retry-After")
             if tries + 1 < _TRIES:
                 pause = min(_LONGEST_WAIT, max(wait, _seconds(asked)))
                 logging.getLogger("afterword").info("%s %s: again in %.0f s", url, problem, pause)
-                self._stop.wait(pause)
+                stop.wait(pause)
                 wait *= 2
         again = "What it wrote is stored: start it, and give the same command again"
         raise TrainingError(f"generator: {url} {problem}, {_TRIES} times. {again}.") from None
 
     def _refused(self, status: int, kind: str, text: str) -> ConfigError:
         if status in (401, 403):
-            known = next((name for name in KEYS if os.environ.get(name)), None)
-            how = f"refuses the key in {known}" if known else "asks for a key"
+            how = f"refuses the key in {known}" if (known := _key_name()) else "asks for a key"
             return ConfigError(f"generator: {self.url} {how}. Give one that it takes in {KEYS[0]}.")
         if status == 404:
             problem = f"{self.url} has no {kind}, or no model {self.model_name!r}"
             return ConfigError(f"generator: {problem}. Check address (it often ends in /v1) and generator_model.")
+        if 300 <= status < 400:
+            problem = f"{self.url} sends requests to another address (status {status})"
+            return ConfigError(f"generator: {problem}. Give that one: the key is sent to no other.")
         said = self._hidden(text)
         return ConfigError(f"generator: {self.url} refuses a request (status {status}): {said}. Check its settings.")
+
+    def _no_completion(self, reply: str) -> TrainingError:
+        remedy = f"Check that the address is that of {' and '.join(_KINDS)}, up to where these begin"
+        return TrainingError(f"generator: {self.url} replies with no completion: {self._hidden(reply)}. {remedy}.")
 
     def _hidden(self, text: str) -> str:
         """What an endpoint says, on one line and without the key."""
@@ -186,15 +212,53 @@ class EndpointGenerator:
         return " ".join(text.split())[:_SHOWN]
 
 
+def _key_name() -> str | None:
+    """The variable that the key is in."""
+    return next((name for name in KEYS if os.environ.get(name)), None)
+
+
 def _signed(request: Any) -> Any:
     """The request with the key, where there is one."""
-    if key := next(filter(None, map(os.environ.get, KEYS)), None):
-        request.headers["Authorization"] = f"Bearer {key}"
+    if name := _key_name():
+        request.headers["Authorization"] = f"Bearer {os.environ[name].strip()}"
     return request
 
 
-def _failure_of(future: "Future[Any]") -> BaseException | None:
-    return None if future.cancelled() else future.exception()
+class _Work:
+    """Requests that are asked by so many threads, which end with the process: one that hangs does not hold it up."""
+
+    def __init__(self, requests: Sequence[Request], ask: Callable[[Request], _Found], at_once: int):
+        self.closed = threading.Event()
+        """Set, no further request is asked."""
+        self._ask, self._done = ask, SimpleQueue[tuple[int, _Found | BaseException] | None]()
+        self._left = SimpleQueue[tuple[int, Request]]()
+        for each in enumerate(requests):
+            self._left.put(each)
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(min(at_once, len(requests)))]
+
+    def results(self) -> Iterator[tuple[int, _Found | BaseException]]:
+        """What became of each request that was asked, by its number, until all are done."""
+        for thread in self._threads:
+            thread.start()
+        for _ in self._threads:
+            while done := self._done.get():
+                yield done
+
+    def _run(self) -> None:
+        try:
+            while not self.closed.is_set():
+                number, request = self._left.get_nowait()
+                self._done.put((number, self._answer(request)))
+        except Empty:
+            pass
+        finally:
+            self._done.put(None)
+
+    def _answer(self, request: Request) -> _Found | BaseException:
+        try:
+            return self._ask(request)
+        except BaseException as error:  # noqa: BLE001 - raised where the results are read
+            return error
 
 
 def _seconds(asked: str | None) -> float:

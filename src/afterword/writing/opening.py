@@ -99,7 +99,7 @@ def named_by(setting: str) -> Generator[None]:
 
 def is_address(generator: str) -> bool:
     """Whether a generator is an endpoint."""
-    return generator.startswith(("http://", "https://"))
+    return generator.lower().startswith(("http://", "https://"))
 
 
 def _file_of(name: str) -> str:

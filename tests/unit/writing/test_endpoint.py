@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.seen.append((self.path, dict(self.headers), body))
             number = len(self.server.seen)
         status, content = self.server.answer(self.path, body, number)
-        sent = json.dumps(content).encode()
+        sent = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
@@ -141,6 +141,9 @@ def test_what_an_endpoint_does_not_know_is_left_out(serve, tmp_path):
         ((404, {"error": "no such model"}), "has no chat/completions, or no model 'm'. Check address"),
         ((400, {"error": f"{KEY} asks too much"}), 'refuses a request (status 400): {"error": "… asks too much"}.'),
         ((200, {"choices": []}), "replies with no completion"),
+        ((200, b"<html>Welcome</html>"), "replies with no completion: <html>Welcome</html>. Check that the address"),
+        ((200, {"choices": [{"message": {"content": [{"text": "parts"}]}}]}), "replies with no completion"),
+        ((302, {}), "sends requests to another address (status 302). Give that one"),
         ((500, {}), "is busy or broken (status 500), 7 times. What it wrote is stored: start it"),
     ],
 )
@@ -196,3 +199,70 @@ def test_a_model_that_is_not_there_is_said_by_the_setting_that_names_it():
     choice = GeneratorChoice(generator="no/such/model")
     with pytest.raises(ConfigError, match=r"^  - generator: 'no/such/model' is no folder"):
         open_writer(lambda: None, byte_tokenizer(), choice).__enter__()
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "http://host:99999/v1", "https:///v1"])
+def test_an_address_without_a_host_or_with_no_port_is_refused(address):
+    choice = GeneratorChoice(generator=address, generator_model="m")
+    with pytest.raises(ConfigError, match=r"generator: .* Give one like http://localhost:8000/v1"):
+        open_writer(lambda: None, byte_tokenizer(), choice).__enter__()
+
+
+def test_what_waits_when_one_is_refused_holds_nothing_up(serve, tmp_path):
+    server = serve(lambda *_: (401, {}))
+    failed = list[str]()
+
+    def write():
+        with pytest.raises(ConfigError, match="refuses the key") as caught:
+            written(server, asking(*map(str, range(40))), tmp_path, at_once=2)
+        failed.append(str(caught.value))
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert failed
+    assert len(server.seen) <= 4
+
+
+def test_half_of_a_surrogate_pair_and_utf8_without_its_name_are_read(serve, tmp_path):
+    words = {"a": b'"Caf\xc3\xa9"', "b": b'"\\ud800 and \\ud83d\\ude00"'}
+    server = serve(lambda _, body, __: (200, b'{"choices": [{"message": {"content": %s}}]}' % words[said(body)]))
+    texts = [each.text for each in written(server, asking("a", "b"), tmp_path)]
+    assert texts == ["Café", "? and \N{GRINNING FACE}"]
+
+
+def said(body):
+    return body["messages"][-1]["content"]
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again(serve, tmp_path, monkeypatch):
+    class Broken(Handler):
+        def do_POST(self):
+            if self.server.seen:
+                return super().do_POST()
+            self.server.seen.append(None)
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"choices"')
+
+    server = serve(lambda *_: reply("Whole."))
+    monkeypatch.setattr(server, "RequestHandlerClass", Broken)
+    assert [each.text for each in written(server, asking("a"), tmp_path)] == ["Whole."]
+
+
+def test_a_key_that_no_header_takes_is_refused_without_being_shown(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTERWORD_API_KEY", "sk-ключ")
+    with pytest.raises(ConfigError, match="AFTERWORD_API_KEY: no key has such characters") as caught:
+        written(serve(lambda *_: reply("Yes.")), asking("a"), tmp_path)
+    assert "ключ" not in str(caught.value)
+
+
+def test_without_a_certificate_that_is_trusted_nothing_is_asked_again(serve, tmp_path):
+    plain = serve(lambda *_: reply("Yes."))
+    choice = GeneratorChoice(generator=f"https{plain.url[4:]}", generator_model="m", written_folder=str(tmp_path))
+    with (
+        open_writer(lambda: None, byte_tokenizer(), choice) as writer,
+        pytest.raises(ConfigError, match="does not speak https, or has no certificate that is trusted here"),
+    ):
+        writer.write(asking("a"), "answers")
