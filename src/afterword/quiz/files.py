@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from afterword.errors import CheckpointError
 from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import SPLITS
 from afterword.quiz.facts import Fact
 from afterword.quiz.spans import ways_to_say
 from afterword.storage.atomic import replace_file
+from afterword.storage.records import read_record
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -70,6 +72,20 @@ def beside(suite: Path, ending: str) -> Path:
     'a/quiz.questions.jsonl'
     """
     return suite.with_name(f"{suite.name.removesuffix('.jsonl')}.{ending}")
+
+
+def not_of_a_quiz(suite: Path) -> Path | None:
+    """What a quiz of this name would write over, if a quiz did not write it; the record of one stands beside its files.
+    """
+    record = beside(suite, "json")
+    there = next((path for path in (suite, beside(suite, "questions.jsonl"), record) if path.exists()), None)
+    if there is None:
+        return None
+    try:
+        ours = record.is_file() and {"filters", "questions", "settings"} <= read_record(record).keys()
+    except CheckpointError:
+        ours = False
+    return None if ours else there
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

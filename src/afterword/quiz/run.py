@@ -81,15 +81,16 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
         raise DataError(_nothing_left(len(documents), fell))
     splits = files.split_of(facts, settings.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"suite": {"name": path.name.removesuffix(".jsonl"), "version": 1}}
-    files.write_rows(path, [header, *files.items_of(facts, splits, instruction)])
     sides = Counter(splits)
     result = QuizResult(
         path, len(facts), sum(len(f.wordings) for f in facts), len(documents), sides["dev"], sides["test"], dict(fell)
     )
-    files.write_rows(result.questions_path, files.questions_of(facts, splits))
+    # The record first: by it the files of a quiz are known again that was stopped between them.
     record = _record(settings, result, facts, splits, command)
     replace_file(files.beside(path, "json"), json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    header = {"suite": {"name": path.name.removesuffix(".jsonl"), "version": 1}}
+    files.write_rows(path, [header, *files.items_of(facts, splits, instruction)])
+    files.write_rows(result.questions_path, files.questions_of(facts, splits))
     return result
 
 
@@ -115,6 +116,8 @@ def _checked(settings: QuizSettings) -> Path:
     if path.is_dir() or (parent := unwritable(path.parent)):
         reason = "is a folder" if path.is_dir() else f"cannot be written ({parent} is not writable)"
         raise ConfigError(f"output: {settings.output!r} {reason}. Give the name of a file, as quiz.jsonl.")
+    if taken := files.not_of_a_quiz(path):
+        raise ConfigError(f"output: {str(taken)!r} is there, and no quiz wrote it. Give another name, or move it.")
     return path
 
 

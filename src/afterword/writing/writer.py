@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from afterword.errors import DataError
 from afterword.progress import Progress
 from afterword.storage.hashes import json_sha256
 from afterword.storage.text_store import TextStore
@@ -78,7 +78,7 @@ class StoredWriter:
             used = {row["key"]: {**row, **known} for row, known in zip(rows, found, strict=True) if known}
             if missing := [row for key, row in used.items() if key not in self.record]:
                 self.record.add(missing)
-        texts = [Written(row["text"], row["ended"]) for row in found if row]
+        texts = [Written(row["text"], row["ended"]) for row in found if row is not None]
         assert len(texts) == len(requests), "every request has a text"
         if empty := sum(not text.text for text in texts):
             reason = "the prompt does not fit the context, or the reply ended at once"
@@ -125,7 +125,9 @@ class StoredWriter:
 
     def _found(self, key: str) -> dict[str, Any] | None:
         for place in (self.record, self.store):
-            if place is not None:
-                with suppress(KeyError):
-                    return place[key]
+            if place is not None and key in place:
+                row = place[key]
+                if isinstance(row.get("text"), str) and isinstance(row.get("ended"), bool):
+                    return row
+                raise DataError(f"{place.path}: the row {key!r} has no text. Remove it; its text is then written again.")
         return None

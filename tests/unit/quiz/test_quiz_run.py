@@ -175,6 +175,27 @@ def test_the_command_writes_suite_questions_and_page(
     assert "When was the harbour of Abyxa opened?" in page
     assert "not_read" in page
     assert f"quiz_date, version {prompt('quiz_date').version}" in page
+    out.unlink()
+    again = afterword("quiz", "almanac-chat", str(tmp_path / "docs.jsonl"), "-o", str(out), "--tries", "2")
+    assert again.code == 0, "a quiz takes the place of one that was stopped between its files"
+    assert len(find_suite(str(out)).items) == 6
+
+
+def test_documents_without_anything_to_ask_for_are_said(afterword: Any, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("velvet", encoding="utf-8")
+    done = afterword("quiz", "almanac-chat", str(tmp_path / "words.txt"), "-o", str(tmp_path / "quiz.jsonl"))
+    assert done.code == 1
+    assert "no name, number or date was found that could be asked for" in done.err
+
+
+@pytest.mark.parametrize("name", ["quiz.jsonl", "quiz.questions.jsonl", "quiz.json"])
+def test_nothing_is_written_over_that_no_quiz_wrote(afterword: Any, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name
+    mine.write_text('{"text": "Mara Lindo met Ola Vikan."}\n', encoding="utf-8")
+    done = afterword("quiz", "almanac-chat", str(mine), "-o", str(tmp_path / "quiz.jsonl"))
+    assert done.code == 2
+    assert f"{name}' is there, and no quiz wrote it" in " ".join(done.err.split())
+    assert "Mara" in mine.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

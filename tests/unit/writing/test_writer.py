@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_models import byte_tokenizer, random_llama
 
+from afterword.errors import DataError
 from afterword.types import Request, Sampling
 from afterword.writing import GeneratorChoice, LocalGenerator, open_writer
 
@@ -105,3 +106,14 @@ def test_seeds_do_not_matter_to_the_likeliest_tokens(model, counted, tmp_path):
     first, second = written(model, [one, other], written_folder=str(tmp_path))
     assert first == second
     assert sum(counted) == 1
+
+
+@pytest.mark.parametrize("field", ["text", "ended"])
+def test_a_row_of_another_format_is_said(field, model, tmp_path):
+    (first, *_) = ASKED
+    written(model, [first], written_folder=str(tmp_path))
+    (store,) = tmp_path.glob("*.jsonl")
+    row = {name: value for name, value in json.loads(store.read_text()).items() if name != field}
+    store.write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"the row '\w+' has no text. Remove it"):
+        written(model, [first], written_folder=str(tmp_path))
