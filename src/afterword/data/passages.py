@@ -20,6 +20,8 @@ from afterword.data import control_tokens
 from afterword.data.windows import ReadDocument, SpecialTokens, WindowSettings, document_ids
 from afterword.types import Document, Passage, PassageIds, Window
 
+NO_PASSAGES = "no_passages"
+"""Why a document is left out about which nothing that can be used was written."""
 _REPLY = "AFTERWORDREPLY"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from afterword.corpus import Corpus
 from afterword.data.control_tokens import ControlTokens
-from afterword.data.passages import read_passages
+from afterword.data.passages import NO_PASSAGES, read_passages
 from afterword.data.views import View
 from afterword.data.windows import ReadDocument, SpecialTokens, WindowSettings, read_document
 from afterword.errors import DataError
@@ -212,7 +212,10 @@ def _reader(document: Document, view: View) -> Callable[..., ReadDocument]:
 def _untrainable(documents: int, counts: PreparedCounts) -> DataError:
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.skipped_windows.items())
     problem = f"none of the {documents} documents has a trainable position ({reasons or 'no text'})"
-    return DataError(f"documents: {problem}. Give two sentences or more, or use a token strategy or fine-tuning.")
+    remedy = "Give two sentences or more, or use a token strategy or fine-tuning"
+    if max(counts.skipped_windows, key=counts.skipped_windows.__getitem__, default="") == NO_PASSAGES:
+        remedy = "What is written about them is of no use: see written.jsonl, and let a larger model write (generator)"
+    return DataError(f"documents: {problem}. {remedy}.")
 
 
 def _arrow() -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from afterword.data.passages import NO_PASSAGES
 from afterword.data.views import View, segment
 from afterword.data.windows import SpecialTokens
 from afterword.method_options import ChunkTokens, Passages, SkipTokens
@@ -42,7 +43,7 @@ class Prompted(View):
         if len(window.passage_lengths):
             return None if self._possible(window) else "too_short"
         if not len(window.token_ids):
-            return "no_passages"
+            return NO_PASSAGES
         return None if len(window.token_ids) > 1 else "too_short"
 
     def build(self, window: Window, special: SpecialTokens, rng: np.random.Generator) -> Example:

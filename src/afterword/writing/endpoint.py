@@ -49,6 +49,8 @@ class EndpointGenerator:
     at_once: int = 8
     _first_way: int = 0
     """The first way of asking that the endpoint has not refused."""
+    _said: set[str] = field(default_factory=set[str])
+    """What it was asked again for."""
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -182,11 +184,17 @@ class EndpointGenerator:
                 problem, asked = f"is busy or broken (status {reply.status_code})", reply.headers.get("Retry-After")
             if tries + 1 < _TRIES:
                 pause = min(_LONGEST_WAIT, max(wait, _seconds(asked)))
-                logging.getLogger("afterword").info("%s %s: again in %.0f s", url, problem, pause)
+                self._say_again(f"{url} {problem}", pause)
                 stop.wait(pause)
                 wait *= 2
         again = "What it wrote is stored: start it, and give the same command again"
         raise TrainingError(f"generator: {url} {problem}, {_TRIES} times. {again}.") from None
+
+    def _say_again(self, problem: str, pause: float) -> None:
+        """That there are pauses, once for each reason: else the first minute looks as if nothing happened."""
+        level = logging.INFO if problem in self._said else logging.WARNING
+        self._said.add(problem)
+        logging.getLogger("afterword").log(level, "generator: %s. It is asked again in %.0f s.", problem, pause)
 
     def _refused(self, status: int, kind: str, text: str) -> ConfigError:
         if status in (401, 403):
@@ -257,7 +265,7 @@ class _Work:
     def _answer(self, request: Request) -> _Found | BaseException:
         try:
             return self._ask(request)
-        except BaseException as error:  # noqa: BLE001 - raised where the results are read
+        except BaseException as error:  # Raised where the results are read.
             return error
 
 

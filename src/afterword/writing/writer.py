@@ -129,5 +129,7 @@ class StoredWriter:
                 row = place[key]
                 if isinstance(row.get("text"), str) and isinstance(row.get("ended"), bool):
                     return row
-                raise DataError(f"{place.path}: the row {key!r} has no text. Remove it; its text is then written again.")
+                raise DataError(
+                    f"{place.path}: the row {key!r} has no text. Remove it; its text is then written again."
+                )
         return None

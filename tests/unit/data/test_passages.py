@@ -171,6 +171,11 @@ def test_what_does_not_fit_is_left_out_and_counted(tmp_path):
     assert len(windows[0].passages) == 1
 
 
+def test_documents_about_which_nothing_of_use_is_written_are_said(tmp_path):
+    with pytest.raises(DataError, match=r"1 no passages.*let a larger model write \(generator\)"):
+        prepared([Document("empty", "Three.", passages="[]")], tmp_path)
+
+
 def test_other_views_read_the_text_as_ever_and_their_files_are_the_same(tmp_path):
     plain, view = Document("d", "The text."), WholeDocument()
     with_passages = Document("d", "The text.", passages=passages_to_json([Passage("yes")]))

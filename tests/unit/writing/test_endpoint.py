@@ -113,10 +113,15 @@ def test_turns_and_texts_are_asked_and_each_reply_is_for_its_request(serve, tmp_
     assert not any(KEY in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_a_busy_endpoint_is_asked_again(serve, tmp_path):
+def test_a_busy_endpoint_is_asked_again(serve, tmp_path, caplog):
     server = serve(lambda path, body, number: (429, {}) if number < 3 else (503, {}) if number < 5 else reply("Yes."))
     assert written(server, asking("a"), tmp_path, at_once=1) == [Written("Yes.", ended=True)]
     assert len(server.seen) == 5
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [each.partition("is busy or broken ")[2] for each in said] == [
+        "(status 429). It is asked again in 0 s.",
+        "(status 503). It is asked again in 0 s.",
+    ]
 
 
 def test_what_an_endpoint_does_not_know_is_left_out(serve, tmp_path):
