@@ -75,7 +75,7 @@ def beside(suite: Path, ending: str) -> Path:
 
 
 def not_of_a_quiz(suite: Path) -> Path | None:
-    """What a quiz of this name would write over, if a quiz did not write it; the record of one stands beside its files."""
+    """What a quiz of this name would write over and did not write: beside the files of a quiz stands its record."""
     record = beside(suite, "json")
     there = next((path for path in (suite, beside(suite, "questions.jsonl"), record) if path.exists()), None)
     if there is None:
