@@ -138,7 +138,7 @@ def _run(form: Form, folder: Path, out: Path, wait: float) -> tuple[int, str]:
     log = folder / "log"
     child = os.fork()
     if not child:
-        _be_the_command(words, log)
+        be_the_command(words, log)
     until, limit = time.monotonic() + wait, time.monotonic() + _LIMIT_SECONDS
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -151,7 +151,7 @@ def _run(form: Form, folder: Path, out: Path, wait: float) -> tuple[int, str]:
         time.sleep(0.002)
 
 
-def _be_the_command(words: list[str], log: Path) -> None:
+def be_the_command(words: list[str], log: Path) -> None:
     """In the forked process: the command, and the end."""
     code = 1
     try:

@@ -22,6 +22,7 @@ from commands import killed_at_last, line_of
 
 SETTINGS = "--num-train-epochs 5 --learning-rate 1e-3 --lr-scheduler-type cosine --save-total-limit 2"
 STEPS = 50
+WRITING = "--method continuation --continuations 64 --new-tokens 24 --max-steps 3"
 CHECKPOINT_KIB = 140
 """Of the weights. The optimizer's file, written after them, is twice that."""
 
@@ -338,6 +339,37 @@ def test_killed_before_its_card(start: Any, place: Path) -> None:
     assert "nothing was trained" in again.said
     assert (place / "run" / "README.md").exists()
     assert (place / "run" / "learned.json").exists()
+
+
+@pytest.mark.slow
+def test_killed_while_the_model_writes(start: Any, place: Path) -> None:
+    """Several times in one run: its texts, its data, its losses and its weights are those of a run without a kill."""
+
+    def process(name: str) -> Started:
+        return start(place, f"{WRITING} --written-folder {name}-texts", output=name)
+
+    def stored(name: str) -> int:
+        return sum(file.read_bytes().count(b"\n") for file in place.glob(f"{name}-texts/*.jsonl"))
+
+    through = process("through")
+    assert through.wait() == 0, through.said
+    texts, before = stored("through"), 0
+    for _ in range(4):
+        killed = process("run")
+        until(lambda: stored("run") > before)
+        assert killed.end(signal.SIGKILL) == -signal.SIGKILL, killed.said
+        assert before < (before := stored("run")) < texts, "the moment was missed"
+        assert not (place / "run" / "state.json").exists()
+    resumed = process("run")
+    assert resumed.wait() == 0, resumed.said
+    assert what_a_run_with_texts_is(place / "run") == what_a_run_with_texts_is(place / "through")
+
+
+def what_a_run_with_texts_is(run: Path) -> tuple[Any, ...]:
+    state, data = (json.loads((run / f"{name}.json").read_text()) for name in ("state", "data"))
+    used = {row["key"]: (row["text"], row["ended"]) for row in map(json.loads, (run / "written.jsonl").open())}
+    weights = (run / "model.safetensors").read_bytes()
+    return used, state["windows_sha256"], data["prepared_by_view"], losses(run), weights
 
 
 def test_a_run_folder_that_goes_while_it_is_written(start: Any, place: Path) -> None:

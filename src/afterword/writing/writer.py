@@ -69,15 +69,15 @@ class StoredWriter:
         """A text for each request, in their order; what is empty is said. `what` names them: `rephrasings`."""
         rows = [self._row(request, what) for request in requests]
         keys = [row["key"] for row in rows]
-        new = {key: number for number, key in reversed(list(enumerate(keys))) if self._found(key) is None}
-        asked = dict(sorted((number, key) for key, number in new.items()))
-        if asked:
-            self._write([requests[i] for i in asked], [rows[i] for i in asked], what)
+        first = sorted({key: number for number, key in reversed(list(enumerate(keys)))}.values())
+        missing = {place for place, number in enumerate(first) if self._found(keys[number]) is None}
+        if missing:
+            self._write([requests[i] for i in first], [rows[i] for i in first], missing, what)
         found = [self._found(key) for key in keys]
         if self.record is not None:
             used = {row["key"]: {**row, **known} for row, known in zip(rows, found, strict=True) if known}
-            if missing := [row for key, row in used.items() if key not in self.record]:
-                self.record.add(missing)
+            if unknown := [row for key, row in used.items() if key not in self.record]:
+                self.record.add(unknown)
         texts = [Written(row["text"], row["ended"]) for row in found if row is not None]
         assert len(texts) == len(requests), "every request has a text"
         if empty := sum(not text.text for text in texts):
@@ -85,15 +85,18 @@ class StoredWriter:
             logging.getLogger("afterword").warning("%s: %d of %d are empty: %s.", what, empty, len(texts), reason)
         return texts
 
-    def _write(self, requests: Sequence[Request], rows: Sequence[dict[str, Any]], what: str) -> None:
-        most = sum(request.sampling.max_new_tokens for request in requests)
-        cost = f"{self.generator.tokens(requests):,} prompt tokens, at most {most:,} new ones"
+    def _write(self, requests: Sequence[Request], rows: Sequence[dict[str, Any]], missing: set[int], what: str) -> None:
+        """Write what is missing, by the numbers of the requests, which differ."""
+        new = [requests[i] for i in sorted(missing)]
+        most = sum(request.sampling.max_new_tokens for request in new)
+        cost = f"{self.generator.tokens(new):,} prompt tokens, at most {most:,} new ones"
         began, written = time.monotonic(), 0
         keys = [row["key"] for row in rows]
         numbers_of = {key: number for number, key in enumerate(keys)}
-        with Progress(what, len(requests), cost=cost) as progress:
-            for batch, missing in self._in_turn([[keys[i] for i in each] for each in self.generator.batches(requests)]):
-                numbers, ahead = [numbers_of[key] for key in missing], progress.done
+        planned = [[keys[i] for i in batch] for batch in self._batches(requests, missing)]
+        with Progress(what, len(new), cost=cost) as progress:
+            for batch, mine in self._in_turn(planned):
+                numbers, ahead = [numbers_of[key] for key in mine], progress.done
                 parts = self.generator.write([requests[i] for i in numbers], progress.advance) if numbers else ()
                 for part in parts:
                     texts = {numbers[place]: text for place, (text, _) in part.items()}
@@ -101,6 +104,20 @@ class StoredWriter:
                     written += sum(tokens for _, tokens in part.values())
                 rate = written / max(1e-9, time.monotonic() - began)
                 progress.advance(ahead + len(batch) - progress.done, f"{rate:,.0f} new tokens a second")
+
+    def _batches(self, requests: Sequence[Request], missing: set[int]) -> Iterator[list[int]]:
+        """Batches of all requests of which nothing is there: a run that goes on writes in those it was stopped in.
+
+        What is left of the others is put together anew.
+        """
+        rest = set[int]()
+        for batch in self.generator.batches(requests):
+            if missing.issuperset(batch):
+                yield batch
+            else:
+                rest |= missing.intersection(batch)
+        if left := sorted(rest):
+            yield from ([left[i] for i in batch] for batch in self.generator.batches([requests[i] for i in left]))
 
     def _in_turn(self, batches: Sequence[list[str]]) -> Iterator[tuple[list[str], list[str]]]:
         """Every batch and what is missing of it; what another process writes now comes last, when that is done."""

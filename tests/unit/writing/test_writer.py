@@ -1,6 +1,7 @@
 """What was written once is not written again: by another run, another method, another process, after a kill."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from tiny_models import byte_tokenizer, random_llama
@@ -87,6 +88,33 @@ def test_a_run_that_is_stopped_in_its_midst_goes_on_to_the_same_bytes(model, tmp
     # Two batches were stored whole, the third was in flight.
     assert sizes == [3, 3, 3, 3, 1]
     assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+def test_one_that_goes_on_writes_in_the_batches_it_was_stopped_in(model, tmp_path, monkeypatch):
+    """Also where the rest alone would be put together in another way. What is left of a batch is put together anew."""
+    sizes, real, stops = list[int](), LocalGenerator.write, [3]
+
+    def odd_one_first(self, requests):
+        ends = [0, *range(2 - len(requests) % 2, len(requests) + 1, 2)]
+        return [list(range(a, b)) for a, b in pairwise(ends)]
+
+    def stopped(self, requests, advance):
+        stops[0] -= 1
+        if not stops[0]:
+            raise KeyboardInterrupt
+        sizes.append(len(requests))
+        return real(self, requests, advance)
+
+    monkeypatch.setattr(LocalGenerator, "batches", odd_one_first)
+    monkeypatch.setattr(LocalGenerator, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        written(model, ASKED[:9], written_folder=str(tmp_path / "stopped"))
+    written(model, ASKED[:9], written_folder=str(tmp_path / "stopped"))
+    assert sizes == [1, 2, 2, 2, 2]
+    sizes.clear()
+    written(model, [ASKED[1], ASKED[3]], written_folder=str(tmp_path / "part"))
+    written(model, ASKED[:8], written_folder=str(tmp_path / "part"))
+    assert sizes == [2, 2, 2, 2]
 
 
 def test_another_model_writes_where_it_is_named_and_the_taught_one_is_not_read(model_folder, tmp_path):
