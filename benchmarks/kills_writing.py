@@ -2,9 +2,9 @@
 
     python benchmarks/kills.py --writing 20
 
-Every kill is a SIGKILL at a random moment after it said that it writes, and counts only if texts were still missing then.
-A run is killed several times, then given again to its end. Every text it used, its prepared data, the losses of its
-steps and its weights must then be the same, to the bit.
+Every kill is a SIGKILL at a random moment after it said that it writes, and counts only if texts were missing then. A
+run is killed several times, then given again to its end. Every text it used, its prepared data, the losses of its steps
+and its weights must then be the same, to the bit.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run_writing(kills: int, seed: int, model: str) -> int:
             done = _one(case, f"run-{runs}", done, kills, chance)
     print(f"{done} kills while {model} wrote, {runs} runs given to their end, {time.monotonic() - began:.0f} s")
     print(
-        "\n".join(case.problems) or "texts, prepared data, losses and weights of all are those of the run without one"
+        "\n".join(case.problems) or "texts, prepared data, losses and weights are those of a run without a kill"
     )
     return len(case.problems)
 

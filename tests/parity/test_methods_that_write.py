@@ -9,8 +9,10 @@ import pytest
 import torch
 from scripted import ScriptedWriter
 
+from afterword.data.mixture import SourceShare
 from afterword.data.passages import passages_from_json
 from afterword.methods import METHODS
+from afterword.training.sources import MixtureSource
 from afterword.types import Document
 
 pytestmark = pytest.mark.usefixtures("scripted")
@@ -37,6 +39,13 @@ def forward(temperature: float) -> Loss:
 def reverse(student: Any, teacher: Any, gold: Any) -> Any:
     """KL(s ‖ p)."""
     return (student.softmax(-1) * (student.log_softmax(-1) - teacher.log_softmax(-1))).sum(-1)
+
+
+def swapped(student: Any, teacher: Any, gold: Any) -> Any:
+    """α = 0.5, KL(q ‖ s): in q the gold token has changed places with the likeliest one."""
+    q, rows, likeliest = teacher.clone(), torch.arange(len(gold)), teacher.argmax(-1)
+    q[rows, likeliest], q[rows, gold] = teacher[rows, gold], teacher[rows, likeliest]
+    return 0.5 * predicted(student, teacher, gold) + 0.5 * forward(1.0)(student, q, gold)
 
 
 # Loss of a position, tokens of a chunk, tokens that are skipped.
@@ -133,3 +142,34 @@ def test_rephrasing_is_the_plain_loop(
     assert len(losses) > len(rows) * (1 + originals) - 1
     torch.stack(losses).mean().backward()
     assert_close(ours, gradients(student), 1e-5)
+
+
+@pytest.mark.parametrize(("replay", "loss"), [("kl", forward(1.0)), ("swap", swapped)], ids=["kl", "swap"])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.view.writes])
+def test_replay_beside_it_is_a_term_of_its_own(
+    name: str,
+    replay: str,
+    loss: Loss,
+    pair: Any,
+    rows: Any,
+    general_rows: Any,
+    tokenizer: Any,
+    step_gradient: Any,
+    assert_close: Any,
+) -> None:
+    """A step's gradient is that of what was written, plus that of general text by a loop."""
+    student, reference = pair()
+    alone = step_gradient(student, reference, rows, METHODS[name], documents_per_step=99, mixture={})
+    mixture = {"general": MixtureSource(documents=general_rows, share=SourceShare())}
+    method = METHODS[name].configured(replay=replay, replay_weight=0.7)
+    ours = step_gradient(student, reference, rows, method, documents_per_step=99, mixture=mixture)
+    student.double(), reference.double()
+    losses = []
+    for row in general_rows:
+        ids = torch.tensor([*_ids(tokenizer, row["text"].lstrip()), 1])
+        said, taught = (model(ids[None]).logits[0, :-1] for model in (student, reference))
+        losses.append(loss(said, taught.detach(), ids[1:]))
+    (0.7 * torch.cat(losses).mean()).backward()
+    term = gradients(student)
+    assert min(sum(g.norm() for g in each.values()) for each in (alone, term)) > 0.1, "an absent term could hide"
+    assert_close(ours, {key: alone[key].double() + term[key] for key in term}, 2e-5)

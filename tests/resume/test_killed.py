@@ -356,9 +356,10 @@ def test_killed_while_the_model_writes(start: Any, place: Path) -> None:
     texts, before = stored("through"), 0
     for _ in range(4):
         killed = process("run")
-        until(lambda: stored("run") > before)
+        until(lambda been=before: stored("run") > been)
         assert killed.end(signal.SIGKILL) == -signal.SIGKILL, killed.said
-        assert before < (before := stored("run")) < texts, "the moment was missed"
+        before = stored("run")
+        assert before < texts, "the moment was missed"
         assert not (place / "run" / "state.json").exists()
     resumed = process("run")
     assert resumed.wait() == 0, resumed.said
