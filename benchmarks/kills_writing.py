@@ -77,9 +77,7 @@ def run_writing(kills: int, seed: int, model: str) -> int:
             runs += 1
             done = _one(case, f"run-{runs}", done, kills, chance)
     print(f"{done} kills while {model} wrote, {runs} runs given to their end, {time.monotonic() - began:.0f} s")
-    print(
-        "\n".join(case.problems) or "texts, prepared data, losses and weights are those of a run without a kill"
-    )
+    print("\n".join(case.problems) or "texts, prepared data, losses and weights are those of a run without a kill")
     return len(case.problems)
 
 

@@ -1,6 +1,7 @@
 """Documents that a view writes before training; no text is written twice."""
 
 import logging
+import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from afterword.writing.replies import prompt_tokens, unmixed
 
 WRITTEN = RECORD
 """Of a run folder: every text that the run used of what was written for its view."""
+_WORDS = 60
+"""In the place of a text, where texts are only counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +84,12 @@ def _length(tokenizer: Any, text: str) -> int:
 
 @dataclass(kw_only=True)
 class Foreseen:
-    """What a view would ask for: counted, with a few words in the place of every text."""
+    """What a view would ask for: counted, with words that mean nothing in the place of every text."""
 
     requests: int = 0
     prompt_tokens: int = 0
     new_tokens: int = 0
-    """At most."""
+    """Where every text is as long as it may be."""
     whole: bool = True
     """Whether the view could do without the texts, and without the model."""
 
@@ -103,9 +106,10 @@ class Foreseen:
     def in_words(self) -> str:
         """What a dry run says of it."""
         about = "All other numbers are of the documents as they were given. Before training, the method asks for"
-        least = "" if self.whole else "at least "
-        count = f"{least}{self.requests:,} texts, from {self.prompt_tokens:,} prompt tokens"
-        return f"{about} {count}, at most {self.new_tokens:,} new tokens."
+        # What is asked for next follows from what was written, which nobody knows yet.
+        how = "about" if self.whole else "at least"
+        count = f"{how} {self.requests:,} texts, from {how} {self.prompt_tokens:,} prompt tokens"
+        return f"{about} {count}; where all are as long as they may be, they have {self.new_tokens:,} new tokens."
 
 
 @contextmanager
@@ -132,11 +136,18 @@ class _Counting:
         raise ConfigError("method: what it does with the model is not foreseen. Leave --dry-run out.")
 
     def write(self, requests: Sequence[Request], what: str) -> list[Written]:
-        """A few words for each."""
+        """A question and an answer for each, as long as a short paragraph, alike in nothing."""
+        first = self.found.requests
         self.found.requests += len(requests)
         self.found.prompt_tokens += sum(len(prompt_tokens(self.tokenizer, each)) for each in requests)
         self.found.new_tokens += sum(each.sampling.max_new_tokens for each in requests)
-        return [Written(f"What is said of it here, number {number}?", ended=True) for number in range(len(requests))]
+        return [_meaningless(first + number) for number in range(len(requests))]
+
+
+def _meaningless(number: int) -> Written:
+    drawn = random.Random(number)
+    words = ["".join(drawn.choices("aeioubdklmnprst", k=4)) for _ in range(_WORDS)]
+    return Written(f"Question: what is {words[0]} {words[1]}?\nAnswer: it is {' '.join(words[2:])}.", ended=True)
 
 
 def writer_of(settings: AdaptSettings, run: Path) -> DocumentWriter:

@@ -117,16 +117,18 @@ def retelling(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(plugins.sys.modules, "my_retelling", raising=False)
     module = importlib.import_module("my_retelling")
-    module.calls, module.dies_at, generate = [], None, module.generate
+    module.calls, module.dies_at, write = [], None, LocalGenerator.write
 
-    def watched(model, tokenizer, prompts, *, max_new_tokens):
-        module.calls.append(prompts)
+    def watched(self, requests, advance):
+        module.calls.append(requests)
         if len(module.calls) == module.dies_at:
             raise KeyboardInterrupt
-        assert (model.training, torch.is_grad_enabled()) == (False, False)
-        return generate(model, tokenizer, prompts, max_new_tokens=12)
+        return write(self, requests, advance)
 
-    module.generate = watched
+    monkeypatch.setattr(LocalGenerator, "write", watched)
+    monkeypatch.setattr(LocalGenerator, "batches", lambda self, requests: [[n] for n in range(len(requests))])
+    monkeypatch.setenv("AFTERWORD_CACHE", str(tmp_path / "cache"))
+    module.SAMPLING = Sampling(max_new_tokens=12)
     return module
 
 
@@ -166,12 +168,15 @@ def test_documents_are_written_once_and_trained(retelling, chat_folder, document
     assert len(retelling.calls) == count
 
 
-def test_a_writing_that_is_killed_goes_on_and_ends_the_same(retelling, chat_folder, documents, tmp_path):
+def test_a_writing_that_is_killed_goes_on_and_ends_the_same(
+    retelling, chat_folder, documents, tmp_path, monkeypatch
+):
     runs = [tmp_path / "through", tmp_path / "killed"]
     how = {**HOW, "method": retelling.METHOD}
     afterword.adapt(chat_folder, documents, **how, output_dir=str(runs[0]))
     retelling.calls.clear()
     retelling.dies_at = 4
+    monkeypatch.setenv("AFTERWORD_CACHE", str(tmp_path / "another"))
     with pytest.raises(Interrupted):
         afterword.adapt(chat_folder, documents, **how, output_dir=str(runs[1]))
     assert [path.name for path in runs[1].iterdir()] == ["written.jsonl"]
@@ -193,7 +198,7 @@ def test_pilots_and_the_run_share_what_was_written(retelling, chat_folder, docum
 def test_a_dry_run_writes_nothing_and_says_so(retelling, chat_folder, documents):
     settings = {"model_name_or_path": chat_folder, "method": register_method(retelling.METHOD), **HOW}
     found = dry_run(read_settings(settings), documents)
-    assert "writes documents with the model before it trains" in found.data["remark"]
+    assert "before it trains, the method writes others: about 10 texts" in found.data["remark"]
     assert not retelling.calls
 
 

@@ -8,12 +8,13 @@ from scripted import ScriptedWriter
 from afterword.data.passages import passages_from_json
 from afterword.methods import METHODS
 from afterword.methods.own_questions import question_in
-from afterword.training.written_documents import in_parts
+from afterword.training.written_documents import Foreseen, in_parts
 from afterword.types import Document, Written
 
 TEXT = "Mara Lind moved to Bergen in the year 2019. She founded a small bakery there. It opens at six in the morning."
 DOCUMENTS = [Document("a", TEXT, title="Mara Lind"), Document("b", "The old bus to the sea comes at nine.")]
-WRITING = [name for name, method in METHODS.items() if method.view.writes and name != "study"]
+WRITING_AT_ALL = [name for name, method in METHODS.items() if method.view.writes]
+WRITING = [name for name in WRITING_AT_ALL if name != "study"]
 
 
 @pytest.fixture
@@ -133,3 +134,18 @@ def test_a_long_document_is_written_about_in_parts_of_half_the_context(tokenizer
     # A sentence that is too long alone is not lost.
     (only, *rest) = in_parts([long], tokenizer, longest=8)
     assert only.text + "".join(part.text for part in rest) == long.text
+
+
+@pytest.mark.parametrize("name", WRITING_AT_ALL)
+def test_a_dry_run_counts_every_stage_of_what_is_asked(name, tokenizer, tmp_path):
+    """To within a third of what the scripted texts lead to, whose number follows from what they say."""
+    writer, foreseen = ScriptedWriter(None, tokenizer), Foreseen()
+    list(METHODS[name].view.prepare(writer, DOCUMENTS))
+    foreseen.written(METHODS[name].view, DOCUMENTS, tokenizer, tmp_path, 4096)
+    assert foreseen.whole
+    assert foreseen.in_words().count("about") >= 2
+    if name != "study":
+        assert foreseen.requests == pytest.approx(len(writer.asked), rel=1 / 3)
+    else:
+        # Each kind asks for as many tokens as the document has: two of these are one text.
+        assert len(DOCUMENTS) <= foreseen.requests < 60

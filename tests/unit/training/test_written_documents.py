@@ -17,7 +17,7 @@ def test_a_dry_run_counts_what_is_asked_for(tmp_path, method, texts):
     found = Foreseen()
     assert found.written(METHODS[method].view, [DOCUMENT], byte_tokenizer(), tmp_path, 2048) == ([DOCUMENT], None)
     assert (found.requests, found.whole) == (texts, True)
-    assert f"asks for {texts} texts" in found.in_words()
+    assert f"asks for about {texts} texts" in found.in_words()
 
 
 def test_a_dry_run_says_nothing_of_texts_that_are_not_there(tmp_path, caplog):
