@@ -10,7 +10,6 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-import torch
 
 import afterword
 from afterword import methods, plugins
@@ -21,6 +20,8 @@ from afterword.objectives import Prediction
 from afterword.settings.adapt import read_settings
 from afterword.training import AdaptationTrainer, dry_run, training_arguments
 from afterword.training.checkpoints import Interrupted
+from afterword.types import Sampling
+from afterword.writing import LocalGenerator
 
 PAGE = Path(__file__).parents[3] / "docs" / "ADD_A_METHOD.md"
 BLOCKS = [block.split("```")[0] for block in PAGE.read_text(encoding="utf-8").split("```python\n")[1:]]
@@ -168,9 +169,7 @@ def test_documents_are_written_once_and_trained(retelling, chat_folder, document
     assert len(retelling.calls) == count
 
 
-def test_a_writing_that_is_killed_goes_on_and_ends_the_same(
-    retelling, chat_folder, documents, tmp_path, monkeypatch
-):
+def test_a_writing_that_is_killed_goes_on_and_ends_the_same(retelling, chat_folder, documents, tmp_path, monkeypatch):
     runs = [tmp_path / "through", tmp_path / "killed"]
     how = {**HOW, "method": retelling.METHOD}
     afterword.adapt(chat_folder, documents, **how, output_dir=str(runs[0]))
