@@ -197,7 +197,7 @@ def test_pilots_and_the_run_share_what_was_written(retelling, chat_folder, docum
 def test_a_dry_run_writes_nothing_and_says_so(retelling, chat_folder, documents):
     settings = {"model_name_or_path": chat_folder, "method": register_method(retelling.METHOD), **HOW}
     found = dry_run(read_settings(settings), documents)
-    assert "before it trains, the method writes others: about 10 texts" in found.data["remark"]
+    assert "the method asks for about 10 texts" in found.data["remark"]
     assert not retelling.calls
 
 
