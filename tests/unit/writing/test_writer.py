@@ -1,7 +1,6 @@
 """What was written once is not written again: by another run, another method, another process, after a kill."""
 
 import json
-from itertools import pairwise
 
 import pytest
 from tiny_models import byte_tokenizer, random_llama
@@ -92,11 +91,11 @@ def test_a_run_that_is_stopped_in_its_midst_goes_on_to_the_same_bytes(model, tmp
 
 def test_one_that_goes_on_writes_in_the_batches_it_was_stopped_in(model, tmp_path, monkeypatch):
     """Also where the rest alone would be put together in another way. What is left of a batch is put together anew."""
-    sizes, real, stops = list[int](), LocalGenerator.write, [3]
+    sizes, real, stops = list[int](), LocalGenerator.write, [2]
 
-    def odd_one_first(self, requests):
-        ends = [0, *range(2 - len(requests) % 2, len(requests) + 1, 2)]
-        return [list(range(a, b)) for a, b in pairwise(ends)]
+    def by_how_many(self, requests):
+        size = 2 + len(requests) % 2
+        return [list(range(at, min(at + size, len(requests)))) for at in range(0, len(requests), size)]
 
     def stopped(self, requests, advance):
         stops[0] -= 1
@@ -105,12 +104,12 @@ def test_one_that_goes_on_writes_in_the_batches_it_was_stopped_in(model, tmp_pat
         sizes.append(len(requests))
         return real(self, requests, advance)
 
-    monkeypatch.setattr(LocalGenerator, "batches", odd_one_first)
+    monkeypatch.setattr(LocalGenerator, "batches", by_how_many)
     monkeypatch.setattr(LocalGenerator, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
         written(model, ASKED[:9], written_folder=str(tmp_path / "stopped"))
     written(model, ASKED[:9], written_folder=str(tmp_path / "stopped"))
-    assert sizes == [1, 2, 2, 2, 2]
+    assert sizes == [3, 3, 3]
     sizes.clear()
     written(model, [ASKED[1], ASKED[3]], written_folder=str(tmp_path / "part"))
     written(model, ASKED[:8], written_folder=str(tmp_path / "part"))
