@@ -13,7 +13,7 @@ import torch
 from afterword.corpus import Corpus, read_corpus, split_sentences
 from afterword.data import View, WrittenDocuments
 from afterword.distributed import is_zero3
-from afterword.errors import AfterwordError, ConfigError
+from afterword.errors import AfterwordError, ConfigError, DataError
 from afterword.models import free_memory, only_reading, refuse_name
 from afterword.settings.adapt import AdaptSettings
 from afterword.types import Document, Request, Written
@@ -51,11 +51,22 @@ class DocumentWriter:
 
             with open_writer(taught, tokenizer, self.choice, record=self.folder / WRITTEN) as writer:
                 given = in_parts(documents, tokenizer, longest) if view.takes_parts else documents
-                found = read_corpus(view.prepare(writer, given), cache_dir=work / "written")
+                found = read_corpus(_some(view.prepare(writer, given)), cache_dir=work / "written")
         free_memory()
         skipped = found.skipped_total
         about = (type(view).__name__, len(found), found.characters, skipped, found.content_sha256)
         return found, WrittenDocuments(*about)
+
+
+def _some(documents: Iterable[Document]) -> Iterator[Document]:
+    """The documents; DataError where there is none."""
+    found = iter(documents)
+    if (first := next(found, None)) is not None:
+        yield first
+        yield from found
+    else:
+        problem = f"documents: nothing of use was written about them (see {WRITTEN} of the run)"
+        raise DataError(f"{problem}. Give shorter documents, or let a larger model write (generator).")
 
 
 def in_parts(documents: Iterable[Document], tokenizer: Any, longest: int) -> Iterator[Document]:

@@ -10,13 +10,15 @@ from afterword import adapt
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.data import SplitContext, WholeDocument, WindowSettings, content_hash
 from afterword.data.mixture import SourceShare
-from afterword.errors import CheckpointError, ConfigError
+from afterword.errors import CheckpointError, ConfigError, DataError
 from afterword.methods import METHODS
 from afterword.training import AdaptationTrainer, sources, training_arguments, written_documents
 from afterword.training.sources import MixtureSource, as_windows, mixture_sources
 from afterword.training.written_documents import DocumentWriter
 from afterword.types import Request, Sampling
+from afterword.writing import GeneratorChoice
 
+ENDPOINT = {"generator": "http://localhost:8000/v1", "generator_model": "m"}
 CHATS = [
     {"messages": [{"role": "user", "content": f"Ask {i}."}, {"role": "assistant", "content": "Yes."}]} for i in (1, 2)
 ]
@@ -78,6 +80,19 @@ def test_a_view_that_writes_nothing_costs_nothing(tokenizer, documents, tmp_path
     windows = as_windows(documents, tmp_path / "a", *given, writer=writer)
     assert content_hash(windows) == content_hash(as_windows(documents, tmp_path / "b", *given))
     assert not (tmp_path / "run").exists()
+
+
+class Discarding(WholeDocument):
+    """Nothing that is written for it is of use."""
+
+    def prepare(self, writer, documents):
+        yield from ()
+
+
+def test_that_nothing_of_use_was_written_is_said(tokenizer, documents, tmp_path):
+    writer = DocumentWriter(load=lambda: None, folder=tmp_path, choice=GeneratorChoice(**ENDPOINT))
+    with pytest.raises(DataError, match=r"documents: nothing of use was written about them .*larger model write"):
+        as_windows(documents, tmp_path / "w", Discarding(), tokenizer, WindowSettings(max_length=128), writer=writer)
 
 
 def test_a_model_in_shards_cannot_write(tokenizer, documents, tmp_path, monkeypatch):
