@@ -102,7 +102,6 @@ class EndpointGenerator:
                 for number, found in work.results():
                     if isinstance(found, BaseException):
                         failed = failed or found
-                        work.closed.set()
                     else:
                         yield {number: found}
                         advance(1)
@@ -265,7 +264,9 @@ class _Work:
     def _answer(self, request: Request) -> _Found | BaseException:
         try:
             return self._ask(request)
-        except BaseException as error:  # Raised where the results are read.
+        except BaseException as error:
+            # It is raised where the results are read; until then no other is begun.
+            self.closed.set()
             return error
 
 
