@@ -38,6 +38,10 @@ class PlannedRun:
     """Of the alignment that follows; None where none does."""
 
 
+_PREFIX = "afterword-"
+"""Of a folder that nobody named."""
+
+
 def adapt(model: str | Path, documents: Any, *, method: str | Method = DEFAULT_METHOD, **settings: Any) -> "RunResult":
     """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
 
@@ -48,8 +52,8 @@ def adapt(model: str | Path, documents: Any, *, method: str | Method = DEFAULT_M
     """
     named = [str(documents)] if isinstance(documents, (str, Path)) else []
     method = register_method(method) if isinstance(method, Method) else method
-    raw: dict[str, Any] = {"output_dir": tempfile.mkdtemp(prefix="afterword-"), **settings, "method": method}
-    raw.update(model_name_or_path=str(model), documents=named, output_dir=str(raw["output_dir"]))
+    raw: dict[str, Any] = {**settings, "method": method, "model_name_or_path": str(model), "documents": named}
+    raw["output_dir"] = str(settings["output_dir"] if "output_dir" in settings else tempfile.mkdtemp(prefix=_PREFIX))
     result, aligned = run(plan(raw), documents, command="afterword.adapt(…)")
     return replace(result, aligned=aligned.path) if aligned else result
 

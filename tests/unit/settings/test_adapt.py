@@ -4,10 +4,12 @@ import dataclasses
 import importlib.util
 import json
 import re
+import tempfile
 
 import pytest
 import yaml
 
+import afterword
 from afterword.data import STRATEGIES
 from afterword.errors import ConfigError
 from afterword.settings import trainer_arguments
@@ -453,3 +455,10 @@ def test_flash_attention_of_float32_is_refused_before_the_first_step(kernel):
     assert problem.startswith(f"attn_implementation: {kernel} reads in half precision, and precision is float32. Use")
     assert settings(attn_implementation=kernel, precision="bf16_mixed").attn_implementation == kernel
     assert settings(attn_implementation="sdpa", precision="float32").attn_implementation == "sdpa"
+
+
+def test_no_temporary_folder_is_made_where_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ConfigError):
+        afterword.adapt("nowhere", "nothing.txt", method="no such method", output_dir=str(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
