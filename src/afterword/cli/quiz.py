@@ -7,6 +7,7 @@ import typer
 
 from afterword.cli.console import err, say
 from afterword.cli.options import CALLED, DOCUMENTS, Overrides, command_line, told
+from afterword.corpus import refuse_missing
 from afterword.settings.adapt import read_settings
 from afterword.settings.quiz import QuizSettings
 
@@ -23,6 +24,7 @@ def quiz(
     """Make questions with short answers from documents, each checked with the model that they are for."""
     raw = told(None, overrides, model_name_or_path=model, documents=documents, output=output)
     settings = read_settings(raw, QuizSettings)
+    refuse_missing(settings.documents)
     from afterword import training
     from afterword.quiz.run import make_quiz
 

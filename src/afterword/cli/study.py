@@ -8,6 +8,7 @@ import typer
 
 from afterword.cli.console import say, show_table
 from afterword.cli.options import Config, Documents, Model, Overrides, command_line, told
+from afterword.corpus import CorpusOptions, read_corpus, refuse_missing
 from afterword.settings.adapt import read_settings
 from afterword.settings.study import StudySettings
 
@@ -28,9 +29,9 @@ def study(
     """Let a model write about documents: rephrasings, questions, summaries and more, to be taught beside them."""
     raw = told(config, overrides, model_name_or_path=model, documents=documents, output_dir=output_dir)
     settings = read_settings(raw, StudySettings)
+    refuse_missing(settings.documents)
     # After what can be wrong: it imports the libraries, which takes seconds.
     from afterword import models, training
-    from afterword.corpus import CorpusOptions, read_corpus
     from afterword.study.run import write_study
     from afterword.writing import load_to_write, open_writer
 

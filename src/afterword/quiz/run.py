@@ -71,10 +71,10 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
     """Write the suite, the questions and the record. What is wrong with a setting is said before a model is loaded."""
     console = console or Console(stderr=True)
     path = _checked(settings)
-    documents = _documents(settings)
-    console.print(cost_of(settings, documents), highlight=False, markup=False, soft_wrap=True)
     name, choice = settings.model_name_or_path, _choice(settings)
-    with open_writer(partial(load_to_write, name), load_tokenizer(name), choice) as writer:
+    tokenizer, documents = load_tokenizer(name), _documents(settings)
+    console.print(cost_of(settings, documents), highlight=False, markup=False, soft_wrap=True)
+    with open_writer(partial(load_to_write, name), tokenizer, choice) as writer:
         facts, fell = checked_facts(writer, documents, settings)
         instruction = _SAYS if writer.tokenizer.chat_template else ""
     if not facts:

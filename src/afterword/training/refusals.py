@@ -18,8 +18,13 @@ def refuse_deep(method: str, terms: Sequence[Term], args: TrainingArguments, *, 
     why, problems = f"{method} compares hidden states of all layers", list[str]()
     if cached:
         problems.append(f"teacher: 'cached' has one layer, and {why}. Use copy, or adapter_off.")
-    shards: dict[str, Any] = {kind: getattr(args, kind) for kind in ("fsdp", "deepspeed")}
-    if kind := sharded_by(shards):
-        problems.append(f"{kind}: has the weights in shards, and {why}. Leave it out, or use another method.")
+    problems += shard_problems(args, why)
     if problems:
         raise ConfigError(problems)
+
+
+def shard_problems(args: TrainingArguments, why: str) -> list[str]:
+    """What is wrong with weights in shards, for a method that needs them whole; nothing where they are whole."""
+    shards: dict[str, Any] = {kind: getattr(args, kind) for kind in ("fsdp", "deepspeed")}
+    kind = sharded_by(shards)
+    return [f"{kind}: has the weights in shards, and {why}. Leave it out, or use another method."] if kind else []

@@ -25,7 +25,7 @@ from afterword.models.decoding import Writing, written_rows
 from afterword.models.generation import end_of_turn, ends_of
 from afterword.storage.atomic import replace_file
 from afterword.storage.parsing import parse_json
-from afterword.training.sharding import sharded_by
+from afterword.training.refusals import shard_problems
 from afterword.training.steps import StepPlan
 from afterword.types import PassageIds, Rewriting, Window
 
@@ -126,9 +126,7 @@ def refuse_rollouts(method: str, args: TrainingArguments, *, cached: bool) -> No
         problems.append(f"dataloader_num_workers: {why}, and workers read ahead of it. Leave it out.")
     if cached:
         problems.append(f"teacher: 'cached' reads every text before the first step, and {why}. Use copy, or offload.")
-    shards: dict[str, Any] = {kind: getattr(args, kind) for kind in ("fsdp", "deepspeed")}
-    if kind := sharded_by(shards):
-        problems.append(f"{kind}: has the weights in shards, and {why}. Leave it out, or use another method.")
+    problems += shard_problems(args, why)
     if problems:
         raise ConfigError(problems)
 

@@ -206,8 +206,23 @@ def test_nothing_is_written_over_that_no_quiz_wrote(afterword: Any, tmp_path: Pa
         (("--wordings", "1"), "wordings: "),
     ],
 )
-def test_what_cannot_be_run_is_said_before_anything_is_read(afterword: Any, words: tuple[str, ...], said: str) -> None:
-    where = () if "-o" in words else ("-o", "quiz.jsonl")
-    done = afterword("quiz", "almanac-chat", "nothing-here.jsonl", *where, *words)
+def test_what_cannot_be_run_is_said_before_anything_is_read(
+    afterword: Any, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    where, broken = () if "-o" in words else ("-o", "quiz.jsonl"), tmp_path / "broken.jsonl"
+    broken.write_text("{", encoding="utf-8")
+    done = afterword("quiz", "almanac-chat", str(broken), *where, *words)
     assert done.code == 2
     assert said in done.err
+
+
+@pytest.mark.parametrize("words", [("quiz", "-o", "quiz.jsonl"), ("study", "-o", "written")])
+def test_a_model_and_documents_that_are_not_there_are_named(afterword: Any, tmp_path: Path, words: Any) -> None:
+    command, *where = words
+    done = afterword(command, "almanac-chat", "nothing-here.jsonl", *where)
+    assert "nothing-here.jsonl: no such file or folder" in done.err
+    there = tmp_path / "there.jsonl"
+    there.write_text('{"text": "Mara Quint left. She sailed on Monday."}', encoding="utf-8")
+    done = afterword(command, "almanac-chta", str(there), *where)
+    assert "Did you mean almanac-chat?" in done.err
+    assert "answers tried" not in done.err, "nothing is said of a cost that will not be"
