@@ -26,7 +26,8 @@ from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.right_answers import says
 from afterword.evaluation.suites import find_suite
 from afterword.models import context_length, head_of, load_model, load_tokenizer, trained_states
-from afterword.models.generation import generate, own_samples, token_ids
+from afterword.models.generation import generate, token_ids
+from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Distillation, Prediction, forward_kl, hidden_losses
 from afterword.types import Example, Segment
 
@@ -86,7 +87,7 @@ def read_study(args: argparse.Namespace) -> Study:
     kept = {name: [_asked_plain(tokenizer, row) for row in rows] for name, rows in by_choice.items()}
     continued = {name: [_last_word(tokenizer, row) for row in tasks[name]] for name in tasks if name not in kept}
     writer = load_model(args.model, dtype=torch.bfloat16).eval()
-    texts = own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS)
+    texts = kept_own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=0)
     samples = [_example(i, sample.token_ids, 1) for i, sample in enumerate(texts)]
     with torch.autocast("cpu", torch.bfloat16):
         states, _, _ = sums_of(reference, samples)

@@ -20,7 +20,7 @@ def sample(
 ) -> None:
     """Let a model write text of its own, to replay while it learns: no general data is needed."""
     from afterword import training
-    from afterword.evaluation.replay_text import write_own_text
+    from afterword.models.own_text import write_own_text
 
     training.quiet_libraries()
     written = write_own_text(model, output, count=count, new_tokens=new_tokens, seed=seed)

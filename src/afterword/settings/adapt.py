@@ -16,7 +16,7 @@ from afterword.named_models import NAMES
 from afterword.settings.base import S, Settings, later, setting, validated
 from afterword.settings.forgetting_budget import Budget, budget_of
 from afterword.settings.method_panels import with_method_options, with_replay_options
-from afterword.settings.mixture import SourceSettings, sources_of, with_amounts
+from afterword.settings.mixture import OWN_SAMPLES, SourceSettings, sources_of, with_amounts, with_own_samples
 from afterword.settings.retired import OF_ADAPT
 from afterword.settings.trainer_arguments import trainer_problems
 from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
@@ -93,6 +93,12 @@ class _WithGeneralText(with_method_options(_WhatAndHow)):
     mixture: dict[str, Any] | None = later(
         "General text",
         "A source of general text: NAME=FILE,kind=KIND,tokens=SHARE. In YAML: NAME: {files: …, kind: …, tokens: …}.",
+    )
+    own_samples: float | None = later(
+        "General text",
+        "Share of all tokens that is text of the model's own, written before training: no general data is needed.",
+        gt=0,
+        lt=1,
     )
     replay: str | None = later("General text", "What to do with general text: prediction, kl, reverse_kl or swap.")
 
@@ -280,19 +286,24 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     def method_settings(self) -> dict[str, Any]:
         """What was set of the method's own settings."""
         panels = {**self._panel("Method"), **self._panel("General text")}
-        return {n: value for n, value in panels.items() if n not in ("method", "mixture") and value is not None}
+        ours = ("method", "mixture", OWN_SAMPLES)
+        return {n: value for n, value in panels.items() if n not in ours and value is not None}
 
     def configured_method(self) -> "Method":
         """The method with all that was set of it, and with the objectives of the mixture's sources."""
         # Imports torch, which --help can do without.
         from afterword.methods import get_method
 
-        own = {name: (it.objective, it.weight or 1.0) for name, it in self.sources().items() if it.objective}
-        return get_method(self.method).configured(**self.method_settings()).with_sources(own)
+        method = get_method(self.method).configured(**self.method_settings())
+        # What the model says of its own is all that its samples teach.
+        silent = None if method.takes_general_text else "kl"
+        objectives = {name: it.objective or (silent if it.own else None) for name, it in self.sources().items()}
+        weights = {name: it.weight or 1.0 for name, it in self.sources().items()}
+        return method.with_sources({name: (given, weights[name]) for name, given in objectives.items() if given})
 
     def sources(self) -> dict[str, SourceSettings]:
         """The sources of general text, by name."""
-        return sources_of(self.mixture or {})
+        return sources_of(with_own_samples(self.mixture or {}, self.own_samples))
 
     def training_settings(self) -> dict[str, Any]:
         """What was set of TrainingArguments, by their names there."""
@@ -335,6 +346,8 @@ def _declared_share(method: str | None) -> float | None:
 def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:
     """Of every source; and text to evaluate on, and the steps to do it at, belong together."""
     steps = settings.eval_steps
+    if settings.own_samples and OWN_SAMPLES in (settings.mixture or {}):
+        yield "own_samples: the mixture has a source of this name. Leave one of them out."
     try:
         held_out = [name for name, source in settings.sources().items() if source.eval_files]
     except ConfigError as error:
@@ -369,12 +382,12 @@ def _budget_problems(settings: AdaptSettings) -> Iterator[str]:
 def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:
     if broken := bool(list(_mixture_problems(settings))):
         # Told already: the method is asked about its own settings alone.
-        settings = settings.model_copy(update={"mixture": None})
+        settings = settings.model_copy(update={"mixture": None, OWN_SAMPLES: None})
     try:
         method = settings.configured_method()
     except ConfigError as error:
         return error.problems
-    problem = None if broken else method.problem_with(general=settings.mixture or {})
+    problem = None if broken else method.problem_with(general=settings.sources())
     return (problem,) if problem else ()
 
 

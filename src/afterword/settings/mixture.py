@@ -8,6 +8,10 @@ from afterword.errors import ConfigError
 from afterword.settings.base import Settings, key_values, setting, underscored, validated
 
 _AMOUNTS = ("tokens", "samples", "once")
+OWN_SAMPLES = "own_samples"
+"""The setting of `afterword adapt` that has the model's own samples replayed, and the name of their source."""
+_USUAL_OWN = 128
+_ENDLESS_EPOCHS = 1e6
 
 
 class SourceSettings(Settings):
@@ -15,6 +19,9 @@ class SourceSettings(Settings):
 
     # Their content is compared by hash, so their paths may change.
     files: tuple[str, ...] = setting((), "What", "Files, folders, globs or data-set ids.", weights=False)
+    own: int | None = setting(
+        None, "What", "Samples that the model writes of itself before training, in place of files.", ge=1
+    )
     kind: Kind = setting("documents", "What", "Kind of text: documents, instructions or preferences.")
     text_column: str | None = setting(None, "What", "Column that holds the text of documents (default: detected).")
     title_column: str | None = setting(None, "What", "Column that holds the title.")
@@ -36,8 +43,10 @@ class SourceSettings(Settings):
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
-        if not self.files:
+        if not self.files and not self.own:
             yield "files: missing, and there is no default. Give files, folders, globs or data-set ids."
+        if self.files and self.own:
+            yield f"own: {self.own} samples are written in place of files, and there are files. Give one of them."
         amounts = [name for name in _AMOUNTS if getattr(self, name)]
         if len(amounts) != 1:
             found = " and ".join(amounts) or "neither"
@@ -71,6 +80,15 @@ def sources_of(mixture: Mapping[str, Any]) -> dict[str, SourceSettings]:
     if problems:
         raise ConfigError(problems)
     return sources
+
+
+def with_own_samples(mixture: Mapping[str, Any], share: float | None) -> dict[str, Any]:
+    """The mixture, with the model's own samples as this share of all tokens; None: as it is.
+
+    They are read as often as the share takes: what counts is what the model says on them, and not their words.
+    """
+    own = {"own": _USUAL_OWN, "tokens": share, "max_epochs": _ENDLESS_EPOCHS}
+    return dict(mixture) if share is None else {**mixture, OWN_SAMPLES: own}
 
 
 def with_amounts(mixture: Mapping[str, Any], share: Callable[[], float | None]) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from afterword.data.mixture import SourceShare
 from afterword.distributed import is_main_process, main_process_first
 from afterword.errors import AfterwordError, ConfigError
 from afterword.methods import Method
+from afterword.models.own_text import OWN_SAMPLES_FILE, write_own_text
 from afterword.objectives import LOGITS_WORKSPACE_MIB
 from afterword.settings.adapt import AdaptSettings
-from afterword.settings.mixture import sources_of
+from afterword.settings.mixture import SourceSettings
 from afterword.training.arguments import training_arguments
 from afterword.training.callbacks import MetricsWriter, RichProgress, StopAtSigterm
 from afterword.training.checkpoints import Terminated, checkpoint_step, explained, remove_checkpoints
@@ -41,6 +42,8 @@ from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
 from afterword.training.written_documents import DocumentWriter, Foreseen, refuse_generator, writer_of
 
+_OWN_SEED = 7919
+"""Of the model's own samples that are replayed: not those that drift is measured on, and the same for all seeds."""
 _NO_DOCUMENTS = "documents: missing, and there is no default. Give files, folders, globs or a data-set id."
 
 
@@ -255,7 +258,7 @@ def load_trainer(
     packing = _packing(settings, model, window_settings.max_length)
     model = _with_adapter(model, settings)
     teacher = teacher_of(settings, method, _dtype(settings))
-    mixture = _mixture(settings, work)
+    mixture = _mixture(settings, work, chat=bool(tokenizer.chat_template))
     args = arguments_of(settings, method, run)
     optimizer = optimizer_of(settings, model, args)
     with _refused_by_trainer(settings):
@@ -328,23 +331,43 @@ def _dtype(settings: AdaptSettings) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
-def _mixture(settings: AdaptSettings, work: Path) -> dict[str, MixtureSource]:
-    """The sources of the mixture, read."""
+def _mixture(settings: AdaptSettings, work: Path, *, chat: bool) -> dict[str, MixtureSource]:
+    """The sources of the mixture, read; `chat`: whether the model's own samples are conversations."""
     found = dict[str, MixtureSource]()
-    for number, (name, source) in enumerate(sources_of(settings.mixture or {}).items()):
-        # What the documents' columns are called says nothing of a source's own.
-        shared = {name: getattr(settings, name) for name in ("skip_bad_rows", "max_document_mib", "output_dir")}
-        options = CorpusOptions.of({**shared, **source.model_dump()})
-        read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
-        held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
-        found[name] = MixtureSource(
-            documents=main_process_first(read),
-            share=SourceShare(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs),
-            held_out=main_process_first(held) if source.eval_files else None,
-            chat=source.format == "chat",
-            skip_bad_rows=settings.skip_bad_rows,
-        )
+    for number, (name, source) in enumerate(settings.sources().items()):
+        if source.own:
+            kind, form = ("instructions", "chat") if chat else ("documents", "plain")
+            files = _own_samples(settings, source.own, work.parent)
+            source = source.model_copy(update={"files": files, "kind": kind, "format": form})
+        found[name] = _source(settings, source, work, number)
     return found
+
+
+def _own_samples(settings: AdaptSettings, count: int, run: Path) -> tuple[str, ...]:
+    """The file of samples that the model wrote of itself, in the run folder; written where it is not there yet."""
+    path = run / OWN_SAMPLES_FILE
+
+    def write() -> None:
+        if is_main_process() and not path.is_file():
+            write_own_text(settings.model_name_or_path, path, count=count, seed=_OWN_SEED)
+
+    main_process_first(write)
+    return (str(path),)
+
+
+def _source(settings: AdaptSettings, source: SourceSettings, work: Path, number: int) -> MixtureSource:
+    # What the documents' columns are called says nothing of a source's own.
+    shared = {name: getattr(settings, name) for name in ("skip_bad_rows", "max_document_mib", "output_dir")}
+    options = CorpusOptions.of({**shared, **source.model_dump()})
+    read = partial(read_corpus, list(source.files), cache_dir=work / f"general-{number}", options=options)
+    held = partial(read_corpus, list(source.eval_files), cache_dir=work / f"eval-{number}", options=options)
+    return MixtureSource(
+        documents=main_process_first(read),
+        share=SourceShare(tokens=source.tokens, samples=source.samples, max_epochs=source.max_epochs),
+        held_out=main_process_first(held) if source.eval_files else None,
+        chat=source.format == "chat",
+        skip_bad_rows=settings.skip_bad_rows,
+    )
 
 
 def _read(sources: Any, work: Path, settings: AdaptSettings) -> Corpus:

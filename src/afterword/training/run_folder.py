@@ -16,6 +16,7 @@ from typing import Any
 from afterword.distributed import is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError, printable
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
+from afterword.models.own_text import OWN_SAMPLES_FILE
 from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.mixture import SourceSettings, sources_of
 from afterword.settings.yaml_files import to_yaml
@@ -37,6 +38,7 @@ _BEGUN = {
     "budget.json",
     WRITTEN,
     ROLLOUTS,
+    OWN_SAMPLES_FILE,
     _ASKED,
 }
 """What a run that was killed before its config.yaml can have left: the same command may begin here again."""

@@ -34,7 +34,7 @@ def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype) ->
     kind = settings.teacher or ("adapter_off" if settings.use_peft else "copy")
     dtype = student if settings.use_peft else teacher_dtype(settings, student)
     itself = kind == "adapter_off" or (kind == "cached" and dtype == student)
-    if itself or not method.needs_teacher(general=settings.mixture or {}):
+    if itself or not method.needs_teacher(general=settings.sources()):
         return None
     attention = settings.attn_implementation
     twin = models.load_model(settings.model_name_or_path, dtype=dtype, attn_implementation=attention)

@@ -9,9 +9,14 @@ from typing import Any
 
 from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models import evaluation_dtype, load_model, load_tokenizer, replace_file
-from afterword.models.generation import own_samples
+from afterword.models.kept_samples import kept_own_samples
+from afterword.models.load import load_model, load_tokenizer
+from afterword.models.precision import evaluation_dtype
+from afterword.storage.atomic import replace_file
 from afterword.storage.paths import unwritable
+
+OWN_SAMPLES_FILE = "own_samples.jsonl"
+"""Of a run that replays what its model writes of itself."""
 
 
 def write_own_text(model: str, path: Path, *, count: int = 200, new_tokens: int = 64, seed: int = 0) -> int:
@@ -27,7 +32,7 @@ def write_own_text(model: str, path: Path, *, count: int = 200, new_tokens: int 
     tokenizer = load_tokenizer(model)
     device = device_type()
     loaded = load_model(model, dtype=evaluation_dtype([model])).eval().to(device)
-    samples = own_samples(loaded, tokenizer, count=count, new_tokens=new_tokens, seed=seed)
+    samples = kept_own_samples(loaded, tokenizer, count=count, new_tokens=new_tokens, seed=seed)
     rows = [_row(tokenizer, sample.prompt, sample.token_ids, len(sample.prompt_ids)) for sample in samples]
     kept = [row for row in rows if row]
     if not kept:

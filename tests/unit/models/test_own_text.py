@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from afterword.errors import ConfigError
-from afterword.evaluation.replay_text import write_own_text
+from afterword.models.own_text import write_own_text
 from afterword.models import evaluation_dtype, load_model, load_tokenizer, precision
 from afterword.models.generation import own_samples
 

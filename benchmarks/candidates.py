@@ -1,0 +1,53 @@
+"""Methods that were tried for the recipe and are not in the package: `--method candidates:NAME` finds them here."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from afterword.data import Prompted, SplitContext
+from afterword.data.views import Writer
+from afterword.methods import Method
+from afterword.methods.optimizer import AUTHORS_ADAMW
+from afterword.methods.written import conversation, with_passages
+from afterword.objectives import Prediction
+from afterword.types import Document, Passage
+
+_REQUESTS = ("Tell me about {}.", "What do you know about {}?", "Write down what you know about {}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InChat(Prompted):
+    """A document as the model's reply to a person who asks for it; another request in every pass."""
+
+    passages: int | None = 1
+
+    @property
+    def takes_parts(self) -> bool:
+        return True
+
+    def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
+        """Every document behind each request."""
+        for document in documents:
+            asked = [request.format(document.title or "what is new") for request in _REQUESTS]
+            before = [conversation(writer, (("user", request),)) for request in asked]
+            yield with_passages(document, [Passage(document.text, student_before=text, ended=True) for text in before])
+
+
+_ADAMW = {**AUTHORS_ADAMW, "learning_rate": 1e-5}
+IN_CHAT = Method(
+    name="in_chat",
+    summary="Predict the document as the model's reply to a person who asks for it.",
+    paper="",
+    view=InChat(),
+    objective=Prediction(),
+    defaults=_ADAMW,
+    decay_all_parameters=True,
+)
+SENTENCES = Method(
+    name="sentences",
+    summary="Predict every sentence of the document alone.",
+    paper="",
+    view=SplitContext(strategy="all"),
+    objective=Prediction(),
+    defaults=_ADAMW,
+    decay_all_parameters=True,
+)
