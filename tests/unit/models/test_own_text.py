@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from afterword.errors import ConfigError
-from afterword.models.own_text import write_own_text
 from afterword.models import evaluation_dtype, load_model, load_tokenizer, precision
 from afterword.models.generation import own_samples
+from afterword.models.own_text import write_own_text
 
 
 def _rows(path: Path) -> list[dict[str, object]]:

@@ -88,3 +88,31 @@ def test_what_was_declared_stands_in_the_resolved_settings():
 @pytest.mark.parametrize(("given", "share"), [(True, 0.92), ("true", 0.92), ("0.9", 0.9), (False, None), (None, None)])
 def test_a_bare_ema_keeps_the_papers_share(given, share):
     assert settings(ema=given).ema == share
+
+
+def test_own_samples_are_a_source_that_stays_near_the_model_as_it_was():
+    method = settings(method="finetune", own_samples=0.25).configured_method()
+    own, of_samples = method.terms(general=("own_samples",))
+    assert (own.documents, own.sources) == (True, ())
+    assert (of_samples.sources, of_samples.objective) == (("own_samples",), REPLAYS["kl"])
+
+
+@pytest.mark.parametrize(("method", "replay"), [("mol", {}), ("finetune", {"replay": "reverse_kl"})])
+def test_a_replay_that_was_declared_or_asked_for_holds_for_own_samples(method, replay):
+    terms = settings(method=method, own_samples=0.25, **replay).configured_method().terms(general=("own_samples",))
+    assert [term.objective for term in terms if term.sources == ("own_samples",)] == [REPLAYS["reverse_kl"]]
+
+
+def test_own_samples_count_among_the_shares():
+    (problem,) = problems(method="cpt", own_samples=0.6, mixture={"a": {"files": "a", "tokens": 0.5}})
+    assert problem.startswith("mixture: the shares of tokens sum to 1.1")
+
+
+def test_own_samples_have_a_name_of_their_own():
+    (problem,) = problems(method="cpt", own_samples=0.2, mixture={"own_samples": {"files": "a", "tokens": 0.5}})
+    assert problem == "own_samples: the mixture has a source of this name. Leave one of them out."
+
+
+def test_samples_of_its_own_are_in_place_of_files():
+    (problem,) = problems(method="cpt", mixture={"a": {"files": "a", "own": 4, "tokens": 0.5}})
+    assert problem.startswith("mixture.a.own: 4 samples are written in place of files, and there are files")
