@@ -23,7 +23,6 @@ import yaml
 from filelock import FileLock, Timeout
 from real_measures import Study, drawn, measured, read_study, rows_of
 
-import afterword
 from afterword.comparison.costs import cost_of, size_of
 from afterword.comparison.grid import arms_of
 from afterword.models import blended, load_model
@@ -31,6 +30,7 @@ from afterword.settings.adapt import read_settings
 from afterword.settings.base import underscored
 from afterword.settings.compare import CompareSettings, arm_folder
 from afterword.storage.hashes import json_sha256
+from afterword.training import run_adaptation
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def run_cell(study: Study, cell: Cell, args: argparse.Namespace) -> dict[str, An
     folder, started = args.output / "cells" / cell.name, time.perf_counter()
     settings = {**cell.settings, "learning_rate": cell.learning_rate, "seed": cell.seed}
     with torch.enable_grad():
-        afterword.adapt(args.model, str(args.chosen), output_dir=str(folder), **settings)
+        given = {"model_name_or_path": args.model, "documents": [str(args.chosen)], "output_dir": str(folder)}
+        run_adaptation(read_settings({**settings, **given}))
     seconds = time.perf_counter() - started
     trained = load_model(str(folder)).eval()
     row = {
