@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from afterword.corpus.sentences import split_sentences
 from afterword.data import Prompted, SplitContext
 from afterword.data.views import Writer
 from afterword.methods import Method
@@ -32,12 +33,40 @@ class InChat(Prompted):
             yield with_passages(document, [Passage(document.text, student_before=text, ended=True) for text in before])
 
 
+_ONE = "Tell me one thing about {}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class InChatAndParts(InChat):
+    """The same, and each sentence alone as a reply: what stands before it in the document does not lead to it."""
+
+    passages: int | None = None
+
+    def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
+        """Every document behind one request, and its sentences behind another."""
+        for document in documents:
+            title = document.title or "what is new"
+            whole, one = (conversation(writer, (("user", text.format(title)),)) for text in (_REQUESTS[0], _ONE))
+            parts = [document.text[a:b].strip() for a, b in split_sentences(document.text)]
+            alone = [Passage(part, student_before=one, ended=True) for part in parts if part]
+            yield with_passages(document, [Passage(document.text, student_before=whole, ended=True), *alone])
+
+
 _ADAMW = {**AUTHORS_ADAMW, "learning_rate": 1e-5}
 IN_CHAT = Method(
     name="in_chat",
     summary="Predict the document as the model's reply to a person who asks for it.",
     paper="",
     view=InChat(),
+    objective=Prediction(),
+    defaults=_ADAMW,
+    decay_all_parameters=True,
+)
+IN_CHAT_AND_PARTS = Method(
+    name="in_chat_and_parts",
+    summary="Predict the document, and each of its sentences, as the model's reply.",
+    paper="",
+    view=InChatAndParts(),
     objective=Prediction(),
     defaults=_ADAMW,
     decay_all_parameters=True,
