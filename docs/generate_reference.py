@@ -203,7 +203,7 @@ def methods_page() -> str:
         settings = {name: value for name, value in method.settings().items() if value is not None}
         lines += [
             *("", f"## {method.name}", "", method.summary, ""),
-            f"- Paper: <{method.paper}>",
+            f"- Paper: {f'<{method.paper}>' if method.paper else 'none'}",
             f"- View: `{type(method.view).__name__}`; objective: `{type(method.objective).__name__}`",
             f"- Settings: {_pairs(settings)}",
             f"- Optimizer: {_pairs(method.defaults)}",

@@ -11,4 +11,4 @@ def methods() -> None:
         method = get_method(name)
         settings = {**method.settings(), "learning_rate": method.defaults.get("learning_rate")}
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
-        say(f"{name}: {method.summary}\n    {shown}\n    {method.paper}")
+        say(f"{name}: {method.summary}\n    {shown}\n    {method.paper or 'in no paper'}")

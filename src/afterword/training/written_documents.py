@@ -72,7 +72,7 @@ def _some(documents: Iterable[Document]) -> Iterator[Document]:
 def in_parts(documents: Iterable[Document], tokenizer: Any, longest: int) -> Iterator[Document]:
     """Documents of at most half the context, longer ones cut between sentences: the rest is for what is written.
 
-    The parts of one are named `ID/part-N`. A sentence that is longer alone is a part of its own.
+    The parts of one are named `ID/part-N`, and their sections say which. A sentence that is longer alone is a part of its own.
     """
     for document in documents:
         room, parts, tokens = longest // 2, [""], 0
@@ -86,7 +86,8 @@ def in_parts(documents: Iterable[Document], tokenizer: Any, longest: int) -> Ite
                 parts, tokens = [*parts, ""], 0
             parts[-1], tokens = parts[-1] + sentence, tokens + length
         for number, text in enumerate(parts, start=1):
-            yield replace(document, id=f"{document.id}/part-{number}", text=text)
+            section = ", ".join(filter(None, (document.section, f"part {number}")))
+            yield replace(document, id=f"{document.id}/part-{number}", text=text, section=section)
 
 
 def _length(tokenizer: Any, text: str) -> int:
