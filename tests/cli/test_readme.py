@@ -116,11 +116,8 @@ def test_the_python_example_runs(
 
 def test_the_table_of_methods_is_the_registry() -> None:
     table = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", README, re.DOTALL)[1]
-    named = {
-        method: f"[`{method.name}`]({method.paper})" if method.paper else f"`{method.name}`"
-        for method in METHODS.values()
-    }
-    rows = [f"| {name} | {method.summary} |" for method, name in named.items()]
+    link = {name: f"[`{name}`]({each.paper})" if each.paper else f"`{name}`" for name, each in METHODS.items()}
+    rows = [f"| {link[name]} | {method.summary} |" for name, method in METHODS.items()]
     assert table.splitlines() == ["| method | what it does |", "|---|---|", *rows]
 
 

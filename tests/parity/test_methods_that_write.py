@@ -53,6 +53,7 @@ OF_PASSAGES: dict[str, tuple[Loss, int | None, int]] = {
     "continuation": (forward(2.0), 5, 0),
     "prompt_distillation": (forward(1.0), None, 0),
     "memory_conditioned": (predicted, None, 0),
+    "recite": (predicted, None, 0),
     "mixsd": (predicted, None, 0),
     "on_policy": (reverse, None, 3),
 }

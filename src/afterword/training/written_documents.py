@@ -72,7 +72,8 @@ def _some(documents: Iterable[Document]) -> Iterator[Document]:
 def in_parts(documents: Iterable[Document], tokenizer: Any, longest: int) -> Iterator[Document]:
     """Documents of at most half the context, longer ones cut between sentences: the rest is for what is written.
 
-    The parts of one are named `ID/part-N`, and their sections say which. A sentence that is longer alone is a part of its own.
+    The parts of one are named `ID/part-N`, and their sections say which. A sentence that is longer alone is a part of
+    its own.
     """
     for document in documents:
         room, parts, tokens = longest // 2, [""], 0

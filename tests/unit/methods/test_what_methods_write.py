@@ -98,6 +98,23 @@ def test_mixed_answers_have_both_conversations(writer):
     assert all(r.turns[-1][1].endswith(r.other_turns[-1][1]) for r in mixed)
 
 
+def test_a_document_is_recited_behind_a_request_that_names_its_title(writer):
+    first, second = METHODS["recite"].view.prepare(writer, DOCUMENTS)
+    assert writer.asked == []
+    ((recited,), (untitled,)) = map(passages_of, (first, second))
+    assert (recited.text, recited.ended, recited.teacher_before) == (TEXT, True, "")
+    assert "Tell me about Mara Lind." in recited.student_before
+    assert "What do you know about The old bus to the sea comes at nine?" in untitled.student_before
+
+
+def test_each_part_of_a_long_document_is_asked_for_by_its_number(writer):
+    sentences = "".join(f"Line {n} goes from here to there every morning. " for n in range(8))
+    parts = list(in_parts([Document("a", sentences, title="Buses")], writer.tokenizer, 64))
+    assert len(parts) > 1
+    asked = [passages_of(each)[0].student_before for each in METHODS["recite"].view.prepare(writer, parts)]
+    assert all(f"Buses, part {number}" in text for number, text in enumerate(asked, start=1))
+
+
 def test_the_subject_of_a_page_is_the_title_or_what_the_model_says(writer):
     _, second = METHODS["memory_conditioned"].view.prepare(writer, DOCUMENTS)
     assert [what for what, _ in writer.asked] == ["subjects", "pages", "pages"]
