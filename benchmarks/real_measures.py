@@ -223,6 +223,8 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         "right": [int(right) for right in learned],
         "said_frac": float(np.mean(told)),
         "said": [int(right) for right in told],
+        "answers": answers,
+        "written": written,
         "kept_frac": float(np.mean([np.mean(rows) for rows in kept.values()])),
         "tasks_frac": float(np.mean([np.mean(rows) for name, rows in kept.items() if name not in study.written])),
         "kept": {name: float(np.mean(rows)) for name, rows in kept.items()},
