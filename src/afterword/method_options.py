@@ -96,6 +96,14 @@ ExpertShare = Annotated[
     float, Option("Share of tokens written with the document before them; the rest without.", at_least=0, at_most=1)
 ]
 RefreshSteps = Annotated[int, Option("Steps after which the student writes its answers anew.", at_least=1)]
+TeacherAverage = Annotated[
+    float,
+    Option(
+        "Share of the student's weights that the teacher takes on after every step; 0: it stays as it was.",
+        at_least=0,
+        at_most=1,
+    ),
+]
 StudyKind = Literal["rephrase", "questions", "summary", "implications", "links", "strategies"]
 """What a model can write about documents."""
 KINDS: tuple[StudyKind, ...] = get_args(StudyKind)
@@ -132,6 +140,7 @@ OPTIONS: Mapping[str, object] = {
     "top_p": TopP,
     "expert_share": ExpertShare,
     "refresh_steps": RefreshSteps,
+    "teacher_average": TeacherAverage,
     "kinds": Kinds,
     "tokens_per_token": TokensPerToken,
 }

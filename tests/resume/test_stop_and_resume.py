@@ -32,6 +32,7 @@ KINDS = {
     kind: {**how, "refresh_steps": 4} if METHODS[how["method"]].view.rewriting else how for kind, how in KINDS.items()
 }
 # Checkpoints at 3, 6 and 9: two of them between averagings, and the penalty pulls toward the start of the first part.
+KINDS |= {"followed": {**KINDS["on_policy"], "teacher_average": 0.2}}
 KINDS |= {"staying": {"method": "disc", "ema": 0.9, "ema_steps": 4, "l2sp": 0.1}}
 SAME = ("step", "epoch", "train/loss_nats", "train/grad_norm", "train/learning_rate", "data/documents")
 

@@ -86,6 +86,11 @@ class View:
         """Whether the student writes passages anew as it learns; None: what `prepare` gave stays."""
         return None
 
+    @property
+    def follows_student(self) -> float:
+        """Share of the student's weights that the teacher takes on after every step; 0: it stays as it was."""
+        return 0.0
+
     def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterable[Document]:
         """The documents that are trained in place of those that were given: these as they are, unless it is overridden.
 

@@ -7,7 +7,7 @@ are written anew as the student changes. Shenfeld et al. 2026, arXiv:2601.19897 
 
 from dataclasses import dataclass
 
-from afterword.method_options import RefreshSteps, SamplingTemperature, SkipTokens, TopP
+from afterword.method_options import RefreshSteps, SamplingTemperature, SkipTokens, TeacherAverage, TopP
 from afterword.methods.method import Method
 from afterword.methods.optimizer import AUTHORS_ADAMW
 from afterword.methods.own_questions import AsksItself, alone
@@ -23,6 +23,12 @@ class OwnAnswers(AsksItself):
     top_p: TopP = 1.0
     refresh_steps: RefreshSteps = 8
     skip_tokens: SkipTokens = 3
+    teacher_average: TeacherAverage = 0.0
+
+    @property
+    def follows_student(self) -> float:
+        """The paper's teacher is such an average, with 0.01."""
+        return self.teacher_average
 
     @property
     def rewriting(self) -> Rewriting:
@@ -42,7 +48,7 @@ METHOD = Method(
     objective=SelfDistillation(alpha=0.0, direction="reverse", swap=False),
     defaults={**AUTHORS_ADAMW, "learning_rate": 2e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
     decay_all_parameters=True,
-    deviations="The teacher is the model as it was, where the paper has a running average of the student; it reads the "
-    "document, not a demonstration. Answers are written anew every refresh_steps steps, not at each. Sources disagree "
-    "on the direction: reverse. A step has documents_per_step documents, the paper's 32 samples.",
+    deviations="The teacher is the model as it was; the paper's is a running average of the student, teacher_average "
+    "0.01. It reads the document, not a demonstration. Answers are written anew every refresh_steps steps, not each. "
+    "Sources disagree on the direction: reverse. A step has documents_per_step documents, the paper's 32 samples.",
 )

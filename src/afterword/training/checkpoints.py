@@ -20,6 +20,7 @@ from afterword import models
 from afterword.errors import CheckpointError, TrainingError, is_disk_full, is_out_of_memory
 from afterword.models import is_complete
 from afterword.training.regularizers import WeightAverage
+from afterword.training.teacher_average import TeacherAverage
 
 _NAME = re.compile(r"checkpoint-\d+")
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.EIO}
@@ -118,6 +119,7 @@ class WholeCheckpoints(Trainer):
     """Saves beside a checkpoint's place and renames; with a running average of the weights in it, if there is one."""
 
     average: WeightAverage | None = None
+    teacher_average: TeacherAverage | None = None
     # Of the Trainer's own: their properties come without types.
     args: Any
     accelerator: Any
@@ -134,8 +136,8 @@ class WholeCheckpoints(Trainer):
             resume = require_complete(Path(resume_from_checkpoint)) if resume_from_checkpoint else None
         if resume:
             _refuse_other_kind(resume, self._sharded_by())
-        if self.average:
-            self.average.resumed_from = resume
+        for each in filter(None, (self.average, self.teacher_average)):
+            each.resumed_from = resume
         checkpoint = str(resume) if resume else None
         return super().train(resume_from_checkpoint=checkpoint, **options)  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
 
@@ -165,8 +167,8 @@ class WholeCheckpoints(Trainer):
         found = run / f"checkpoint-{self.state.best_global_step}"
         if found == target or found.is_dir():
             self.state.best_model_checkpoint = str(found)
-        if self.average:
-            self.average.save(staging, self.state.global_step)
+        for each in filter(None, (self.average, self.teacher_average)):
+            each.save(staging, self.state.global_step)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._save_state(staging)

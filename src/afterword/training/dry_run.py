@@ -99,7 +99,7 @@ def memory_of(trainer: AdaptationTrainer, states: str | None, step: list[Batch])
         teacher=bytes_of(_teacher_tensors(trainer)),
         gradients=trained_bytes,
         moments=sum(moment_bytes(p, states) for p in trained),
-        kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average)),
+        kept=trained_bytes * (bool(trainer.pull) + bool(trainer.average) + bool(trainer.teacher_average)),
         passing=max(0, peak - trained_bytes),
         updating=max(0, left - trained_bytes) + updating_bytes(trained, states),
     )

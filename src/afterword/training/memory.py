@@ -35,7 +35,7 @@ class Memory:
     moments: int
     """AdamW's two."""
     kept: int
-    """The start that `l2sp` pulls to, and the average of `ema`."""
+    """The start that `l2sp` pulls to, the average of `ema`, and that of a teacher that follows."""
     passing: int
     """Forward and backward: activations, logits and gradients on them, above the gradients on weights."""
     updating: int

@@ -59,6 +59,7 @@ from afterword.training.sources import (
     mixture_sources,
     special_tokens_for,
 )
+from afterword.training.teacher_average import averaged
 from afterword.training.teacher_caches import Caching, CachingTeacher, Read
 from afterword.training.written_documents import DocumentWriter
 from afterword.types import Batch
@@ -137,9 +138,8 @@ class AdaptationTrainer(WholeCheckpoints):
         self.average = WeightAverage(staying.average, staying.average_steps) if staying.average else None
         prepare_sharding(self)
         self.remove_callback(PrinterCallback)
-        if self.average:
-            self.add_callback(self.average)
         self._place_teacher()
+        self._add_averages()
 
     def _teacher_of(self, model: Any, given: models.Teacher | None, caching: Caching | None) -> models.Teacher | None:
         """What was given, or the model before the Trainer loads a checkpoint into it."""
@@ -169,6 +169,13 @@ class AdaptationTrainer(WholeCheckpoints):
         if not deep and any(term.objective.needs_teacher and term.view.reads_passages for term in self.terms):
             shares = models.reads_beginnings_once(self.teacher, self.args.device)
             self.packing = replace(self.packing, shares_beginnings=shares)
+
+    def _add_averages(self) -> None:
+        """Of the student's weights, and of the teacher's where it follows the student."""
+        follows = self.method.view.follows_student
+        self.teacher_average = averaged(follows, self.teacher, f"method: {self.method.name}")
+        for each in filter(None, (self.average, self.teacher_average)):
+            self.add_callback(each)
 
     @property
     def windows(self) -> Prepared:

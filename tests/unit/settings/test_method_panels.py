@@ -48,7 +48,12 @@ def test_a_run_can_be_told_each_of_them():
     names |= {f"replay_{name}" for name, kind in OPTIONS.items() if option(kind).replay_help}
     panels = {name: AdaptSettings.about(name)["panel"] for name in AdaptSettings.model_fields}
     assert {name for name, panel in panels.items() if panel == "Method"} == {"method", *OPTIONS}
-    assert {name for name, panel in panels.items() if panel == "General text"} == {"mixture", "replay", *names}
+    assert {name for name, panel in panels.items() if panel == "General text"} == {
+        "mixture",
+        "own_samples",
+        "replay",
+        *names,
+    }
 
 
 def test_results_recorded_before_a_setting_came_still_count():

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from afterword import adapt
 from afterword.errors import ConfigError
@@ -110,6 +111,29 @@ def test_a_student_that_says_nothing_keeps_what_it_said_first(trainer_of):
     rollouts.block = 1
     rollouts.texts = {(0, number): [1] for number in range(len(window.passages))}
     assert rollouts.rewritten(window, 1) is window
+
+
+def test_the_teacher_follows_the_student_by_the_share(trainer_of):
+    trainer = trainer_of(steps=3, teacher_average=0.25)
+    name = "model.layers.0.mlp.down_proj.weight"
+    expected = trainer.model.state_dict()[name].clone()
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **_):
+            expected.copy_(0.75 * expected + 0.25 * model.state_dict()[name])
+
+    trainer.add_callback(Watch())
+    start = expected.clone()
+    trainer.train()
+    assert torch.allclose(trainer.teacher.model.state_dict()[name], expected, atol=1e-7)
+    assert not torch.allclose(expected, start, atol=1e-4)
+
+
+def test_a_teacher_without_weights_of_its_own_cannot_follow(model_folder, documents, tmp_path):
+    how = {"method": "on_policy", "output_dir": str(tmp_path / "run"), "max_steps": 1, "learning_rate": 1e-3}
+    with pytest.raises(ConfigError, match=r"teacher_average: 0\.1 needs a teacher of its own in memory"):
+        adapt(str(model_folder), documents, **how, use_peft=True, teacher_average=0.1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_reads_ahead_of_the_student_is_refused(trainer_of):
