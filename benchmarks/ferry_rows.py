@@ -1,6 +1,6 @@
 """The demo's invented event as studies read documents and questions: JSON lines, beside the real sets.
 
-    python benchmarks/ferry_rows.py FOLDER
+python benchmarks/ferry_rows.py FOLDER
 """
 
 import argparse
