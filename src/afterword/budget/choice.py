@@ -23,7 +23,7 @@ from afterword.errors import ConfigError, Diverged
 from afterword.models import Between, parameter_count, resolved_precision
 from afterword.settings.adapt import AdaptSettings
 from afterword.storage.hashes import json_sha256
-from afterword.training import load_trainer
+from afterword.training import load_trainer, reference_weights
 from afterword.training.callbacks import RichProgress
 from afterword.types import Document
 
@@ -162,7 +162,7 @@ def _pilot(
     with tempfile.TemporaryDirectory(prefix="afterword-pilot-") as scratch:
         trainer, _ = load_trainer(settings.model_copy(update=alone), list(sample), Path(scratch))
         trainer.args.save_strategy = "no"  # pyright: ignore[reportAttributeAccessIssue]
-        way, progress = Between(trainer.model), RichProgress(console, f"  pilot at {rate:g}, step")
+        way, progress = way_to(trainer.model, settings), RichProgress(console, f"  pilot at {rate:g}, step")
         trainer.add_callback(progress)
         walked = None
         # A rate that is too large is a result, too.
@@ -191,13 +191,19 @@ def standing_along(model: Any, way: Between, stick: Yardstick, autocast: Autocas
     return standing_at
 
 
+def way_to(model: Any, settings: AdaptSettings) -> Between:
+    """The way that a model takes from now on; where the settings name a reference, it comes from there."""
+    return Between(model, reference_weights(settings, model) if settings.reference else None)
+
+
 def _key(settings: AdaptSettings, corpora: Corpora) -> str:
     """SHA-256 of what pilots follow from, but for the model's content, which the run itself compares.
 
     Settings at their defaults are left out, so that one that comes or goes changes nothing of what was begun.
     """
     given = settings.model_dump(mode="json", include=set(settings.weighing()), exclude_defaults=True)
-    return json_sha256([given, corpora.content_sha256])
+    held = [settings.reference] if settings.reference else []
+    return json_sha256([given, corpora.content_sha256, *held])
 
 
 def _announced(settings: AdaptSettings, plan: Choice, corpora: Corpora, first: float) -> str:

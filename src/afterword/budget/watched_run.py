@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
-from afterword.budget.choice import autocast_of, read_corpora, standing_along
+from afterword.budget.choice import autocast_of, read_corpora, standing_along, way_to
 from afterword.budget.path import Walk, walk
 from afterword.budget.record import load_record, save_record
 from afterword.budget.yardstick import Yardstick, build_yardsticks
@@ -39,7 +39,7 @@ class BudgetWatch:
         """Measure the model as it was given; what was measured of the run after `step` is measured again."""
         with read_corpora(self.settings, self.documents) as corpora:
             (self.stick,) = build_yardsticks(self.settings, [corpora.measured], self.autocast)
-        self.way = Between(trainer.model)
+        self.way = way_to(trainer.model, self.settings)
         self.record = {"format": 1, "budget": asdict(self.settings.budget()), "pilots": [], "chosen": {}}
         self.record |= {**load_record(self.run), **self.known}
         along = [row for row in self.record.get("along", ()) if row["step"] <= step]

@@ -126,11 +126,11 @@ def build_yardsticks(
     documents: Sequence[Sequence[Document]],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> list[Yardstick]:
-    """Measure the model as it was given, once for every list of documents that something is to be learned of.
+    """Measure the model as it was given, or the reference, once for every list of documents to be learned of.
 
     The model is loaded for that, and gone afterwards but for its head.
     """
-    name, device = settings.model_name_or_path, torch.device(device_type())
+    name, device = settings.held_to, torch.device(device_type())
     tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)

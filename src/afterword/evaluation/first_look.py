@@ -39,7 +39,7 @@ def look(settings: AdaptSettings, documents: Any = None) -> list[Score]:
     `documents` are those that the run was given from Python; nothing is measured where they cannot be read again, nor
     where none has a second sentence.
     """
-    run, name = Path(settings.output_dir or ""), settings.model_name_or_path
+    run, name = Path(settings.output_dir or ""), settings.held_to
     parts = {"learning/trained": list(settings.documents) if documents is None else documents}
     parts |= {"learning/held_out": list(settings.eval_documents)} if settings.eval_documents else {}
     again = {task: given for task, given in parts.items() if not hasattr(given, "__next__")}

@@ -95,7 +95,8 @@ def _run_settings(folder: Path) -> dict[str, Any]:
 def _completed(asked: EvaluateSettings, name: str, run: dict[str, Any]) -> EvaluateSettings:
     """Fill in what the run folder knows: its base, its documents, its held-out documents."""
     base = base_of_adapter(name) if is_adapter(name) else None
-    known = {"reference": run.get("model_name_or_path", base), "documents": tuple(run.get("documents", ()))}
+    before = run.get("reference") or run.get("model_name_or_path", base)
+    known = {"reference": before, "documents": tuple(run.get("documents", ()))}
     known |= {"held_out": tuple(run.get("eval_documents", ())), "max_length": run.get("max_length")}
     filled = {key: getattr(asked, key) or value for key, value in known.items()}
     return asked.model_copy(update={**filled, "language": run.get("language", asked.language)})

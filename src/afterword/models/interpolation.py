@@ -80,13 +80,14 @@ class Between:
     """The way θ0 + λ(θ − θ0) of the weights that are trained (WiSE-FT, arXiv:2109.01903), walked in place.
 
     Made before the first step: it keeps the trained weights as they are then, on the CPU, and, once `at` is first
-    called, what they have become. At share 1 every weight is, bit for bit, what was trained. Of a LoRA the update is
-    scaled by λ, so that it stays on the straight way.
+    called, what they have become. `start` are others to start from, by the names of those that are trained. At share 1
+    every weight is, bit for bit, what was trained. Of a LoRA the update is scaled by λ, so that it stays on the
+    straight way.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, start: Mapping[str, Tensor] | None = None):
         self.model = model
-        self.start = _held(model)
+        self.start = _held(model) if start is None else start
         self.end: dict[str, Tensor] | None = None
 
     @torch.no_grad()

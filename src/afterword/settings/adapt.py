@@ -41,6 +41,12 @@ class _WhatAndHow(Settings):
 
     # The model's content and the documents' content are compared by hash, so their paths may change.
     model_name_or_path: str = setting("", "Model", "Model to teach: folder, GGUF file, hub id or name.", weights=False)
+    reference: str | None = setting(
+        None,
+        "Model",
+        "First model, which stays frozen: teacher, and what drift, budget and l2sp are held to (default: MODEL).",
+        weights=False,
+    )
     precision: Literal["auto", "float32", "bf16_mixed", "bf16"] = setting(
         "auto", "Model", "Of training. auto: float32 weights, under bf16 autocast where that is measured to be faster."
     )
@@ -262,6 +268,7 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
         if "suffix_tokens" in own and (strategy := own.get("strategy")) != "random_token_suffix":
             yield f"suffix_tokens: {own['suffix_tokens']} is read by strategy random_token_suffix, not {strategy}."
         yield from writing_problems(self.generator, self.generator_model)
+        yield from _reference_problems(self)
         yield from _budget_problems(self)
         yield from _mixture_problems(self)
         yield from _method_problems(self)
@@ -278,6 +285,11 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     def is_guided(self) -> bool:
         """Whether the run is held to a forgetting budget: one is given, or something is left to be chosen."""
         return bool(self.free) or self.forgetting_budget is not None
+
+    @property
+    def held_to(self) -> str:
+        """The frozen model that is the teacher, and that what is lost is measured against."""
+        return self.reference or self.model_name_or_path
 
     def budget(self) -> Budget:
         """The most that may be lost."""
@@ -341,6 +353,21 @@ def _declared_share(method: str | None) -> float | None:
     with contextlib.suppress(ConfigError):
         return get_method(method or "").general_tokens
     return None
+
+
+def _reference_problems(settings: AdaptSettings) -> Iterator[str]:
+    """What an adapter cannot do against a model that is not the one below it."""
+    if not (settings.reference and settings.use_peft):
+        return
+    if settings.teacher == "adapter_off":
+        why = "'adapter_off' is the model below the adapter, and reference names another"
+        yield f"teacher: {why}. Use copy, offload or cached."
+    if settings.l2sp:
+        yield "l2sp: pulls an adapter to nothing, which is not the reference. Leave it out, or train without use_peft."
+    if settings.is_guided:
+        why = "the way from the reference to a model with an adapter is not one of the adapter"
+        fixed = "learning_rate, num_train_epochs and lr_scheduler_type, and no forgetting_budget"
+        yield f"forgetting_budget: {why}. Give {fixed}, or train without use_peft."
 
 
 def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:

@@ -99,6 +99,7 @@ class BlendSettings(Settings):
 
 _OF_THE_GRID = {
     **{name: name for name in ("model_name_or_path", "documents", "output_dir")},
+    "reference": "model_name_or_path",
     "learning_rate": "learning_rates",
     "seed": "seeds",
 }

@@ -5,6 +5,7 @@ from afterword.training.arguments import training_arguments
 from afterword.training.checkpoints import Interrupted
 from afterword.training.dry_run import DryRun, dry_run
 from afterword.training.finish import push
+from afterword.training.reference import reference_weights
 from afterword.training.run import RunResult, load_trainer, quiet_libraries, run_adaptation, used_settings
 from afterword.training.run_folder import RunFolder
 from afterword.training.sharding import refuse_before_loading, sharded_by
@@ -21,6 +22,7 @@ __all__ = [
     "load_trainer",
     "push",
     "quiet_libraries",
+    "reference_weights",
     "refuse_before_loading",
     "run_adaptation",
     "sharded_by",

@@ -3,7 +3,7 @@
 Both act on the parameters that are trained; under LoRA on the adapter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ class Staying:
 
     pull: float | None = None
     """λ of L2-SP."""
+    toward: Mapping[str, Tensor] | None = None
+    """The weights that it pulls to, by name; None: those before the first step."""
     average: float | None = None
     """Share of the running average that is kept at an averaging."""
     average_steps: int = 1

@@ -31,6 +31,7 @@ from afterword.training.callbacks import MetricsWriter, RichProgress, StopAtSigt
 from afterword.training.checkpoints import Terminated, checkpoint_step, explained, remove_checkpoints
 from afterword.training.finish import finish, measure_before
 from afterword.training.optimizers import optimizer_of, try_optimizer
+from afterword.training.reference import reference_fingerprint, reference_weights, refuse_other_tokens
 from afterword.training.regularizers import Staying
 from afterword.training.rollouts import refuse_rollouts
 from afterword.training.run_folder import Identity, RunFolder
@@ -110,7 +111,7 @@ def run_adaptation(
     with explained(folder.path):
         try:
             trainer, data = load_trainer(settings, documents, folder.path, teacher_caches)
-            identity = _identity(trainer)
+            identity = _identity(trainer, settings)
             folder.refuse_other_content(identity)
             finished = folder.is_finished()
         except (AfterwordError, KeyboardInterrupt):
@@ -176,10 +177,11 @@ def _with_adapter(model: Any, settings: AdaptSettings) -> Any:
     return models.with_lora(model, _lora(settings), settings.seed) if settings.use_peft else model
 
 
-def _identity(trainer: AdaptationTrainer) -> Identity:
+def _identity(trainer: AdaptationTrainer, settings: AdaptSettings) -> Identity:
     # An adapter's own configuration is settings, which are compared by name.
     configuration = models.configuration_sha256(trainer.model, adapted=False)
-    return Identity(models.weights_fingerprint(trainer.model), trainer.content_sha256, configuration)
+    held_to = reference_fingerprint(settings)
+    return Identity(models.weights_fingerprint(trainer.model), trainer.content_sha256, configuration, held_to)
 
 
 def _say(data: dict[str, Any], console: Console) -> None:
@@ -275,7 +277,7 @@ def load_trainer(
             step_tokens=settings.step_tokens,
             packing=packing,
             logits_workspace_mib=settings.logits_workspace_mib or LOGITS_WORKSPACE_MIB,
-            staying=Staying(pull=settings.l2sp, average=settings.ema, average_steps=settings.ema_steps or 1),
+            staying=_staying(settings, model),
             caching=caching,
             optimizer_cls_and_kwargs=optimizer,
         )
@@ -293,6 +295,7 @@ def _refuse_before_reading(settings: AdaptSettings, documents: Any) -> None:
     models.refuse_bits(settings.teacher_precision, adapter=settings.use_peft)
     refuse_teacher(settings)
     models.refuse_name(settings.model_name_or_path)
+    refuse_other_tokens(settings)
     _refuse_adapter_on_adapter(settings)
     _refuse_missing(documents, settings)
     method = method_of(settings)
@@ -316,6 +319,12 @@ def _refuse_missing(documents: Any, settings: AdaptSettings) -> None:
             raise ConfigError(_NO_DOCUMENTS)
         refuse_missing(settings.documents)
     refuse_missing(settings.eval_documents)
+
+
+def _staying(settings: AdaptSettings, model: Any) -> Staying:
+    toward = reference_weights(settings, model) if settings.l2sp and settings.reference else None
+    steps = settings.ema_steps or 1
+    return Staying(pull=settings.l2sp, toward=toward, average=settings.ema, average_steps=steps)
 
 
 def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
@@ -344,12 +353,12 @@ def _mixture(settings: AdaptSettings, work: Path, *, chat: bool) -> dict[str, Mi
 
 
 def _own_samples(settings: AdaptSettings, count: int, run: Path) -> tuple[str, ...]:
-    """The file of samples that the model wrote of itself, in the run folder; written where it is not there yet."""
+    """The file of the model's own samples, or the reference's, in the run folder; written where it is not there yet."""
     path = run / OWN_SAMPLES_FILE
 
     def write() -> None:
         if is_main_process() and not path.is_file():
-            write_own_text(settings.model_name_or_path, path, count=count, seed=_OWN_SEED)
+            write_own_text(settings.held_to, path, count=count, seed=_OWN_SEED)
 
     main_process_first(write)
     return (str(path),)

@@ -52,6 +52,8 @@ class Identity:
     model_fingerprint: str
     windows_sha256: str
     configuration_sha256: str
+    reference_fingerprint: str | None = None
+    """Of the model that the run is held to; None where that is the model itself."""
 
 
 _GIVEN = {
@@ -149,6 +151,9 @@ class RunFolder:
             if saved.get(name, getattr(identity, name)) != getattr(identity, name):
                 problem = f"the run in {str(self.path)!r} trains {other}"
                 raise CheckpointError(f"{setting}: {problem}. Give the {what} of that run, or another output_dir.")
+        if saved and saved.get("reference_fingerprint") != identity.reference_fingerprint:
+            problem = f"the run in {str(self.path)!r} is held to another model than this (its content differs)"
+            raise CheckpointError(f"reference: {problem}. Give the reference of that run, or another output_dir.")
 
     def tidy(self, *, began_here: bool) -> None:
         """Remove what reading the documents left; and the folder itself, if this command made it.

@@ -31,13 +31,14 @@ def teacher_of(settings: AdaptSettings, method: Method, student: torch.dtype) ->
 
     None: there is none, or it is what the student is before its first step, with its adapter off if it has one.
     """
-    kind = settings.teacher or ("adapter_off" if settings.use_peft else "copy")
+    below = settings.use_peft and not settings.reference
+    kind = settings.teacher or ("adapter_off" if below else "copy")
     dtype = student if settings.use_peft else teacher_dtype(settings, student)
-    itself = kind == "adapter_off" or (kind == "cached" and dtype == student)
+    itself = kind == "adapter_off" or (kind == "cached" and dtype == student and not settings.reference)
     if itself or not method.needs_teacher(general=settings.sources()):
         return None
     attention = settings.attn_implementation
-    twin = models.load_model(settings.model_name_or_path, dtype=dtype, attn_implementation=attention)
+    twin = models.load_model(settings.held_to, dtype=dtype, attn_implementation=attention)
     if kind == "offload":
         return models.offloaded(twin)
     return models.freeze(models.quantised(twin, settings.teacher_precision))

@@ -124,7 +124,7 @@ class AdaptationTrainer(WholeCheckpoints):
         self.caching, self.teacher = caching, self._teacher_of(model, teacher, caching)
         self.objectives, self.rollouts = [term.objective for term in self.terms], self._rollouts_of(args, settings)
         staying = staying or Staying()
-        self.pull, self.start = staying.pull, trained_weights(model) if staying.pull else {}
+        self.pull, self.start = staying.pull, _pulled_to(model, staying)
         self.step_counts, self.step_documents, self.step_started = Counter[str](), list[str](), time.perf_counter()
         self.source_sums = SourceSums(own.names, tuple(mixture), self.terms)
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (transformers gives it no types)
@@ -498,6 +498,12 @@ class AdaptationTrainer(WholeCheckpoints):
             starts = resume_from_checkpoint is True and not last_complete_checkpoint(Path(str(self.args.output_dir)))
             self.rollouts.begin(resumed=bool(resume_from_checkpoint) and not starts)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
+
+
+def _pulled_to(model: Any, staying: Staying) -> dict[str, Tensor]:
+    if not staying.pull:
+        return {}
+    return trained_weights(model) if staying.toward is None else dict(staying.toward)
 
 
 def _default_windows(model: Any) -> WindowSettings:

@@ -165,7 +165,8 @@ def _meaningless(number: int) -> Written:
 
 def writer_of(settings: AdaptSettings, run: Path) -> DocumentWriter:
     """What writes for a run with these settings, in their output folder; in that of the run where they name none."""
-    name, precision = settings.model_name_or_path, settings.precision
+    # What a method has the model write, it has the model as it was given write (METHODS §3).
+    name, precision = settings.held_to, settings.precision
     named = name if settings.generator == VLLM else None
     choice = GeneratorChoice(
         generator=settings.generator,

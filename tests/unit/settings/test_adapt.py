@@ -219,6 +219,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 OTHER = {
     "model_name_or_path": "elsewhere",
+    "reference": "elsewhere",
     "documents": ["elsewhere"],
     "output_dir": "elsewhere",
     "merge_adapter": True,

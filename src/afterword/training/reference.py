@@ -1,0 +1,48 @@
+"""The first model of several runs in a row, which stays what a run is held to (the setting `reference`).
+
+The run begins with the weights of the model that it is given. The reference, frozen, is the teacher of its method and
+what writes for it; drift, the forgetting budget, the way back of a budget and `l2sp` start from it.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from afterword import models
+from afterword.errors import CheckpointError
+from afterword.settings.adapt import AdaptSettings
+
+
+def refuse_other_tokens(settings: AdaptSettings) -> None:
+    """CheckpointError for a reference whose tokens are not those of the model: nothing that it says could be compared."""
+    if not settings.reference:
+        return
+    models.refuse_name(settings.reference)
+    own, other = (models.load_tokenizer(name).get_vocab() for name in (settings.model_name_or_path, settings.reference))
+    if own != other:
+        problem = f"{settings.reference!r} has another tokenizer than {settings.model_name_or_path!r}"
+        raise CheckpointError(f"reference: {problem}. Give the model that this one was made of.")
+
+
+def reference_fingerprint(settings: AdaptSettings) -> str | None:
+    """Fingerprint of the reference's weights as they are stored; None where there is none of its own."""
+    if not settings.reference:
+        return None
+    dtype = models.saved_dtype(models.load_config(settings.reference))
+    return models.weights_fingerprint(models.load_model(settings.reference, dtype=dtype))
+
+
+def reference_weights(settings: AdaptSettings, model: Any) -> dict[str, Tensor]:
+    """What the weights that a model trains are in the reference, by name, on the CPU, in the model's precision.
+
+    CheckpointError where the reference has no weight of that name and shape.
+    """
+    assert settings.reference, "asked for where there is one"
+    dtype = next(model.parameters()).dtype
+    known = dict(models.load_model(settings.reference, dtype=dtype).named_parameters())
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    for name, weight in trained.items():
+        if name not in known or known[name].shape != weight.shape:
+            problem = f"{settings.reference!r} has no {name} of the shape {list(weight.shape)}"
+            raise CheckpointError(f"reference: {problem}. Give the model that this one was made of.")
+    return {name: known[name].detach() for name in trained}
