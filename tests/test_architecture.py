@@ -40,12 +40,13 @@ MAY_IMPORT = {
     "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
+    "sequence": "corpus distributed errors evaluation models runs settings storage training types",
     "quiz": "corpus data distributed errors evaluation models settings storage types writing",
     "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison corpus demo errors evaluation "
-    "methods models named_models quiz report runs settings storage study training types writing",
+    "methods models named_models quiz report runs sequence settings storage study training types writing",
     "__main__": "cli",
     "__init__": "alignment errors evaluation methods report runs training",
 }

@@ -26,6 +26,7 @@ from afterword.cli import (
     quiz,
     report,
     sample,
+    sequence,
     study,
 )
 from afterword.cli.console import say, say_error
@@ -36,6 +37,7 @@ from afterword.settings.align import AlignSettings
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.settings.quiz import QuizSettings
+from afterword.settings.sequence import DECIDED, SequenceSettings
 from afterword.settings.study import StudySettings
 
 _STOPPED = 128 + signal.SIGTERM
@@ -47,6 +49,7 @@ _LISTED = (
     with_settings(EvaluateSettings, evaluate.evaluate),
     report.report,
     with_settings(CompareSettings, compare.compare),
+    with_settings(SequenceSettings, sequence.sequence, besides=AdaptSettings, without=DECIDED),
     with_settings(BlendSettings, blend.blend),
     with_settings(AlignSettings, align.align),
     demo.demo,

@@ -4,7 +4,7 @@ import functools
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,13 +45,26 @@ def told(config: Path | None, overrides: Overrides, **given: object) -> dict[str
     return {**tree, **{name: value for name, value in given.items() if value}}
 
 
-def with_settings(kind: type[Settings], command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every field of its settings that it does not name itself, in `overrides`."""
+def with_settings(
+    kind: type[Settings],
+    command: Callable[..., None],
+    *,
+    besides: type[Settings] | None = None,
+    without: Collection[str] = (),
+) -> Callable[..., None]:
+    """Give a command an option for every field of its settings that it does not name itself, in `overrides`.
+
+    `besides`: other settings that it can be told too, where it has none of the name; but for those in `without`.
+    """
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "overrides"]
     named = {p.name for p in own} | {"model_name_or_path"}
+    fields = {name: (field, kind) for name, field in kind.model_fields.items()}
+    if besides:
+        others = {name: (field, besides) for name, field in besides.model_fields.items() if name not in without}
+        fields |= {name: other for name, other in others.items() if name not in fields}
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, kind))
-        for name, field in kind.model_fields.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, of))
+        for name, (field, of) in fields.items()
         if name not in named
     ]
 

@@ -10,7 +10,9 @@ from afterword.cli.options import path_of
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Of a run, an alignment, a comparison or a blend.", parser=path_of)],
+    run: Annotated[
+        Path, typer.Argument(help="Of a run, an alignment, a comparison, a sequence or a blend.", parser=path_of)
+    ],
 ) -> None:
     """Write the pages of a folder. Of a run: report.html (self-contained), report.md and the model card."""
     from afterword.report import verdict_on, write_pages

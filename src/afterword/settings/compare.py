@@ -52,7 +52,7 @@ class CompareSettings(GridAxes):
         if not self.methods and not self.arms:
             yield "methods: missing, and there is no default. Give --methods NAME,NAME or `arms:` in the YAML file."
         yield from dict.fromkeys(_arm_problems(self))
-        yield from _evaluate_problems(self.evaluate, {"suite": "suite"})
+        yield from evaluate_problems(self.evaluate, {"suite": "suite"})
 
     def arm_settings(self) -> dict[str, Any]:
         """Every arm's own settings by its name: those under `arms`, and those that `methods` names by their text."""
@@ -94,7 +94,7 @@ class BlendSettings(Settings):
             if self.output_dir and Path(self.output_dir).resolve() == Path(getattr(self, name)).resolve():
                 yield f"output_dir: {self.output_dir!r} is {name}, which the pick would replace. Give another folder."
         yield from _metric_problems(self)
-        yield from _evaluate_problems(self.evaluate, {"suite": "suite", "reference": "base", "split": "suite"})
+        yield from evaluate_problems(self.evaluate, {"suite": "suite", "reference": "base", "split": "suite"})
 
 
 _OF_THE_GRID = {
@@ -112,9 +112,10 @@ def _metric_problems(settings: CompareSettings | BlendSettings) -> Iterator[str]
             yield f"{name}: {getattr(settings, name)!r} is no fraction where more is better. Give one ending in _frac."
 
 
-def _evaluate_problems(given: Mapping[str, Any], decided: Mapping[str, str]) -> Iterator[str]:
+def evaluate_problems(given: Mapping[str, Any], decided: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with settings of evaluate, of which `decided` says which other setting gives them."""
     wrong = [f"evaluate.{name}: decided by {decided[name]}. Leave it out here." for name in given if name in decided]
-    yield from wrong or (f"evaluate.{problem}" for problem in _problems_of(given, EvaluateSettings))
+    yield from wrong or (f"evaluate.{problem}" for problem in problems_of(given, EvaluateSettings))
 
 
 def _arm_problems(settings: CompareSettings) -> Iterator[str]:
@@ -129,7 +130,7 @@ def _arm_problems(settings: CompareSettings) -> Iterator[str]:
         if (other := folders.setdefault(arm_folder(name), name)) != name:
             yield f"{place}: has the folder name of the arm {other!r}. Give one of them another name."
         axes = {key: arm[key] for key in GridAxes.model_fields if key in arm}
-        yield from (f"{place}.{problem}" for problem in _problems_of(axes, GridAxes))
+        yield from (f"{place}.{problem}" for problem in problems_of(axes, GridAxes))
         if not settings.learning_rates and not arm.get("learning_rates"):
             yield f"learning_rates: missing, and the arm {name!r} has none of its own. Give --learning-rates 1e-5,3e-5."
         yield from _decided_by_the_grid(place, arm)
@@ -155,7 +156,8 @@ def _decided_by_the_grid(place: str, given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{place}.{name}: decided by {_OF_THE_GRID[name]}. Leave it out here."
 
 
-def _problems_of(raw: Mapping[str, Any], kind: type[Settings]) -> tuple[str, ...]:
+def problems_of(raw: Mapping[str, Any], kind: type[Settings]) -> tuple[str, ...]:
+    """What is wrong with a raw tree of settings; nothing where it is right."""
     try:
         read_settings(underscored(raw), kind)
     except ConfigError as error:

@@ -14,7 +14,7 @@ from afterword.settings.adapt import AdaptSettings
 
 
 def refuse_other_tokens(settings: AdaptSettings) -> None:
-    """CheckpointError for a reference whose tokens are not those of the model: nothing that it says could be compared."""
+    """CheckpointError for a reference whose tokens are not those of the model: what both say could not be compared."""
     if not settings.reference:
         return
     models.refuse_name(settings.reference)
