@@ -5,7 +5,7 @@ that any two of them can be compared question by question.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from afterword import evaluation, models
-from afterword.errors import DataError
+from afterword.corpus import refuse_missing
+from afterword.errors import AfterwordError, ConfigError, DataError
 from afterword.evaluation import losses
 from afterword.evaluation.measure import VERSIONS, Inputs, Models
 from afterword.evaluation.measures import MEASURES
 from afterword.evaluation.suites import find_suite
+from afterword.evaluation.tasks import task_manager
 from afterword.sequence.stages import Taught
 from afterword.settings.adapt import read_settings
 from afterword.settings.base import underscored
@@ -52,11 +54,27 @@ class Measuring:
         return read_settings({**self.retention, "suite": None, "tasks": (), "general": ()}, EvaluateSettings)
 
 
+def retention_problems(settings: SequenceSettings) -> Iterator[str]:
+    """Why what must be kept could not be measured, before anything is trained."""
+    try:
+        if settings.suite:
+            find_suite(settings.suite)
+    except AfterwordError as error:
+        yield f"suite: {error}"
+    try:
+        if settings.tasks:
+            task_manager(settings.tasks, settings.tasks_path)
+    except ConfigError as error:
+        yield from error.problems
+    try:
+        refuse_missing(settings.general)
+    except DataError as error:
+        yield f"general: {error}"
+
+
 def measuring_of(settings: SequenceSettings, corpora: Sequence[Taught]) -> Measuring:
-    """What the settings ask for. ConfigError for a suite that there is not, before anything is trained."""
+    """What the settings ask for."""
     given = {name: getattr(settings, name) for name in ("suite", "tasks", "tasks_path", "general")}
-    if settings.suite:
-        find_suite(settings.suite)
     kept = {"suite_cache": str(Path(settings.output_dir) / MEASURED / "reference")}
     asked = {**kept, **underscored(settings.evaluate), **{name: value for name, value in given.items() if value}}
     return Measuring(tuple(corpora), settings.reference or settings.model_name_or_path, asked)

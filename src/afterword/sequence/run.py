@@ -15,7 +15,7 @@ from rich.console import Console
 from afterword import models, runs
 from afterword.distributed import process_count
 from afterword.errors import ConfigError
-from afterword.sequence.measured import MEASURED, Measuring, measure, measured_file, measuring_of
+from afterword.sequence.measured import MEASURED, Measuring, measure, measured_file, measuring_of, retention_problems
 from afterword.sequence.stages import STAGES, Stage, Taught, read_corpora, refuse_other_sequence, stages_of
 from afterword.sequence.summary import FIRST, summary_of
 from afterword.settings.sequence import SequenceSettings
@@ -39,11 +39,23 @@ def teach_in_sequence(
     console, output, stages = console or Console(stderr=True), Path(settings.output_dir), stages_of(settings)
     models.refuse_name(settings.model_name_or_path)
     with tempfile.TemporaryDirectory(prefix="afterword-sequence-") as scratch:
-        corpora = read_corpora(settings, stages, Path(scratch))
+        corpora = _read(settings, stages, Path(scratch))
         refuse_other_sequence(output, stages, corpora)
         on = measuring_of(settings, corpora)
         with sole(output, "works in the same sequence"):
             return _taught(settings, stages, corpora, on, command, console)
+
+
+def _read(settings: SequenceSettings, stages: Sequence[Stage], scratch: Path) -> tuple[Taught, ...]:
+    """The corpora; ConfigError with all that is wrong with them, and with what must be kept."""
+    problems, corpora = list(retention_problems(settings)), tuple[Taught, ...]()
+    try:
+        corpora = read_corpora(settings, stages, scratch)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return corpora
 
 
 def _taught(
