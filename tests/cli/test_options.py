@@ -63,3 +63,24 @@ def test_the_command_line_wins_over_the_file(afterword: Any, tmp_path: Any) -> N
     assert said.code == 2
     assert "seed: " in said.err
     assert "max_length" not in said.err
+
+
+def test_who_goes_on_from_a_run_is_told_what_it_is_held_to(afterword: Any, place: Any) -> None:
+    fixed = ("--learning-rate", "1e-4", "--lr-scheduler-type", "linear", "--max-steps", "1")
+    said = afterword("adapt", "done", "docs.jsonl", "-o", "more", *fixed)
+    assert (said.code, "done is a run from model." in said.err, "--reference model" in said.err) == (0, True, True)
+    said = afterword("adapt", "done", "docs.jsonl", "-o", "held", "--reference", "model", *fixed)
+    assert (said.code, "is a run from" in said.err) == (0, False)
+
+
+def test_a_sequence_from_the_command_line(afterword: Any, place: Any) -> None:
+    fixed = ("--learning-rate", "1e-4", "--lr-scheduler-type", "linear", "--max-steps", "1", "--evaluate", "samples=2")
+    words = ("sequence", "model", "docs.jsonl", "docs.jsonl", "--questions", "quiz.jsonl,quiz.jsonl", "-o", "seq")
+    said = afterword(*words, *fixed)
+    assert said.code == 0, said.err
+    assert "Questions, from memory" in said.out
+    assert "after 2-docs-2" in said.out
+    assert "Wrote sequence.html, sequence.md to seq." in said.out
+    assert afterword("report", "seq").out.startswith("Wrote seq/sequence.html")
+    said = afterword(*words, *fixed, "--learning-rate", "2e-4", "--lora-r", "0", "--then", "align")
+    assert said.code == 2

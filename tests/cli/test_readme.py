@@ -22,6 +22,7 @@ PAGES = {
 LESS = {
     "afterword almanac ": "--people 4 --changes 1 --documents-per-entity 1",
     "afterword adapt almanac-chat ": "--max-steps 2",
+    "afterword sequence ": "--max-steps 2 --learning-rate 1e-4 --lr-scheduler-type linear --evaluate samples=2",
     "afterword evaluate runs/learned ": "--max-items 24 --samples 0 --max-documents 4",
 }
 """What the longest commands are run with besides: as they stand they take two minutes."""
@@ -55,6 +56,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, docu
     pairs = [{"prompt": turn["prompt"], "chosen": turn["completion"], "rejected": "Away."} for turn in turns]
     for name, rows in (("chats", turns), ("pairs", pairs)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, half in (("spring", documents[:5]), ("autumn", documents[5:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in half))
+        (folder / f"{name}-quiz.jsonl").write_text(json.dumps(question) + "\n")
     (folder / "notes.txt").write_text("It rained all day. The cat slept. Nobody went out.")
     return folder
 
@@ -97,7 +101,7 @@ def test_every_command_of_a_page_runs(page: str, workplace: Path, run: Any) -> N
 def test_no_command_is_left_out() -> None:
     words = [command.split() for commands in COMMANDS.values() for command in commands]
     # `models` and `fetch` are about the cache of a person, and `demo` takes minutes.
-    shown = {"adapt", "align", "almanac", "blend", "compare", "evaluate", "methods", "report", "sample"}
+    shown = {"adapt", "align", "almanac", "blend", "compare", "evaluate", "methods", "report", "sample", "sequence"}
     assert {command[1] for command in words} == shown
     assert {"--dry-run", "--suite", "--questions", "--general"} <= {word for command in words for word in command}
 

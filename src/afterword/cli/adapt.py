@@ -1,12 +1,14 @@
 """`afterword adapt`, and what it says when a run is done."""
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from afterword.cli.align import say_aligned
-from afterword.cli.console import err, fill, out, say
+from afterword.cli.console import err, fill, out, say, say_error
 from afterword.cli.options import Config, Documents, Model, Overrides, command_line, told
 from afterword.settings.adapt import AdaptSettings
 from afterword.storage.records import read_record
@@ -40,6 +42,7 @@ def adapt(
     from afterword import training
 
     training.quiet_libraries()
+    _say_reference(plan.run)
     if dry_run:
         from afterword.budget import foresee
 
@@ -51,6 +54,17 @@ def adapt(
     )
     if aligned:
         say_aligned(aligned)
+
+
+def _say_reference(settings: AdaptSettings) -> None:
+    """That a run is gone on from, and what it is held to, where nobody said so."""
+    folder = Path(settings.model_name_or_path)
+    if settings.reference or not os.path.isfile(folder / "config.yaml"):
+        return
+    about = read_record(folder / "config.yaml")
+    if first := about.get("reference") or about.get("model_name_or_path"):
+        held = f"{folder} is a run from {first}. It is the teacher here, and what is lost is measured against it"
+        say_error(f"{held}; --reference {first} takes the first model (see `afterword sequence`).")
 
 
 def _say_adapted(settings: AdaptSettings, result: "RunResult") -> None:
