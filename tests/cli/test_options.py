@@ -13,6 +13,7 @@ from afterword.settings.base import Settings, choices_of
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.settings.mixture import SourceSettings
+from afterword.settings.sequence import CorpusSettings, SequenceSettings
 from afterword.settings.study import StudySettings
 
 KINDS = {
@@ -21,9 +22,10 @@ KINDS = {
     "blend": BlendSettings,
     "compare": CompareSettings,
     "evaluate": EvaluateSettings,
+    "sequence": SequenceSettings,
     "study": StudySettings,
 }
-ARGUMENTS = {"model_name_or_path", "documents", "base", "adapted", "lambdas"}
+ARGUMENTS = {"model_name_or_path", "documents", "base", "adapted", "lambdas", "corpora"}
 
 
 @pytest.mark.parametrize("command", _COMMANDS)
@@ -40,7 +42,7 @@ def test_every_setting_is_an_option(afterword: Any, command: str) -> None:
     assert not [option for option in options if option not in shown]
 
 
-@pytest.mark.parametrize("kind", [*KINDS.values(), SourceSettings], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*KINDS.values(), CorpusSettings, SourceSettings], ids=lambda kind: kind.__name__)
 def test_every_setting_has_a_sentence(kind: type[Settings]) -> None:
     for name, field in kind.model_fields.items():
         text = str(field.description)

@@ -13,7 +13,7 @@ from afterword.settings.compare import arm_folder, evaluate_problems, problems_o
 
 
 class CorpusSettings(Settings):
-    """One corpus of a sequence, beside the settings of `afterword adapt` for its stage."""
+    """A corpus of a sequence. Beside these it takes the settings of a run, for its stage."""
 
     documents: tuple[str, ...] = setting((), "What", "Files, folders, globs or data-set ids.")
     questions: str | None = setting(None, "What", "JSON-lines file of questions about them.")
