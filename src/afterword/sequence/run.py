@@ -22,6 +22,7 @@ from afterword.settings.sequence import SequenceSettings
 from afterword.storage.atomic import replace_file
 from afterword.storage.locks import sole
 from afterword.training import RunFolder
+from afterword.training.reference import refuse_other_tokens
 
 SUMMARY = "sequence.json"
 
@@ -38,6 +39,7 @@ def teach_in_sequence(
         raise ConfigError("sequence: stages are measured in one process. Start it without torchrun.")
     console, output, stages = console or Console(stderr=True), Path(settings.output_dir), stages_of(settings)
     models.refuse_name(settings.model_name_or_path)
+    refuse_other_tokens(stages[0].settings)
     with tempfile.TemporaryDirectory(prefix="afterword-sequence-") as scratch:
         corpora = _read(settings, stages, Path(scratch))
         refuse_other_sequence(output, stages, corpora)

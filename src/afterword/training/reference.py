@@ -11,13 +11,18 @@ from torch import Tensor
 from afterword import models
 from afterword.errors import CheckpointError
 from afterword.settings.adapt import AdaptSettings
+from afterword.writing.opening import named_by
 
 
 def refuse_other_tokens(settings: AdaptSettings) -> None:
-    """CheckpointError for a reference whose tokens are not those of the model: what both say could not be compared."""
+    """CheckpointError for a reference whose tokens are not those of the model: what both say could not be compared.
+
+    ConfigError where there is no model of its name. No weights are loaded.
+    """
     if not settings.reference:
         return
-    models.refuse_name(settings.reference)
+    with named_by("reference"):
+        models.refuse_name(settings.reference)
     own, other = (models.load_tokenizer(name).get_vocab() for name in (settings.model_name_or_path, settings.reference))
     if own != other:
         problem = f"{settings.reference!r} has another tokenizer than {settings.model_name_or_path!r}"

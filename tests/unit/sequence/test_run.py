@@ -175,6 +175,12 @@ def test_every_problem_is_told_at_once_and_nothing_is_left(asked: Any, corpora: 
     assert not (tmp_path / "seq").exists()
 
 
+def test_a_reference_that_is_nowhere_is_told_before_anything_is_read(asked: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reference: there is no model 'nowhere'"):
+        taught(asked(reference="nowhere"))
+    assert not (tmp_path / "seq").exists()
+
+
 def test_a_stage_whose_beginning_is_gone_is_not_trained_anew(asked: Any, tmp_path: Path) -> None:
     taught(asked())
     shutil.rmtree(tmp_path / "seq/stages/1-spring")
