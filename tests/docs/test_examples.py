@@ -11,6 +11,7 @@ import yaml
 from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.suites import load_suite
 from afterword.settings.adapt import AdaptSettings, read_settings
+from afterword.settings.sequence import read_sequence
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCKS = [
@@ -28,7 +29,11 @@ def _lines_with(page: str, key: str) -> str:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_settings_of_a_guide_can_be_read(block: str) -> None:
-    read_settings({"model_name_or_path": "model", "documents": ["docs"], **yaml.safe_load(block)}, AdaptSettings)
+    given = yaml.safe_load(block)
+    if "corpora" in given:
+        read_sequence(given)
+    else:
+        read_settings({"model_name_or_path": "model", "documents": ["docs"], **given}, AdaptSettings)
 
 
 @pytest.mark.parametrize("page", ["first_hour.md", "guides/evaluate.md"])

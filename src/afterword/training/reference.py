@@ -21,9 +21,10 @@ def refuse_other_tokens(settings: AdaptSettings) -> None:
     """
     if not settings.reference:
         return
+    own = models.load_tokenizer(settings.model_name_or_path).get_vocab()
     with named_by("reference"):
         models.refuse_name(settings.reference)
-    own, other = (models.load_tokenizer(name).get_vocab() for name in (settings.model_name_or_path, settings.reference))
+        other = models.load_tokenizer(settings.reference).get_vocab()
     if own != other:
         problem = f"{settings.reference!r} has another tokenizer than {settings.model_name_or_path!r}"
         raise CheckpointError(f"reference: {problem}. Give the model that this one was made of.")

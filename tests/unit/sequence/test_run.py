@@ -176,7 +176,7 @@ def test_every_problem_is_told_at_once_and_nothing_is_left(asked: Any, corpora: 
 
 
 def test_a_reference_that_is_nowhere_is_told_before_anything_is_read(asked: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="reference: there is no model 'nowhere'"):
+    with pytest.raises(ConfigError, match="reference: 'nowhere' is no folder here"):
         taught(asked(reference="nowhere"))
     assert not (tmp_path / "seq").exists()
 
