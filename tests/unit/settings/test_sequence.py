@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from afterword.errors import ConfigError
 from afterword.sequence.stages import stages_of
 from afterword.settings.sequence import read_sequence
+from afterword.settings.yaml_files import load_yaml
 
 GIVEN = {"model_name_or_path": "first", "output_dir": "out"}
 
@@ -71,3 +73,10 @@ def test_every_problem_is_told_at_once_and_once():
     by_name = dict(zip(names, found, strict=True))
     assert "Did you mean corpora?" in by_name["corpra"]
     assert "Did you mean learning_rate?" in by_name["learning_rat"]
+
+
+def test_the_recipe_of_the_news_can_be_read():
+    recipe = Path(__file__).parents[3] / "recipes/news-by-quarter.yaml"
+    stages = stages_of(read_sequence(load_yaml(recipe)))
+    assert [stage.name for stage in stages] == [f"2025-q{number}" for number in (1, 2, 3, 4)]
+    assert {stage.settings.held_to for stage in stages} == {"smollm2-135m-instruct"}
