@@ -258,9 +258,6 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
             yield f"ema_steps: {self.ema_steps} needs ema, the share of the average that is kept."
         if self.merge_adapter and not self.use_peft:
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
-        own = self.method_settings()
-        if "suffix_tokens" in own and (strategy := own.get("strategy")) != "random_token_suffix":
-            yield f"suffix_tokens: {own['suffix_tokens']} is read by strategy random_token_suffix, not {strategy}."
         yield from writing_problems(self.generator, self.generator_model)
         yield from _budget_problems(self)
         yield from _mixture_problems(self)
@@ -292,9 +289,9 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     def configured_method(self) -> "Method":
         """The method with all that was set of it, and with the objectives of the mixture's sources."""
         # Imports torch, which --help can do without.
-        from afterword.methods import get_method
+        from afterword.methods import configured_method
 
-        method = get_method(self.method).configured(**self.method_settings())
+        method = configured_method(self.method, **self.method_settings())
         # What the model says of its own is all that its samples teach.
         silent = None if method.takes_general_text else "kl"
         objectives = {name: it.objective or (silent if it.own else None) for name, it in self.sources().items()}
@@ -379,16 +376,20 @@ def _budget_problems(settings: AdaptSettings) -> Iterator[str]:
         yield f"{read[0]}: {why}. Give forgetting_budget, or ask afterwards with `afterword evaluate`."
 
 
-def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:
+def _method_problems(settings: AdaptSettings) -> Iterator[str]:
     if broken := bool(list(_mixture_problems(settings))):
         # Told already: the method is asked about its own settings alone.
         settings = settings.model_copy(update={"mixture": None, OWN_SAMPLES: None})
     try:
         method = settings.configured_method()
     except ConfigError as error:
-        return error.problems
-    problem = None if broken else method.problem_with(general=settings.sources())
-    return (problem,) if problem else ()
+        yield from error.problems
+        return
+    strategy, suffix = method.settings().get("strategy"), settings.method_settings().get("suffix_tokens")
+    if suffix is not None and strategy != "random_token_suffix":
+        yield f"suffix_tokens: {suffix} is read by strategy random_token_suffix, not {strategy}."
+    if not broken and (problem := method.problem_with(general=settings.sources())):
+        yield problem
 
 
 def _attention_problems(settings: AdaptSettings) -> Iterator[str]:
