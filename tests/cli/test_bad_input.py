@@ -555,10 +555,17 @@ MIXTURE = [
         TURNS,
         2,
     ),
-    Case("unused", f"{ADAPT} --method disc --mixture g=docs.jsonl,tokens=0.5", ("mixture", "disc", "Set replay to one of"), code=2),
+    Case(
+        "unused",
+        f"{ADAPT} --method disc --mixture g=docs.jsonl,tokens=0.5",
+        ("mixture", "disc", "Set replay to one of"),
+        code=2,
+    ),
     Case("nothing-to-replay", f"{ADAPT} --method mol", ("mixture", "missing", "mol", "replay_documents"), code=2),
     Case("replay", f"{ADAPT} --replay kll", ("replay", "'kll'", "Did you mean kl?"), code=2),
-    Case("replay-setting", f"{ADAPT} --method disc --replay-weight 2", ("replay_weight", "no meaning for disc"), code=2),
+    Case(
+        "replay-setting", f"{ADAPT} --method disc --replay-weight 2", ("replay_weight", "no meaning for disc"), code=2
+    ),
     Case("alpha", f"{ADAPT} --method mixcpt --alpha 2", ("alpha", "less than or equal to 1", "2"), code=2),
     Case("then", f"{ADAPT} --then evaluate", ("then", "'align'", "'evaluate'"), code=2),
     Case("then-nothing", f"{ADAPT} --then align", ("align.", "instructions"), code=2),

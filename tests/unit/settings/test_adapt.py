@@ -79,7 +79,10 @@ def test_a_setting_is_told_about_once():
         ({"weight_decay": float("nan")}, "weight_decay: .*got nan"),
         ({"window_overlap": 0.8}, "window_overlap: should be less than or equal to 0.75, got 0.8"),
         ({"targets": 0}, "targets: should be greater than or equal to 1, got 0"),
-        ({"method": "disc", "suffix_tokens": 1, "strategy": "random_token_suffix"}, "suffix_tokens: should be greater than or equal"),
+        (
+            {"method": "disc", "suffix_tokens": 1, "strategy": "random_token_suffix"},
+            "suffix_tokens: should be greater than or equal",
+        ),
         ({"max_steps": 1.5}, "max_steps: .*got 1.5"),
         ({"averaging": "sum"}, "averaging: should be 'document' or 'token', got 'sum'"),
         ({"use_peft": "perhaps"}, "use_peft: .*got 'perhaps'"),
@@ -171,7 +174,13 @@ EXAMPLES = (
     {},
     {"learning_rate": "1e-6", "documents": ["a", "ä.txt", "b: c"], "trainer": {"adam_beta2": 0.95}},
     {"method": "finetune", "averaging": "token", "use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]},
-    {"method": "disc", "strategy": "random_token_suffix", "suffix_tokens": 8, "num_train_epochs": 2.5, "warmup_steps": 0.03},
+    {
+        "method": "disc",
+        "strategy": "random_token_suffix",
+        "suffix_tokens": 8,
+        "num_train_epochs": 2.5,
+        "warmup_steps": 0.03,
+    },
     {"eval_documents": "held", "eval_steps": 2, "report_to": ["wandb"], "max_grad_norm": 0, "save_total_limit": 0},
 )
 

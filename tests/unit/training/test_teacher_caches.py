@@ -31,7 +31,13 @@ from afterword.training.callbacks import RichProgress
 from afterword.training.dry_run import dry_run
 from afterword.training.steps import WORK_FOLDER
 
-SETTINGS: dict[str, Any] = {"method": "disc", "num_train_epochs": 2, "save_steps": 3, "save_total_limit": 9, "learning_rate": 1e-3}
+SETTINGS: dict[str, Any] = {
+    "method": "disc",
+    "num_train_epochs": 2,
+    "save_steps": 3,
+    "save_total_limit": 9,
+    "learning_rate": 1e-3,
+}
 Run = Callable[..., Any]
 
 
