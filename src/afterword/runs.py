@@ -46,9 +46,9 @@ def adapt(model: str | Path, documents: Any, *, method: str | Method | None = No
     """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
 
     `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `method` is a
-    name, `package.module:NAME`, a declaration of your own, or None: that of the preset, else the default; `settings` are those of the command line, by the same
-    names: with `then="align"` the alignment follows, into `aligned/` of the run folder. Without `output_dir`, a new
-    temporary folder is used.
+    name, `package.module:NAME`, or a declaration of your own (None: that of the preset, else the default); `settings`
+    are those of the command line, by the same names: with `then="align"` the alignment follows, into `aligned/` of the
+    run folder. Without `output_dir`, a new temporary folder is used.
     """
     named = [str(documents)] if isinstance(documents, (str, Path)) else []
     raw: dict[str, Any] = {**settings, "model_name_or_path": str(model), "documents": named}
