@@ -129,7 +129,7 @@ def _run(row: Row, folder: Path) -> None:
         row.trained, row.sentence = "not made", problem
         return
     common = {"model_name_or_path": str(model), "documents": [str(documents)], "max_steps": 1, "learning_rate": 1e-2}
-    common["precision"] = "float32"
+    common |= {"precision": "float32", "method": "disc"}
     plain = {**common, "method": "finetune", "documents_per_step": 4, "trainer": {"optim": "sgd"}, "max_grad_norm": 0}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

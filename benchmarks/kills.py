@@ -105,7 +105,16 @@ def main(
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="afterword-kills-") as scratch:
         folder = Path(scratch)
-        words = ["--max-steps", str(steps), "--save-steps", str(save_steps), "--learning-rate", "1e-3"]
+        words = [
+            "--method",
+            "disc",
+            "--max-steps",
+            str(steps),
+            "--save-steps",
+            str(save_steps),
+            "--learning-rate",
+            "1e-3",
+        ]
         command = Command(
             model or make_model(folder / "model", seed),
             documents or make_documents(folder / "documents.jsonl", seed),

@@ -70,10 +70,10 @@ _SUITE += " --evaluate samples=0 --evaluate answer_tokens=2"
 _EVALUATE = "--suite IN/suite.jsonl --questions IN/questions.jsonl --samples 4"
 _BLEND = "--suite IN/suite.jsonl --lambda 0.5 --lambda 1 --evaluate samples=0"
 FORMS = (
-    Form("adapt disc", tuple(_ADAPT.split())),
+    Form("adapt disc", tuple(f"{_ADAPT} --method disc".split())),
     Form("adapt finetune", tuple(f"{_ADAPT} --method finetune".split())),
-    Form("adapt LoRA merged", tuple(f"{_ADAPT} --use-peft --merge-adapter".split())),
-    Form("adapt cached teacher", tuple(f"{_ADAPT} --teacher cached --teacher-cache OUT.teacher".split())),
+    Form("adapt LoRA merged", tuple(f"{_ADAPT} --method disc --use-peft --merge-adapter".split())),
+    Form("adapt cached teacher", tuple(f"{_ADAPT} --method disc --teacher cached --teacher-cache OUT.teacher".split())),
     Form("adapt mixture", tuple(f"{_ADAPT} --method mixcpt --mixture more=IN/few.jsonl,tokens=0.3".split())),
     Form("adapt chosen settings", tuple(_GUIDED.split())),
     Form("align", tuple(f"align IN/model -o OUT {_ALIGN}".split())),

@@ -76,7 +76,7 @@ def run_case(name: str, *, estimate: bool) -> dict[str, float]:
         for model in (("tiny", "1k"), (size, vocabulary)):
             subprocess.run([sys.executable, __file__, "--write", *model, str(folder / model[0])], check=True)
         tiny, asked = (
-            read_settings({"max_steps": 3, **CASES[name], "model_name_or_path": str(folder / model)})
+            read_settings({"method": "disc", "max_steps": 3, **CASES[name], "model_name_or_path": str(folder / model)})
             for model in ("tiny", size)
         )
         load_trainer(tiny, documents(4), folder / "warm")[0].train()

@@ -2,8 +2,8 @@
 so far ‖ student, who reads the sentence alone), of fine-tuning the cross-entropy in the document.
 
 afterword almanac runs/almanac/part0 --people 8 --changes 2
-afterword adapt almanac-chat runs/almanac/part0/documents.jsonl -o runs/gap --strategy all --learning-rate 1e-4 \
-    --num-train-epochs 4 --documents-per-step 4 --max-length 512
+afterword adapt almanac-chat runs/almanac/part0/documents.jsonl -o runs/gap --method disc --strategy all \
+    --learning-rate 1e-4 --num-train-epochs 4 --documents-per-step 4 --max-length 512
 python benchmarks/where_the_gap_is.py runs/almanac/part0 runs/gap
 Every sentence but the first of each document, τ = 1. A token is of a fact where it is in the value of one (new or
 changed) about whoever the document names. The KL of every run is to the model as it was, with the document.

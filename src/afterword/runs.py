@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from afterword.distributed import is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError
-from afterword.methods import DEFAULT_METHOD, Method, register_method
+from afterword.methods import Method, register_method
 from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.base import without_problems
@@ -42,17 +42,18 @@ _PREFIX = "afterword-"
 """Of a folder that nobody named."""
 
 
-def adapt(model: str | Path, documents: Any, *, method: str | Method = DEFAULT_METHOD, **settings: Any) -> "RunResult":
+def adapt(model: str | Path, documents: Any, *, method: str | Method | None = None, **settings: Any) -> "RunResult":
     """Teach documents to a model and write the result to a run folder. The Python form of `afterword adapt`.
 
     `model` is a folder or hub id; `documents` are paths, rows, texts or a data set (see `read_corpus`); `method` is a
-    name, `package.module:NAME`, or a declaration of your own; `settings` are those of the command line, by the same
-    names: with `then="align"` the alignment follows, into `aligned/` of the run folder. Without `output_dir`, a new
-    temporary folder is used.
+    name, `package.module:NAME`, or a declaration of your own (None: that of the preset, else the default); `settings`
+    are those of the command line, by the same names: with `then="align"` the alignment follows, into `aligned/` of the
+    run folder. Without `output_dir`, a new temporary folder is used.
     """
     named = [str(documents)] if isinstance(documents, (str, Path)) else []
-    method = register_method(method) if isinstance(method, Method) else method
-    raw: dict[str, Any] = {**settings, "method": method, "model_name_or_path": str(model), "documents": named}
+    raw: dict[str, Any] = {**settings, "model_name_or_path": str(model), "documents": named}
+    if method is not None:
+        raw["method"] = register_method(method) if isinstance(method, Method) else method
     raw["output_dir"] = str(settings["output_dir"] if "output_dir" in settings else tempfile.mkdtemp(prefix=_PREFIX))
     result, aligned = run(plan(raw), documents, command="afterword.adapt(…)")
     return replace(result, aligned=aligned.path) if aligned else result

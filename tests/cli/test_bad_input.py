@@ -276,7 +276,7 @@ DOCUMENTS = [
     ),
     Case(
         "one-sentence",
-        "adapt model a.txt -o run",
+        "adapt model a.txt -o run --method disc",
         ("documents", "none of the 1 documents", "two sentences", "fine-tuning"),
         writes("a.txt", "Only one sentence here."),
     ),
@@ -328,7 +328,7 @@ SETTINGS = [
         code=2,
     ),
     Case("merge", f"{ADAPT} --merge-adapter", ("merge_adapter", "use_peft"), code=2),
-    Case("suffix", f"{ADAPT} --suffix-tokens 8", ("suffix_tokens: 8", "random_token_suffix"), code=2),
+    Case("suffix", f"{ADAPT} --method disc --suffix-tokens 8", ("suffix_tokens: 8", "random_token_suffix"), code=2),
     Case(
         "several",
         f"{ADAPT} --seed one --targets 0 --merge-adapter --method dics",
@@ -555,10 +555,17 @@ MIXTURE = [
         TURNS,
         2,
     ),
-    Case("unused", f"{ADAPT} --mixture g=docs.jsonl,tokens=0.5", ("mixture", "disc", "Set replay to one of"), code=2),
+    Case(
+        "unused",
+        f"{ADAPT} --method disc --mixture g=docs.jsonl,tokens=0.5",
+        ("mixture", "disc", "Set replay to one of"),
+        code=2,
+    ),
     Case("nothing-to-replay", f"{ADAPT} --method mol", ("mixture", "missing", "mol", "replay_documents"), code=2),
     Case("replay", f"{ADAPT} --replay kll", ("replay", "'kll'", "Did you mean kl?"), code=2),
-    Case("replay-setting", f"{ADAPT} --replay-weight 2", ("replay_weight", "no meaning for disc"), code=2),
+    Case(
+        "replay-setting", f"{ADAPT} --method disc --replay-weight 2", ("replay_weight", "no meaning for disc"), code=2
+    ),
     Case("alpha", f"{ADAPT} --method mixcpt --alpha 2", ("alpha", "less than or equal to 1", "2"), code=2),
     Case("then", f"{ADAPT} --then evaluate", ("then", "'align'", "'evaluate'"), code=2),
     Case("then-nothing", f"{ADAPT} --then align", ("align.", "instructions"), code=2),

@@ -45,8 +45,8 @@ SETTINGS = (
     "--lr-scheduler-type constant --save-steps 2 --save-total-limit 9 --gradient-accumulation-steps 2"
 )
 RUNS = {
-    "full": "--l2sp 0.1 --ema 0.9 --ema-steps 4 --eval-documents docs.jsonl --eval-steps 3",
-    "plain": "--eval-documents docs.jsonl --eval-steps 3",
+    "full": "--method disc --l2sp 0.1 --ema 0.9 --ema-steps 4 --eval-documents docs.jsonl --eval-steps 3",
+    "plain": "--method disc --eval-documents docs.jsonl --eval-steps 3",
     "lora": "--method mixcpt --mixture general=general.jsonl,tokens=0.4 --use-peft --lora-dropout 0 --merge-adapter "
     "--teacher cached",
 }

@@ -100,7 +100,8 @@ def start() -> Iterator[Callable[..., Started]]:
     assert line_of(warm) == "ready\n"
 
     def go(folder: Path, more: str = "", *, file_kib: int = 0, output: str = "run") -> Started:
-        words = f"adapt model docs.jsonl -o {output} {SETTINGS} {more}".split()
+        method = "" if "--method" in more else "--method disc"
+        words = f"adapt model docs.jsonl -o {output} {SETTINGS} {method} {more}".split()
         job = {"folder": str(folder), "words": words, "file_kib": file_kib}
         warm.stdin.write(json.dumps(job) + "\n")
         warm.stdin.flush()

@@ -42,7 +42,9 @@ def test_two_steps_and_two_more_are_four_in_one_go(
     from afterword.training.callbacks import RichProgress
 
     def run(folder: str) -> Any:
-        return adapt(str(wide_model), documents[:6], output_dir=tmp_path / folder, **SETTINGS, **KINDS[kind])
+        return adapt(
+            str(wide_model), documents[:6], output_dir=tmp_path / folder, method="disc", **SETTINGS, **KINDS[kind]
+        )
 
     class Stopping(RichProgress):
         def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("scripted")
 
 # Twelve steps in two epochs of six; a schedule that moves and a rate that shows in every weight.
 SETTINGS: dict[str, Any] = {
+    "method": "disc",
     "num_train_epochs": 2,
     "save_steps": 3,
     "save_total_limit": 9,

@@ -30,7 +30,7 @@ def adapt(
     print_schema: Annotated[bool, typer.Option("--print-schema", help="Print the settings as JSON schema.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Teach documents to a model. DiSC by default; --method finetune; --use-peft for LoRA with either."""
+    """Teach documents to a model: by recital, or --method disc, finetune, …; --use-peft for LoRA with any."""
     if print_schema:
         out.print_json(json.dumps(AdaptSettings.model_json_schema()))
         return

@@ -4,6 +4,8 @@ Others are added by packages (entry points of the group `afterword.methods`), na
 registered by Python code.
 """
 
+from typing import Any
+
 from afterword import plugins
 from afterword.errors import ConfigError, nearest
 from afterword.methods import (
@@ -35,6 +37,7 @@ __all__ = [
     "Method",
     "Replay",
     "Term",
+    "configured_method",
     "get_method",
     "known_methods",
     "register_method",
@@ -62,7 +65,7 @@ _DECLARED = (
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""
-DEFAULT_METHOD = disc.METHOD.name
+DEFAULT_METHOD = recite.METHOD.name
 _REGISTERED: dict[str, Method] = {}
 
 
@@ -87,6 +90,18 @@ def get_method(name: str) -> Method:
     raise ConfigError(f"{problem}; or package.module:NAME of your own.")
 
 
+def configured_method(name: str, **settings: Any) -> Method:
+    """The method of a name with some of its settings changed: `Method.configured`.
+
+    ConfigError as there; of a setting that other methods of the package have, it says which.
+    """
+    method = get_method(name)
+    try:
+        return method.configured(**settings)
+    except ConfigError as error:
+        raise ConfigError(f"{problem}{_elsewhere(problem.split(':')[0])}" for problem in error.problems) from None
+
+
 def register_method(method: Method) -> str:
     """Let this process find a method by its name, which is returned. Those of the package keep theirs: ConfigError."""
     if METHODS.get(method.name, method) != method:
@@ -94,6 +109,12 @@ def register_method(method: Method) -> str:
     if method.name not in METHODS:
         _REGISTERED[method.name] = method
     return method.name
+
+
+def _elsewhere(setting: str) -> str:
+    """Which methods of the package have a setting."""
+    having = [name for name, method in METHODS.items() if setting in method.adjustable()]
+    return f" Or set method to one that has it: {', '.join(having)}." if having else ""
 
 
 def _checked(place: str, found: object) -> Method:

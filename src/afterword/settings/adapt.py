@@ -90,7 +90,7 @@ class _WhatAndHow(Settings):
     max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
 
-    method: str = setting("disc", "Method", "See `afterword methods`; or package.module:NAME of your own.")
+    method: str = setting("recite", "Method", "See `afterword methods`; or package.module:NAME of your own.")
 
 
 class _WithGeneralText(with_method_options(_WhatAndHow)):
@@ -264,9 +264,6 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
             yield f"ema_steps: {self.ema_steps} needs ema, the share of the average that is kept."
         if self.merge_adapter and not self.use_peft:
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
-        own = self.method_settings()
-        if "suffix_tokens" in own and (strategy := own.get("strategy")) != "random_token_suffix":
-            yield f"suffix_tokens: {own['suffix_tokens']} is read by strategy random_token_suffix, not {strategy}."
         yield from writing_problems(self.generator, self.generator_model)
         yield from _reference_problems(self)
         yield from _budget_problems(self)
@@ -304,9 +301,9 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     def configured_method(self) -> "Method":
         """The method with all that was set of it, and with the objectives of the mixture's sources."""
         # Imports torch, which --help can do without.
-        from afterword.methods import get_method
+        from afterword.methods import configured_method
 
-        method = get_method(self.method).configured(**self.method_settings())
+        method = configured_method(self.method, **self.method_settings())
         # What the model says of its own is all that its samples teach.
         silent = None if method.takes_general_text else "kl"
         objectives = {name: it.objective or (silent if it.own else None) for name, it in self.sources().items()}
@@ -406,16 +403,20 @@ def _budget_problems(settings: AdaptSettings) -> Iterator[str]:
         yield f"{read[0]}: {why}. Give forgetting_budget, or ask afterwards with `afterword evaluate`."
 
 
-def _method_problems(settings: AdaptSettings) -> tuple[str, ...]:
+def _method_problems(settings: AdaptSettings) -> Iterator[str]:
     if broken := bool(list(_mixture_problems(settings))):
         # Told already: the method is asked about its own settings alone.
         settings = settings.model_copy(update={"mixture": None, OWN_SAMPLES: None})
     try:
         method = settings.configured_method()
     except ConfigError as error:
-        return error.problems
-    problem = None if broken else method.problem_with(general=settings.sources())
-    return (problem,) if problem else ()
+        yield from error.problems
+        return
+    strategy, suffix = method.settings().get("strategy"), settings.method_settings().get("suffix_tokens")
+    if suffix is not None and strategy != "random_token_suffix":
+        yield f"suffix_tokens: {suffix} is read by strategy random_token_suffix, not {strategy}."
+    if not broken and (problem := method.problem_with(general=settings.sources())):
+        yield problem
 
 
 def _attention_problems(settings: AdaptSettings) -> Iterator[str]:

@@ -139,7 +139,9 @@ def test_models_in_shards_are_refused_before_anything_is_read(model_folder, tmp_
 
 
 def test_the_dry_run_says_what_is_chosen_and_trains_nothing(afterword, model_folder, file, tmp_path):
-    said = afterword("adapt", str(model_folder), str(file), "-o", str(tmp_path / "run"), "--dry-run")
+    said = afterword(
+        "adapt", str(model_folder), str(file), "-o", str(tmp_path / "run"), "--method", "disc", "--dry-run"
+    )
     assert said.code == 0
     assert "a learning rate by pilot runs, 6 passes, linear. Forgetting budget: " in said.out
     assert not (tmp_path / "run").exists()

@@ -41,7 +41,7 @@ def some(documents):
 
 
 def settings(model_folder, **more):
-    return read_settings({"model_name_or_path": str(model_folder), **more})
+    return read_settings({"model_name_or_path": str(model_folder), "method": "disc", **more})
 
 
 def test_the_model_as_it_was_given_has_learned_and_lost_nothing(model_folder, some):

@@ -16,7 +16,7 @@ def run(tmp_path_factory, model_folder, documents):
     folder = tmp_path_factory.mktemp("look")
     for name, rows in {"docs": documents, "held": documents[3:6]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    how = {"learning_rate": 1e-2, "max_steps": 2, "eval_documents": [str(folder / "held.jsonl")]}
+    how = {"method": "disc", "learning_rate": 1e-2, "max_steps": 2, "eval_documents": [str(folder / "held.jsonl")]}
     afterword.adapt(model_folder, str(folder / "docs.jsonl"), output_dir=str(folder / "run"), **how)
     return folder / "run"
 
@@ -51,7 +51,8 @@ def test_only_the_first_windows_are_read(run, monkeypatch, model_folder, tmp_pat
 
 def test_documents_that_cannot_be_read_again_are_not_looked_at(tmp_path, model_folder, documents):
     run = tmp_path / "run"
-    result = afterword.adapt(model_folder, iter(documents), output_dir=str(run), max_steps=1, learning_rate=1e-3)
+    how = {"method": "disc", "max_steps": 1, "learning_rate": 1e-3}
+    result = afterword.adapt(model_folder, iter(documents), output_dir=str(run), **how)
     assert result.steps == 1
     assert read_first_look(run) == []
     assert in_words([]) == {}

@@ -84,7 +84,7 @@ def test_a_base_that_is_gone(adapter):
 def test_it_is_taught_further_and_measured_from_where_it_was(adapter, tmp_path, documents):
     (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     run = afterword.adapt(
-        adapter, tmp_path / "more.jsonl", output_dir=tmp_path / "run", max_steps=1, learning_rate=1e-9
+        adapter, tmp_path / "more.jsonl", method="disc", output_dir=tmp_path / "run", max_steps=1, learning_rate=1e-9
     )
     start, end = load_model(str(adapter)).state_dict(), load_model(str(run.path)).state_dict()
     assert (run.path / "config.json").is_file()

@@ -87,7 +87,7 @@ def test_an_exact_teacher_is_at_distance_0(build_model: Any) -> None:
 def test_a_run_says_the_error_before_it_trains_and_keeps_it(model_folder: Path, documents: Any, tmp_path: Path) -> None:
     console = Console(record=True, width=200)
     raw = {"model_name_or_path": str(model_folder), "output_dir": str(tmp_path / "run"), "teacher_precision": "int8"}
-    run_adaptation(read_settings({**raw, "max_steps": 2}), documents, console=console)
+    run_adaptation(read_settings({**raw, "method": "disc", "max_steps": 2}), documents, console=console)
     said = console.export_text()
     kept = json.loads((tmp_path / "run" / "data.json").read_text())["teacher"]
     assert kept["precision"] == "int8"

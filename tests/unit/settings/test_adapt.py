@@ -79,7 +79,10 @@ def test_a_setting_is_told_about_once():
         ({"weight_decay": float("nan")}, "weight_decay: .*got nan"),
         ({"window_overlap": 0.8}, "window_overlap: should be less than or equal to 0.75, got 0.8"),
         ({"targets": 0}, "targets: should be greater than or equal to 1, got 0"),
-        ({"suffix_tokens": 1, "strategy": "random_token_suffix"}, "suffix_tokens: should be greater than or equal"),
+        (
+            {"method": "disc", "suffix_tokens": 1, "strategy": "random_token_suffix"},
+            "suffix_tokens: should be greater than or equal",
+        ),
         ({"max_steps": 1.5}, "max_steps: .*got 1.5"),
         ({"averaging": "sum"}, "averaging: should be 'document' or 'token', got 'sum'"),
         ({"use_peft": "perhaps"}, "use_peft: .*got 'perhaps'"),
@@ -101,7 +104,7 @@ def test_a_wrong_value_is_named_with_its_rule(raw, problem):
         ({"max_length": 512, "micro_batch_tokens": 256}, "micro_batch_tokens: 256 is less than max_length: 512"),
         ({"precision": "bf16", "teacher_precision": "float32"}, "teacher_precision: float32 with precision: bf16"),
         ({"merge_adapter": True}, "merge_adapter: true has no adapter to merge"),
-        ({"suffix_tokens": 9}, "suffix_tokens: 9 is read by strategy random_token_suffix"),
+        ({"method": "disc", "suffix_tokens": 9}, "suffix_tokens: 9 is read by strategy random_token_suffix"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(raw, problem):
@@ -117,7 +120,7 @@ def test_settings_that_contradict_each_other_are_refused(raw, problem):
         {"max_length": 256, "micro_batch_tokens": 256},
         {"precision": "bf16", "teacher_precision": "bf16"},
         {"merge_adapter": True, "use_peft": True},
-        {"suffix_tokens": 9, "strategy": "random_token_suffix"},
+        {"method": "disc", "suffix_tokens": 9, "strategy": "random_token_suffix"},
     ],
 )
 def test_settings_that_fit_together_are_taken(raw):
@@ -128,6 +131,14 @@ def test_a_setting_that_the_method_does_not_have_is_refused():
     (only,) = problems(method="finetune", temperature=2.0)
     assert only.startswith("temperature: 2.0 has no meaning for ")
     assert "Settings of finetune: averaging, bos, join" in only
+
+
+def test_a_setting_of_other_methods_is_refused_with_their_names():
+    (only,) = problems(method="recite", strategy="all")
+    assert only.startswith("strategy: 'all' has no meaning for recite. Leave it out. ")
+    assert only.endswith(" Or set method to one that has it: disc, disc_mixcpt.")
+    (only,) = problems(method="recite", suffix_tokens=9)
+    assert only.endswith(" Or set method to one that has it: disc, disc_mixcpt.")
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_one():
@@ -144,7 +155,7 @@ def test_an_unknown_strategy_is_refused_with_the_nearest_one():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_is_taken(strategy):
-    assert settings(strategy=strategy).strategy == strategy
+    assert settings(method="disc", strategy=strategy).strategy == strategy
 
 
 def test_text_from_the_command_line_becomes_what_the_setting_is():
@@ -163,7 +174,13 @@ EXAMPLES = (
     {},
     {"learning_rate": "1e-6", "documents": ["a", "ä.txt", "b: c"], "trainer": {"adam_beta2": 0.95}},
     {"method": "finetune", "averaging": "token", "use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]},
-    {"strategy": "random_token_suffix", "suffix_tokens": 8, "num_train_epochs": 2.5, "warmup_steps": 0.03},
+    {
+        "method": "disc",
+        "strategy": "random_token_suffix",
+        "suffix_tokens": 8,
+        "num_train_epochs": 2.5,
+        "warmup_steps": 0.03,
+    },
     {"eval_documents": "held", "eval_steps": 2, "report_to": ["wandb"], "max_grad_norm": 0, "save_total_limit": 0},
 )
 
@@ -387,7 +404,7 @@ def test_trainer_fields_of_the_command_line_are_keys_and_values():
 
 
 def test_only_what_was_given_overrides_the_methods_declaration():
-    given = settings(learning_rate=1e-6, temperature=1.0)
+    given = settings(method="disc", learning_rate=1e-6, temperature=1.0)
     assert given.method_settings() == {"temperature": 1.0}
     optional = ("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay")
     assert [name for name in optional if name in given.training_settings()] == ["learning_rate"]

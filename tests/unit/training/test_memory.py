@@ -34,7 +34,8 @@ def estimate(model_folder: Path, documents: Any) -> Callable[..., DryRun]:
     """`estimate(precision="bf16")`: the dry run of the tiny Llama with these settings."""
 
     def run(**raw: Any) -> DryRun:
-        return dry_run(read_settings({"model_name_or_path": str(model_folder), **raw}), documents)
+        given = {"model_name_or_path": str(model_folder), "method": "disc", **raw}
+        return dry_run(read_settings(given), documents)
 
     return run
 
@@ -235,7 +236,7 @@ def test_a_change_holds_as_much_less_as_was_said(
     build_model(hidden_size=256, intermediate_size=512).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     monkeypatch.setattr(DRY_RUN, "available_bytes", lambda: 1000)
-    common = {"model_name_or_path": str(tmp_path), "precision": "float32"}
+    common = {"model_name_or_path": str(tmp_path), "method": "disc", "precision": "float32"}
     before = dry_run(read_settings(common), documents)
     after = dry_run(read_settings({**common, **raw}), documents)
 

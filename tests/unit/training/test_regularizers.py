@@ -83,6 +83,7 @@ def test_a_checkpoint_between_two_averagings_has_the_average(
     model_folder: Path, documents: Any, tmp_path: Path
 ) -> None:
     settings = {
+        "method": "disc",
         "learning_rate": 1e-3,
         "max_steps": 5,
         "save_steps": 1,

@@ -19,7 +19,7 @@ from afterword.training import run as adapting
 from afterword.training.finish import gain_sample
 from afterword.training.run_folder import differences
 
-GENTLE = {"max_steps": 2, "learning_rate": 1e-7, "warmup_steps": 0}
+GENTLE = {"method": "disc", "max_steps": 2, "learning_rate": 1e-7, "warmup_steps": 0}
 FIRM = {"max_steps": 6, "learning_rate": 3e-3, "warmup_steps": 0, "method": "finetune"}
 
 
@@ -106,7 +106,7 @@ def test_an_adapter_has_a_precision_of_its_own(half: str, tmp_path: Path, docume
     given = {"model_name_or_path": "m", "output_dir": "o", "use_peft": True, "save_precision": "float32"}
     with pytest.raises(ConfigError, match=r"save_precision: float32 is for whole models, .* leave it out"):
         read_settings(given)
-    how = {"use_peft": True, "merge_adapter": True, "max_steps": 1, "save_precision": "float32"}
+    how = {"method": "disc", "use_peft": True, "merge_adapter": True, "max_steps": 1, "save_precision": "float32"}
     run = adapt(half, documents, output_dir=tmp_path / "run", **how)
     assert stored(run.path / "merged")[0] == "float32"
 
@@ -137,7 +137,7 @@ def test_an_embedding_of_its_own_is_no_longer_the_outputs(tmp_path: Path, build_
     build_model("llama", tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
     tokenizer.save_pretrained(tmp_path / "tied")
     how = {"max_steps": 3, "learning_rate": 5e-2, "warmup_steps": 0, "use_peft": True, "merge_adapter": True}
-    how |= {"lora_target_modules": ["embed_tokens", "q_proj"], "lora_dropout": 0}
+    how |= {"method": "disc", "lora_target_modules": ["embed_tokens", "q_proj"], "lora_dropout": 0}
     run = adapt(str(tmp_path / "tied"), documents, output_dir=tmp_path / "run", **how)
     merged = load_model(str(run.path / "merged"))
     assert merged.lm_head.weight is not merged.model.embed_tokens.weight

@@ -139,7 +139,7 @@ def trainer_of(model: Any, documents: Any, tokenizer: Any, folder: Path, **raw: 
     arguments = training_arguments(METHODS["disc"], output_dir=str(folder), **other)
     made = optimizer_of(settings, model, arguments)
     given = {"train_dataset": documents, "processing_class": tokenizer, "optimizer_cls_and_kwargs": made}
-    return AdaptationTrainer(model, arguments, **given)
+    return AdaptationTrainer(model, arguments, method="disc", **given)
 
 
 @pytest.mark.parametrize("states", ["float32", "8bit"])

@@ -31,7 +31,13 @@ from afterword.training.callbacks import RichProgress
 from afterword.training.dry_run import dry_run
 from afterword.training.steps import WORK_FOLDER
 
-SETTINGS: dict[str, Any] = {"num_train_epochs": 2, "save_steps": 3, "save_total_limit": 9, "learning_rate": 1e-3}
+SETTINGS: dict[str, Any] = {
+    "method": "disc",
+    "num_train_epochs": 2,
+    "save_steps": 3,
+    "save_total_limit": 9,
+    "learning_rate": 1e-3,
+}
 Run = Callable[..., Any]
 
 
@@ -188,7 +194,7 @@ def test_it_is_said_what_is_read_and_what_was_there(run: Run, model_folder: Path
         "".join(json.dumps({"text": f"This is note {i}. It is short. It ends."}) + "\n" for i in range(4))
     )
     raw = {"model_name_or_path": str(model_folder), "documents": [str(tmp_path / "docs.jsonl")], "teacher": "cached"}
-    raw |= {"teacher_cache": str(tmp_path / "cache"), "learning_rate": 1e-4}
+    raw |= {"teacher_cache": str(tmp_path / "cache"), "method": "disc", "learning_rate": 1e-4}
     said = []
     for name, most in (("a", 1), ("b", None), ("c", None)):
         settings = read_settings({**raw, "output_dir": str(tmp_path / name), "max_steps": most})
@@ -375,5 +381,6 @@ def test_the_dry_run_says_what_the_cache_takes(model_folder: Path, documents: An
 def test_the_dry_run_prints_it(afterword: Any, model_folder: Path, documents: Any, tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     words = ("adapt", str(model_folder), str(tmp_path / "docs.jsonl"), "-o", str(tmp_path / "run"), "--dry-run")
+    words += ("--method", "disc")
     assert "teacher cache  0.00 GiB on the disk\n" in afterword(*words, "--teacher", "cached").out
     assert "teacher cache" not in afterword(*words).out
