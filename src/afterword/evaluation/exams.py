@@ -47,7 +47,7 @@ def taken(name: str, models: Models, inputs: Inputs) -> Measured:
     Of all answers, `unparsed_frac` chose nothing that could be read; of all votes, `tied_frac` are ties. Questions that
     leave no room for an answer in the context are left out and counted, `too_long`, in `details["left_out"]`.
     """
-    exam, how = inputs.exams[name], exams_of(inputs.settings.exams)[name]
+    exam, how = inputs.exams[name], exams_of(inputs.settings.exams or {})[name]
     turns = prompt_turns(name, how)
     put = [_put(models, item, turns, how) for item in exam.items]
     asked = [each for each in put if each.room_tokens > 0]

@@ -126,7 +126,7 @@ def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpu
 
 
 def _exams(settings: EvaluateSettings) -> Iterator[tuple[str, Exam]]:
-    for name, how in exams_of(settings.exams).items():
+    for name, how in exams_of(settings.exams or {}).items():
         prompt_turns(name, how)
         exam = load_exam(name, how)
         count = how.max_items or len(exam.items)

@@ -92,7 +92,7 @@ def exams_of(given: Mapping[str, Any]) -> dict[str, ExamSettings]:
             problems.append(f"exams.{name}: there is no such exam. {known}")
             continue
         try:
-            exams[name] = validated({**AS_PUBLISHED[name], **_told(told)}, ExamSettings)
+            exams[name] = validated({**AS_PUBLISHED[name], **as_mapping(told)}, ExamSettings)
         except (ConfigError, ValueError) as error:
             found = error.problems if isinstance(error, ConfigError) else (f"{error}.",)
             problems += [f"exams.{name}.{problem}" for problem in found]
@@ -101,7 +101,7 @@ def exams_of(given: Mapping[str, Any]) -> dict[str, ExamSettings]:
     return exams
 
 
-def _told(given: Any) -> dict[str, Any]:
+def as_mapping(given: Any) -> dict[str, Any]:
     """An exam as a mapping, from one or from `FILE,samples=…,temperature=…`."""
     if isinstance(given, Mapping):
         return underscored(cast("Mapping[Any, Any]", given))
