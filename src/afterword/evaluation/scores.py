@@ -111,7 +111,11 @@ def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[s
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
     options = CorpusOptions.of(run)
     given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general")}
-    chosen = [(part, sources or own.get(part), None if sources else options) for part, sources in given.items()]
+    # What the run was taught is read as it was, also where it is named again, as for drift on it.
+    as_taught = [[], list(run.get("documents", ()))]
+    chosen = [
+        (part, sources or own.get(part), options if sources in as_taught else None) for part, sources in given.items()
+    ]
     return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}
 
 
