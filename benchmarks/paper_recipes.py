@@ -135,7 +135,12 @@ def _disc(corpus: str, model: str, arms: Mapping[str, Mapping[str, Any]], name: 
         "output_dir": f"runs/disc-paper/{name}",
         "seeds": [0],
         "adapt": {**data.reading, "num_train_epochs": 1, "lr_scheduler_type": "constant", "documents_per_step": 1},
-        "evaluate": {"exams": {corpus: {"file": data.exam}}, "tasks": ["retention-disc"]},
+        "evaluate": {
+            "exams": {corpus: {"file": data.exam}},
+            "tasks": ["retention-disc"],
+            # The paper measures drift on what was trained.
+            "general": [data.documents],
+        },
     }
     return "\n".join(lines) + _yaml(body, arms)
 
