@@ -73,8 +73,8 @@ def evaluate(
         result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
         failed = _add_all(result, possible, models, inputs)
     if not result.scores and not failed:
-        what = "documents, questions, an exam, a suite, general text or tasks"
-        raise ConfigError(f"documents: nothing to measure. Give {what}.")
+        known = "documents, questions, an exam, a suite, general text or tasks"
+        raise ConfigError(f"documents: nothing to measure. Give {known}.")
     if folder and result.scores:
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         scores = {**about, "settings": settings.model_dump(), **asdict(result)}

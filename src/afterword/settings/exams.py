@@ -3,7 +3,7 @@
 The one rule: what is not said is as the paper has it (arXiv:2602.16093, its evaluation; METHODS §5).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from pydantic import field_validator
@@ -49,10 +49,11 @@ class ExamSettings(Settings):
     @classmethod
     def _ids(cls, value: Any) -> Any:
         """Numbers as text; several ids in one text between blanks."""
-        given: Any = value if isinstance(value, list | tuple) else () if value is None else (value,)
-        return tuple(part for item in cast("tuple[object, ...]", given) for part in str(item).split())
+        several = isinstance(value, list | tuple)
+        given = cast("Sequence[object]", value) if several else [] if value is None else [value]
+        return tuple(part for item in given for part in str(item).split())
 
-    def relations(self) -> Any:
+    def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
         if not self.file:
             yield "file: missing, and it has no default. Give a file or data-set id of the questions."
