@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "study": "corpus data errors method_options progress storage types writing",
     "settings": "corpus data errors method_options methods named_models storage study types",
     "training": "corpus data distributed errors methods models objectives progress settings storage types writing",
-    "evaluation": "corpus data distributed errors models objectives plugins progress settings storage types",
+    "evaluation": "corpus data distributed errors models objectives plugins progress settings storage types writing",
     "alignment": "corpus data distributed errors models objectives progress settings storage training types",
     "budget": "corpus data distributed errors evaluation models objectives settings storage training types",
     "comparison": "alignment corpus distributed errors evaluation models progress settings storage training types",

@@ -28,6 +28,7 @@ from afterword.comparison.summary import read_rows, summarise
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.distributed import process_count
 from afterword.errors import AfterwordError, ConfigError
+from afterword.evaluation.exam_learning import learning_by_split
 from afterword.evaluation.suites import find_suite
 from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
@@ -175,7 +176,12 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
 
 
 def suite_fingerprint(name: str) -> str:
-    """SHA-256 of a suite's items and of what else its scores follow from. Refused before anything is trained."""
+    """SHA-256 of a suite's items and of what else its scores follow from; nothing where there is none.
+
+    Refused before anything is trained.
+    """
+    if not name:
+        return ""
     suite = find_suite(name)
     return json_sha256([suite.fingerprint, suite.refusals, suite.texts])
 
@@ -183,10 +189,14 @@ def suite_fingerprint(name: str) -> str:
 def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     """The settings of evaluate that can change a score, with the defaults that a later version may change."""
     resolved = read_settings(underscored(settings.evaluate), EvaluateSettings).model_dump(mode="json")
+    # A setting that came later counts only where it has a value, so that rows recorded before it stay valid.
+    absent = {name for name in EvaluateSettings.came_later() if resolved[name] is None}
     if resolved["precision"] == "auto":
         # What is left to the machine stays so, as in training: a row recorded on another one counts.
         del resolved["precision"]
-    return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
+    return grid.by_content(
+        {name: value for name, value in resolved.items() if name not in {"suite", "suite_cache", *absent}}
+    )
 
 
 def _ended(
@@ -233,10 +243,11 @@ def measure(run: Path, settings: CompareSettings | BlendSettings, command: str) 
     """The scores of a finished cell, by `afterword evaluate` with the suite; scores.json is in the run folder."""
     # The base answers once for all cells.
     kept = {"suite_cache": str(Path(settings.output_dir) / "reference")}
-    asked = {**kept, **underscored(settings.evaluate), "suite": settings.suite}
+    asked = {**kept, **underscored(settings.evaluate), "suite": settings.suite or None}
     result = evaluation.evaluate(run, command=command, **asked)
+    every = [*result.scores, *learning_by_split(result.answers)]
     # How each was measured is in scores.json; a row holds the numbers.
-    scores = [{name: value for name, value in asdict(score).items() if name != "details"} for score in result.scores]
+    scores = [{name: value for name, value in asdict(score).items() if name != "details"} for score in every]
     return {"scores": scores, "notes": list(result.notes)}
 
 

@@ -11,6 +11,7 @@ from afterword.corpus.formats import register_format
 from afterword.corpus.sentences import split_sentences
 from afterword.corpus.sources import refuse_missing
 from afterword.corpus.store import Corpus, SourceReport, read_corpus
+from afterword.corpus.tables import read_table
 
 __all__ = [
     "Corpus",
@@ -21,6 +22,7 @@ __all__ = [
     "dialogue_of",
     "plain_text",
     "read_corpus",
+    "read_table",
     "register_format",
     "split_sentences",
 ]

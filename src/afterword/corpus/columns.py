@@ -35,6 +35,8 @@ class CorpusOptions:
 
     text_column: str | None = None
     """Column that holds the text. Detected when None."""
+    text_after: str | None = None
+    """A mark behind which the text of a document begins, as `<context>`. Whole when None."""
     id_column: str | None = None
     title_column: str | None = None
     date_column: str | None = None
@@ -166,7 +168,17 @@ def _parts(row: Any, text_column: Any, options: CorpusOptions) -> list[dict[str,
         parts = asdict(row)
     if not isinstance(parts["text"], str):
         raise BadRowError("broken", f"the {where} must be a string, not {parts['text']!r:.40}")
-    return [parts]
+    return [parts | {"text": _behind(parts["text"], options.text_after, where)}]
+
+
+def _behind(text: str, mark: str | None, where: str) -> str:
+    """What stands behind the first of the marks, without white space around it."""
+    if not mark:
+        return text
+    _, found, rest = text.partition(mark)
+    if not found:
+        raise BadRowError("broken", f"text_after = {mark!r}: the {where} has no such mark")
+    return rest.strip()
 
 
 def _dialogue_parts(row: Any, options: CorpusOptions) -> Iterator[dict[str, str]]:

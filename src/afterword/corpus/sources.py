@@ -230,8 +230,11 @@ def _is_saved(folder: str) -> bool:
     return any(os.path.isfile(f"{folder}/{mark}") for mark in ("dataset_info.json", "dataset_dict.json"))
 
 
-def _from_data_set(name: str, split: str, label: str, options: CorpusOptions) -> Source:
-    """A data-set id, a folder written by save_to_disk, or a local data-set folder."""
+def load_split(name: str, split: str, label: str, options: CorpusOptions) -> Any:
+    """The rows of a data-set id, of a folder written by save_to_disk, or of a local data-set folder.
+
+    DataError where there is none, or where one of several splits has to be chosen.
+    """
     from datasets import load_dataset, load_from_disk
 
     try:
@@ -245,4 +248,8 @@ def _from_data_set(name: str, split: str, label: str, options: CorpusOptions) ->
     if len(splits) != 1:
         remedy = f"Write it as {label}:{next(iter(splits), 'train')}."
         raise DataError(f"{label}: one split has to be chosen of {', '.join(splits)}. {remedy}")
-    return _find(next(iter(splits.values())), iter([label]), options)
+    return next(iter(splits.values()))
+
+
+def _from_data_set(name: str, split: str, label: str, options: CorpusOptions) -> Source:
+    return _find(load_split(name, split, label, options), iter([label]), options)

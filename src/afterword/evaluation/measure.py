@@ -15,13 +15,15 @@ import numpy as np
 from afterword.corpus import Corpus
 from afterword.data.windows import SpecialTokens
 from afterword.errors import ConfigError
+from afterword.evaluation.exam_files import Exam
 from afterword.evaluation.question_file import Question
 from afterword.evaluation.suites import Suite
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.exams import AS_PUBLISHED as EXAMS
 from afterword.types import Score, ShownAs
 
 Numbers = Sequence[float] | np.ndarray
-Need = Literal["documents", "held_out", "general", "questions", "suite", "tasks", "reference"]
+Need = Literal["documents", "held_out", "general", "questions", "suite", "tasks", "reference", "kup", "bioasq"]
 """What a measure cannot do without, by the setting that gives it."""
 Kind = Literal["learned", "kept", "drift"]
 """What a measure shows: what was learned, or what was lost, by answers or by how far the model moved."""
@@ -29,7 +31,7 @@ Direction = Literal["lower", "higher"]
 _ROUNDING = 1e-6
 """What a share may be beside 0 and 1 by the way it was computed."""
 _PER_CENT = ("%", "percent", "per cent", "percentage")
-VERSIONS = {"answering": 1, "losses": 1, "questions": 3, "tasks": 1}
+VERSIONS = {"answering": 1, "exams": 1, "losses": 1, "questions": 3, "tasks": 1}
 """Of what makes scores. Scores of different versions are not compared, nor taken for one another."""
 UNITS = {
     "_nats": "nats per token",
@@ -112,12 +114,13 @@ class Inputs:
     """By part: `documents` (trained), `held_out`, `general`."""
     questions: Sequence[Question] = ()
     suite: Suite | None = None
+    exams: Mapping[str, Exam] = field(default_factory=dict[str, Exam])
 
     def has(self, need: Need) -> bool:
         """Whether it was given."""
         if need in ("documents", "held_out", "general"):
             return need in self.documents
-        given = {"questions": self.questions, "suite": self.suite}
+        given = {"questions": self.questions, "suite": self.suite, **{name: name in self.exams for name in EXAMS}}
         return bool(given[need] if need in given else getattr(self.settings, need))
 
 

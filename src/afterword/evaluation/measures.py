@@ -13,6 +13,7 @@ from afterword import plugins
 from afterword.errors import ConfigError, nearest
 from afterword.evaluation.measure import VERSIONS, Inputs, Measure, Measured, Metric, Models, unit_of
 from afterword.evaluation.suites import SPLITS
+from afterword.settings.exams import ExamName
 from afterword.types import ShownAs
 
 
@@ -26,6 +27,12 @@ def _questions(setting: Literal["closed_book", "open_book"], models: Models, inp
     from afterword.evaluation.questions import closed_book, open_book
 
     return {"closed_book": closed_book, "open_book": open_book}[setting](models, inputs)
+
+
+def _exam(name: ExamName, models: Models, inputs: Inputs) -> Measured:
+    from afterword.evaluation.exams import taken
+
+    return taken(name, models, inputs)
 
 
 def _suite(models: Models, inputs: Inputs) -> Measured:
@@ -113,6 +120,24 @@ _OF_ITEMS = (
     _CHOICE,
     Metric("old_value_said_frac", "Answers that say the old value", "lower"),
 )
+_OF_EXAMS = (
+    Metric(
+        "correct_frac",
+        "Right by vote",
+        "higher",
+        meaning="Share of questions whose right option is what most of the model’s answers to it choose; what a tie "
+        "counts as, each exam says itself. Guessing among four gives about 25 %.",
+    ),
+    Metric("sample_correct_frac", "Single answers that are right", "higher"),
+    Metric(
+        "unparsed_frac",
+        "Answers without a choice",
+        "lower",
+        meaning="Share of answers in which no option could be found. Where there are many, the model does not follow "
+        "the form that it is asked for, and what is right by vote says little of what it knows.",
+    ),
+    Metric("tied_frac", "Tied votes"),
+)
 _OF_DRIFT = (
     Metric(
         "kl_nats",
@@ -129,6 +154,9 @@ _OF_DRIFT = (
         "tokenizers.",
     ),
 )
+
+
+_EXAMS: tuple[tuple[ExamName, str], ...] = (("kup", "KUP, from memory"), ("bioasq", "BioASQ, from memory"))
 
 
 def _placed(metrics: tuple[Metric, ...], **places: int) -> tuple[Metric, ...]:
@@ -175,6 +203,20 @@ _DECLARED = (
         needs=("questions",),
         pairs_by="question",
         version=VERSIONS["questions"],
+    ),
+    *(
+        Measure(
+            name=f"exams/{name}",
+            label=label,
+            shows="learned",
+            metrics=_placed(_OF_EXAMS, correct_frac=1),
+            measure=partial(_exam, name),
+            needs=(name,),
+            pairs_by="question",
+            version=VERSIONS["exams"],
+            in_verdict=True,
+        )
+        for name, label in _EXAMS
     ),
     Measure(
         name="suite",

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,15 @@ from typing import Any
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation import losses, suites
+from afterword.evaluation.exam_files import Exam, load_exam
+from afterword.evaluation.exams import prompt_turns
 from afterword.evaluation.measure import Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.question_file import load_questions
 from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.exams import exams_of
 from afterword.storage.paths import at_home
 from afterword.storage.records import read_record
 from afterword.types import Score
@@ -70,7 +73,8 @@ def evaluate(
         result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
         failed = _add_all(result, possible, models, inputs)
     if not result.scores and not failed:
-        raise ConfigError("documents: nothing to measure. Give documents, questions, a suite, general text or tasks.")
+        known = "documents, questions, an exam, a suite, general text or tasks"
+        raise ConfigError(f"documents: nothing to measure. Give {known}.")
     if folder and result.scores:
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         scores = {**about, "settings": settings.model_dump(), **asdict(result)}
@@ -107,7 +111,11 @@ def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[s
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
     options = CorpusOptions.of(run)
     given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general")}
-    chosen = [(part, sources or own.get(part), None if sources else options) for part, sources in given.items()]
+    # What the run was taught is read as it was, also where it is named again, as for drift on it.
+    as_taught = [[], list(run.get("documents", ()))]
+    chosen = [
+        (part, sources or own.get(part), options if sources in as_taught else None) for part, sources in given.items()
+    ]
     return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}
 
 
@@ -117,7 +125,16 @@ _GIVEN_BY = {"reference": "a run, or a model with --reference"}
 def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpus]) -> Inputs:
     asked = load_questions(settings.questions) if settings.questions else ()
     asked = losses.drawn(asked, settings.max_questions, settings.seed)
-    return Inputs(name, settings, documents, asked, _suite(settings) if settings.suite else None)
+    suite = _suite(settings) if settings.suite else None
+    return Inputs(name, settings, documents, asked, suite, dict(_exams(settings)))
+
+
+def _exams(settings: EvaluateSettings) -> Iterator[tuple[str, Exam]]:
+    for name, how in exams_of(settings.exams or {}).items():
+        prompt_turns(name, how)
+        exam = load_exam(name, how)
+        count = how.max_items or len(exam.items)
+        yield name, replace(exam, items=tuple(losses.drawn(exam.items, count, settings.seed)))
 
 
 def _suite(settings: EvaluateSettings) -> suites.Suite:

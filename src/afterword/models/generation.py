@@ -43,13 +43,17 @@ def user_turn(tokenizer: Any, content: str, *, reply_follows: bool = True) -> st
     return by_template(tokenizer, ("user", as_words(tokenizer, content)), reply_follows=reply_follows)
 
 
-def by_template(tokenizer: Any, *turns: tuple[str, str], reply_follows: bool = False) -> str:
-    """Turns of (role, content) as the model's chat template writes them. CheckpointError where it cannot."""
+def by_template(
+    tokenizer: Any, *turns: tuple[str, str], reply_follows: bool = False, thinking: bool | None = False
+) -> str:
+    """Turns of (role, content) as the model's chat template writes them. CheckpointError where it cannot.
+
+    `thinking`: whether a model that can thinks aloud first; None: as the template has it by itself.
+    """
     messages = [{"role": role, "content": content} for role, content in turns]
+    told = {} if thinking is None else {"enable_thinking": thinking}
     try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, enable_thinking=False, add_generation_prompt=reply_follows
-        )
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply_follows, **told)
     except (TemplateError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         problem = f"chat template: the model's own cannot write a turn of {turns[-1][0]} ({reason})"

@@ -81,7 +81,8 @@ def _questions(scores: Sequence[Score], answers: Sequence[Mapping[str, Any]]) ->
     marked = ({**answer, "mark": marks[answer["before_correct"]][answer["after_correct"]]} for answer in answers)
     names = {score["task"]: shown(score)["task"] for score in scores}
     groups = grouped(marked, "setting").items()
-    return {names.get(f"questions/{setting}", f"questions/{setting}"): group for setting, group in groups}
+    tasks = {setting: setting if "/" in setting else f"questions/{setting}" for setting, _ in groups}
+    return {names.get(tasks[setting], tasks[setting]): group for setting, group in groups}
 
 
 def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:

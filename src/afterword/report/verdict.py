@@ -152,8 +152,12 @@ def _points(by_name: Mapping[tuple[str, str], Score], part: str) -> _Found | Non
     tasks = [task for task, metric in by_name if metric == "correct_frac" and f"/{part}/" in task]
     chosen = [task for task in tasks if task.startswith("test/")] or tasks
     suite = _mean_change([by_name[task, "correct_frac"] for task in chosen], "skill", " of the suite")
-    others = [score for score in by_name.values() if part == "learning" and _is_of_others(score, "learned")]
-    return suite or _mean_change([score for score in others if score["better"] == "higher"], "measure")
+    # Of a task with several metrics, the one that it is known by first.
+    others = dict[str, Score]()
+    for (task, _), score in by_name.items():
+        if part == "learning" and _is_of_others(score, "learned") and score["better"] == "higher":
+            others.setdefault(task, score)
+    return suite or _mean_change(list(others.values()), "measure")
 
 
 def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:

@@ -75,6 +75,7 @@ class _WhatAndHow(Settings):
 
     documents: tuple[str, ...] = setting((), "Documents", "Files, folders, globs or data-set ids.", weights=False)
     text_column: str | None = setting(None, "Documents", "Column that holds the text (default: detected).")
+    text_after: str | None = later("Documents", "Mark behind which the text begins, as <context> (default: the whole).")
     id_column: str | None = setting(None, "Documents", "Column that holds the document's id.")
     title_column: str | None = setting(None, "Documents", "Column that holds the title.")
     date_column: str | None = setting(None, "Documents", "Column that holds the date.")

@@ -27,7 +27,9 @@ class CompareSettings(GridAxes):
 
     model_name_or_path: str = setting("", "What", "Folder or hub id of the model to adapt.")
     documents: tuple[str, ...] = setting((), "What", "Files, folders, globs, data-set ids.")
-    suite: str = setting("", "What", "Suite that measures learning and retention (see `afterword evaluate`).")
+    suite: str = setting(
+        "", "What", "Suite of learning and retention (see `afterword evaluate`); none where exams and tasks are."
+    )
     methods: tuple[str, ...] = setting((), "Grid", "Arms: METHOD, or METHOD:SETTING=VALUE:SETTING=VALUE.")
     arms: dict[str, Any] = setting(
         {}, "Grid", "Arms with names, in YAML: NAME: {method: …, SETTING: …, learning_rates: […], seeds: […]}."
@@ -46,13 +48,19 @@ class CompareSettings(GridAxes):
     def relations(self) -> Iterator[str]:
         """Problems between settings, and those of every arm, with the arm named."""
         for name in ("model_name_or_path", "documents", "suite", "output_dir"):
-            if not getattr(self, name):
+            if not getattr(self, name) and not (name == "suite" and self.has_exams_and_tasks):
                 yield f"{name}: missing, and it has no default. Give it in the YAML file or on the command line."
         yield from _metric_problems(self)
         if not self.methods and not self.arms:
             yield "methods: missing, and there is no default. Give --methods NAME,NAME or `arms:` in the YAML file."
         yield from dict.fromkeys(_arm_problems(self))
         yield from evaluate_problems(self.evaluate, {"suite": "suite"})
+
+    @property
+    def has_exams_and_tasks(self) -> bool:
+        """Whether learning is measured by exams and retention by tasks, so that no suite is needed."""
+        given = underscored(self.evaluate)
+        return bool(given.get("exams") and given.get("tasks"))
 
     def arm_settings(self) -> dict[str, Any]:
         """Every arm's own settings by its name: those under `arms`, and those that `methods` names by their text."""

@@ -1,8 +1,13 @@
 """Settings of `afterword evaluate`, checked before anything runs."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
-from afterword.settings.base import Settings, setting
+from pydantic import field_validator
+
+from afterword.errors import ConfigError
+from afterword.settings.base import Settings, later, setting
+from afterword.settings.exams import as_mapping, exams_of
 
 BRIEFLY = "Answer briefly."
 """Asks a chat model for an answer that can be compared."""
@@ -21,6 +26,9 @@ class EvaluateSettings(Settings):
     split: Literal["dev", "test", "both"] = setting("both", "What", "Which items of the suite: dev, test or both.")
     suite_cache: str | None = setting(
         None, "What", "Folder that keeps the answers of the model before, for other runs."
+    )
+    exams: dict[str, Any] | None = later(
+        "What", "KUP or BioASQ: kup=FILE, bioasq=FILE, and what is other than published: kup=FILE,samples=3."
     )
     general: tuple[str, ...] = setting((), "What", "General text that must not be forgotten.")
     tasks: tuple[str, ...] = setting((), "What", "Tasks of lm-evaluation-harness: names or YAML files.")
@@ -44,3 +52,16 @@ class EvaluateSettings(Settings):
     micro_batch_tokens: int = setting(4096, "How much", "Tokens computed at once.", ge=16)
     language: str = setting("en", "What", "Language code, by which sentences are found.")
     seed: int = setting(0, "How much", "Random seed: draws of documents, questions, targets and samples.", ge=0)
+
+    @field_validator("exams", mode="after")
+    @classmethod
+    def _told_apart(cls, exams: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Each as a mapping, so that its file is known by its content."""
+        return exams and {name: as_mapping(given) for name, given in exams.items()}
+
+    def relations(self) -> Iterator[str]:
+        """Problems of the exams."""
+        try:
+            exams_of(self.exams or {})
+        except ConfigError as error:
+            yield from error.problems

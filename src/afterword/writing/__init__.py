@@ -7,6 +7,7 @@ from afterword.writing.chat import as_conversation
 from afterword.writing.local import LocalGenerator
 from afterword.writing.opening import RECORD, GeneratorChoice, load_to_write, open_writer
 from afterword.writing.prompts import Prompt, prompt
+from afterword.writing.replies import room_for
 from afterword.writing.sentences import spread_sentences
 from afterword.writing.writer import Generator, StoredWriter
 
@@ -21,5 +22,6 @@ __all__ = [
     "load_to_write",
     "open_writer",
     "prompt",
+    "room_for",
     "spread_sentences",
 ]

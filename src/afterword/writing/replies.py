@@ -52,6 +52,11 @@ def room_of(request: Request, prompt: Sequence[int], limit: int | None) -> int:
     return room if room == asked or room < _CAP_STEP else room - room % _CAP_STEP
 
 
+def room_for(tokenizer: Any, request: Request, limit: int) -> int:
+    """The same of a request."""
+    return room_of(request, prompt_tokens(tokenizer, request), limit)
+
+
 def seed_of(tokenizer: Any, request: Request) -> int:
     """256 bits that follow from what is asked, how, and the request's seed; from nothing else."""
     content = json.dumps([prompt_of(tokenizer, request), asdict(request.sampling), request.seed])

@@ -304,3 +304,30 @@ def test_what_cells_share_before_their_alignment_is_trained_once(place, general,
 def test_a_wrong_alignment_is_told_before_anything_is_trained():
     with pytest.raises(ConfigError, match=r"adapt\.align\.sft_learning_rate"):
         aligned(sft_learning_rate=-1)
+
+
+def test_an_exam_is_learning_beside_what_a_suite_keeps(place):
+    question = "Question: Which is true?\nA: one.\nB: two.\nC: three.\nD: four.\nAnswer:"
+    rows_of_exam = [{"entity_id": n, "entity": f"town {n}", "question": question, "answer": "B"} for n in range(6)]
+    Path("kup.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of_exam), encoding="utf-8")
+    lines = Path("suite.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if '"learning"' not in line]
+    Path("kept.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    Path("short.txt").write_text("{question}", encoding="utf-8")
+    exam = {"file": "kup.jsonl", "new_tokens": 2, "samples": 1, "prompt_file": "short.txt"}
+    evaluate = {**GIVEN["evaluate"], "exams": {"kup": exam}}
+    given = settings(suite="kept.jsonl", evaluate=evaluate, learning_rates="1e-4")
+    summary = running.compare(given)
+    (row,) = rows()
+    assert row["status"] == "complete", row
+    learned = {score["task"]: score["n"] for score in row["scores"] if "/learning/exams/kup" in score["task"]}
+    assert set(learned) == {"dev/learning/exams/kup", "test/learning/exams/kup"}
+    assert sum(learned.values()) == 6
+    assert summary["split"] == "test"
+    assert "learning_rate" in summary["arms"][0]["pick"]
+    # Its questions are part of what a row follows from; where there is none, rows recorded before are as they were.
+    assert "exams" in running.evaluating(given)
+    assert "exams" not in running.evaluating(settings())
+    before = running.evaluating(given)
+    Path("kup.jsonl").write_text(json.dumps(rows_of_exam[0]) + "\n", encoding="utf-8")
+    assert running.evaluating(given) != before

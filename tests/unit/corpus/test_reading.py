@@ -10,6 +10,7 @@ import pytest
 from commands import run_python
 
 from afterword.corpus import CorpusOptions, read_corpus
+from afterword.errors import DataError
 from afterword.types import Document
 
 ROWS = [
@@ -208,3 +209,16 @@ def test_importing_the_package_loads_none_of_the_large_libraries():
     code = "import sys, afterword.corpus; print(*sys.modules)"
     loaded = run_python("-c", code, environment={"PYTHONPATH": os.pathsep.join(sys.path)}).out.split()
     assert not {"torch", "transformers", "datasets", "pyarrow", "bs4", "sentencex"} & set(loaded)
+
+
+def test_a_text_begins_behind_its_mark(tmp_path):
+    rows = [{"text": "<answer> blue <context>  It is blue. <context> So. "}, {"text": "no mark"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    how = CorpusOptions(text_after="<context>", skip_bad_rows=True)
+    read = read_corpus([str(tmp_path / "rows.jsonl")], cache_dir=tmp_path / "cache", options=how)
+    assert [document.text for document in read] == ["It is blue. <context> So."]
+    assert [skipped.reason for skipped in read.skipped] == ["broken"]
+    with pytest.raises(DataError, match=r"line 2.*text_after = '<context>'"):
+        read_corpus(
+            [str(tmp_path / "rows.jsonl")], cache_dir=tmp_path / "b", options=CorpusOptions(text_after="<context>")
+        )

@@ -70,6 +70,30 @@ def test_a_run_is_measured_in_all_parts(run: Path, files: Path):
     assert written["settings"]["max_questions"] == 4
 
 
+def test_documents_that_were_taught_are_read_as_they_were_also_as_general_text(
+    tmp_path: Path, model_folder: Path, documents: list[dict[str, str]]
+):
+    rows = [
+        {"answer": "no", "body": f"<answer> x <context> {each['text']}", "text": "Never read."} for each in documents
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given, read = str(tmp_path / "rows.jsonl"), {"text_column": "body", "text_after": "<context>"}
+    afterword.adapt(
+        model_folder,
+        given,
+        output_dir=str(tmp_path / "run"),
+        preset="disc-paper",
+        max_steps=1,
+        **read,
+        learning_rate=1e-2,
+    )
+    found = evaluate(tmp_path / "run", general=[given], samples=0)
+    drift = next(score for score in found.scores if score.task == "drift/general" and score.metric == "kl_nats")
+    assert drift.n == len(documents)
+    assert drift.after
+    assert drift.after.value > 0
+
+
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(run: Path, files: Path, tmp_path: Path):
     first, again, other = (evaluate(run, **_all(files), seed=s, output_dir=tmp_path) for s in (1, 1, 2))
     assert first == again

@@ -116,3 +116,13 @@ def test_two_arms_cannot_share_a_folder():
 def test_what_is_read_of_the_scores_is_checked(wrong):
     (only,) = problems(**{**GIVEN, "methods": "disc", **wrong})
     assert only.split(":")[0].split(".")[0] == next(iter(wrong))
+
+
+def test_no_suite_is_needed_where_exams_and_tasks_are():
+    without = {name: value for name, value in GIVEN.items() if name != "suite"} | {"methods": "disc"}
+    exams = {"kup": {"file": "kup.jsonl"}}
+    assert read_settings({**without, "evaluate": {"exams": exams, "tasks": ["ifeval"]}}, CompareSettings).suite == ""
+    (problem,) = problems(**without, evaluate={"exams": exams})
+    assert problem.startswith("suite: missing")
+    (problem,) = problems(**GIVEN, methods="disc", evaluate={"exams": {"kup": {"samples": 0, "file": "k"}}})
+    assert problem.startswith("evaluate.exams.kup.samples")
