@@ -33,7 +33,7 @@ from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import BlendSettings, CompareSettings, underscored
-from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.evaluate import RETRIEVAL, EvaluateSettings
 from afterword.storage.atomic import replace_file
 from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
@@ -134,14 +134,14 @@ def _is_done(plan: Planned, rows: Mapping[str, Mapping[str, Any]]) -> bool:
     return row is not None and row.get(_CONFIGURATION, plan.configuration) == plan.configuration
 
 
-def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console) -> None:
+def _run_cell(plan: Planned, settings: CompareSettings, size: models.ModelSize, command: str, console: Console) -> None:
     row = _ended(plan, settings, size, command, console)
     append_row(Path(settings.output_dir), row)
     if row["status"] == "failed":
         console.print(f"failed: {row['reason']}", markup=False, highlight=False)
 
 
-def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
+def _plan(settings: CompareSettings, scratch: Path) -> tuple[models.ModelSize, list[Planned]]:
     """Every cell with its fingerprint. The model is loaded once, documents are read once for each way of reading."""
     cells = grid.cells_of(settings)
     for cell in cells:
@@ -150,7 +150,7 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
     base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
     contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), evaluating(settings))
     configuration = models.configuration_sha256(base)
-    size, corpora = costs.size_of(base), dict[CorpusOptions, Corpus]()
+    size, corpora = models.size_of(base), dict[CorpusOptions, Corpus]()
     del base
 
     def read(cell: Cell) -> str:
@@ -186,11 +186,13 @@ def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     if resolved["precision"] == "auto":
         # What is left to the machine stays so, as in training: a row recorded on another one counts.
         del resolved["precision"]
+    if resolved["retrieve"] is None:
+        resolved = {name: value for name, value in resolved.items() if name not in RETRIEVAL}
     return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
 
 
 def _ended(
-    plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console
+    plan: Planned, settings: CompareSettings, size: models.ModelSize, command: str, console: Console
 ) -> dict[str, Any]:
     """The row of a cell that was run, complete or failed."""
     cell = plan.cell
