@@ -55,7 +55,7 @@ def costs(models: Models, written: Written) -> Measured:
         side: [answering_flops(size, *each) / 1e9 for each in zip(written.prompts, lengths, strict=True)]
         for side, lengths in written.answers.items()
     }
-    prompts = {side: written.prompts for side in written.answers}
+    prompts = dict.fromkeys(written.answers, written.prompts)
     both = {"prompt_tokens": prompts, "answer_gflops": gflops}
     values = [
         Values(metric=metric, task=written.task, before=by_side.get("before"), after=by_side.get("after"))
@@ -67,6 +67,16 @@ def costs(models: Models, written: Written) -> Measured:
 def _seconds(written: Written) -> Score:
     """No interval: what a batch took cannot be told apart by question."""
     count = len(written.prompts)
-    each = {side: Estimate(took / count, None) for side, took in written.seconds.items() if took is not None}
-    version = VERSIONS["retrieval"]
-    return Score(task=written.task, metric="answer_seconds", version=version, n=count, better="lower", **each)
+    before, after = (
+        Estimate(took / count, None) if (took := written.seconds.get(side)) is not None else None
+        for side in ("before", "after")
+    )
+    return Score(
+        task=written.task,
+        metric="answer_seconds",
+        version=VERSIONS["retrieval"],
+        n=count,
+        before=before,
+        after=after,
+        better="lower",
+    )
