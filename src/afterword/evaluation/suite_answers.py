@@ -195,8 +195,9 @@ def _forbidden(tokenizer: Any, item: Item, refusals: Sequence[str]) -> Forbidden
 def _kept(
     models: Models, suite: Suite, asked: Sequence[Asked], answer_tokens: int, cache: str | Path | None
 ) -> tuple[list[Answered], float | None]:
-    """What the reference makes of the items, and in how many seconds; from the cache where the same model was asked the
-    same, which took none that are known.
+    """What the reference makes of the items, and in how many seconds.
+
+    From the cache where the same model was asked the same; then the seconds are those of that time, if it says so.
     """
     answer = partial(_answered, models, models.reference, suite, asked, answer_tokens)
     if cache is None:
@@ -216,14 +217,15 @@ def _kept(
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))
         if kept["sha256"] == _sha256_of(kept["said"]):
-            return [Answered(**row) for row in kept["said"]], None
+            return [Answered(**row) for row in kept["said"]], kept.get("seconds")
         said, seconds = answer()
     except (OSError, ValueError, TypeError, KeyError):
         # Not there, or not readable: it is made again.
         said, seconds = answer()
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = parse_json(json.dumps([asdict(each) for each in said]))
-    replace_file(file, json.dumps({"sha256": _sha256_of(rows), "said": rows}, ensure_ascii=False))
+    kept = {"sha256": _sha256_of(rows), "seconds": seconds, "said": rows}
+    replace_file(file, json.dumps(kept, ensure_ascii=False))
     return said, seconds
 
 
