@@ -90,7 +90,7 @@ def summary_of(asked: Mapping[str, Any], every: Sequence[Row]) -> dict[str, Any]
     reference = tuple(settings["reference_point"])
     alone = hypervolume([tuple(base[split][part]["value"] for part in PARTS)], reference) if split else None  # pyright: ignore
     pairs = [(cell, latest[cell["fingerprint"]]) for cell in done]
-    retrieval = retrieval_summary(pairs, split, metrics["learning"])
+    retrieval = retrieval_summary(pairs, split, metrics)
     environments = [latest[cell["fingerprint"]]["environment"] for cell in done]
     return {
         "format": 1,

@@ -1,6 +1,7 @@
 """What retrieval adds to a comparison: what a question costs, when training has paid, and both together.
 
-Reads rows and nothing else. All of it is on the items to be learned of the split that is shown.
+Reads rows and nothing else. All of it is on items of the split that is shown, and on those to be learned but for what
+looking up for everything keeps.
 """
 
 import math
@@ -17,23 +18,24 @@ Pair = tuple[Row, Row]
 _COSTS = {"prompt_tokens": "prompt_tokens", "gflops": "answer_gflops"}
 
 
-def retrieval_summary(pairs: Sequence[Pair], split: str | None, metric: str) -> dict[str, Any] | None:
-    """Of the finished cells; None where nothing was retrieved.
+def retrieval_summary(pairs: Sequence[Pair], split: str | None, metrics: Mapping[str, str]) -> dict[str, Any] | None:
+    """Of the finished cells; None where nothing was retrieved. `metrics` are those of learning and of retention.
 
-    `questions`: what a question costs without retrieval and with it, for each arm that trains nothing. `paid_after`:
+    `questions`: what a question costs without retrieval and with it, for each arm that trains nothing, and what is kept
+    where a server looks up for everything. `paid_after`:
     after how many questions training has cost fewer FLOPs than retrieving for each. `together`: what arms know with
     what was found before the question, against the base with the same, and against themselves without it.
     """
     searches = [pair for pair in pairs if pair[0]["learning_rate"] == NO_TRAINING]
     trained = [pair for pair in pairs if pair[0]["learning_rate"] != NO_TRAINING]
-    questions = [_question(cell, row, split) for cell, row in searches if split]
-    together = _together(trained, split, metric) if split else []
+    questions = [_question(cell, row, split, metrics["retention"]) for cell, row in searches if split]
+    together = _together(trained, split, metrics["learning"]) if split else []
     if not questions and not together:
         return None
     return {"questions": questions, "paid_after": _paid_after(trained, questions), "together": together}
 
 
-def _question(cell: Row, row: Row, split: str) -> dict[str, Any]:
+def _question(cell: Row, row: Row, split: str, kept: str) -> dict[str, Any]:
     """What a question to be learned costs, without and with what is found."""
     values = {(s["task"], s["metric"]): s["after"] or s["before"] for s in row["scores"]}
     tasks = {"alone": (f"{split}/learning", "suite"), "retrieved": (f"{split}/learning_retrieved", "suite_retrieved")}
@@ -44,7 +46,9 @@ def _question(cell: Row, row: Row, split: str) -> dict[str, Any]:
     }
     found = _value(values, f"{split}/learning_retrieved", "answer_found_frac")
     index = _value(values, "suite_retrieved", "index_seconds")
-    return {"arm": cell["arm"], **sides, "answer_found_frac": found, "index_seconds": index}
+    always = _of(row["scores"], f"{split}/retention_retrieved/", kept)
+    more = {"answer_found_frac": found, "index_seconds": index}
+    return {"arm": cell["arm"], **sides, **more, "kept_if_always": _json(_mean(always, "after")) if always else None}
 
 
 def _value(values: Mapping[tuple[str, str], Any], task: str, metric: str) -> float | None:
@@ -114,4 +118,8 @@ def _over(cells: Sequence[Mapping[str, Estimate]], name: str) -> dict[str, Any]:
     """Over seeds where there are two or more, over items where there is one."""
     low = -1.0 if name == "change" else 0.0
     found = t_interval([cell[name].value for cell in cells], low=low) if len(cells) > 1 else cells[0][name]
-    return {"value": found.value, "interval_95": found.interval_95 and list(found.interval_95)}
+    return _json(found)
+
+
+def _json(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "interval_95": estimate.interval_95 and list(estimate.interval_95)}

@@ -23,16 +23,22 @@ def retrieval_block(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _question_rows(question: Mapping[str, Any]) -> list[dict[str, str]]:
     """Without what was found, and with it."""
     return [
-        {"arm": question["arm"], "how": "alone", "found": display.MISSING, "index": display.MISSING}
+        dict.fromkeys(("found", "index", "always"), display.MISSING)
+        | {"arm": question["arm"], "how": "alone"}
         | _costs(question["alone"]),
         {
             "arm": question["arm"],
             "how": "with what was found",
             "found": display.value(_FRACTION, question["answer_found_frac"], 1),
+            "always": _always(question["kept_if_always"]),
             "index": _seconds(question["index_seconds"]),
         }
         | _costs(question["retrieved"]),
     ]
+
+
+def _always(kept: display.Estimate | None) -> str:
+    return display.value(_FRACTION, kept["value"], 1) + " " + display.interval(_FRACTION, kept, 1) if kept else "–"
 
 
 def _costs(side: Mapping[str, float | None]) -> dict[str, str]:

@@ -18,6 +18,8 @@ from afterword.settings.compare import CompareSettings
 GIVEN = {"model_name_or_path": "model", "documents": ["docs.jsonl"], "suite": "suite.jsonl", "output_dir": "out"}
 GIVEN |= {"evaluate": {"samples": 0, "answer_tokens": 4, "max_documents": 2, "excerpt_tokens": 32}}
 
+METRICS = {"learning": "correct_frac", "retention": "correct_frac"}
+
 
 def _settings(**raw: Any) -> CompareSettings:
     return read_settings({**GIVEN, **raw}, CompareSettings)
@@ -50,14 +52,16 @@ def _costs(tokens: float, gflops: float, seconds: float, kind: str) -> list[dict
 
 
 def test_training_has_paid_when_the_questions_have_cost_as_much():
-    search = {"scores": [*_costs(50, 20.0, 1.0, ""), *_costs(300, 70.0, 3.0, "_retrieved")]}
+    always = [_score("test/retention_retrieved/reading", 0.2), _score("test/retention_retrieved/sums", 0.6)]
+    search = {"scores": [*_costs(50, 20.0, 1.0, ""), *_costs(300, 70.0, 3.0, "_retrieved"), *always]}
     trained = [{"cost": {"flops": flops}, "scores": []} for flops in (1e12, 2e12)]
     cells = [{"arm": "retrieval-3", "learning_rate": 0.0}, *({"arm": "a", "learning_rate": r} for r in (1e-5, 1e-4))]
-    summary = retrieval_summary(list(zip(cells, [search, *trained], strict=True)), "test", "correct_frac")
+    summary = retrieval_summary(list(zip(cells, [search, *trained], strict=True)), "test", METRICS)
     assert summary is not None
     (question,) = summary["questions"]
     assert question["alone"] == {"prompt_tokens": 50, "gflops": 20.0, "seconds": 1.0}
     assert question["retrieved"] == {"prompt_tokens": 300, "gflops": 70.0, "seconds": 3.0}
+    assert question["kept_if_always"]["value"] == pytest.approx(0.4)
     # 1.5e12 FLOPs on the mean, and 50e9 more for a question.
     assert summary["paid_after"] == [{"arm": "a", "flops": 1.5e12, "questions": {"retrieval-3": 30}}]
 
@@ -70,13 +74,13 @@ def test_having_learned_is_held_against_the_base_with_the_same_excerpts():
         _score("test/learning_retrieved/reverse", 0.4, 0.7),
     ]
     cell = {"arm": "a", "learning_rate": 1e-5}
-    summary = retrieval_summary([(cell, {"cost": {"flops": 1.0}, "scores": scores})], "test", "correct_frac")
+    summary = retrieval_summary([(cell, {"cost": {"flops": 1.0}, "scores": scores})], "test", METRICS)
     assert summary is not None
     (row,) = summary["together"]
     means = {name: round(row[name]["value"], 6) for name in ("alone", "base_retrieved", "retrieved", "change")}
     assert means == {"alone": 0.3, "base_retrieved": 0.7, "retrieved": 0.5, "change": -0.2}
     assert row["change"]["interval_95"][0] < 0, "a loss is not cut off at nothing"
-    assert retrieval_summary([(cell, {"cost": {"flops": 1.0}, "scores": scores[:1]})], "test", "correct_frac") is None
+    assert retrieval_summary([(cell, {"cost": {"flops": 1.0}, "scores": scores[:1]})], "test", METRICS) is None
 
 
 def test_an_arm_that_trains_nothing_has_a_row_and_a_place_on_the_page(place, monkeypatch):
