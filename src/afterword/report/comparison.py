@@ -301,6 +301,8 @@ def _finish(figure: Any, axes: Any, columns: int, ink: str, muted: str) -> None:
     axes.grid(color=muted, alpha=0.2, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.margins(0.08)
+    # More labels would touch each other where arms keep nearly the same.
+    axes.locator_params(axis="x", nbins=6)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(100, symbol="%"))
     axes.set_xlabel("retention: what the base could do, correct", color=ink)
