@@ -106,7 +106,9 @@ def _means(scores: Sequence[Row], split: str, metric: str) -> dict[str, Estimate
 
 
 def _of(scores: Sequence[Row], beginning: str, metric: str) -> list[Row]:
-    return [score for score in scores if score["task"].startswith(beginning) and score["metric"] == metric]
+    """Those that were measured: of prompts that did not fit there is a score without a value."""
+    found = [score for score in scores if score["task"].startswith(beginning) and score["metric"] == metric]
+    return [score for score in found if score["after"]]
 
 
 def _mean(scores: Sequence[Row], side: str, *, low: float = 0.0) -> Estimate:

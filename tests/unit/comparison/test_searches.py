@@ -83,6 +83,14 @@ def test_having_learned_is_held_against_the_base_with_the_same_excerpts():
     assert retrieval_summary([(cell, {"cost": {"flops": 1.0}, "scores": scores[:1]})], "test", METRICS) is None
 
 
+def test_what_did_not_fit_any_prompt_is_no_mean():
+    left_out = {**_score("test/retention_retrieved/reading", 0.0), "after": None}
+    row = {"scores": [left_out], "cost": {"flops": 0.0}}
+    summary = retrieval_summary([({"arm": "retrieval-1", "learning_rate": 0.0}, row)], "test", METRICS)
+    assert summary is not None
+    assert summary["questions"][0]["kept_if_always"] is None
+
+
 def test_an_arm_that_trains_nothing_has_a_row_and_a_place_on_the_page(place, monkeypatch):
     made = running.compare(_settings(retrieval="1"))
     (row,) = [json.loads(line) for line in (place / "out/rows.jsonl").read_text().splitlines()]
