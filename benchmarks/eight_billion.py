@@ -32,7 +32,7 @@ from texts import documents_of, rows_of, tokenizer
 from torch import Tensor
 
 from afterword import models
-from afterword.comparison.costs import size_of, training_flops
+from afterword.comparison.costs import training_flops
 from afterword.data.batching import Packing
 from afterword.objectives.fused import LOGITS_WORKSPACE_MIB
 from afterword.settings.adapt import read_settings
@@ -211,7 +211,7 @@ def measured(
     read, heads = meter.read("student"), trainer.state.log_history[0]
     positions = {name: heads[name] for name in ("trained_positions", "teacher_positions")}
     counts = {"student_tokens": round(read.tokens), "teacher_tokens": 0, **positions}
-    flops = training_flops(size_of(model), **counts, frozen=asked.use_peft)
+    flops = training_flops(models.size_of(model), **counts, frozen=asked.use_peft)
     flops += attention_flops(models.causal_lm(model).config, read, Read())
     return Trained(estimate, meter.gib, meter.seconds, read.tokens / meter.seconds, flops)
 

@@ -13,7 +13,8 @@ from machine import adamw_bytes
 from shapes import config_of, random_model
 from texts import tokenizer
 
-from afterword.comparison.costs import size_of, training_flops
+from afterword.comparison.costs import training_flops
+from afterword.models import size_of
 
 PRECISIONS = ("float32", "mixed", "bfloat16")
 """float32; float32 weights under bfloat16 autocast, with a bfloat16 teacher where one can be given; all in bfloat16."""

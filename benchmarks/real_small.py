@@ -23,9 +23,9 @@ import yaml
 from filelock import FileLock, Timeout
 from real_measures import Study, drawn, measured, read_study, rows_of
 
-from afterword.comparison.costs import cost_of, size_of
+from afterword.comparison.costs import cost_of
 from afterword.comparison.grid import arms_of
-from afterword.models import blended, load_model
+from afterword.models import blended, load_model, size_of
 from afterword.settings.adapt import read_settings
 from afterword.settings.base import underscored
 from afterword.settings.compare import CompareSettings, arm_folder

@@ -129,9 +129,9 @@ def trained(case: dict[str, Any], method: Any, windows: Any, tokenizer: Any, scr
     """Train on the windows; the first two steps are not timed."""
     import torch
 
-    from afterword.comparison.costs import size_of, training_flops
+    from afterword.comparison.costs import training_flops
     from afterword.data.batching import Packing
-    from afterword.models import default_tokens
+    from afterword.models import default_tokens, size_of
     from afterword.training import AdaptationTrainer, training_arguments
 
     rows, waits, begins = list[dict[str, float]](), list[float](), list[float]()

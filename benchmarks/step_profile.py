@@ -27,7 +27,6 @@ from shapes import VOCABULARY, random_model
 from texts import documents_of, rows_of, tokenizer
 
 from afterword import models
-from afterword.comparison.costs import size_of
 from afterword.data.batching import Packing
 from afterword.training import AdaptationTrainer, quiet_libraries, trainer, training_arguments
 
@@ -123,7 +122,7 @@ def profiled(asked: Any) -> tuple[Stopwatch, AdaptationTrainer, Meter, list[dict
 
 def limits(made: AdaptationTrainer, read: dict[str, float], device: torch.device) -> tuple[dict[str, float], float]:
     """Seconds that every part takes at least, by METHODS §1; and the speed of a product."""
-    size, speed = size_of(made.model), product_flops(device)
+    size, speed = models.size_of(made.model), product_flops(device)
     student, teacher = (2 * size.backbone * read[f"{side}_tokens"] for side in ("student", "teacher"))
     heads = 2 * size.hidden * size.vocabulary * (3 * read["trained_positions"] + read["teacher_positions"])
     flops = {"teacher": teacher, "student": student, "loss": heads, "backward": 2 * student}

@@ -4,32 +4,11 @@ The one rule: tokens and positions are those that the run counted in metrics.jso
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afterword import models
+from afterword.models import ModelSize
 from afterword.storage.parsing import parse_json
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What FLOPs follow from."""
-
-    backbone: int
-    """N: parameters without the embeddings and the head. Of a mixture of experts: all of them."""
-    hidden: int
-    """H."""
-    vocabulary: int
-    """V."""
-
-
-def size_of(model: Any) -> ModelSize:
-    """The sizes of a causal language model."""
-    backbone, head = models.backbone_of(model), models.head_of(model)
-    embeddings = models.causal_lm(model).get_input_embeddings().weight.numel()
-    parameters = sum(parameter.numel() for parameter in backbone.parameters()) - embeddings
-    return ModelSize(parameters, head.weight.shape[1], head.weight.shape[0])
 
 
 def training_flops(

@@ -81,8 +81,10 @@ def t_interval(values: Sequence[float], *, low: float = 0.0, high: float = 1.0) 
     return Estimate(mean, (max(low, mean - half), min(high, mean + half)))
 
 
-def mean_of_independent(estimates: Sequence[Estimate]) -> Estimate:
+def mean_of_independent(estimates: Sequence[Estimate], *, low: float = 0.0, high: float = 1.0) -> Estimate:
     """Unweighted mean of independent estimates; half widths add in squares. No interval where one has none.
+
+    The interval is cut to what is possible.
 
     By hand: half widths 0.3 and 0.4 of two estimates give √(0.09 + 0.16) / 2 = 0.25.
 
@@ -93,8 +95,8 @@ def mean_of_independent(estimates: Sequence[Estimate]) -> Estimate:
     bounds = [estimate.interval_95 for estimate in estimates if estimate.interval_95]
     if len(bounds) < len(estimates):
         return Estimate(mean, None)
-    half = math.hypot(*((high - low) / 2 for low, high in bounds)) / len(estimates)
-    return Estimate(mean, (max(0.0, mean - half), min(1.0, mean + half)))
+    half = math.hypot(*((upper - lower) / 2 for lower, upper in bounds)) / len(estimates)
+    return Estimate(mean, (max(low, mean - half), min(high, mean + half)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from afterword.comparison import costs, grid
 from afterword.comparison.claims import claimed, lock_of
 from afterword.comparison.first_stages import drop_stages, keep_stage, shared_stages, take_stage
 from afterword.comparison.grid import Cell, Contents
+from afterword.comparison.searches import Search, like, row_of, searches_of
 from afterword.comparison.summary import read_rows, summarise
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.distributed import process_count
@@ -34,11 +35,12 @@ from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import BlendSettings, CompareSettings, underscored
-from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.evaluate import RETRIEVAL, EvaluateSettings
 from afterword.storage.atomic import replace_file
 from afterword.storage.hashes import json_sha256
 from afterword.storage.parsing import parse_json
 from afterword.training import Interrupted, run_adaptation
+from afterword.training.run_folder import environment
 from afterword.training.teacher_choice import refuse_teacher
 
 _CONFIGURATION = "configuration_sha256"
@@ -74,11 +76,12 @@ def compare(
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
-        size, planned = _plan(settings, Path(scratch))
+        size, planned, searches = _plan(settings, Path(scratch))
         rows = _rows(output)
         again = {name for name, row in rows.items() if retry_failed and row["status"] == "failed"}
         _check_alignments([plan.cell for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)])
-        _write_grid(settings, planned, command)
+        _write_grid(settings, planned, searches, command)
+        _search(searches, settings, again, command, console)
         if others := sum(plan.fingerprint in rows and not _is_done(plan, rows) for plan in planned):
             said = f"rows of another model configuration (config.json): {others}"
             console.print(f"{said}; their cells are run again", highlight=False)
@@ -135,15 +138,31 @@ def _is_done(plan: Planned, rows: Mapping[str, Mapping[str, Any]]) -> bool:
     return row is not None and row.get(_CONFIGURATION, plan.configuration) == plan.configuration
 
 
-def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console) -> None:
+def _run_cell(plan: Planned, settings: CompareSettings, size: models.ModelSize, command: str, console: Console) -> None:
     row = _ended(plan, settings, size, command, console)
     append_row(Path(settings.output_dir), row)
     if row["status"] == "failed":
         console.print(f"failed: {row['reason']}", markup=False, highlight=False)
 
 
-def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
-    """Every cell with its fingerprint. The model is loaded once, documents are read once for each way of reading."""
+def _search(
+    searches: Sequence[Search], settings: CompareSettings, again: Collection[str], command: str, console: Console
+) -> None:
+    """The arms that train nothing. First, because they are quick."""
+    output = Path(settings.output_dir)
+    for search in searches:
+        with claimed(search.folder, wait=True):
+            if search.fingerprint not in again and search.is_done(_rows(output)):
+                continue
+            console.print(f"arm {search.arm}: nothing is trained", markup=False, highlight=False)
+            started, name = time.perf_counter(), settings.model_name_or_path
+            more = {"like": like(settings), "retrieve": search.retrieve, "output_dir": search.folder}
+            measured = measure(name, settings, command, **more)
+            append_row(output, row_of(search, measured, time.perf_counter() - started, environment()))
+
+
+def _plan(settings: CompareSettings, scratch: Path) -> tuple[models.ModelSize, list[Planned], list[Search]]:
+    """Every cell and every search with its fingerprint. Documents are read once for each way of reading."""
     cells = grid.cells_of(settings)
     for cell in cells:
         refuse_teacher(cell.settings)
@@ -151,13 +170,16 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
     base = models.load_model(name, dtype=models.saved_dtype(models.load_config(name)))
     contents = Contents(models.weights_fingerprint(base), suite_fingerprint(settings.suite), evaluating(settings))
     configuration = models.configuration_sha256(base)
-    size, corpora = costs.size_of(base), dict[CorpusOptions, Corpus]()
+    size, corpora = models.size_of(base), dict[CorpusOptions, Corpus]()
     del base
 
     def read(cell: Cell) -> str:
         """The content of the documents, as the cell reads them."""
+        return content(CorpusOptions.of(cell.settings))
+
+    def content(options: CorpusOptions) -> str:
         # Every cell has a folder of its own inside the comparison's.
-        options = replace(CorpusOptions.of(cell.settings), output_dir=settings.output_dir)
+        options = replace(options, output_dir=settings.output_dir)
         if options not in corpora:
             work = scratch / str(len(corpora))
             corpora[options] = read_corpus(list(settings.documents), cache_dir=work, options=options)
@@ -172,7 +194,8 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, li
         scores = grid.fingerprint(training, contents)
         return Planned(cell, training, configuration, scores, shared.get(cell.folder))
 
-    return size, [planned(cell) for cell in cells]
+    searched = content(CorpusOptions.of(like(settings))) if settings.retrieval else ""
+    return size, [planned(cell) for cell in cells], searches_of(settings, contents, searched, configuration)
 
 
 def suite_fingerprint(name: str) -> str:
@@ -194,13 +217,12 @@ def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     if resolved["precision"] == "auto":
         # What is left to the machine stays so, as in training: a row recorded on another one counts.
         del resolved["precision"]
-    return grid.by_content(
-        {name: value for name, value in resolved.items() if name not in {"suite", "suite_cache", *absent}}
-    )
+    unsaid = {"suite", "suite_cache", *absent} | (set(RETRIEVAL) if resolved["retrieve"] is None else set[str]())
+    return grid.by_content({name: value for name, value in resolved.items() if name not in unsaid})
 
 
 def _ended(
-    plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console
+    plan: Planned, settings: CompareSettings, size: models.ModelSize, command: str, console: Console
 ) -> dict[str, Any]:
     """The row of a cell that was run, complete or failed."""
     cell = plan.cell
@@ -239,11 +261,15 @@ def _teacher_caches(cell: Cell, settings: CompareSettings) -> Path | None:
     return Path(cell.settings.teacher_cache or Path(settings.output_dir) / "teacher").expanduser()
 
 
-def measure(run: Path, settings: CompareSettings | BlendSettings, command: str) -> dict[str, Any]:
-    """The scores of a finished cell, by `afterword evaluate` with the suite; scores.json is in the run folder."""
+def measure(run: Path | str, settings: CompareSettings | BlendSettings, command: str, **more: Any) -> dict[str, Any]:
+    """The scores of a finished cell, by `afterword evaluate` with the suite; scores.json is in the run folder.
+
+    `more` is for `evaluate` besides, and wins.
+    """
     # The base answers once for all cells.
     kept = {"suite_cache": str(Path(settings.output_dir) / "reference")}
-    asked = {**kept, **underscored(settings.evaluate), "suite": settings.suite or None}
+    given = settings.evaluate_settings() if isinstance(settings, CompareSettings) else settings.evaluate
+    asked = {**kept, **underscored(settings.evaluate if more else given), "suite": settings.suite or None, **more}
     result = evaluation.evaluate(run, command=command, **asked)
     every = [*result.scores, *learning_by_split(result.answers)]
     # How each was measured is in scores.json; a row holds the numbers.
@@ -292,13 +318,15 @@ def append_row(output: Path, row: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:
+def _write_grid(settings: CompareSettings, planned: list[Planned], searches: list[Search], command: str) -> None:
     output = Path(settings.output_dir)
     cells = [
         {"arm": p.cell.arm, "learning_rate": p.cell.learning_rate, "seed": p.cell.seed, "fingerprint": p.fingerprint}
         for p in planned
     ]
+    cells += [search.about for search in searches]
     arms = {arm.name: dict(arm.settings) for arm in grid.arms_of(settings)}
+    arms |= {search.arm: dict(search.settings) for search in searches}
     about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
     asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
     try:

@@ -23,6 +23,7 @@ from afterword.comparison.frontier import (
     pick,
     t_interval,
 )
+from afterword.comparison.with_retrieval import retrieval_summary
 from afterword.errors import CheckpointError, ConfigError
 from afterword.storage.parsing import parse_json
 from afterword.types import Estimate
@@ -88,6 +89,8 @@ def summary_of(asked: Mapping[str, Any], every: Sequence[Row]) -> dict[str, Any]
     _mark_dominated(arms, base.get(split or ""))
     reference = tuple(settings["reference_point"])
     alone = hypervolume([tuple(base[split][part]["value"] for part in PARTS)], reference) if split else None  # pyright: ignore
+    pairs = [(cell, latest[cell["fingerprint"]]) for cell in done]
+    retrieval = retrieval_summary(pairs, split, metrics)
     environments = [latest[cell["fingerprint"]]["environment"] for cell in done]
     return {
         "format": 1,
@@ -101,6 +104,8 @@ def summary_of(asked: Mapping[str, Any], every: Sequence[Row]) -> dict[str, Any]
         "arms": arms,
         "cells": [{name: value for name, value in cell.items() if name != "splits"} for cell in cells],
         "finished": len(shown),
+        # Only where something was retrieved.
+        **({"retrieval": retrieval} if retrieval else {}),
         "environments": _distinct(environments),
         "notes": [*_notes(asked, every, cells, latest), *_left_out_seeds(arms, cells, split)],
     }

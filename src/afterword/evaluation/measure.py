@@ -23,7 +23,9 @@ from afterword.settings.exams import AS_PUBLISHED as EXAMS
 from afterword.types import Score, ShownAs
 
 Numbers = Sequence[float] | np.ndarray
-Need = Literal["documents", "held_out", "general", "questions", "suite", "tasks", "reference", "kup", "bioasq"]
+Need = Literal[
+    "documents", "held_out", "general", "questions", "suite", "tasks", "reference", "retrieve", "kup", "bioasq"
+]
 """What a measure cannot do without, by the setting that gives it."""
 Kind = Literal["learned", "kept", "drift"]
 """What a measure shows: what was learned, or what was lost, by answers or by how far the model moved."""
@@ -31,7 +33,9 @@ Direction = Literal["lower", "higher"]
 _ROUNDING = 1e-6
 """What a share may be beside 0 and 1 by the way it was computed."""
 _PER_CENT = ("%", "percent", "per cent", "percentage")
-VERSIONS = {"answering": 1, "exams": 1, "losses": 1, "questions": 3, "tasks": 1}
+SEARCHED = ("documents", "retrieve_from")
+"""Parts of the documents that retrieval searches."""
+VERSIONS = {"answering": 1, "exams": 1, "losses": 1, "questions": 3, "retrieval": 1, "tasks": 1}
 """Of what makes scores. Scores of different versions are not compared, nor taken for one another."""
 UNITS = {
     "_nats": "nats per token",
@@ -111,7 +115,7 @@ class Inputs:
     """Where the measured model is."""
     settings: EvaluateSettings
     documents: Mapping[str, Corpus] = field(default_factory=dict[str, Corpus])
-    """By part: `documents` (trained), `held_out`, `general`."""
+    """By part: `documents` (trained), `held_out`, `general`, and `retrieve_from`, which is searched besides."""
     questions: Sequence[Question] = ()
     suite: Suite | None = None
     exams: Mapping[str, Exam] = field(default_factory=dict[str, Exam])

@@ -41,6 +41,18 @@ def _suite(models: Models, inputs: Inputs) -> Measured:
     return answered(models, inputs)
 
 
+def _retrieved_questions(models: Models, inputs: Inputs) -> Measured:
+    from afterword.evaluation.retrieved import retrieved_questions
+
+    return retrieved_questions(models, inputs)
+
+
+def _retrieved_suite(models: Models, inputs: Inputs) -> Measured:
+    from afterword.evaluation.retrieved import retrieved_suite
+
+    return retrieved_suite(models, inputs)
+
+
 def _drift(on: Literal["own_samples", "general", "suite_texts"], models: Models, inputs: Inputs) -> Measured:
     from afterword.evaluation.losses import drift_on_general, drift_on_own_samples, drift_on_suite_texts
 
@@ -113,6 +125,64 @@ _OF_ANSWERS = (
     ),
     _CHOICE,
 )
+_ANSWER_FOUND = Metric(
+    "answer_found_frac",
+    "Questions whose answer is in what was found",
+    "higher",
+    headline=None,
+    meaning="Share of the questions of which the excerpts say an expected answer as whole words.",
+)
+_OF_WHAT_WAS_FOUND = (
+    Metric(
+        "document_found_frac",
+        "Questions whose document was found",
+        "higher",
+        headline=None,
+        meaning="Share of the questions that name a document that was searched of which it is among the excerpts. What "
+        "is missed here is the search’s failure; no model has a part in it.",
+    ),
+    _ANSWER_FOUND,
+)
+_BY_WHAT_WAS_FOUND = tuple(
+    Metric(f"{name}_where_{found}_frac", f"{label}, where the document was {found}", "higher", headline=None)
+    for found in ("found", "missed")
+    for name, label in (("said", "Answers that say what is right"), ("choice_correct", "Right choice"))
+)
+_INDEX = Metric(
+    "index_seconds",
+    "Time to build the index",
+    "lower",
+    headline=None,
+    meaning="Cutting the documents into excerpts and counting their words, once for all questions; n excerpts.",
+)
+_COSTS = (
+    Metric(
+        "prompt_tokens",
+        "Tokens of a prompt",
+        "lower",
+        headline=None,
+        meaning="What is read before the first token of an answer is written: the question, what stands before it, and "
+        "what the chat template adds.",
+    ),
+    Metric(
+        "answer_gflops",
+        "Work for an answer",
+        "lower",
+        unit="GFLOPs",
+        headline=None,
+        meaning="Billions of floating-point operations: 2 for each parameter and token that is read, heads at the "
+        "tokens that are written, attention’s own products left out.",
+    ),
+    Metric(
+        "answer_seconds",
+        "Time for an answer",
+        "lower",
+        headline=None,
+        meaning="On the machine that measured, with the questions in batches: the time of all of them, shared among "
+        "them. Choosing among given answers is not in it; searching is.",
+    ),
+)
+"""What an answer costs, where it is asked what retrieval costs: beside closed book's."""
 _OF_ITEMS = (
     Metric("correct_frac", "Right answers", "higher"),
     Metric("correct_refusal_forbidden_frac", "Right answers where none may be refused", "higher"),
@@ -187,7 +257,7 @@ _DECLARED = (
         name="questions/closed_book",
         label="Questions, from memory",
         shows="learned",
-        metrics=_placed(_OF_ANSWERS, choice_correct_frac=1, said_frac=2, exact_match_frac=3),
+        metrics=(*_placed(_OF_ANSWERS, choice_correct_frac=1, said_frac=2, exact_match_frac=3), *_COSTS),
         measure=partial(_questions, "closed_book"),
         needs=("questions",),
         pairs_by="question",
@@ -198,7 +268,7 @@ _DECLARED = (
         label="Questions, with the document",
         # Reading a document in the prompt is a skill that the base model had, so it belongs to what can be lost.
         shows="kept",
-        metrics=_placed(_OF_ANSWERS, choice_correct_frac=4, said_frac=5),
+        metrics=(*_placed(_OF_ANSWERS, choice_correct_frac=4, said_frac=5), *_COSTS),
         measure=partial(_questions, "open_book"),
         needs=("questions",),
         pairs_by="question",
@@ -219,13 +289,39 @@ _DECLARED = (
         for name, label in _EXAMS
     ),
     Measure(
+        name="questions/retrieved",
+        label="Questions, with what was found",
+        # As open book: reading is what the base model could do.
+        shows="kept",
+        metrics=(
+            *_placed(_OF_ANSWERS, choice_correct_frac=6, said_frac=7),
+            *_OF_WHAT_WAS_FOUND,
+            *_BY_WHAT_WAS_FOUND,
+            *_COSTS,
+            _INDEX,
+        ),
+        measure=_retrieved_questions,
+        needs=("questions", "retrieve"),
+        pairs_by="question",
+        version=VERSIONS["retrieval"],
+    ),
+    Measure(
         name="suite",
         shows="kept",
-        metrics=_placed(_OF_ITEMS),
+        metrics=(*_placed(_OF_ITEMS), *_COSTS),
         measure=_suite,
         needs=("suite",),
         pairs_by="item",
         version=VERSIONS["answering"],
+    ),
+    Measure(
+        name="suite_retrieved",
+        shows="kept",
+        metrics=(*_placed(_OF_ITEMS), _ANSWER_FOUND, *_COSTS, _INDEX),
+        measure=_retrieved_suite,
+        needs=("suite", "retrieve"),
+        pairs_by="item",
+        version=VERSIONS["retrieval"],
     ),
     Measure(
         name="drift/suite_texts",

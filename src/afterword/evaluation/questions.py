@@ -4,6 +4,7 @@ The one rule: a prompt is asked whole or not at all. Open book is the ceiling th
 so a question whose document is missing or does not fit is left out and counted, never asked with less.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from afterword.data import as_words
 from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likelihoods
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
+from afterword.evaluation.question_costs import Written, answer_length, costs
 from afterword.evaluation.question_file import Question
 from afterword.evaluation.right_answers import exact_match, said, says, token_f1
 from afterword.models.generation import by_template, end_of_turn, generate, prompt_ids, token_ids, user_turn
@@ -51,10 +53,12 @@ def line_ends(tokenizer: Any) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A question as it is put, in prompts."""
 
     question: Question
+    place: int
+    """Among the questions that there were."""
     to_write: str
     """With the instruction."""
     to_choose: str
@@ -62,7 +66,7 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class Answered:
     """What one model made of a question."""
 
     text: str
@@ -70,7 +74,22 @@ class _Answered:
     """Of the candidates; of none where there is nothing to choose from."""
 
 
-_METRICS: dict[str, Callable[[Question, _Answered], float]] = {
+@dataclass(frozen=True)
+class Answers:
+    """What became of questions that were put in one setting."""
+
+    setting: str
+    """`closed_book`, `open_book` or `retrieved`."""
+    asked: Sequence[Asked]
+    sides: Mapping[str, Sequence[Answered]]
+    """`before` and `after`, each in the order of `asked`."""
+    seconds: Mapping[str, float]
+    """What writing all answers took, by side."""
+    details: Mapping[str, Any]
+    """How they were put; `left_out` counts those that were not asked, by reason."""
+
+
+_METRICS: dict[str, Callable[[Question, Answered], float]] = {
     "said_frac": lambda asked, answer: said(answer.text, asked.expected, _others(asked)),
     "exact_match_frac": lambda asked, answer: exact_match(answer.text, asked.expected),
     "token_f1_frac": lambda asked, answer: token_f1(answer.text, asked.expected),
@@ -81,7 +100,7 @@ _METRICS: dict[str, Callable[[Question, _Answered], float]] = {
 
 def closed_book(models: Models, inputs: Inputs) -> Measured:
     """Questions asked without their documents."""
-    return ask(models, inputs.questions, "closed_book", instruction=inputs.settings.question_instruction)
+    return ask(models, inputs.questions, "closed_book", **_how(inputs))
 
 
 def open_book(models: Models, inputs: Inputs) -> Measured:
@@ -91,7 +110,7 @@ def open_book(models: Models, inputs: Inputs) -> Measured:
     texts = {document.id: document.text for document in documents if document.id in asked_about}
     if not texts:
         return Measured(notes=["No question names a document that was read, so there is no open-book ceiling."])
-    return ask(models, inputs.questions, "open_book", texts, instruction=inputs.settings.question_instruction)
+    return ask(models, inputs.questions, "open_book", texts, **_how(inputs))
 
 
 def ask(
@@ -101,6 +120,7 @@ def ask(
     documents: Mapping[str, str] | None = None,
     *,
     instruction: str = "",
+    with_costs: bool = False,
 ) -> Measured:
     """Greedy answers of both models and their choices, as fractions that are right, and a row for each question asked.
 
@@ -111,32 +131,82 @@ def ask(
 
     Open book with `documents`, texts by id; closed book without. The questions left out are counted by reason,
     `document_missing` or `too_long`, in `details["left_out"]`; a score with n = 0 says that all of them were.
+    `with_costs`: also what an answer costs.
     """
-    put = [_put(models, question, documents, instruction) for question in questions]
-    asked = [each for each in put if isinstance(each, _Asked)]
+    texts = None if documents is None else [documents.get(question.document or "") for question in questions]
+    answers = answers_to(models, questions, setting, texts, instruction=instruction)
+    values = list(values_of(answers))
+    scores = costs_of(models, answers) if with_costs else Measured()
+    return Measured([*values, *scores.values], answers.details, rows_of(answers), scores=scores.scores)
+
+
+def answers_to(
+    models: Models,
+    questions: Sequence[Question],
+    setting: str,
+    texts: Sequence[str | None] | None = None,
+    *,
+    instruction: str = "",
+) -> Answers:
+    """What both models make of the questions, each behind its text: "" for none, None where it is missing.
+
+    Closed book where there are no texts at all.
+    """
+    put = [
+        _put(models, question, i, "" if texts is None else texts[i], instruction)
+        for i, question in enumerate(questions)
+    ]
+    asked = [each for each in put if isinstance(each, Asked)]
     writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
-    sides = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
+    found = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
+    placeholder = None if texts is None else "{document}"
     details = {
-        "prompt_template": build_prompt(
-            models.tokenizer, "{question}", None if documents is None else "{document}", instruction
-        ),
+        "prompt_template": build_prompt(models.tokenizer, "{question}", placeholder, instruction),
         "decoding": "greedy",
         "max_new_tokens": ANSWER_TOKENS,
         "max_length_tokens": models.max_length,
         "left_out": dict(Counter(reason for reason in put if isinstance(reason, str))),
     }
-    answered = [{side: sides[side][i] for side in sides} for i in range(len(asked))]
-    rows = [_row(setting, each, answers) for each, answers in zip(asked, answered, strict=True)]
-    return Measured(list(_values(asked, sides)), details, answers=rows)
+    sides = {side: said for side, (said, _) in found.items()}
+    seconds = {side: took for side, (_, took) in found.items()}
+    return Answers(setting, asked, sides, seconds, details)
 
 
-def _values(asked: Sequence[_Asked], sides: Mapping[str, Sequence[_Answered]]) -> Iterator[Values]:
+def values_of(answers: Answers) -> Iterator[Values]:
+    """Every metric of the answers, a value for each question that it is of."""
+    asked, sides = answers.asked, answers.sides
     for metric, value in _METRICS.items():
         rows = [i for i, each in enumerate(asked) if each.question.choices or metric != "choice_correct_frac"]
-        found = {side: [value(asked[i].question, answers[i]) for i in rows] for side, answers in sides.items()}
+        found = {side: [value(asked[i].question, said[i]) for i in rows] for side, said in sides.items()}
         # Of questions that were left out whole, a score says so.
         if rows or (not asked and metric != "choice_correct_frac"):
             yield Values(metric=metric, before=found.get("before") or None, after=found["after"] or None)
+
+
+def costs_of(models: Models, answers: Answers, *, search_seconds: float = 0.0) -> Measured:
+    """What an answer costs. `search_seconds`: what finding the texts of all questions took."""
+    tokenizer = models.tokenizer
+    prompts = [len(prompt_ids(tokenizer, each.to_write)) for each in answers.asked]
+    lengths = {
+        side: [answer_length(tokenizer, answered.text, ANSWER_TOKENS) for answered in said]
+        for side, said in answers.sides.items()
+    }
+    seconds: dict[str, float | None] = {side: took + search_seconds for side, took in answers.seconds.items()}
+    return costs(models, Written(f"questions/{answers.setting}", prompts, lengths, seconds))
+
+
+def rows_of(answers: Answers) -> list[dict[str, Any]]:
+    """A row of scores.json for each question that was asked."""
+    return [
+        _row(answers.setting, each, {side: said[i] for side, said in answers.sides.items()})
+        for i, each in enumerate(answers.asked)
+    ]
+
+
+def _how(inputs: Inputs) -> dict[str, Any]:
+    # What retrieval costs is told beside what the others do.
+    settings = inputs.settings
+    return {"instruction": settings.question_instruction, "with_costs": bool(settings.retrieve)}
 
 
 def _others(question: Question) -> list[str]:
@@ -144,7 +214,7 @@ def _others(question: Question) -> list[str]:
     return [choice for choice in question.choices if not says(question.question, choice)]
 
 
-def _row(setting: str, asked: _Asked, sides: Mapping[str, _Answered]) -> dict[str, Any]:
+def _row(setting: str, asked: Asked, sides: Mapping[str, Answered]) -> dict[str, Any]:
     question = asked.question
     row: dict[str, Any] = {"setting": setting, "question": question.question, "expected": list(question.expected)}
     row |= {"document": question.document, "prompt": asked.to_write}
@@ -159,17 +229,16 @@ def _row(setting: str, asked: _Asked, sides: Mapping[str, _Answered]) -> dict[st
 
 
 def _put(
-    models: Models, question: Question, documents: Mapping[str, str] | None, instruction: str
-) -> _Asked | Literal["document_missing", "too_long"]:
-    """A question in prompts, or why it is not asked."""
-    document = None if documents is None else documents.get(question.document or "")
-    if documents is not None and document is None:
+    models: Models, question: Question, place: int, text: str | None, instruction: str
+) -> Asked | Literal["document_missing", "too_long"]:
+    """A question in prompts behind a text, "" for none; or why it is not asked."""
+    if text is None:
         return "document_missing"
-    write, choose = (build_prompt(models.tokenizer, question.question, document, said) for said in (instruction, ""))
+    write, choose = (build_prompt(models.tokenizer, question.question, text or None, how) for how in (instruction, ""))
     longest = max([ANSWER_TOKENS, *map(len, _candidates(models.tokenizer, question))])
     if len(prompt_ids(models.tokenizer, write)) + longest > models.max_length:
         return "too_long"
-    return _Asked(question, write, choose)
+    return Asked(question, place, write, choose)
 
 
 def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
@@ -177,13 +246,15 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
     return [token_ids(tokenizer, lead + text) for text in question.candidates]
 
 
-def _answers(model: Any, models: Models, asked: Sequence[_Asked], what: str) -> list[_Answered]:
-    tokenizer = models.tokenizer
+def _answers(model: Any, models: Models, asked: Sequence[Asked], what: str) -> tuple[list[Answered], float]:
+    """The answers, and the seconds that writing them took."""
+    tokenizer, started = models.tokenizer, time.perf_counter()
     texts = _written(model, tokenizer, [prompt_ids(tokenizer, each.to_write) for each in asked], what)
+    seconds = time.perf_counter() - started
     to_choose = [(prompt_ids(tokenizer, each.to_choose), _candidates(tokenizer, each.question)) for each in asked]
     with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
         likely = likelihoods(model, to_choose, batch_tokens=models.micro_batch_tokens, advance=progress.advance)
-    return [_Answered(text, each) for text, each in zip(texts, likely, strict=True)]
+    return [Answered(text, each) for text, each in zip(texts, likely, strict=True)], seconds
 
 
 def written_answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:

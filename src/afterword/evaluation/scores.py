@@ -14,7 +14,7 @@ from afterword.errors import ConfigError, DataError
 from afterword.evaluation import losses, suites
 from afterword.evaluation.exam_files import Exam, load_exam
 from afterword.evaluation.exams import prompt_turns
-from afterword.evaluation.measure import Inputs, Measure, Models, Row
+from afterword.evaluation.measure import SEARCHED, Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.question_file import load_questions
 from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
@@ -46,10 +46,12 @@ def evaluate(
     output_dir: str | Path | None = None,
     command: str = "",
     measures: Sequence[str | Measure] = (),
+    like: Mapping[str, Any] | None = None,
     **what: Any,
 ) -> Scores:
     """Measure a run folder (against its base) or a model alone; see `EvaluateSettings` for what can be measured.
 
+    `like`: settings of a run whose documents a model alone is measured with, read as that run would read them.
     `measures` are those of others, by name, `package.module:NAME` or as objects: they are made after the package's.
     Scores go to scores.json in `output_dir`, by default the run folder itself. DataError, once that is written, where
     a measure of others failed.
@@ -59,15 +61,17 @@ def evaluate(
     name, asked = at_home(str(model)), read_settings({**what, "measures": names}, EvaluateSettings)
     objects = {each.name: each for each in asked_for if isinstance(each, Measure)}
     chosen = chosen_measures([objects.get(each, each) for each in asked.measures])
-    run = _run_settings(Path(name))
-    folder = Path(at_home(str(output_dir))) if output_dir else Path(name) if run else None
+    own = _run_settings(Path(name))
+    folder = Path(at_home(str(output_dir))) if output_dir else Path(name) if own else None
     if folder and folder.is_file():
         raise ConfigError(f"output_dir: {str(folder)!r} is a file. Give a folder for scores.json.")
+    run = own or dict(like or {})
     settings = _completed(asked, name, run)
     for called in (name, settings.reference):
         refuse_name(called or name)
     with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
         inputs = _inputs(name, settings, _read(asked, run, Path(scratch)))
+        _refuse_retrieval(inputs)
         possible = _possible(chosen, inputs)
         models = losses.load_models(name, settings)
         result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
@@ -110,13 +114,26 @@ def _read(asked: EvaluateSettings, run: dict[str, Any], scratch: Path) -> dict[s
     """Documents by part. Those of the run are read as it read them: the same columns, and no more of them."""
     own = {"documents": run.get("documents"), "held_out": run.get("eval_documents")}
     options = CorpusOptions.of(run)
-    given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general")}
+    given = {part: list(getattr(asked, part)) for part in ("documents", "held_out", "general", "retrieve_from")}
     # What the run was taught is read as it was, also where it is named again, as for drift on it.
     as_taught = [[], list(run.get("documents", ()))]
     chosen = [
         (part, sources or own.get(part), options if sources in as_taught else None) for part, sources in given.items()
     ]
     return {part: read_corpus(files, cache_dir=scratch / part, options=how) for part, files, how in chosen if files}
+
+
+def _refuse_retrieval(inputs: Inputs) -> None:
+    """ConfigError where there is nothing to search, or nothing to search for."""
+    problems = list[str]()
+    if inputs.settings.retrieve and not (inputs.questions or inputs.suite):
+        problems.append("retrieve: there is no question to search for. Give questions or a suite.")
+    if inputs.settings.retrieve and not any(len(inputs.documents.get(part, ())) for part in SEARCHED):
+        problems.append("retrieve: there are no documents to search. Give documents or retrieve_from.")
+    if inputs.settings.retrieve_from and not inputs.settings.retrieve:
+        problems.append("retrieve_from: nothing is retrieved. Give retrieve, the number of excerpts, or leave it out.")
+    if problems:
+        raise ConfigError(problems)
 
 
 _GIVEN_BY = {"reference": "a run, or a model with --reference"}

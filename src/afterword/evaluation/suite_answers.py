@@ -9,6 +9,7 @@ impossible: what it knows then shows, apart from whether it dares to say it.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Any
 from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models, Values
+from afterword.evaluation.question_costs import Written, answer_length, costs
 from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, line_ends
 from afterword.evaluation.right_answers import normalised, says
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
@@ -81,13 +83,24 @@ def answered(models: Models, inputs: Inputs) -> Measured:
     """The measure of a suite; a note says where answers have more tokens than a model may write."""
     assert inputs.suite, "what it needs"
     tokens, tokenizer = inputs.settings.answer_tokens, models.tokenizer
-    found = answer_suite(models, inputs.suite, answer_tokens=tokens, cache=inputs.settings.suite_cache)
+    costs_too = bool(inputs.settings.retrieve)
+    found = answer_suite(
+        models, inputs.suite, answer_tokens=tokens, cache=inputs.settings.suite_cache, with_costs=costs_too
+    )
     long = sum(len(token_ids(tokenizer, item.answer)) > tokens for item in inputs.suite.items)
     note = f"{long} answers of the suite have more than answer_tokens = {tokens}. Raise it."
     return replace(found, notes=[note]) if long else found
 
 
-def answer_suite(models: Models, suite: Suite, *, answer_tokens: int = 64, cache: str | Path | None = None) -> Measured:
+def answer_suite(
+    models: Models,
+    suite: Suite,
+    *,
+    answer_tokens: int = 64,
+    cache: str | Path | None = None,
+    texts: Mapping[str, str] | None = None,
+    with_costs: bool = False,
+) -> Measured:
     """Scores by split, part and skill, `split/part/skill`, and a row for each item asked.
 
     By the greedy answer: `correct_frac`, `refused_frac` and `old_value_said_frac`. With refusals made impossible:
@@ -95,39 +108,67 @@ def answer_suite(models: Models, suite: Suite, *, answer_tokens: int = 64, cache
     `choice_correct_frac`, of the items that have choices: a skill without any has no such score, and is in no mean of
     it over skills. The items that do not fit the context are left out and counted, `too_long`, in
     `details["left_out"]`; where several items have one unit, `details["units"]` says how many units they are.
-    `cache` is a folder that keeps the reference's answers for other runs.
+    `cache` is a folder that keeps the reference's answers for other runs. `texts`, by id, stand before the items.
+    `with_costs`: also what an answer costs.
     """
-    tokenizer, length = models.tokenizer, models.max_length
-    read = [as_asked(tokenizer, item, suite.refusals) for item in suite.items]
+    tokenizer, length, before_items = models.tokenizer, models.max_length, texts or {}
+    read = [as_asked(tokenizer, item, suite.refusals, before_items.get(item.id, "")) for item in suite.items]
     asked = [each for each in read if _tokens(each, answer_tokens) <= length]
     before = _kept(models, suite, asked, answer_tokens, cache)
     after = _answered(models, models.adapted, suite, asked, answer_tokens) if models.adapted else None
     # A model alone stands where the adapted one would.
-    sides = dict(zip(SIDES, (before, after), strict=True)) if after is not None else {SIDES[1]: before}
+    both = dict(zip(SIDES, (before, after), strict=True)) if after is not None else {SIDES[1]: before}
+    sides = {side: said for side, (said, _) in both.items()}
     results = [(each.item, {side: said[i] for side, said in sides.items()}) for i, each in enumerate(asked)]
     how = {
         "suite": suite.name,
         "suite_version": suite.version,
         "suite_sha256": suite.fingerprint,
         "decoding": "greedy",
-        "prompt_template": build_prompt(tokenizer, "{question}"),
+        "prompt_template": build_prompt(tokenizer, "{question}", None if texts is None else "{excerpts}"),
         "refusals": list(suite.refusals),
         "max_new_tokens": answer_tokens,
         "max_length_tokens": length,
     }
     groups = sorted(dict.fromkeys(item.group for item in suite.items), key=_place)
     values = [each for group in groups for each in _values(group, suite, results)]
-    return Measured(values, how, answers=[_row(item, said) for item, said in results])
+    found = Measured(values, how, answers=[_row(item, said) for item, said in results])
+    seconds = {side: took for side, (_, took) in both.items()}
+    return _with_costs(models, found, asked, sides, seconds, answer_tokens) if with_costs else found
 
 
-def as_asked(tokenizer: Any, item: Item, refusals: Sequence[str] = ()) -> Asked:
-    """An item in tokens; where `refusals` are given, with what makes them impossible."""
+def _with_costs(
+    models: Models,
+    found: Measured,
+    asked: Sequence[Asked],
+    sides: Mapping[str, Sequence[Answered]],
+    seconds: Mapping[str, float | None],
+    answer_tokens: int,
+) -> Measured:
+    """What was found, and what an answer costs: by split and part, and the seconds over all items."""
+    values, scores = list(found.values), list(found.scores)
+    lengths = {
+        side: [answer_length(models.tokenizer, answered.text, answer_tokens) for answered in said]
+        for side, said in sides.items()
+    }
+    prompts = [len(each.prompt) for each in asked]
+    scores += costs(models, Written("suite", prompts, lengths, seconds)).scores
+    for split, part in dict.fromkeys(each.item.group[:2] for each in asked):
+        here = [i for i, each in enumerate(asked) if each.item.group[:2] == (split, part)]
+        own = {side: [of[i] for i in here] for side, of in lengths.items()}
+        values += costs(models, Written(f"{split}/{part}", [prompts[i] for i in here], own, {})).values
+    return replace(found, values=values, scores=scores)
+
+
+def as_asked(tokenizer: Any, item: Item, refusals: Sequence[str] = (), text: str = "") -> Asked:
+    """An item in tokens behind a text; where `refusals` are given, with what makes them impossible."""
     lead = answer_lead(tokenizer)
     candidates = [token_ids(tokenizer, lead + text) for text in (item.answer, *item.choices)] if item.choices else []
     # Where a refusal is the right answer, there is nothing to be had from forbidding it.
     daring = item.part == "learning" and bool(refusals) and not is_refusal(item.answer, refusals)
     forbidden = _forbidden(tokenizer, item, refusals) if daring else None
-    return Asked(item, prompt_ids(tokenizer, build_prompt(tokenizer, item.prompt)), candidates, forbidden)
+    prompt = build_prompt(tokenizer, item.prompt, text or None)
+    return Asked(item, prompt_ids(tokenizer, prompt), candidates, forbidden)
 
 
 def _tokens(asked: Asked, answer_tokens: int) -> int:
@@ -153,8 +194,11 @@ def _forbidden(tokenizer: Any, item: Item, refusals: Sequence[str]) -> Forbidden
 
 def _kept(
     models: Models, suite: Suite, asked: Sequence[Asked], answer_tokens: int, cache: str | Path | None
-) -> list[Answered]:
-    """What the reference makes of the items; from the cache where the same model was asked the same."""
+) -> tuple[list[Answered], float | None]:
+    """What the reference makes of the items, and in how many seconds.
+
+    From the cache where the same model was asked the same; then the seconds are those of that time, if it says so.
+    """
     answer = partial(_answered, models, models.reference, suite, asked, answer_tokens)
     if cache is None:
         return answer()
@@ -173,15 +217,16 @@ def _kept(
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))
         if kept["sha256"] == _sha256_of(kept["said"]):
-            return [Answered(**row) for row in kept["said"]]
-        said = answer()
+            return [Answered(**row) for row in kept["said"]], kept.get("seconds")
+        said, seconds = answer()
     except (OSError, ValueError, TypeError, KeyError):
         # Not there, or not readable: it is made again.
-        said = answer()
+        said, seconds = answer()
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = parse_json(json.dumps([asdict(each) for each in said]))
-    replace_file(file, json.dumps({"sha256": _sha256_of(rows), "said": rows}, ensure_ascii=False))
-    return said
+    kept = {"sha256": _sha256_of(rows), "seconds": seconds, "said": rows}
+    replace_file(file, json.dumps(kept, ensure_ascii=False))
+    return said, seconds
 
 
 def _sha256_of(rows: Any) -> str:
@@ -189,15 +234,20 @@ def _sha256_of(rows: Any) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def _answered(models: Models, model: Any, suite: Suite, asked: Sequence[Asked], answer_tokens: int) -> list[Answered]:
+def _answered(
+    models: Models, model: Any, suite: Suite, asked: Sequence[Asked], answer_tokens: int
+) -> tuple[list[Answered], float]:
+    """The answers, and the seconds that the first writing of them took."""
+    started = time.perf_counter()
     texts = written(models.tokenizer, model, asked, answer_tokens)
+    seconds = time.perf_counter() - started
     unrefused = [None if each.forbidden is None else text for each, text in zip(asked, texts, strict=True)]
     refused = [i for i, text in enumerate(unrefused) if text is not None and is_refusal(text, suite.refusals)]
     again = written(models.tokenizer, model, [asked[i] for i in refused], answer_tokens, may_refuse=False)
     for i, text in zip(refused, again, strict=True):
         unrefused[i] = text
     chosen = chosen_right(model, asked, models.micro_batch_tokens)
-    return [Answered(*said) for said in zip(texts, unrefused, chosen, strict=True)]
+    return [Answered(*said) for said in zip(texts, unrefused, chosen, strict=True)], seconds
 
 
 def written(

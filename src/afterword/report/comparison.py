@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from afterword.errors import CheckpointError
 from afterword.report import display, figures, pages
+from afterword.report.retrieval import retrieval_block
 from afterword.report.run_folder import flat_settings, read_file, without_tokens
 from afterword.storage.parsing import parse_json
 
@@ -83,6 +84,7 @@ def _page(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
         "limit": f"{settings['max_loss_points']:g}",
         "smallest": _smallest_skills(data["base"].get("dev"), settings["max_loss_points"]),
         "points": points,
+        "retrieval": retrieval_block(data.get("retrieval")),
         "hypervolumes": [_hypervolume_row(arm) for arm in data["arms"]],
         "base_hypervolume": _area(data["base_hypervolume"]),
         "picks": [_pick_row(arm) for arm in data["arms"]],
@@ -119,7 +121,7 @@ def _area(value: float | None) -> str:
 
 def _point_row(arm: str, point: Mapping[str, Any]) -> dict[str, Any]:
     values = {part: _shown(point[part]) for part in _PARTS}
-    rate = rate_text(point["learning_rate"])
+    rate = display.rate(point["learning_rate"])
     return {"arm": arm, "rate": rate, "dominated": point["dominated"], **values} | {
         name: point[name] for name in ("seeds", "interval_over")
     }
@@ -140,7 +142,7 @@ def _pick_row(arm: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "arm": arm["name"],
         "reason": None,
-        "rate": rate_text(chosen["learning_rate"]),
+        "rate": display.rate(chosen["learning_rate"]),
         **{part: _shown(chosen["test"][part]) for part in _PARTS},
         **{name: chosen[name] for name in ("seeds", "interval_over", "kept_on_test")},
         "dev_learning": display.value(_FRACTION, chosen["dev"]["learning"], 1),
@@ -170,7 +172,7 @@ def _cell_row(cell: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: display.count(cost.get(name)) for name in ("documents", "student_tokens", "teacher_tokens")}
     times = {n: display.duration(cost[n]) if n in cost else "–" for n in ("train_seconds", "evaluate_seconds")}
     passes = f"{cost['epochs']:g}" if cost else display.MISSING
-    named = {"arm": cell["arm"], "rate": rate_text(cell["learning_rate"]), "seed": cell["seed"]}
+    named = {"arm": cell["arm"], "rate": display.rate(cell["learning_rate"]), "seed": cell["seed"]}
     ended = {"status": cell["status"], "reason": cell["reason"]}
     return {**named, **ended, "passes": passes, **counts, **times, "flops": scientific(cost.get("flops"))}
 
@@ -178,23 +180,15 @@ def _cell_row(cell: Mapping[str, Any]) -> dict[str, Any]:
 def scientific(x: float | None) -> str:
     """A large number by its power of ten.
 
-    >>> scientific(1.234e15)
-    '1.23·10¹⁵'
+    >>> scientific(1.234e15), scientific(0.0)
+    ('1.23·10¹⁵', '0')
     """
     if not display.is_number(x):
         return display.MISSING
+    if x == 0:
+        return "0"
     digits, power = f"{x:.2e}".split("e")
     return f"{digits}·10{str(int(power)).translate(_SUPERSCRIPTS)}"
-
-
-def rate_text(rate: float) -> str:
-    """A learning rate as it is typed, so that rates of one page compare at a glance.
-
-    >>> rate_text(0.0001), rate_text(2.5e-05)
-    ('1e-4', '2.5e-5')
-    """
-    digits, power = f"{rate:.5e}".split("e")
-    return f"{float(digits):g}e{int(power)}"
 
 
 def _base_skills(base: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -262,9 +256,9 @@ def _draw_arm(axes: Any, arm: Mapping[str, Any], index: int, colours: Mapping[st
         if point["dominated"]:
             axes.plot(*([x] for x in place), **line, markerfacecolor=paper)
         # All of them would cover each other where gentle rates gather near the base model.
-        if point["learning_rate"] in ends:
+        if point["learning_rate"] in ends and point["learning_rate"]:
             how = {"textcoords": "offset points", "fontsize": 7.5, "color": colour}
-            labels.append(axes.annotate(rate_text(point["learning_rate"]), place, xytext=(0, 0), **how))
+            labels.append(axes.annotate(display.rate(point["learning_rate"]), place, xytext=(0, 0), **how))
     return labels
 
 
@@ -307,6 +301,8 @@ def _finish(figure: Any, axes: Any, columns: int, ink: str, muted: str) -> None:
     axes.grid(color=muted, alpha=0.2, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.margins(0.08)
+    # More labels would touch each other where arms keep nearly the same.
+    axes.locator_params(axis="x", nbins=6)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(100, symbol="%"))
     axes.set_xlabel("retention: what the base could do, correct", color=ink)

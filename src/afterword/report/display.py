@@ -137,6 +137,18 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def rate(x: float) -> str:
+    """A learning rate as it is typed, so that rates of one page compare at a glance; 0 says that nothing was trained.
+
+    >>> rate(0.0001), rate(2.5e-05), rate(0.0)
+    ('1e-4', '2.5e-5', 'untrained')
+    """
+    if x == 0:
+        return "untrained"
+    digits, power = f"{x:.5e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
 def _digits(metric: str, x: float, places: int) -> str:
     scaled = 100 * x if metric.endswith("_frac") else x
     digits = f"{abs(scaled):,.{places}f}"

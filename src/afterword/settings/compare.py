@@ -1,7 +1,7 @@
 """Settings of `afterword compare` and `afterword blend`, checked before anything runs: all problems in one message."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +12,7 @@ from afterword.errors import ConfigError
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import following
 from afterword.settings.base import Settings, key_values, setting, underscored
-from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.evaluate import RETRIEVAL, EvaluateSettings
 
 
 class GridAxes(Settings):
@@ -34,6 +34,9 @@ class CompareSettings(GridAxes):
     arms: dict[str, Any] = setting(
         {}, "Grid", "Arms with names, in YAML: NAME: {method: …, SETTING: …, learning_rates: […], seeds: […]}."
     )
+    retrieval: tuple[Annotated[int, Field(ge=1)], ...] = setting(
+        (), "Grid", "Arms that train nothing: the base model with so many excerpts found for each question: 1,3."
+    )
     adapt: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword adapt` for every cell: KEY=VALUE.")
     evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate` for every cell: KEY=VALUE.")
     keep_models: bool = setting(False, "Every cell", "Keep the weights of every cell after it was measured.")
@@ -51,16 +54,22 @@ class CompareSettings(GridAxes):
             if not getattr(self, name) and not (name == "suite" and self.has_exams_and_tasks):
                 yield f"{name}: missing, and it has no default. Give it in the YAML file or on the command line."
         yield from _metric_problems(self)
-        if not self.methods and not self.arms:
+        if not self.methods and not self.arms and not self.retrieval:
             yield "methods: missing, and there is no default. Give --methods NAME,NAME or `arms:` in the YAML file."
         yield from dict.fromkeys(_arm_problems(self))
         yield from evaluate_problems(self.evaluate, {"suite": "suite"})
+        yield from _retrieval_problems(self)
 
     @property
     def has_exams_and_tasks(self) -> bool:
         """Whether learning is measured by exams and retention by tasks, so that no suite is needed."""
         given = underscored(self.evaluate)
         return bool(given.get("exams") and given.get("tasks"))
+
+    def evaluate_settings(self) -> dict[str, Any]:
+        """What `afterword evaluate` is told for a cell that trains: nothing of retrieval where it retrieves nothing."""
+        given = underscored(self.evaluate)
+        return given if given.get("retrieve") else {name: given[name] for name in given if name not in RETRIEVAL}
 
     def arm_settings(self) -> dict[str, Any]:
         """Every arm's own settings by its name: those under `arms`, and those that `methods` names by their text."""
@@ -147,6 +156,26 @@ def _arm_problems(settings: CompareSettings) -> Iterator[str]:
         for problem in _problems_of_cell({key: raw[key] for key in raw if key != "documents"}):
             shared = problem.split(":")[0].split(".")[0] in set(underscored(settings.adapt)) - set(arm)
             yield f"{'adapt' if shared else place}.{problem}"
+
+
+def retrieval_arms(counts: Sequence[int]) -> dict[str, int]:
+    """The arms that train nothing, by name, with how many excerpts stand before a question.
+
+    >>> retrieval_arms([1, 3])
+    {'retrieval-1': 1, 'retrieval-3': 3}
+    """
+    return {f"retrieval-{count}": count for count in dict.fromkeys(counts)}
+
+
+def _retrieval_problems(settings: CompareSettings) -> Iterator[str]:
+    taken = {arm_folder(name): name for name in settings.arm_settings()}
+    for name in retrieval_arms(settings.retrieval):
+        if arm_folder(name) in taken:
+            yield f"retrieval: there is an arm {taken[arm_folder(name)]!r} already. Give that arm another name."
+    given = underscored(settings.evaluate)
+    for name in ("retrieve_from", "excerpt_tokens"):
+        if name in given and not settings.retrieval and not given.get("retrieve"):
+            yield f"evaluate.{name}: nothing is retrieved. Give --retrieval, or leave it out."
 
 
 def arm_folder(name: str) -> str:

@@ -12,6 +12,9 @@ from afterword.settings.exams import as_mapping, exams_of
 BRIEFLY = "Answer briefly."
 """Asks a chat model for an answer that can be compared."""
 
+RETRIEVAL = ("retrieve", "retrieve_from", "excerpt_tokens")
+"""Settings that change nothing where nothing is retrieved."""
+
 
 class EvaluateSettings(Settings):
     """Everything that `afterword evaluate` can be told."""
@@ -30,6 +33,10 @@ class EvaluateSettings(Settings):
     exams: dict[str, Any] | None = later(
         "What", "KUP or BioASQ: kup=FILE, bioasq=FILE, and what is other than published: kup=FILE,samples=3."
     )
+    retrieve: int | None = setting(
+        None, "What", "Also ask with so many excerpts of the documents before each question, found by it (BM25).", ge=1
+    )
+    retrieve_from: tuple[str, ...] = setting((), "What", "More documents to search beside those that were trained.")
     general: tuple[str, ...] = setting((), "What", "General text that must not be forgotten.")
     tasks: tuple[str, ...] = setting((), "What", "Tasks of lm-evaluation-harness: names or YAML files.")
     tasks_path: str | None = setting(None, "What", "Folder with more tasks.")
@@ -40,6 +47,7 @@ class EvaluateSettings(Settings):
     max_items: int | None = setting(
         None, "How much", "Most items of the suite, drawn from each skill by its share.", ge=1
     )
+    excerpt_tokens: int = setting(128, "How much", "Most tokens of an excerpt that a question can find.", ge=16)
     answer_tokens: int = setting(64, "How much", "Most tokens of an answer to an item of the suite.", ge=1)
     tasks_limit: int | None = setting(None, "How much", "Most documents of a task.", ge=1)
     samples: int = setting(64, "How much", "Texts that the model before writes, on which drift is measured.", ge=0)

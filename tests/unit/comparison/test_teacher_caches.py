@@ -5,10 +5,9 @@ import json
 import pytest
 
 from afterword.comparison import run as running
-from afterword.comparison.costs import size_of
 from afterword.comparison.grid import cells_of, training_fingerprint, weights_settings
 from afterword.errors import ConfigError
-from afterword.models import AdapterOff, FrozenCopy, load_model
+from afterword.models import AdapterOff, FrozenCopy, load_model, size_of
 from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
 
