@@ -17,6 +17,7 @@ from afterword.data.windows import SpecialTokens
 from afterword.errors import ConfigError
 from afterword.evaluation.question_file import Question
 from afterword.evaluation.suites import Suite
+from afterword.evaluation.task_loading import LoadedTasks
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Score, ShownAs
 
@@ -29,7 +30,7 @@ Direction = Literal["lower", "higher"]
 _ROUNDING = 1e-6
 """What a share may be beside 0 and 1 by the way it was computed."""
 _PER_CENT = ("%", "percent", "per cent", "percentage")
-VERSIONS = {"answering": 1, "losses": 1, "questions": 3, "tasks": 1}
+VERSIONS = {"answering": 1, "losses": 1, "questions": 3, "tasks": 2}
 """Of what makes scores. Scores of different versions are not compared, nor taken for one another."""
 UNITS = {
     "_nats": "nats per token",
@@ -112,12 +113,13 @@ class Inputs:
     """By part: `documents` (trained), `held_out`, `general`."""
     questions: Sequence[Question] = ()
     suite: Suite | None = None
+    tasks: LoadedTasks | None = None
 
     def has(self, need: Need) -> bool:
         """Whether it was given."""
         if need in ("documents", "held_out", "general"):
             return need in self.documents
-        given = {"questions": self.questions, "suite": self.suite}
+        given = {"questions": self.questions, "suite": self.suite, "tasks": self.tasks}
         return bool(given[need] if need in given else getattr(self.settings, need))
 
 

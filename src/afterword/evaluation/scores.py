@@ -15,6 +15,9 @@ from afterword.evaluation import losses, suites
 from afterword.evaluation.measure import Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.question_file import load_questions
+from afterword.evaluation.task_loading import LoadedTasks, load_tasks
+from afterword.evaluation.task_model import refuse_missing_vllm
+from afterword.evaluation.tasks import asking_of
 from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
@@ -117,7 +120,14 @@ _GIVEN_BY = {"reference": "a run, or a model with --reference"}
 def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpus]) -> Inputs:
     asked = load_questions(settings.questions) if settings.questions else ()
     asked = losses.drawn(asked, settings.max_questions, settings.seed)
-    return Inputs(name, settings, documents, asked, _suite(settings) if settings.suite else None)
+    suite = _suite(settings) if settings.suite else None
+    return Inputs(name, settings, documents, asked, suite, _tasks(settings) if settings.tasks else None)
+
+
+def _tasks(settings: EvaluateSettings) -> LoadedTasks:
+    if settings.tasks_backend == "vllm":
+        refuse_missing_vllm()
+    return load_tasks(settings.tasks, tasks_path=settings.tasks_path, asking=asking_of(settings))
 
 
 def _suite(settings: EvaluateSettings) -> suites.Suite:
