@@ -7,6 +7,7 @@ translation of what it found into scores that say how it was found.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from afterword.errors import ConfigError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models
+from afterword.evaluation.task_cache import kept_scores
 from afterword.evaluation.task_loading import Asking, LoadedTask, LoadedTasks, leaves_of
 from afterword.evaluation.task_model import THINK_END, by_vllm, in_memory
 from afterword.models import free_memory
@@ -24,7 +26,8 @@ PER_ITEM = "values"
 """What each item's value was, before and after, in the details of a score that is their mean."""
 COUNTED = "counted"
 """In the details of the one score of a task that retention is counted by."""
-_PER_SAMPLE = "per_sample"
+PER_SAMPLE = "per_sample"
+"""The values of each item of one side, in the details of a score that is not merged yet."""
 _DRAWS = 1000
 """Of the bootstrap that the harness makes its standard errors by, where it has no formula."""
 
@@ -33,15 +36,20 @@ def benchmarks(models: Models, inputs: Inputs) -> Measured:
     """The measure of the harness's tasks, before and after."""
     settings, loaded = inputs.settings, inputs.tasks
     assert loaded, "what it needs"
-    pairs = [(models.reference, settings.reference or inputs.model)]
-    pairs += [(models.adapted, inputs.model)] if models.adapted is not None else []
+    names = [settings.reference or inputs.model, *([inputs.model] if models.adapted is not None else [])]
+    pairs = list(zip((models.reference, models.adapted), names, strict=False))
+    scorers = [partial(_scores_of, *pair, models, loaded, settings) for pair in pairs]
+    how = {"backend": settings.tasks_backend, "max_length": settings.max_length}
+    before = kept_scores(settings.suite_cache, models.reference, models.tokenizer, loaded, how, scorers[0])
+    return Measured(scores=compare_tasks(before, scorers[1]() if len(scorers) > 1 else []), notes=_notes(loaded))
+
+
+def _scores_of(model: Any, name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
     if settings.tasks_backend == "vllm":
-        sides = [_by_vllm(each, models, loaded, settings) for each in pairs]
-    else:
-        how: dict[str, Any] = {"batch_size": settings.tasks_batch_size, "batch_tokens": models.micro_batch_tokens}
-        asked = [in_memory(model, models.tokenizer, max_length=settings.max_length, **how) for model, _ in pairs]
-        sides = [run_tasks(each, models.tokenizer, loaded) for each in asked]
-    return Measured(scores=compare_tasks(sides[0], sides[1] if len(sides) > 1 else []), notes=_notes(loaded))
+        return _by_vllm(name, models, loaded, settings)
+    how: dict[str, Any] = {"batch_size": settings.tasks_batch_size, "batch_tokens": models.micro_batch_tokens}
+    harness = in_memory(model, models.tokenizer, max_length=settings.max_length, **how)
+    return run_tasks(harness, models.tokenizer, loaded)
 
 
 def asking_of(settings: EvaluateSettings) -> Asking:
@@ -189,7 +197,7 @@ def _score(
     written = results["configs"].get(task, {}).get("generation_kwargs")
     measured |= {"generation_kwargs": dict(written)} if written else {}
     values = _per_sample(_rows(results, task, key), metric, value)
-    details = {**how, **measured, "filter": filter_name, COUNTED: counted.get(task) == key, _PER_SAMPLE: values}
+    details = {**how, **measured, "filter": filter_name, COUNTED: counted.get(task) == key, PER_SAMPLE: values}
     score = Score(task=f"tasks/{task}", metric=metric, version=VERSIONS["tasks"], n=_count_documents(results, task))
     better = {True: "higher", False: "lower"}.get(results["higher_is_better"].get(task, {}).get(metric))
     better = "higher" if details[COUNTED] else better
@@ -247,9 +255,9 @@ def compare_tasks(before: Sequence[Score], after: Sequence[Score]) -> list[Score
 
 def _merged(old: Score | None, new: Score | None) -> Score:
     score: Any = new or old
-    details = {name: value for name, value in score.details.items() if name != _PER_SAMPLE}
+    details = {name: value for name, value in score.details.items() if name != PER_SAMPLE}
     change = _change(old, new) if old and new else None
-    values = {side: each.details[_PER_SAMPLE] for side, each in (("before", old), ("after", new)) if each}
+    values = {side: each.details[PER_SAMPLE] for side, each in (("before", old), ("after", new)) if each}
     if all(values.values()):
         items = list(next(iter(values.values())))
         alike = all(list(own) == items for own in values.values())
@@ -258,10 +266,10 @@ def _merged(old: Score | None, new: Score | None) -> Score:
 
 
 def _change(old: Score, new: Score) -> Estimate | None:
-    how = [{**score.details, _PER_SAMPLE: None, COUNTED: None} for score in (old, new)]
+    how = [{**score.details, PER_SAMPLE: None, COUNTED: None} for score in (old, new)]
     if how[0] != how[1] or old.after is None or new.after is None:
         return None
-    first, second = old.details[_PER_SAMPLE], new.details[_PER_SAMPLE]
+    first, second = old.details[PER_SAMPLE], new.details[PER_SAMPLE]
     if first and second and first.keys() == second.keys() and _sizes(first) == _sizes(second):
         units = [item for item, values in first.items() for _ in values]
         sides = [[each for item in first for each in side[item]] for side in (first, second)]
@@ -273,16 +281,14 @@ def _sizes(values: Mapping[str, Sequence[float]]) -> dict[str, int]:
     return {item: len(own) for item, own in values.items()}
 
 
-def _by_vllm(
-    pair: tuple[Any, str], models: Models, loaded: LoadedTasks, settings: EvaluateSettings
-) -> list[Score]:
+def _by_vllm(name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
     """The scores of one model by vLLM, which wants the memory for itself and loads the model from its folder."""
     both = [each for each in (models.reference, models.adapted) if each is not None]
     device = both[0].device
     for each in both:
         each.to("cpu")
     free_memory()
-    harness = by_vllm(pair[1], max_length=settings.max_length, enable_thinking=settings.enable_thinking)
+    harness = by_vllm(name, max_length=settings.max_length, enable_thinking=settings.enable_thinking)
     try:
         return run_tasks(harness, models.tokenizer, loaded)
     finally:
