@@ -1,4 +1,4 @@
-"""How long `afterword evaluate --tasks` takes beside plain lm_eval, for the same items of a task: both times, one ratio.
+"""How long `afterword evaluate --tasks` takes beside plain lm_eval, for the same items: both times, and their ratio.
 
     python benchmarks/tasks_beside_lm_eval.py smollm2-135m-instruct keep_hellaswag.yaml
 

@@ -32,7 +32,7 @@ from afterword.evaluation.suites import find_suite
 from afterword.evaluation.task_loading import load_tasks
 from afterword.evaluation.task_presets import outside_pick
 from afterword.evaluation.task_retention import PREFIX, retention_by_split
-from afterword.evaluation.tasks import asking_of
+from afterword.evaluation.tasks import asking_of, rounds_of
 from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
@@ -212,7 +212,10 @@ def check_tasks(settings: CompareSettings | BlendSettings) -> list[str]:
     """
     evaluating_by = evaluate_settings(settings)
     if evaluating_by.tasks:
-        load_tasks(evaluating_by.tasks, tasks_path=evaluating_by.tasks_path, asking=asking_of(evaluating_by))
+        how = asking_of(evaluating_by)
+        loaded = load_tasks(evaluating_by.tasks, tasks_path=evaluating_by.tasks_path, asking=how)
+        name = settings.base if isinstance(settings, BlendSettings) else settings.model_name_or_path
+        rounds_of(models.load_tokenizer(name), loaded)
     return sorted(f"{PREFIX}{name}" for name in outside_pick(evaluating_by.tasks))
 
 

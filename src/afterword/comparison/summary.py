@@ -226,9 +226,7 @@ def _pick(
     by_rate = {r: [c["splits"]["dev"] for c in mine if c["learning_rate"] == r and "dev" in c["splits"]] for r in rates}
     if not any(by_rate.values()):
         return {"reason": "There were no dev items to choose on." if rates else "No cell of this arm is finished."}
-    candidates = [
-        candidate(rate, splits, outside) for rate, splits in by_rate.items() if splits and rate not in broken
-    ]
+    candidates = [candidate(rate, splits, outside) for rate, splits in by_rate.items() if splits and rate not in broken]
     if not candidates:
         return {"reason": "No learning rate of this arm is finished at all its seeds."}
     chosen = pick(candidates, limit)

@@ -17,8 +17,8 @@ from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.task_loading import LoadedTasks, load_tasks
 from afterword.evaluation.task_model import refuse_missing_vllm
-from afterword.evaluation.tasks import asking_of
-from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
+from afterword.evaluation.tasks import asking_of, rounds_of
+from afterword.models import base_of_adapter, has_result, is_adapter, load_tokenizer, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.storage.paths import at_home
@@ -121,13 +121,15 @@ def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpu
     asked = load_questions(settings.questions) if settings.questions else ()
     asked = losses.drawn(asked, settings.max_questions, settings.seed)
     suite = _suite(settings) if settings.suite else None
-    return Inputs(name, settings, documents, asked, suite, _tasks(settings) if settings.tasks else None)
+    return Inputs(name, settings, documents, asked, suite, _tasks(settings, name) if settings.tasks else None)
 
 
-def _tasks(settings: EvaluateSettings) -> LoadedTasks:
+def _tasks(settings: EvaluateSettings, name: str) -> LoadedTasks:
     if settings.tasks_backend == "vllm":
         refuse_missing_vllm()
-    return load_tasks(settings.tasks, tasks_path=settings.tasks_path, asking=asking_of(settings))
+    loaded = load_tasks(settings.tasks, tasks_path=settings.tasks_path, asking=asking_of(settings))
+    rounds_of(load_tokenizer(name), loaded)
+    return loaded
 
 
 def _suite(settings: EvaluateSettings) -> suites.Suite:

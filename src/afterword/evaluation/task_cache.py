@@ -19,7 +19,12 @@ from afterword.types import Estimate, Score
 
 
 def kept_scores(
-    folder: str | None, model: Any, tokenizer: Any, tasks: LoadedTasks, how: Mapping[str, Any], make: Callable[[], list[Score]]
+    folder: str | None,
+    model: Any,
+    tokenizer: Any,
+    tasks: LoadedTasks,
+    how: Mapping[str, Any],
+    make: Callable[[], list[Score]],
 ) -> list[Score]:
     """The scores of a model, from the folder where it has them; `how` is what else they follow from."""
     if folder is None:
@@ -52,7 +57,10 @@ def _contents(leaf: Any, items: Any) -> list[str]:
     """What a task says of itself, but for where it lies, and its items."""
     config = {name: value for name, value in leaf.dump_config().items() if name not in ("metadata", "dataset_kwargs")}
     # Functions in it are told by their code where it can be had, which the harness does.
-    return [json.dumps(config, default=str, sort_keys=True), *(json.dumps(leaf.eval_docs[i], default=str) for i in items)]
+    return [
+        json.dumps(config, default=str, sort_keys=True),
+        *(json.dumps(leaf.eval_docs[i], default=str) for i in items),
+    ]
 
 
 def _score(row: Mapping[str, Any]) -> Score:

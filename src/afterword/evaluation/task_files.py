@@ -14,7 +14,7 @@ _LOCAL_READERS = ("arrow", "csv", "json", "pandas", "parquet", "text", "xml")
 """What `dataset_path` is where the data are files: of a data set on the hub, files are named from its root."""
 
 
-class MissingData(Exception):
+class MissingDataError(Exception):
     """A task's data are nowhere. The text is a whole problem, with its remedy."""
 
 
@@ -24,7 +24,7 @@ def task_files(folder: Path) -> list[Path]:
 
 
 def with_found_data(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """A task's configuration with whole paths to its data. MissingData where one is nowhere."""
+    """A task's configuration with whole paths to its data. MissingDataError where one is nowhere."""
     kwargs = config.get("dataset_kwargs") or {}
     if config.get("dataset_path") not in _LOCAL_READERS or not kwargs.get("data_files"):
         return dict(config)
@@ -49,7 +49,7 @@ def _found(given: str, file: Path) -> str:
             return str(place)
     looked = "from where the command runs, from the task's folder and those above it, and beside the task"
     problem = f"tasks: {file} reads {given!r}, which is nowhere: looked for {looked}"
-    raise MissingData(f"{problem}. Give data_files as a whole path, or as one from the task's own folder.")
+    raise MissingDataError(f"{problem}. Give data_files as a whole path, or as one from the task's own folder.")
 
 
 def _places(given: str, file: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import ConfigError
-from afterword.evaluation.task_files import MissingData, task_files, with_found_data
+from afterword.evaluation.task_files import MissingDataError, task_files, with_found_data
 from afterword.evaluation.task_items import Split, drawn_items
 from afterword.evaluation.task_presets import AskedTask, asked_tasks, needs_folder, presets
 
@@ -81,11 +81,12 @@ def load_tasks(names: Sequence[str], *, tasks_path: str | None = None, asking: A
     data, or runs code that nobody has consented to. Data sets of the hub are fetched.
     """
     asking = asking or Asking()
+    _refuse_missing_harness()
     if problems := list(_folder_problems(names, tasks_path)):
         raise ConfigError(problems)
     wanted = [each for task in asked_tasks(names, tasks_path) for each in _in_folder(task)]
     manager = _manager(wanted, tasks_path)
-    wanted = [_registered(task, manager) for task in wanted]
+    wanted = _once([_registered(task, manager) for task in wanted], manager)
     leaves = dict.fromkeys(leaf for task in wanted for leaf in _members(task.name, manager))
     consented = asking.runs_code or os.environ.get(_CONSENT) == "1"
     if problems := [problem for leaf in leaves for problem in _problems(leaf, manager, consented)]:
@@ -99,6 +100,13 @@ def load_tasks(names: Sequence[str], *, tasks_path: str | None = None, asking: A
 def leaves_of(objects: Iterable[Task]) -> list[Task]:
     """The tasks themselves, those in groups too."""
     return [leaf for each in objects for leaf in (each.get_all_tasks() if hasattr(each, "get_all_tasks") else [each])]
+
+
+def _refuse_missing_harness() -> None:
+    try:
+        import lm_eval.tasks  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
 
 
 def _folder_problems(names: Sequence[str], tasks_path: str | None) -> Iterator[str]:
@@ -132,11 +140,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _manager(wanted: Sequence[AskedTask], folder: str | None) -> Any:
-    """What finds tasks by their names. ConfigError where lm_eval is not installed or a task is unknown."""
-    try:
-        from lm_eval.tasks import TaskManager as task_manager_class  # noqa: N813
-    except ImportError as error:
-        raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
+    """What finds tasks by their names. ConfigError where a task is unknown."""
+    from lm_eval.tasks import TaskManager as task_manager_class  # noqa: N813
+
     names, manager = [task.name for task in wanted if not Path(task.name).is_file()], None
     # Reading the harness's own thousands of files takes many seconds; tasks of one's own do not need them.
     for include_defaults in (False, True):
@@ -177,6 +183,23 @@ def _members(name: str, manager: Any) -> Iterator[str]:
             yield from _members(named, manager)
 
 
+def _once(wanted: Sequence[AskedTask], manager: Any) -> list[AskedTask]:
+    """The tasks without those that another one, a group, has too. ConfigError where two have some in common."""
+    members = {task.name: set(_members(task.name, manager)) for task in wanted}
+    kept = [
+        task
+        for place, task in enumerate(wanted)
+        if not any(members[task.name] < members[other.name] for other in wanted)
+        and not any(members[task.name] == members[other.name] for other in wanted[:place])
+    ]
+    for place, task in enumerate(kept):
+        for other in kept[:place]:
+            if both := sorted(members[task.name] & members[other.name]):
+                problem = f"tasks: {both[0]!r} is both in {other.name!r} and in {task.name!r}"
+                raise ConfigError(f"{problem}. Leave one of them out, or name its tasks.")
+    return kept
+
+
 def _config(entry: Any) -> dict[str, Any]:
     return entry.cfg or (_read(entry.yaml_path) if entry.yaml_path else {})
 
@@ -190,12 +213,13 @@ def _problems(name: str, manager: Any, consented: bool) -> Iterator[str]:
         return
     if _config(entry).get("unsafe_code") and not consented:
         problem = f"tasks: {name!r} runs code that the model wrote, on this machine (unsafe_code)"
-        yield f"{problem}. Where that may do no harm, allow it with --confirm-run-unsafe-code or {_CONSENT}=1; or leave the task out."
+        remedy = f"Where that may do no harm, allow it with --confirm-run-unsafe-code or {_CONSENT}=1"
+        yield f"{problem}. {remedy}; or leave the task out."
         return
     try:
         config = load_yaml(entry.yaml_path, resolve_func=True)
         entry.cfg, entry.yaml_path = with_found_data(config, entry.yaml_path), None
-    except MissingData as error:
+    except MissingDataError as error:
         yield str(error)
     except ImportError as error:
         yield _missing_module(name, error)

@@ -5,6 +5,7 @@ tokens. The one rule: every likelihood is what the harness itself finds, up to t
 """
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
@@ -26,21 +27,22 @@ _Request = tuple[Any, list[int], list[int]]
 
 
 def in_memory(
-    model: Any,
-    tokenizer: Any,
-    *,
-    batch_size: int | Literal["auto"] = "auto",
-    batch_tokens: int = 4096,
-    max_length: int | None = None,
+    model: Any, tokenizer: Any, *, batch_size: int | Literal["auto"] = "auto", batch_tokens: int = 4096
 ) -> Any:
     """The model as the harness asks it, in the mode and precision that it is in.
 
-    `batch_size` is in texts; `auto` reads by `batch_tokens`. `max_length` is in tokens, the model's own if not given.
+    `batch_size` is in texts; `auto` reads by `batch_tokens`. Texts may be as long as the model itself reads.
     """
     inner = causal_lm(model)
     device = inner.device.type
     written = _WRITTEN_AT_ONCE.get(device, 8) if batch_size == "auto" else batch_size
-    harness = _in_memory_class()(pretrained=inner, tokenizer=tokenizer, batch_size=written, max_length=max_length)
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)  # It warns of every model that it has not loaded itself.
+    try:
+        harness = _in_memory_class()(pretrained=inner, tokenizer=tokenizer, batch_size=written)
+    finally:
+        log.setLevel(level)
     harness.asked_model = model
     harness.texts_at_once = None if batch_size == "auto" else batch_size
     harness.tokens_at_once = batch_tokens * (1 if device == "cpu" else _ON_A_GPU)
@@ -58,6 +60,10 @@ def _in_memory_class() -> Any:
         asked_model: Any
         texts_at_once: int | None
         tokens_at_once: int
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+            # Tokenising takes no time that a bar of its own would be for.
+            return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(
             self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
@@ -114,7 +120,7 @@ def refuse_missing_vllm() -> None:
         raise ConfigError(f"{problem}. Install it: pip install vllm (it needs a GPU); or leave tasks_backend out.")
 
 
-def by_vllm(name: str, *, max_length: int | None, enable_thinking: bool | None) -> Any:
+def by_vllm(name: str, *, enable_thinking: bool | None) -> Any:
     """The model or adapter of a name, run by vLLM as the harness runs it. ConfigError where it is not installed."""
     refuse_missing_vllm()
     from lm_eval.api.registry import get_model
@@ -126,7 +132,6 @@ def by_vllm(name: str, *, max_length: int | None, enable_thinking: bool | None) 
         about |= {"pretrained": base, "lora_local_path": adapter, "max_lora_rank": _MOST_LORA_RANK}
     if enable_thinking:
         about["think_end_token"] = THINK_END
-    about |= {"max_model_len": max_length} if max_length else {}
     return get_model("vllm")(**about, batch_size="auto", enable_thinking=enable_thinking)
 
 

@@ -39,7 +39,7 @@ def benchmarks(models: Models, inputs: Inputs) -> Measured:
     names = [settings.reference or inputs.model, *([inputs.model] if models.adapted is not None else [])]
     pairs = list(zip((models.reference, models.adapted), names, strict=False))
     scorers = [partial(_scores_of, *pair, models, loaded, settings) for pair in pairs]
-    how = {"backend": settings.tasks_backend, "max_length": settings.max_length}
+    how = {"backend": settings.tasks_backend}
     before = kept_scores(settings.suite_cache, models.reference, models.tokenizer, loaded, how, scorers[0])
     return Measured(scores=compare_tasks(before, scorers[1]() if len(scorers) > 1 else []), notes=_notes(loaded))
 
@@ -48,7 +48,7 @@ def _scores_of(model: Any, name: str, models: Models, loaded: LoadedTasks, setti
     if settings.tasks_backend == "vllm":
         return _by_vllm(name, models, loaded, settings)
     how: dict[str, Any] = {"batch_size": settings.tasks_batch_size, "batch_tokens": models.micro_batch_tokens}
-    harness = in_memory(model, models.tokenizer, max_length=settings.max_length, **how)
+    harness = in_memory(model, models.tokenizer, **how)
     return run_tasks(harness, models.tokenizer, loaded)
 
 
@@ -70,26 +70,26 @@ def run_tasks(harness: Any, tokenizer: Any, loaded: LoadedTasks) -> list[Score]:
     """The tasks' scores of one model, in `after`, a score for each metric and filter.
 
     `harness` is the model as the harness asks it. Few-shot examples are turns where the chat template is applied.
-    Intervals are value ± 1.96 standard errors. Sets the global random seeds, as the harness does. ConfigError where a
-    task cannot be asked of this model.
+    Intervals are value ± 1.96 standard errors. Sets the global random seeds, as the harness does. ConfigError as of
+    `rounds_of`.
     """
     scores = list[Score]()
-    for how, tasks in _rounds(tokenizer, loaded):
+    for how, tasks in rounds_of(tokenizer, loaded):
         scores += _round_scores(harness, how, tasks, loaded)
     return scores
 
 
 @dataclass(frozen=True)
-class _How:
+class How:
     """What tasks that run together share."""
 
     apply_chat_template: bool
     enable_thinking: bool | None
 
 
-def _rounds(tokenizer: Any, loaded: LoadedTasks) -> list[tuple[_How, list[LoadedTask]]]:
-    """Tasks that are asked in the same way, together."""
-    rounds: dict[_How, list[LoadedTask]] = {}
+def rounds_of(tokenizer: Any, loaded: LoadedTasks) -> list[tuple[How, list[LoadedTask]]]:
+    """Tasks that are asked in the same way, together. ConfigError where the tokenizer's chat template cannot."""
+    rounds: dict[How, list[LoadedTask]] = {}
     template = str(tokenizer.chat_template or "")
     asking = loaded.asking
     if asking.enable_thinking is not None and "enable_thinking" not in template:
@@ -104,7 +104,7 @@ def _rounds(tokenizer: Any, loaded: LoadedTasks) -> list[tuple[_How, list[Loaded
         # Likelihoods are read right behind the prompt, where a model that thinks would begin to.
         thinking = None if thinking and not task.only_writes else thinking
         _set_generation(task, asking, thinks=chat and "enable_thinking" in template and thinking is not False)
-        rounds.setdefault(_How(bool(chat), thinking if chat else None), []).append(task)
+        rounds.setdefault(How(bool(chat), thinking if chat else None), []).append(task)
     return list(rounds.items())
 
 
@@ -124,7 +124,7 @@ def _set_generation(task: LoadedTask, asking: Asking, *, thinks: bool) -> None:
             leaf.set_config(key="generation_kwargs", value=told, update=True)
 
 
-def _round_scores(harness: Any, how: _How, tasks: Sequence[LoadedTask], loaded: LoadedTasks) -> list[Score]:
+def _round_scores(harness: Any, how: How, tasks: Sequence[LoadedTask], loaded: LoadedTasks) -> list[Score]:
     import lm_eval
 
     _set_thinking(harness, how.enable_thinking)
@@ -239,7 +239,11 @@ def _per_sample(
 def _values(found: object) -> list[float]:
     """One value, or as many as the instructions that an item gave; none where there are no numbers."""
     parts = found if isinstance(found, list | tuple) else [found]
-    return [float(each) for each in parts] if all(isinstance(each, int | float | np.number | np.bool_) for each in parts) else []
+    return (
+        [float(each) for each in parts]
+        if all(isinstance(each, int | float | np.number | np.bool_) for each in parts)
+        else []
+    )
 
 
 def compare_tasks(before: Sequence[Score], after: Sequence[Score]) -> list[Score]:
@@ -288,7 +292,7 @@ def _by_vllm(name: str, models: Models, loaded: LoadedTasks, settings: EvaluateS
     for each in both:
         each.to("cpu")
     free_memory()
-    harness = by_vllm(name, max_length=settings.max_length, enable_thinking=settings.enable_thinking)
+    harness = by_vllm(name, enable_thinking=settings.enable_thinking)
     try:
         return run_tasks(harness, models.tokenizer, loaded)
     finally:

@@ -22,7 +22,9 @@ class EvaluateSettings(Settings):
         BRIEFLY, "What", "Text after every question to a chat model; '' for none. A model without a template gets none."
     )
     suite: str | None = setting(None, "What", "JSON-lines file of items with exact checks, or the name of a suite.")
-    split: Literal["dev", "test", "both"] = setting("both", "What", "Which items of the suite and of tasks: dev, test or both.")
+    split: Literal["dev", "test", "both"] = setting(
+        "both", "What", "Which items of the suite and of tasks: dev, test or both."
+    )
     suite_cache: str | None = setting(
         None, "What", "Folder that keeps what the model before answers, also to tasks, for other runs."
     )

@@ -333,6 +333,29 @@ def test_vllm_that_is_not_there_is_said(model_folder: Path):
         evaluate(str(model_folder), tasks=["retention-small"], tasks_backend="vllm")
 
 
+def test_vllm_is_asked_for_the_model_in_its_folder(folder: Path, monkeypatch: Any):
+    pytest.importorskip("lm_eval")
+    told = []
+
+    def instead(**about: Any) -> Any:
+        told.append(about)
+        path = about["pretrained"]
+        model, tokenizer = LlamaForCausalLM.from_pretrained(path), PreTrainedTokenizerFast.from_pretrained(path)
+        return in_memory(model.eval(), tokenizer)
+
+    monkeypatch.setattr("afterword.evaluation.task_model.refuse_missing_vllm", lambda: None)
+    monkeypatch.setattr("afterword.evaluation.scores.refuse_missing_vllm", lambda: None)
+    monkeypatch.setattr("lm_eval.api.registry.get_model", lambda name: {"vllm": instead}[name])
+    how: dict[str, Any] = {"tasks": ["tiny_choice"], "tasks_path": str(folder), "precision": "float32"}
+    (ours, theirs) = (
+        _by_metric(evaluate(str(folder / "model"), tasks_backend=backend, **how).scores)["acc"].after
+        for backend in ("hf", "vllm")
+    )
+    assert ours == theirs
+    assert [about["pretrained"] for about in told] == [str(folder / "model")]
+    assert told[0]["batch_size"] == "auto"
+
+
 def test_an_unknown_task_is_refused_with_the_nearest_names():
     pytest.importorskip("lm_eval")
     with pytest.raises(ConfigError, match="arc_easy"):
@@ -341,9 +364,14 @@ def test_an_unknown_task_is_refused_with_the_nearest_names():
 
 def test_presets_hold_tasks_that_the_harness_knows():
     pytest.importorskip("lm_eval")
-    from lm_eval.tasks import TaskManager
+    import lm_eval.tasks
 
-    known = set(TaskManager().all_tasks)
+    # The folders that have them: all of them would take many seconds to read.
+    inside = Path(lm_eval.tasks.__file__).parent
+    folders = ("arc", "commonsense_qa", "hellaswag", "humaneval", "lambada", "leaderboard", "piqa")
+    places = [inside / folder for folder in folders]
+    known = set(lm_eval.tasks.TaskManager(include_path=places, include_defaults=False).all_tasks)
+    assert set(presets()) == {"retention-disc", "retention-offline", "retention-small"}
     for name in presets():
         assert {task.name for task in asked_tasks([name], None)} <= known
     disc = {task.name: task for task in asked_tasks(["retention-disc"], None)}
@@ -366,7 +394,9 @@ def test_without_the_harness_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         load_tasks(["gsm8k"])
 
 
-def _score(value: float, *, per_sample: dict[str, list[float]] | None = None, filter: str = "none", **how: Any) -> Score:
+def _score(
+    value: float, *, per_sample: dict[str, list[float]] | None = None, filter: str = "none", **how: Any
+) -> Score:
     details = {"task_version": 1, "filter": filter, "per_sample": per_sample, **how}
     return Score(
         task="tasks/x", metric="acc", version=1, n=4, after=Estimate(value, None), better="higher", details=details
