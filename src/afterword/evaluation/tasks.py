@@ -41,7 +41,9 @@ def benchmarks(models: Models, inputs: Inputs) -> Measured:
     scorers = [partial(_scores_of, *pair, models, loaded, settings) for pair in pairs]
     how = {"backend": settings.tasks_backend}
     before = kept_scores(settings.suite_cache, models.reference, models.tokenizer, loaded, how, scorers[0])
-    return Measured(scores=compare_tasks(before, scorers[1]() if len(scorers) > 1 else []), notes=_notes(loaded))
+    # A model alone stands where the adapted one would.
+    sides = (before, scorers[1]()) if len(scorers) > 1 else ([], before)
+    return Measured(scores=compare_tasks(*sides), notes=_notes(loaded))
 
 
 def _scores_of(model: Any, name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:

@@ -1,7 +1,6 @@
 """Each preset from the setting to its scores, on stand-ins: tasks of the same names over small files of their own."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,8 +13,17 @@ pytest.importorskip("lm_eval")
 CHOICE = {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}"}
 CHOICE |= {"doc_to_choice": "choices"}
 CODE = """
-def process_results(doc, results):
+def passed(doc, results):
     return {"pass@1": 0.5}
+
+
+def followed(doc, results):
+    return {"inst_level_strict_acc": [True, False, doc["gold"] == 0]}
+
+
+def share(items):
+    every = [each for item in items for each in item]
+    return sum(every) / len(every)
 """
 
 
@@ -37,6 +45,11 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     (tmp_path / "tasks").mkdir()
     return tmp_path / "tasks"
+
+
+def _append(file, text):
+    with file.open("a") as stream:
+        stream.write(text)
 
 
 def choices(count=4):
@@ -69,21 +82,17 @@ def test_retention_offline(folder, model_folder):
 
 
 def test_retention_disc(folder, model_folder):
-    import lm_eval.tasks
-
-    own = Path(lm_eval.tasks.__file__).parent / "leaderboard"
     asked = {each.name: each for each in asked_tasks(["retention-disc"], None)}
-    empty = {"num_words": None, "relation": None}
-    says = {"key": 1, "prompt": "Write, with no comma, twice.", "kwargs": [empty, empty]}
-    says["instruction_id_list"] = ["punctuation:no_comma", "change_case:english_lowercase"]
-    # The harness's own prompts and metrics of IFEval, on a file.
-    kept = {"include": str(own / "ifeval" / "ifeval.yaml")}
-    task(folder, "leaderboard_ifeval", None, [says, {**says, "key": 2}], **kept)
-    (folder / "code.py").write_text(CODE)
-    task(folder, "humaneval_instruct", "pass@1", choices(2), output_type="generate_until", unsafe_code=True)
-    with (folder / "humaneval_instruct.yaml").open("a") as file:
-        file.write('doc_to_text: "{{q}}"\ndoc_to_target: "x"\nprocess_results: !function code.process_results\n')
     about = {"output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_target": "{{gold}}"}
+    (folder / "own_code.py").write_text(CODE)
+    task(folder, "humaneval_instruct", "pass@1", choices(2), **about, unsafe_code=True)
+    _append(folder / "humaneval_instruct.yaml", "process_results: !function own_code.passed\n")
+    task(folder, "leaderboard_ifeval", None, choices(2), **about)
+    # As of IFEval: several instructions to a prompt.
+    metric = "- {metric: inst_level_strict_acc, aggregation: !function own_code.share, higher_is_better: true}"
+    _append(
+        folder / "leaderboard_ifeval.yaml", f"process_results: !function own_code.followed\nmetric_list:\n{metric}\n"
+    )
     task(folder, "leaderboard_math_hard", "exact_match", choices(2), **about)
     for name in sorted(set(asked) - {"leaderboard_ifeval", "humaneval_instruct", "leaderboard_math_hard"}):
         task(folder, name, asked[name].metric, choices(2), **CHOICE)
@@ -92,6 +101,5 @@ def test_retention_disc(folder, model_folder):
     assert counted(found.scores) == {f"tasks/{name}": each.metric for name, each in asked.items()}
     (strict,) = [s for s in found.scores if s.metric == "inst_level_strict_acc"]
     assert strict.n == 2
-    # Two instructions for each prompt.
-    assert [len(values) for values in strict.details["values"]["after"]] == [2, 2]
+    assert strict.details["values"] == {"items": ["0", "1"], "after": [[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]}
     assert strict.details["generation_kwargs"]["max_gen_toks"] == 4
