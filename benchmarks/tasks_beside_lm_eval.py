@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import yaml
+
+from afterword.evaluation.task_files import with_found_data
 from afterword.evaluation.task_loading import Asking, load_tasks
 from afterword.models import load_tokenizer, model_folder
 
@@ -45,15 +48,20 @@ def took(command: list[str], pattern: str) -> Took:
     return Took(wall, spent, float(found[1]))
 
 
-def commands(model: str, task: Path, items: int, batch: int, seed: int) -> dict[str, tuple[list[str], str]]:
+def commands(
+    model: str, task: Path, items: int, batch: int, seed: int, scratch: Path
+) -> dict[str, tuple[list[str], str]]:
     """Both commands, each with the pattern of the accuracy that it prints."""
+    # The harness looks for a task's data from where it runs: it is given the same file with whole paths.
+    whole = scratch / task.name
+    whole.write_text(yaml.safe_dump(with_found_data(yaml.safe_load(task.read_text(encoding="utf-8")), task)))
     chat = bool(load_tokenizer(model).chat_template)
     ours = [sys.executable, "-m", "afterword", "evaluate", model, "--tasks", str(task)]
     ours += ["--tasks-limit", str(items), "--seed", str(seed)]
     (loaded,) = load_tasks([str(task)], asking=Asking(limit=items, seed=seed)).tasks
     samples = json.dumps({name: list(places) for name, places in loaded.items.items()})
     theirs = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model_folder(model)}"]
-    theirs += ["--tasks", str(task), "--samples", samples, "--batch_size", str(batch), "--device", "cpu"]
+    theirs += ["--tasks", str(whole), "--samples", samples, "--batch_size", str(batch), "--device", "cpu"]
     theirs += ["--apply_chat_template", "--fewshot_as_multiturn"] if chat else []
     return {
         "afterword": (ours, r"\n\s+acc\s+–\s+([\d.]+)"),
@@ -74,7 +82,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["HF_DATASETS_CACHE"] = cache
-        both = commands(asked.model, asked.task, asked.items, asked.batch, asked.seed)
+        both = commands(asked.model, asked.task, asked.items, asked.batch, asked.seed, Path(cache))
         found = {name: list[Took]() for name in both}
         for _ in range(asked.rounds):
             for name, (command, pattern) in both.items():
