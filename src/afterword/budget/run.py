@@ -8,6 +8,7 @@ from rich.console import Console
 
 from afterword.budget.choice import Choice, choose, foreseen, read_corpora
 from afterword.budget.watched_run import BudgetWatch
+from afterword.budget.yardstick import kept_by
 from afterword.errors import ConfigError
 from afterword.settings.adapt import AdaptSettings
 from afterword.training import RunFolder, RunResult, refuse_before_loading, run_adaptation, sharded_by
@@ -29,7 +30,8 @@ def run_within_budget(
         raise ConfigError(f"{problem}. Give learning_rate, num_train_epochs and lr_scheduler_type, or a preset.")
     console, folder = console or Console(stderr=True), RunFolder(Path(asked.output_dir))
     documents = list(documents) if isinstance(documents, Iterator) else documents
-    # What optimizer and schedule refuse is told before the first pilot.
+    # What cannot be measured, and what optimizer and schedule refuse, is told before the first pilot.
+    kept_by(asked)
     arguments_of(asked, method_of(asked), folder.path)
     folder.refuse_other_settings(asked)
     settings, chosen = folder.used(asked), dict[str, Any]()

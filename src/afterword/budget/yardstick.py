@@ -24,7 +24,8 @@ from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.questions import answer_lead, build_prompt
 from afterword.evaluation.suite_answers import as_asked, chosen_right, is_correct, written
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
-from afterword.evaluation.task_answers import answer_tasks
+from afterword.evaluation.task_answers import answer_tasks, tasks_to_keep
+from afterword.evaluation.task_loading import LoadedTasks
 from afterword.models.generation import prompt_ids, token_ids
 from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
@@ -71,8 +72,7 @@ class Kept:
     """Questions and tasks that must go on being answered."""
 
     items: tuple[Item, ...] = ()
-    tasks: tuple[str, ...] = ()
-    tasks_path: str | None = None
+    tasks: LoadedTasks | None = None
 
     def answered(self, model: Any, tokenizer: Any) -> dict[str, list[float]]:
         """By skill and task, how far a model has each right, from 0 to 1."""
@@ -80,7 +80,7 @@ class Kept:
         for item, right in zip(self.items, answered_right(model, tokenizer, self.items), strict=True):
             by_skill.setdefault(item.skill, []).append(float(right))
         if self.tasks:
-            found = answer_tasks(model, tokenizer, self.tasks, include_path=self.tasks_path)
+            found = answer_tasks(model, tokenizer, self.tasks)
             by_skill |= {f"tasks/{name}": values for name, values in found.items()}
         return by_skill
 
@@ -131,6 +131,7 @@ def build_yardsticks(
     The model is loaded for that, and gone afterwards but for its head.
     """
     name, device = settings.held_to, torch.device(device_type())
+    kept = kept_by(settings)
     tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
     # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
     reference = models.load_model(name, dtype=dtype).eval().to(device)
@@ -141,7 +142,6 @@ def build_yardsticks(
     reference = reference.float() if device.type == "cpu" else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
     window_settings = WindowSettings(max_length=length, language=settings.language)
-    kept = _kept(settings)
     with models.only_reading(reference), autocast():
         own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written[:SAMPLES])]
         samples = _texts(reference, own, states=True)
@@ -195,15 +195,15 @@ def _asked(settings: AdaptSettings, tokenizer: Any, documents: Sequence[Document
     return examples
 
 
-def _kept(settings: AdaptSettings) -> Kept | None:
-    """ConfigError where the budget is in points and there is nothing to lose any of."""
+def kept_by(settings: AdaptSettings) -> Kept | None:
+    """What a run is held to. ConfigError for tasks that cannot be asked, and for points of nothing."""
     if settings.budget().unit != "points":
         return None
-    items, tasks = tuple(_items(settings, "retention")), tuple(settings.tasks or ())
-    if not items and not tasks:
+    items = tuple(_items(settings, "retention"))
+    if not items and not settings.tasks:
         problem = f"suite: {settings.suite!r} has no dev items of retention, and the budget is in points of them"
         raise ConfigError(f"{problem}. Give a suite with some, tasks, or a budget in nats: 0.1nats.")
-    return Kept(items, tasks, settings.tasks_path)
+    return Kept(items, tasks_to_keep(settings.tasks, tasks_path=settings.tasks_path) if settings.tasks else None)
 
 
 def _items(settings: AdaptSettings, part: str) -> list[Item]:

@@ -34,6 +34,8 @@ from afterword.comparison.summary import (
 )
 from afterword.errors import ConfigError
 from afterword.evaluation.suites import SPLITS, find_suite
+from afterword.evaluation.task_presets import outside_pick
+from afterword.evaluation.task_retention import PREFIX
 from afterword.progress import Progress
 from afterword.settings.compare import BlendSettings
 from afterword.storage.atomic import replace_file
@@ -91,11 +93,13 @@ def summary_of(settings: BlendSettings, rows: Sequence[Row], command: str = "") 
     if any(len(each) < len(SPLITS) for each in splits):
         raise nothing_measured(metrics, rows, "not every split has")
     points = [_point(row["lambda"], each) for row, each in zip(rows, splits, strict=True)]
-    candidates = [candidate(point["lambda"], [point["dev"]]) for point in points]
+    outside = sorted(f"{PREFIX}{name}" for name in outside_pick(running.evaluate_settings(settings).tasks))
+    candidates = [candidate(point["lambda"], [point["dev"]], outside) for point in points]
     picked: dict[str, Any] = {"reason": none_kept("λ", candidates, limit)}
     if chosen := pick(candidates, limit):
         point = next(point for point in points if point["lambda"] == chosen.setting)
-        picked = {**point, "kept_on_test": kept(point["test"]["losses_points"], limit)}
+        tested = losses_points([point["test"]], outside)
+        picked = {**point, "kept_on_test": kept(tested, limit)}
     about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
     return {**about, "settings": settings.model_dump(mode="json"), "points": points, "pick": picked}
 
@@ -109,9 +113,13 @@ def _plan(settings: BlendSettings) -> list[Blend]:
     """Every λ with its fingerprints. What cannot be blended or chosen by is refused before anything is written."""
     suite = find_suite(settings.suite)
     there = {(item.split, item.part) for item in suite.items}
+    running.check_tasks(settings)
+    if running.evaluate_settings(settings).tasks:
+        there |= {(split, "retention") for split in SPLITS}
     if missing := [f"{split} items of {part}" for split in SPLITS for part in PARTS if (split, part) not in there]:
         problem = f"suite: {settings.suite!r} has no {' and no '.join(missing)}"
-        raise ConfigError(f"{problem}. A blend is chosen on dev and shown on test: give a suite with both.")
+        remedy = "A blend is chosen on dev and shown on test: give a suite with both, or for retention tasks"
+        raise ConfigError(f"{problem}. {remedy} (--evaluate tasks=…).")
     base, adapted = _load(settings)
     models.refuse_unlike(base, adapted)
     fingerprints = [models.content_sha256(model) for model in (base, adapted)]

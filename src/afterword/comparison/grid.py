@@ -95,15 +95,18 @@ def stage_fingerprint(cell: Cell, model: str, documents: str, configuration: str
 def fingerprint(training: str, contents: Contents) -> str:
     """SHA-256 of what the cell's scores follow from: its weights, the suite, how it is evaluated and by what."""
     followed = {"training": training, "suite": contents.suite, "evaluate": dict(contents.evaluate)}
-    return json_sha256(followed | ({"scorers": later} if (later := later_scorers()) else {}))
+    later = later_scorers(with_tasks=bool(contents.evaluate.get("tasks")))
+    return json_sha256(followed | ({"scorers": later} if later else {}))
 
 
-def later_scorers() -> dict[str, int]:
+def later_scorers(*, with_tasks: bool) -> dict[str, int]:
     """The versions of what makes a row's scores, where they are above 1: a first version is not part of a fingerprint.
 
-    So rows stay valid that were recorded before versions counted, and none is taken for one of a later version.
+    So rows stay valid that were recorded before versions counted, and none is taken for one of a later version. That
+    of tasks counts where there are any.
     """
-    return {name: version for name, version in VERSIONS.items() if version > 1}
+    made = {name: version for name, version in VERSIONS.items() if with_tasks or name != "tasks"}
+    return {name: version for name, version in made.items() if version > 1}
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:

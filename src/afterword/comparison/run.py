@@ -31,6 +31,10 @@ from afterword.distributed import process_count
 from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.exam_learning import learning_by_split
 from afterword.evaluation.suites import find_suite
+from afterword.evaluation.task_loading import load_tasks
+from afterword.evaluation.task_presets import outside_pick
+from afterword.evaluation.task_retention import PREFIX, retention_by_split
+from afterword.evaluation.tasks import asking_of, rounds_of
 from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
@@ -43,6 +47,8 @@ from afterword.training import Interrupted, run_adaptation
 from afterword.training.run_folder import environment
 from afterword.training.teacher_choice import refuse_teacher
 
+_NO_SCORE = ("suite", "suite_cache", "tasks_batch_size", "confirm_run_unsafe_code")
+"""Settings of evaluate that change no score, or are told otherwise."""
 _CONFIGURATION = "configuration_sha256"
 """The name of a row's own, which is no part of its fingerprint."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "checkpoint-*", "merged", "result.partial", models.MANIFEST)
@@ -75,12 +81,13 @@ def compare(
     if process_count() > 1:
         raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
+    outside = check_tasks(settings)
     with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
         size, planned, searches = _plan(settings, Path(scratch))
         rows = _rows(output)
         again = {name for name, row in rows.items() if retry_failed and row["status"] == "failed"}
         _check_alignments([plan.cell for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)])
-        _write_grid(settings, planned, searches, command)
+        _write_grid(settings, planned, searches, outside, command)
         _search(searches, settings, again, command, console)
         if others := sum(plan.fingerprint in rows and not _is_done(plan, rows) for plan in planned):
             said = f"rows of another model configuration (config.json): {others}"
@@ -211,14 +218,35 @@ def suite_fingerprint(name: str) -> str:
 
 def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     """The settings of evaluate that can change a score, with the defaults that a later version may change."""
-    resolved = read_settings(underscored(settings.evaluate), EvaluateSettings).model_dump(mode="json")
-    # A setting that came later counts only where it has a value, so that rows recorded before it stay valid.
-    absent = {name for name in EvaluateSettings.came_later() if resolved[name] is None}
+    resolved, later = evaluate_settings(settings).model_dump(mode="json"), EvaluateSettings.came_later()
     if resolved["precision"] == "auto":
         # What is left to the machine stays so, as in training: a row recorded on another one counts.
         del resolved["precision"]
-    unsaid = {"suite", "suite_cache", *absent} | (set(RETRIEVAL) if resolved["retrieve"] is None else set[str]())
-    return grid.by_content({name: value for name, value in resolved.items() if name not in unsaid})
+    counted = {name: EvaluateSettings.without_effect(name, value) for name, value in resolved.items()}
+    kept = {name: counted[name] if name in later else value for name, value in resolved.items()}
+    # A setting that came later counts only where it has a value, so that rows recorded before it stay valid.
+    kept = {name: value for name, value in kept.items() if value is not None or name not in later}
+    unsaid = {*_NO_SCORE, *(RETRIEVAL if resolved["retrieve"] is None else ())}
+    return grid.by_content({name: value for name, value in kept.items() if name not in unsaid})
+
+
+def evaluate_settings(settings: CompareSettings | BlendSettings) -> EvaluateSettings:
+    """How every cell is evaluated."""
+    return read_settings(underscored(settings.evaluate), EvaluateSettings)
+
+
+def check_tasks(settings: CompareSettings | BlendSettings) -> list[str]:
+    """The skills of tasks that a pick does not look at, of those by which retention is counted beside the suite.
+
+    ConfigError for a task that cannot be asked, before anything is trained.
+    """
+    evaluating_by = evaluate_settings(settings)
+    if evaluating_by.tasks:
+        how = asking_of(evaluating_by)
+        loaded = load_tasks(evaluating_by.tasks, tasks_path=evaluating_by.tasks_path, asking=how)
+        name = settings.base if isinstance(settings, BlendSettings) else settings.model_name_or_path
+        rounds_of(models.load_tokenizer(name), loaded)
+    return sorted(f"{PREFIX}{name}" for name in outside_pick(evaluating_by.tasks))
 
 
 def _ended(
@@ -271,7 +299,7 @@ def measure(run: Path | str, settings: CompareSettings | BlendSettings, command:
     given = settings.evaluate_settings() if isinstance(settings, CompareSettings) else settings.evaluate
     asked = {**kept, **underscored(settings.evaluate if more else given), "suite": settings.suite or None, **more}
     result = evaluation.evaluate(run, command=command, **asked)
-    every = [*result.scores, *learning_by_split(result.answers)]
+    every = [*result.scores, *retention_by_split(result.scores), *learning_by_split(result.answers)]
     # How each was measured is in scores.json; a row holds the numbers.
     scores = [{name: value for name, value in asdict(score).items() if name != "details"} for score in every]
     return {"scores": scores, "notes": list(result.notes)}
@@ -318,7 +346,9 @@ def append_row(output: Path, row: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _write_grid(settings: CompareSettings, planned: list[Planned], searches: list[Search], command: str) -> None:
+def _write_grid(
+    settings: CompareSettings, planned: list[Planned], searches: list[Search], outside: list[str], command: str
+) -> None:
     output = Path(settings.output_dir)
     cells = [
         {"arm": p.cell.arm, "learning_rate": p.cell.learning_rate, "seed": p.cell.seed, "fingerprint": p.fingerprint}
@@ -329,6 +359,7 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], searches: lis
     arms |= {search.arm: dict(search.settings) for search in searches}
     about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
     asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
+    asked |= {"outside_pick": outside} if outside else {}
     try:
         output.mkdir(parents=True, exist_ok=True)
         replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))

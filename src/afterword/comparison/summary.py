@@ -1,13 +1,13 @@
 """Rows → compare.json: the points of every arm, their intervals, hypervolumes and picks. Reads files only.
 
 Learning of a cell is the unweighted mean over the learning skills of one metric after adaptation, retention the
-same over the retention skills; scores that count are those of the tasks `SPLIT/PART/SKILL`. The one rule: what is
-chosen is chosen on dev, what is shown is test.
+same over the retention skills, of the suite and of benchmark tasks; scores that count are those of the tasks
+`SPLIT/PART/SKILL`. The one rule: what is chosen is chosen on dev, what is shown is test.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ def summary_of(asked: Mapping[str, Any], every: Sequence[Row]) -> dict[str, Any]
     split = "test" if "test" in splits else splits[0] if splits else None
     shown = [cell for cell in done if split in cell["splits"]]
     base = {s: _base([cell["splits"][s] for cell in done if s in cell["splits"]]) for s in splits}
-    arms = [_arm(name, own, cells, split, settings) for name, own in asked["arms"].items()]
+    looks = {**settings, "outside_pick": asked.get("outside_pick", ())}
+    arms = [_arm(name, own, cells, split, looks) for name, own in asked["arms"].items()]
     _mark_dominated(arms, base.get(split or ""))
     reference = tuple(settings["reference_point"])
     alone = hypervolume([tuple(base[split][part]["value"] for part in PARTS)], reference) if split else None  # pyright: ignore
@@ -125,7 +126,9 @@ def split_summaries(scores: Sequence[Row], metrics: Mapping[str, str]) -> dict[s
     for score in scores:
         split, _, rest = score["task"].partition("/")
         part, _, skill = rest.partition("/")
-        if split in ("dev", "test") and score["metric"] == metrics.get(part) and score["before"] and score["after"]:
+        # A benchmark task has one metric that counts, by whatever name.
+        counts = score["metric"] == metrics.get(part) or skill.startswith("tasks/")
+        if split in ("dev", "test") and part in PARTS and counts and score["before"] and score["after"]:
             splits.setdefault(split, {}).setdefault(part, {})[skill] = score
     whole = {split: parts for split, parts in splits.items() if parts.keys() == set(PARTS)}
     return {split: {part: _part(parts[part]) for part in PARTS} for split, parts in whole.items()}
@@ -160,7 +163,7 @@ def _arm(
         by_rate.setdefault(cell["learning_rate"], []).append(cell)
     points = [_point(rate, [c["splits"][split] for c in group]) for rate, group in by_rate.items()]
     covered = _hypervolume(mine, split, tuple(settings["reference_point"])) if split else None  # pyright: ignore
-    chosen = _pick(mine, points, split, settings["max_loss_points"])
+    chosen = _pick(mine, points, split, settings["max_loss_points"], settings["outside_pick"])
     return {"name": name, "settings": dict(own), "points": points, "hypervolume": covered, "pick": chosen}
 
 
@@ -213,8 +216,13 @@ def _mark_dominated(arms: Sequence[dict[str, Any]], base: Row | None) -> None:
         point["dominated"] = hollow
 
 
-def _pick(mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: float) -> dict[str, Any]:
-    """The capability-preserving pick of an arm, chosen on dev; or the reason why there is none."""
+def _pick(
+    mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: float, outside: Collection[str] = ()
+) -> dict[str, Any]:
+    """The capability-preserving pick of an arm, chosen on dev; or the reason why there is none.
+
+    It does not look at the skills `outside`, as a preset of tasks may have it.
+    """
     if split != "test":
         return {"reason": "The suite has no test items beside its dev items." if split else "No cell is finished."}
     rates = dict.fromkeys(point["learning_rate"] for point in points)
@@ -223,7 +231,7 @@ def _pick(mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: 
     by_rate = {r: [c["splits"]["dev"] for c in mine if c["learning_rate"] == r and "dev" in c["splits"]] for r in rates}
     if not any(by_rate.values()):
         return {"reason": "There were no dev items to choose on." if rates else "No cell of this arm is finished."}
-    candidates = [candidate(rate, splits) for rate, splits in by_rate.items() if splits and rate not in broken]
+    candidates = [candidate(rate, splits, outside) for rate, splits in by_rate.items() if splits and rate not in broken]
     if not candidates:
         return {"reason": "No learning rate of this arm is finished at all its seeds."}
     chosen = pick(candidates, limit)
@@ -231,7 +239,7 @@ def _pick(mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: 
         return {"reason": none_kept("learning rate", candidates, limit)}
     point = next(point for point in points if point["learning_rate"] == chosen.setting)
     tested = [cell["splits"]["test"] for cell in mine if cell["learning_rate"] == chosen.setting]
-    losses = losses_points(tested)
+    losses = losses_points(tested, outside)
     return {
         "learning_rate": chosen.setting,
         "dev": {"learning": chosen.learning, "losses_points": dict(chosen.losses_points)},
@@ -242,9 +250,10 @@ def _pick(mine: Sequence[Row], points: Sequence[Row], split: str | None, limit: 
     }
 
 
-def candidate(setting: float, dev: Sequence[Row]) -> Candidate:
+def candidate(setting: float, dev: Sequence[Row], outside: Collection[str] = ()) -> Candidate:
     """What a setting's cells, one for each seed, show on dev."""
-    return Candidate(setting, _mean([split["learning"]["after"]["value"] for split in dev]), losses_points(dev))
+    learning = _mean([split["learning"]["after"]["value"] for split in dev])
+    return Candidate(setting, learning, losses_points(dev, outside))
 
 
 def none_kept(what: str, candidates: Sequence[Candidate], limit: float) -> str:
@@ -253,9 +262,9 @@ def none_kept(what: str, candidates: Sequence[Candidate], limit: float) -> str:
     return f"No {what} keeps every retention skill within {limit:g} points on dev. {least}"
 
 
-def losses_points(splits: Sequence[Row]) -> dict[str, float]:
-    """What every retention skill lost against the base, percentage points, mean over seeds."""
-    skills = splits[0]["retention"]["skills"]
+def losses_points(splits: Sequence[Row], outside: Collection[str] = ()) -> dict[str, float]:
+    """What every retention skill but those `outside` lost against the base, percentage points, mean over seeds."""
+    skills = [skill for skill in splits[0]["retention"]["skills"] if skill not in outside]
     lost = [{s: v["before"] - v["after"] for s, v in split["retention"]["skills"].items()} for split in splits]
     return {skill: 100 * _mean([row[skill] for row in lost]) for skill in skills}
 

@@ -24,7 +24,7 @@ from afterword.models import (
     whole_states,
 )
 from afterword.models.generation import room_behind
-from afterword.objectives import Prediction, hidden_losses
+from afterword.objectives import Head, Prediction, hidden_losses
 
 TokenIds = Sequence[int]
 Asked = tuple[TokenIds, Sequence[TokenIds]]
@@ -37,6 +37,7 @@ class Likelihoods:
 
     logprobs_nats: np.ndarray  # [C] float64: the sum over the candidate's tokens
     tokens: np.ndarray  # [C] int64
+    greedy: np.ndarray  # [C] bool: whether each of its tokens is the likeliest; all False where nobody asked
 
     @property
     def per_token(self) -> np.ndarray:
@@ -55,22 +56,28 @@ def is_first_likeliest(scores: np.ndarray) -> bool:
 
 @torch.inference_mode()
 def likelihoods(
-    model: Any, asked: Sequence[Asked], *, batch_tokens: int = 4096, advance: Callable[[int], object] | None = None
+    model: Any,
+    asked: Sequence[Asked],
+    *,
+    batch_tokens: int = 4096,
+    greedy: bool = False,
+    advance: Callable[[int], object] | None = None,
 ) -> list[Likelihoods]:
     """The log-likelihood of every candidate behind its prompt. Prompts and candidates have a token at least.
 
-    `batch_tokens` bounds the tokens, padding included, whose keys and values are kept at a time. `advance` is told how
-    many prompts are done after each batch; one without candidates is not read.
+    `batch_tokens` bounds the tokens, padding included, whose keys and values are kept at a time. With `greedy` it is
+    also said whether the model would have written a candidate by itself. `advance` is told how many prompts are done
+    after each batch; one without candidates is not read.
     """
     assert not model.training, "dropout would be in what is measured"
     assert all(prompt and all(candidates) for prompt, candidates in asked), "nothing predicts the first token"
-    found: list[list[float]] = [[] for _ in asked]
+    found: list[_Sums] = [([], []) for _ in asked]
     longest = max((len(prompt) + max(map(len, texts), default=0) for prompt, texts in asked), default=0)
     room_behind(causal_lm(model), [[*prompt, *max(texts, key=len)[:-1]] for prompt, texts in asked if texts])
     if (limit := alone_beyond(causal_lm(model).config)) and longest > limit:
         batch_tokens = 0
     to_read = [row for row, (_, candidates) in enumerate(asked) if candidates]
-    measured = _reader(model) if to_read else None
+    measured = _reader(model, greedy) if to_read else None
     for rows in _batches(asked, to_read, batch_tokens):
         assert measured is not None
         for row, sums in zip(rows, measured([asked[row] for row in rows]), strict=True):
@@ -78,20 +85,24 @@ def likelihoods(
         if advance:
             advance(len(rows))
     return [
-        Likelihoods(np.array(sums, np.float64), np.array(list(map(len, candidates)), np.int64))
-        for sums, (_, candidates) in zip(found, asked, strict=True)
+        Likelihoods(np.array(sums, np.float64), np.array(list(map(len, candidates)), np.int64), np.array(is_top, bool))
+        for (sums, is_top), (_, candidates) in zip(found, asked, strict=True)
     ]
 
 
-def _reader(model: Any) -> Callable[[Sequence[Asked]], list[list[float]]]:
+_Sums = tuple[list[float], list[bool]]
+"""Of every candidate of a prompt: its log-probability, and whether it is the likeliest throughout."""
+
+
+def _reader(model: Any, greedy: bool) -> Callable[[Sequence[Asked]], list[_Sums]]:
     if continues_cleanly(model):
-        return partial(_read_once, model)
+        return partial(_read_once, model, greedy)
     kind = causal_lm(model).config.model_type
     warnings.warn(f"A {kind} model reads every prompt once for each choice: its cache cannot be shared.", stacklevel=3)
-    return partial(_read_together, model)
+    return partial(_read_together, model, greedy)
 
 
-def _read_once(model: Any, asked: Sequence[Asked]) -> list[list[float]]:
+def _read_once(model: Any, greedy: bool, asked: Sequence[Asked]) -> list[_Sums]:
     """The first token of a candidate follows from the prompt alone, the others from what continues it."""
     read = read_prompts(model, [prompt for prompt, _ in asked])
     flat = [(row, list(candidate)) for row, (_, candidates) in enumerate(asked) for candidate in candidates]
@@ -102,26 +113,49 @@ def _read_once(model: Any, asked: Sequence[Asked]) -> list[list[float]]:
         states.append(continued_states(model, read, *map(list, zip(*long, strict=True))))
     ids = [candidate[0] for _, candidate in flat] + [token for _, candidate in flat for token in candidate[1:]]
     units = np.array([*range(len(flat)), *(i for i, (_, candidate) in enumerate(flat) for _ in candidate[1:])])
-    return _sums(model, torch.cat(states), ids, units, asked)
+    return _sums(model, greedy, torch.cat(states), ids, units, asked)
 
 
-def _read_together(model: Any, asked: Sequence[Asked]) -> list[list[float]]:
+def _read_together(model: Any, greedy: bool, asked: Sequence[Asked]) -> list[_Sums]:
     pairs = [(list(prompt), list(candidate)) for prompt, candidates in asked for candidate in candidates]
     # The last token predicts nothing that is asked for.
     states = whole_states(model, [prompt for prompt, _ in pairs], [candidate[:-1] for _, candidate in pairs])
     ids = [token for _, candidate in pairs for token in candidate]
     units = np.repeat(np.arange(len(pairs)), [len(candidate) for _, candidate in pairs])
-    return _sums(model, states, ids, units, asked)
+    return _sums(model, greedy, states, ids, units, asked)
 
 
 def _sums(
-    model: Any, states: torch.Tensor, ids: Sequence[int], units: np.ndarray, asked: Sequence[Asked]
-) -> list[list[float]]:
+    model: Any, greedy: bool, states: torch.Tensor, ids: Sequence[int], units: np.ndarray, asked: Sequence[Asked]
+) -> list[_Sums]:
     """The log-probabilities of tokens from the states [N, H] that predict them, summed by candidate."""
-    targets = torch.tensor(ids, device=states.device)
-    losses = hidden_losses(Prediction(), (states, head_of(model)), None, targets).double().cpu().numpy()
-    sums = iter((-np.bincount(units, losses)).tolist())
-    return [[next(sums) for _ in candidates] for _, candidates in asked]
+    targets, head = torch.tensor(ids, device=states.device), head_of(model)
+    count = sum(len(candidates) for _, candidates in asked)
+    if greedy:
+        losses, missed = _with_missed(states, head, targets)
+        is_top = np.bincount(units, missed, minlength=count) == 0
+    else:
+        losses = hidden_losses(Prediction(), (states, head), None, targets).double().cpu().numpy()
+        is_top = np.zeros(count, bool)
+    each = iter(zip((-np.bincount(units, losses, minlength=count)).tolist(), is_top.tolist(), strict=True))
+    pairs = [[next(each) for _ in candidates] for _, candidates in asked]
+    return [([total for total, _ in own], [top for _, top in own]) for own in pairs]
+
+
+def _with_missed(states: torch.Tensor, head: Head, targets: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The losses of tokens, and whether another one is likelier, from the same logits, a chunk at a time."""
+    rows = max(1, _LOGITS_BYTES // (4 * head.weight.shape[0]))
+    losses, missed = list[torch.Tensor](), list[torch.Tensor]()
+    for some, wanted in zip(states.split(rows), targets.split(rows), strict=True):
+        logits_NV = head.logits(some)
+        own = logits_NV.gather(-1, wanted[:, None]).squeeze(-1)
+        losses.append(logits_NV.logsumexp(-1) - own)
+        missed.append(logits_NV.argmax(-1) != wanted)
+    return torch.cat(losses).double().cpu().numpy(), torch.cat(missed).double().cpu().numpy()
+
+
+_LOGITS_BYTES = 64 * 2**20
+"""Of one chunk."""
 
 
 def _batches(asked: Sequence[Asked], to_read: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -18,6 +18,7 @@ from afterword.errors import ConfigError
 from afterword.evaluation.exam_files import Exam
 from afterword.evaluation.question_file import Question
 from afterword.evaluation.suites import Suite
+from afterword.evaluation.task_loading import LoadedTasks
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.settings.exams import AS_PUBLISHED as EXAMS
 from afterword.types import Score, ShownAs
@@ -35,7 +36,7 @@ _ROUNDING = 1e-6
 _PER_CENT = ("%", "percent", "per cent", "percentage")
 SEARCHED = ("documents", "retrieve_from")
 """Parts of the documents that retrieval searches."""
-VERSIONS = {"answering": 1, "exams": 1, "losses": 1, "questions": 3, "retrieval": 1, "tasks": 1}
+VERSIONS = {"answering": 1, "exams": 1, "losses": 1, "questions": 3, "retrieval": 1, "tasks": 2}
 """Of what makes scores. Scores of different versions are not compared, nor taken for one another."""
 UNITS = {
     "_nats": "nats per token",
@@ -119,12 +120,14 @@ class Inputs:
     questions: Sequence[Question] = ()
     suite: Suite | None = None
     exams: Mapping[str, Exam] = field(default_factory=dict[str, Exam])
+    tasks: LoadedTasks | None = None
 
     def has(self, need: Need) -> bool:
         """Whether it was given."""
         if need in ("documents", "held_out", "general"):
             return need in self.documents
-        given = {"questions": self.questions, "suite": self.suite, **{name: name in self.exams for name in EXAMS}}
+        given = {"questions": self.questions, "suite": self.suite, "tasks": self.tasks}
+        given |= {name: name in self.exams for name in EXAMS}
         return bool(given[need] if need in given else getattr(self.settings, need))
 
 

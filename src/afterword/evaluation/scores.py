@@ -17,7 +17,10 @@ from afterword.evaluation.exams import prompt_turns
 from afterword.evaluation.measure import SEARCHED, Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.question_file import load_questions
-from afterword.models import base_of_adapter, has_result, is_adapter, refuse_name, replace_file
+from afterword.evaluation.task_loading import LoadedTasks, load_tasks
+from afterword.evaluation.task_model import refuse_missing_vllm
+from afterword.evaluation.tasks import asking_of, rounds_of
+from afterword.models import base_of_adapter, has_result, is_adapter, load_tokenizer, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
 from afterword.settings.exams import exams_of
@@ -143,7 +146,8 @@ def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpu
     asked = load_questions(settings.questions) if settings.questions else ()
     asked = losses.drawn(asked, settings.max_questions, settings.seed)
     suite = _suite(settings) if settings.suite else None
-    return Inputs(name, settings, documents, asked, suite, dict(_exams(settings)))
+    tasks = _tasks(settings, name) if settings.tasks else None
+    return Inputs(name, settings, documents, asked, suite, dict(_exams(settings)), tasks)
 
 
 def _exams(settings: EvaluateSettings) -> Iterator[tuple[str, Exam]]:
@@ -152,6 +156,14 @@ def _exams(settings: EvaluateSettings) -> Iterator[tuple[str, Exam]]:
         exam = load_exam(name, how)
         count = how.max_items or len(exam.items)
         yield name, replace(exam, items=tuple(losses.drawn(exam.items, count, settings.seed)))
+
+
+def _tasks(settings: EvaluateSettings, name: str) -> LoadedTasks:
+    if settings.tasks_backend == "vllm":
+        refuse_missing_vllm()
+    loaded = load_tasks(settings.tasks, tasks_path=settings.tasks_path, asking=asking_of(settings))
+    rounds_of(load_tokenizer(name), loaded)
+    return loaded
 
 
 def _suite(settings: EvaluateSettings) -> suites.Suite:

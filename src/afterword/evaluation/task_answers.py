@@ -1,89 +1,65 @@
-"""Tasks of the lm-evaluation-harness on a model in memory, document by document, while a run goes on.
+"""Benchmark tasks on a model in memory, item by item, while a run goes on.
 
 The one rule: it changes neither the model nor any random number that is drawn after it.
 """
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from afterword.errors import ConfigError
-from afterword.evaluation.tasks import task_manager
-from afterword.models import causal_lm
+from afterword.evaluation.task_loading import Asking, LoadedTasks, load_tasks
+from afterword.evaluation.task_model import in_memory
+from afterword.evaluation.tasks import COUNTED, PER_SAMPLE, run_tasks
 
-MOST_DOCUMENTS = 100
+MOST_ITEMS = 100
 """Of a task."""
 
 
-def answer_tasks(
-    model: Any,
-    tokenizer: Any,
-    names: Sequence[str],
-    *,
-    include_path: str | None = None,
-    most: int = MOST_DOCUMENTS,
-    batch_size: int = 8,
-) -> dict[str, list[float]]:
-    """By task, the value of its first metric for each development document, higher being better.
+def tasks_to_keep(names: Sequence[str], *, tasks_path: str | None = None) -> LoadedTasks:
+    """The tasks that a run is held to, on their dev items: what is reported is measured on the others, or on all.
 
-    Development documents are every second one from the first on, at most so many: what is reported is measured on the
-    others, or on all. The chat template is applied as `run_tasks` applies it. ConfigError where lm_eval is not
-    installed, a task is unknown, or has no value for each document.
+    At most MOST_ITEMS of each, the same for all runs. ConfigError as of `load_tasks`.
     """
-    chat, inner = bool(tokenizer.chat_template), causal_lm(model)
-    with _undisturbed(model):
-        manager = task_manager(names, include_path)
-        import lm_eval
-        from lm_eval.models import huggingface
-        from lm_eval.tasks import get_task_dict
-
-        counts = dict(_document_counts(get_task_dict(list(names), manager)))
-        chosen = {name: list(range(0, min(count, 2 * most), 2)) for name, count in counts.items()}
-        harness_class: Any = huggingface.HFLM
-        harness = harness_class(pretrained=inner, tokenizer=tokenizer, batch_size=batch_size, device=str(inner.device))
-        asked: dict[str, Any] = {
-            "model": harness,
-            "log_samples": True,
-            "tasks": list(names),
-            "task_manager": manager,
-            "samples": chosen,
-        }
-        asked |= {"apply_chat_template": chat, "fewshot_as_multiturn": chat, "bootstrap_iters": 0}
-        results: Any = lm_eval.simple_evaluate(**asked)
-    better = results["higher_is_better"]
-    return {name: _values(name, results["samples"][name], better.get(name, {})) for name in counts}
+    with _same_random_numbers():
+        return load_tasks(names, tasks_path=tasks_path, asking=Asking(limit=MOST_ITEMS, split="dev"))
 
 
-def _document_counts(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, int]]:
-    """Every task, those of groups too, with how many documents it has."""
-    for name, task in tasks.items():
-        if isinstance(task, Mapping):
-            yield from _document_counts(task)
-        else:
-            yield str(name), len(task.eval_docs)
+def answer_tasks(model: Any, tokenizer: Any, tasks: LoadedTasks) -> dict[str, list[float]]:
+    """By task, the values of the metric that counts for its items, from 0 to 1.
 
-
-def _values(name: str, rows: Sequence[Mapping[str, Any]], better: Mapping[str, bool]) -> list[float]:
-    for metric, higher in better.items():
-        own = [row for row in rows if metric in row and row.get("filter") == rows[0].get("filter")]
-        if higher and own and all(isinstance(row[metric], int | float) for row in own):
-            return [float(row[metric]) for row in sorted(own, key=lambda row: row["doc_id"])]
-    problem = f"tasks: {name!r} has no metric with a value for each document, so nothing can be paired"
-    raise ConfigError(f"{problem}. Give a task that counts right answers.")
+    ConfigError where a task has no value for each item.
+    """
+    training = model.training
+    try:
+        with _same_random_numbers():
+            scores = run_tasks(in_memory(model, tokenizer), tokenizer, tasks)
+    finally:
+        # The harness puts the model into evaluation mode.
+        model.train(training)
+    counted = [score for score in scores if score.details[COUNTED]]
+    if not counted:
+        names = ", ".join(task.asked.name for task in tasks.tasks)
+        problem = f"tasks: {names} have no metric with a value for each item, so nothing can be paired"
+        raise ConfigError(f"{problem}. Give tasks that count right answers.")
+    return {
+        score.task.removeprefix("tasks/"): list(chain.from_iterable(score.details[PER_SAMPLE].values()))
+        for score in counted
+    }
 
 
 @contextlib.contextmanager
-def _undisturbed(model: Any) -> Iterator[None]:
-    """The harness seeds everything there is, and puts the model into evaluation mode."""
-    states, training = (random.getstate(), np.random.get_state()), model.training
+def _same_random_numbers() -> Iterator[None]:
+    """The harness seeds everything there is."""
+    states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        model.train(training)

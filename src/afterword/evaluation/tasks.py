@@ -4,117 +4,210 @@ The one rule: the harness prompts, measures and averages; here is only which mod
 translation of what it found into scores that say how it was found.
 """
 
-import contextlib
-import difflib
 import math
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from afterword.distributed import device_type
+import numpy as np
+
 from afterword.errors import ConfigError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models
-from afterword.models import adapter_folder, is_adapter, load_tokenizer, model_folder
+from afterword.evaluation.task_cache import kept_scores
+from afterword.evaluation.task_loading import Asking, LoadedTask, LoadedTasks, leaves_of
+from afterword.evaluation.task_model import THINK_END, by_vllm, in_memory
+from afterword.models import free_memory
+from afterword.settings.evaluate import EvaluateSettings
 from afterword.types import Estimate, Score
 
-_PER_SAMPLE = "per_sample"
-_CONSENT = "HF_ALLOW_CODE_EVAL"
-"""The variable by which the metrics that run code are allowed, too."""
+PER_ITEM = "values"
+"""What each item's value was, before and after, in the details of a score that is their mean."""
+COUNTED = "counted"
+"""In the details of the one score of a task that retention is counted by."""
+PER_SAMPLE = "per_sample"
+"""The values of each item of one side, in the details of a score that is not merged yet."""
+_DRAWS = 1000
+"""Of the bootstrap that the harness makes its standard errors by, where it has no formula."""
 
 
 def benchmarks(models: Models, inputs: Inputs) -> Measured:
-    """The measure of the harness's tasks. It loads the models itself."""
-    settings = inputs.settings
-    before, after = (
-        run_tasks(side, settings.tasks, include_path=settings.tasks_path, limit=settings.tasks_limit) if side else []
-        for side in (settings.reference, inputs.model)
+    """The measure of the harness's tasks, before and after."""
+    settings, loaded = inputs.settings, inputs.tasks
+    assert loaded, "what it needs"
+    names = [settings.reference or inputs.model, *([inputs.model] if models.adapted is not None else [])]
+    pairs = list(zip((models.reference, models.adapted), names, strict=False))
+    scorers = [partial(_scores_of, *pair, models, loaded, settings) for pair in pairs]
+    how = {"backend": settings.tasks_backend}
+    before = kept_scores(settings.suite_cache, models.reference, models.tokenizer, loaded, how, scorers[0])
+    # A model alone stands where the adapted one would.
+    sides = (before, scorers[1]()) if len(scorers) > 1 else ([], before)
+    return Measured(scores=compare_tasks(*sides), notes=_notes(loaded))
+
+
+def _scores_of(model: Any, name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
+    if settings.tasks_backend == "vllm":
+        return _by_vllm(name, models, loaded, settings)
+    how: dict[str, Any] = {"batch_size": settings.tasks_batch_size, "batch_tokens": models.micro_batch_tokens}
+    harness = in_memory(model, models.tokenizer, **how)
+    return run_tasks(harness, models.tokenizer, loaded)
+
+
+def asking_of(settings: EvaluateSettings) -> Asking:
+    """How tasks are asked, by the settings of an evaluation."""
+    return Asking(
+        settings.apply_chat_template,
+        settings.enable_thinking,
+        settings.max_gen_toks,
+        settings.gen_kwargs or {},
+        limit=settings.tasks_limit,
+        split=settings.split,
+        seed=settings.seed,
+        runs_code=settings.confirm_run_unsafe_code,
     )
-    return Measured(scores=compare_tasks(before, after))
 
 
-def run_tasks(
-    model_path: str, tasks: Sequence[str], *, include_path: str | None = None, limit: int | None = None
-) -> list[Score]:
-    """The tasks' scores of one model or adapter folder, in `after`, a score for each metric and filter.
+def run_tasks(harness: Any, tokenizer: Any, loaded: LoadedTasks) -> list[Score]:
+    """The tasks' scores of one model, in `after`, a score for each metric and filter.
 
-    A task is a name that the harness knows, or a task's .yaml file; `include_path` is a folder with more of
-    them. The chat template is applied if the tokenizer has one, with few-shot examples as turns. Intervals are
-    value ± 1.96 standard errors. `limit` is in documents a task, None for all. Sets the global random seeds,
-    as the harness does.
-    ConfigError where lm_eval is not installed or a task is unknown.
+    `harness` is the model as the harness asks it. Few-shot examples are turns where the chat template is applied.
+    Intervals are value ± 1.96 standard errors. Sets the global random seeds, as the harness does. ConfigError as of
+    `rounds_of`.
     """
-    manager = task_manager(tasks, include_path)
+    scores = list[Score]()
+    for how, tasks in rounds_of(tokenizer, loaded):
+        scores += _round_scores(harness, how, tasks, loaded)
+    return scores
+
+
+@dataclass(frozen=True)
+class How:
+    """What tasks that run together share."""
+
+    apply_chat_template: bool
+    enable_thinking: bool | None
+
+
+def rounds_of(tokenizer: Any, loaded: LoadedTasks) -> list[tuple[How, list[LoadedTask]]]:
+    """Tasks that are asked in the same way, together. ConfigError where the tokenizer's chat template cannot."""
+    rounds: dict[How, list[LoadedTask]] = {}
+    template = str(tokenizer.chat_template or "")
+    asking = loaded.asking
+    if asking.enable_thinking is not None and "enable_thinking" not in template:
+        problem = "enable_thinking: the chat template of this model does not read it"
+        raise ConfigError(f"{problem}. Leave it out, or give a model that can think.")
+    for task in loaded.tasks:
+        chat = _first(asking.apply_chat_template, task.asked.apply_chat_template, bool(template))
+        if chat and not template:
+            problem = f"apply_chat_template: {task.asked.name!r} is to be asked through it, and this model has none"
+            raise ConfigError(f"{problem}. Give --apply-chat-template false.")
+        thinking = _first(asking.enable_thinking, task.asked.enable_thinking)
+        # Likelihoods are read right behind the prompt, where a model that thinks would begin to.
+        thinking = None if thinking and not task.only_writes else thinking
+        _set_generation(task, asking, thinks=chat and "enable_thinking" in template and thinking is not False)
+        rounds.setdefault(How(bool(chat), thinking if chat else None), []).append(task)
+    return list(rounds.items())
+
+
+def _first(*values: Any) -> Any:
+    """The first that was said."""
+    return next((value for value in values if value is not None), None)
+
+
+def _set_generation(task: LoadedTask, asking: Asking, *, thinks: bool) -> None:
+    """How text is drawn: as the task has it, over it the preset, over both what a person set."""
+    asked = task.asked
+    tokens = _first(asking.max_gen_toks, asked.max_gen_toks)
+    told = {**asked.gen_kwargs, **(asked.gen_kwargs_thinking if thinks else {})}
+    told |= ({"max_gen_toks": tokens} if tokens else {}) | asking.gen_kwargs
+    for leaf in leaves_of(task.objects):
+        if told and leaf.OUTPUT_TYPE == "generate_until":
+            leaf.set_config(key="generation_kwargs", value=told, update=True)
+
+
+def _round_scores(harness: Any, how: How, tasks: Sequence[LoadedTask], loaded: LoadedTasks) -> list[Score]:
     import lm_eval
 
-    what: Any = {"tasks": list(tasks), "task_manager": manager}
-    model_path = model_folder(model_path)
-    model_args = {"pretrained": model_path, "tokenizer": model_path}
-    if is_adapter(model_path):
-        adapter, base = adapter_folder(model_path)
-        model_args |= {"pretrained": base, "peft": adapter}
-    chat = bool(load_tokenizer(model_path).chat_template)
-    how = {"limit": limit, "fewshot_as_multiturn": chat}
-    # Left open, the harness takes CUDA where there is none.
-    what |= {"model": "hf", "model_args": model_args, "device": device_type()}
-    how_asked = {**how, "apply_chat_template": chat, "confirm_run_unsafe_code": os.environ.get(_CONSENT) == "1"}
-    with _refused_by_the_harness():
-        results: Any = lm_eval.simple_evaluate(**what, **how_asked, log_samples=True)
-    how |= {"lm_eval_version": lm_eval.__version__, "chat_template_applied": chat}
+    _set_thinking(harness, how.enable_thinking)
+    items = {name: list(places) for task in tasks for name, places in task.items.items()}
+    results: Any = lm_eval.simple_evaluate(
+        model=harness,
+        tasks=[each for task in tasks for each in task.objects],
+        task_manager=loaded.manager,
+        samples=items,
+        apply_chat_template=how.apply_chat_template,
+        fewshot_as_multiturn=how.apply_chat_template,
+        bootstrap_iters=_DRAWS,
+        log_samples=True,
+        confirm_run_unsafe_code=True,
+    )
+    about = {"limit": loaded.asking.limit, "split": loaded.asking.split, "seed": loaded.asking.seed}
+    about |= {"fewshot_as_multiturn": how.apply_chat_template, "lm_eval_version": lm_eval.__version__}
+    about |= {"chat_template_applied": how.apply_chat_template, "enable_thinking": how.enable_thinking}
+    about |= {"backend": type(harness).__name__}
+    counted = dict(pair for task in tasks for pair in _counted(task, results))
     rows = [(task, key, value) for task, row in results["results"].items() for key, value in row.items() if "," in key]
     found = [(task, key) for task, key, value in rows if "_stderr," not in key and _is_number(value)]
-    return [_score(results, how, *place) for place in found]
+    return [_score(results, about, counted, *place) for place in found]
 
 
-@contextlib.contextmanager
-def _refused_by_the_harness() -> Iterator[None]:
-    """A task whose code nobody has consented to is a ConfigError that says how to."""
-    try:
-        yield
-    except ValueError as error:
-        if "unsafe" not in str(error):
-            raise
-        task = re.search(r"task: (\S+)", str(error))
-        problem = f"{task[1] if task else 'a task'!r} runs code that the model wrote (unsafe_code)"
-        remedy = f"To allow it, set {_CONSENT}=1, on a machine that may come to harm; or leave the task out"
-        raise ConfigError(f"tasks: {problem}. {remedy}.") from error
+def _set_thinking(harness: Any, thinking: bool | None) -> None:
+    """Tell the model's chat template; the harness itself is told when it is made, and runs more than one round here."""
+    harness.enable_thinking = thinking
+    if hasattr(harness, "hf_chat_template"):
+        return  # vLLM's says it by itself.
+    harness.chat_template_args = {} if thinking is None else {"enable_thinking": thinking}
+    ends = harness.tokenizer.convert_tokens_to_ids(THINK_END)
+    has_end = ends is not None and ends != harness.tokenizer.unk_token_id
+    harness.think_end_token = THINK_END if has_end and thinking is not False else None
 
 
-def task_manager(names: Sequence[str], folder: str | None) -> Any:
-    """What finds tasks by their names. ConfigError where lm_eval is not installed or a task is unknown."""
-    try:
-        from lm_eval.tasks import TaskManager as task_manager_class  # noqa: N813
-    except ImportError as error:
-        raise ConfigError(f"tasks: need lm_eval ({error}). Install it: pip install 'afterword[tasks]'.") from error
-    # Reading the harness's own thousands of files takes many seconds; tasks of one's own do not need them.
-    for include_defaults in (False, True):
-        manager = task_manager_class(include_path=folder, include_defaults=include_defaults)
-        unknown = [name for name in names if name not in manager.all_tasks and not Path(name).is_file()]
-        if not unknown:
-            return manager
-    close = {name: difflib.get_close_matches(name, manager.all_tasks) for name in unknown}
-    raise ConfigError(f"tasks: the harness knows no task {name!r}. Nearest: {close[name] or 'none'}." for name in close)
+def _counted(task: LoadedTask, results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The task, or members of a group, and the metric with its filter that retention is counted by."""
+    names = [task.asked.name] if task.asked.name in results["results"] else list(task.items)
+    while names:
+        name = names.pop(0)
+        if key := _counted_key(name, task.asked.metric, results):
+            yield name, key
+        else:
+            names += task.groups.get(name, ())
 
 
-def _score(results: Mapping[str, Any], how: Mapping[str, Any], task: str, key: str) -> Score:
+def _counted_key(name: str, metric: str | None, results: Mapping[str, Any]) -> str | None:
+    """The first metric of which more is better and that has a value from 0 to 1 for each item; or the one given."""
+    row, better = results["results"].get(name, {}), results["higher_is_better"].get(name, {})
+    for key, value in row.items():
+        called, _, _ = key.partition(",")
+        wanted = called == metric if metric else better.get(called)
+        if wanted and "," in key and "_stderr," not in key and _is_number(value):
+            values = _per_sample(_rows(results, name, key), called, float(value))
+            if values and all(0 <= each <= 1 for parts in values.values() for each in parts):
+                return key
+    return None
+
+
+def _score(
+    results: Mapping[str, Any], how: Mapping[str, Any], counted: Mapping[str, str], task: str, key: str
+) -> Score:
     metric, _, filter_name = key.partition(",")
     row = results["results"][task]
     value, stderr = float(row[key]), row.get(f"{metric}_stderr,{filter_name}")
     # The harness writes "N/A" where it has no formula.
     interval = (value - 1.96 * stderr, value + 1.96 * stderr) if _is_number(stderr) else None
     measured = {"task_version": results["versions"].get(task), "num_fewshot": results["n-shot"].get(task)}
-    rows = [row for row in results.get("samples", {}).get(task, ()) if row.get("filter") == filter_name]
-    details = {**how, **measured, "filter": filter_name, _PER_SAMPLE: _per_sample(rows, metric, value)}
+    written = results["configs"].get(task, {}).get("generation_kwargs")
+    measured |= {"generation_kwargs": dict(written)} if written else {}
+    values = _per_sample(_rows(results, task, key), metric, value)
+    details = {**how, **measured, "filter": filter_name, COUNTED: counted.get(task) == key, PER_SAMPLE: values}
     score = Score(task=f"tasks/{task}", metric=metric, version=VERSIONS["tasks"], n=_count_documents(results, task))
     better = {True: "higher", False: "lower"}.get(results["higher_is_better"].get(task, {}).get(metric))
+    better = "higher" if details[COUNTED] else better
     return replace(score, after=Estimate(value, interval), better=better, details=details)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _count_documents(results: Mapping[str, Any], task: str) -> int:
@@ -123,20 +216,44 @@ def _count_documents(results: Mapping[str, Any], task: str) -> int:
     return sum(_count_documents(results, part) for part in results.get("group_subtasks", {}).get(task, ()))
 
 
-def _per_sample(rows: Sequence[Mapping[str, Any]], metric: str, value: float) -> dict[str, float] | None:
-    """Values by document, or None where the score is not their mean, as for a perplexity or a group."""
-    if not rows or not all(isinstance(row.get(metric), int | float) for row in rows):
+def _rows(results: Mapping[str, Any], task: str, key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """What was found of each item, by its name; of a group's members, with the member's."""
+    filter_name = key.partition(",")[2]
+    if task in results.get("samples", {}):
+        rows = [row for row in results["samples"][task] if row.get("filter") == filter_name]
+        return [(str(row["doc_id"]), row) for row in rows]
+    parts = results.get("group_subtasks", {}).get(task, ())
+    inner = [(part, _rows(results, part, key)) for part in parts]
+    return [(item if "/" in item else f"{part}/{item}", row) for part, rows in inner for item, row in rows]
+
+
+def _per_sample(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str, value: float
+) -> dict[str, list[float]] | None:
+    """Values by item, of which an item may have several; None where the score is not their mean, as of a perplexity."""
+    found = {item: _values(row.get(metric)) for item, row in rows}
+    every = [each for values in found.values() for each in values]
+    if not found or not all(found.values()) or not math.isclose(sum(every) / len(every), value, abs_tol=1e-9):
         return None
-    values = {str(row["doc_id"]): float(row[metric]) for row in rows}
-    return values if math.isclose(sum(values.values()) / len(values), value, abs_tol=1e-9) else None
+    return found
+
+
+def _values(found: object) -> list[float]:
+    """One value, or as many as the instructions that an item gave; none where there are no numbers."""
+    parts = found if isinstance(found, list | tuple) else [found]
+    return (
+        [float(each) for each in parts]
+        if all(isinstance(each, int | float | np.number | np.bool_) for each in parts)
+        else []
+    )
 
 
 def compare_tasks(before: Sequence[Score], after: Sequence[Score]) -> list[Score]:
     """One score for each metric from two runs of the same tasks, before and after adaptation.
 
-    The interval of the change is paired over documents; there is none where the harness gives no value for
-    each document. What only one of the runs measured stays one-sided, and nothing is compared across chat
-    templates. Values by document are used here and not kept.
+    The interval of the change is paired over items; there is none where the harness gives no value for each item.
+    What only one of the runs measured stays one-sided, and nothing is compared across chat templates. The values of
+    items are kept, in `details`.
     """
     old, new = ({(s.task, s.metric, s.details["filter"]): s for s in scores} for scores in (before, after))
     return [_merged(old.get(key), new.get(key)) for key in {**old, **new}]
@@ -144,16 +261,51 @@ def compare_tasks(before: Sequence[Score], after: Sequence[Score]) -> list[Score
 
 def _merged(old: Score | None, new: Score | None) -> Score:
     score: Any = new or old
-    details = {name: value for name, value in score.details.items() if name != _PER_SAMPLE}
+    details = {name: value for name, value in score.details.items() if name != PER_SAMPLE}
     change = _change(old, new) if old and new else None
+    values = {side: each.details[PER_SAMPLE] for side, each in (("before", old), ("after", new)) if each}
+    if all(values.values()):
+        items = list(next(iter(values.values())))
+        alike = all(list(own) == items for own in values.values())
+        details |= {PER_ITEM: {"items": items, **{s: list(own.values()) for s, own in values.items()}}} if alike else {}
     return replace(score, before=old and old.after, after=new and new.after, change=change, details=details)
 
 
 def _change(old: Score, new: Score) -> Estimate | None:
-    how = [{**score.details, _PER_SAMPLE: None} for score in (old, new)]
+    how = [{**score.details, PER_SAMPLE: None, COUNTED: None} for score in (old, new)]
     if how[0] != how[1] or old.after is None or new.after is None:
         return None
-    first, second = old.details[_PER_SAMPLE], new.details[_PER_SAMPLE]
-    if first and second and first.keys() == second.keys():
-        return paired_change(list(first.values()), [second[document] for document in first])
+    first, second = old.details[PER_SAMPLE], new.details[PER_SAMPLE]
+    if first and second and first.keys() == second.keys() and _sizes(first) == _sizes(second):
+        units = [item for item, values in first.items() for _ in values]
+        sides = [[each for item in first for each in side[item]] for side in (first, second)]
+        return paired_change(*sides, units=units)
     return Estimate(new.after.value - old.after.value, None)
+
+
+def _sizes(values: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    return {item: len(own) for item, own in values.items()}
+
+
+def _by_vllm(name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
+    """The scores of one model by vLLM, which wants the memory for itself and loads the model from its folder."""
+    both = [each for each in (models.reference, models.adapted) if each is not None]
+    device = both[0].device
+    for each in both:
+        each.to("cpu")
+    free_memory()
+    harness = by_vllm(name, enable_thinking=settings.enable_thinking)
+    try:
+        return run_tasks(harness, models.tokenizer, loaded)
+    finally:
+        del harness
+        free_memory()
+        for each in both:
+            each.to(device)
+
+
+def _notes(loaded: LoadedTasks) -> list[str]:
+    """Which tasks do not think where thinking was asked for."""
+    reads = [task.asked.name for task in loaded.tasks if loaded.asking.enable_thinking and not task.only_writes]
+    said = "Tasks whose likelihoods are read, before which nothing is thought"
+    return [f"{said}: {', '.join(reads)}."] if reads else []

@@ -159,7 +159,7 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
         "Budget", "Most that the run may lose: 0.1nats of drift, or 2points of retention on a suite or tasks."
     )
     suite: str | None = later("Budget", "Suite whose dev items measure learning and loss (see `afterword evaluate`).")
-    tasks: tuple[str, ...] | None = later("Budget", "Tasks of lm-evaluation-harness that measure what is lost.")
+    tasks: tuple[str, ...] | None = later("Budget", "Benchmarks that measure what is lost (see `afterword evaluate`).")
     tasks_path: str | None = later("Budget", "Folder with more tasks.")
     questions: str | None = later("Budget", "JSON-lines file of questions that measure what is learned.")
 

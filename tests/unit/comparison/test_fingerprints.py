@@ -10,7 +10,7 @@ from afterword.comparison.grid import (
     training_fingerprint,
     weights_settings,
 )
-from afterword.comparison.run import suite_fingerprint
+from afterword.comparison.run import evaluating, suite_fingerprint
 from afterword.evaluation.measure import VERSIONS
 from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
@@ -72,15 +72,35 @@ def test_suite_and_evaluation_change_the_scores_but_not_the_weights():
 def test_a_later_scorer_changes_the_fingerprint_and_a_first_one_does_not(scorer, monkeypatch):
     for name in VERSIONS:
         monkeypatch.setitem(VERSIONS, name, 1)
-    contents = Contents("m", "s", {"max_items": 8})
+    how = {"max_items": 8, "tasks": ["piqa"]}
+    contents = Contents("m", "s", how)
     # As rows were recorded before versions counted.
-    first = json_sha256({"training": "t", "suite": "s", "evaluate": {"max_items": 8}})
+    first = json_sha256({"training": "t", "suite": "s", "evaluate": how})
     assert fingerprint("t", contents) == first
     later = set()
     for version in (2, 3):
         monkeypatch.setitem(VERSIONS, scorer, version)
         later.add(fingerprint("t", contents))
     assert len(later | {first}) == 3
+
+
+def test_how_tasks_are_scored_counts_where_there_are_tasks(monkeypatch):
+    without, asked = (Contents("m", "s", how) for how in ({"tasks": []}, {"tasks": ["piqa"]}))
+    before = [fingerprint("t", each) for each in (without, asked)]
+    monkeypatch.setitem(VERSIONS, "tasks", VERSIONS["tasks"] + 1)
+    after = [fingerprint("t", each) for each in (without, asked)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
+
+
+def test_settings_of_tasks_count_where_they_are_given():
+    def evaluated(**more):
+        given = {**GIVEN, "methods": "disc", "evaluate": {"tasks": "piqa", **more}}
+        return evaluating(read_settings(given, CompareSettings))
+
+    known = set(evaluated())
+    assert not known & {"max_gen_toks", "enable_thinking", "gen_kwargs", "tasks_backend", "tasks_batch_size"}
+    assert evaluated(max_gen_toks=9) == {**evaluated(), "max_gen_toks": 9}
+    assert evaluated(tasks_batch_size=3, confirm_run_unsafe_code=True, tasks_backend="hf") == evaluated()
 
 
 def test_files_count_by_their_content(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from afterword.comparison import run as running
 from afterword.comparison.claims import lock_of
@@ -74,6 +75,29 @@ def test_a_grid_with_the_real_evaluation(place):
     left = {path.name for path in (place / "out/cells/disc-lr0.0001-seed0").iterdir()}
     assert {"config.yaml", "metrics.jsonl", "scores.json"} <= left
     assert not [name for name in left if name.endswith(".safetensors") or name.startswith("checkpoint")]
+
+
+def test_a_benchmark_is_retention_beside_a_suite_of_learning_alone(place):
+    pytest.importorskip("lm_eval")
+    (place / "tasks").mkdir()
+    asked = [{"q": f"Question {i}?", "choices": ["Oslo", "Rome"], "gold": i % 2} for i in range(10)]
+    (place / "tasks" / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    task = {"task": "mine", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "mine.jsonl"}}}
+    task |= {"output_type": "multiple_choice", "test_split": "test", "doc_to_text": "{{q}}"}
+    task |= {"doc_to_target": "{{gold}}", "doc_to_choice": "choices"}
+    task["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+    (place / "tasks" / "mine.yaml").write_text(yaml.safe_dump(task))
+    items = [line for line in (place / "suite.jsonl").read_text().splitlines() if '"learning"' in line]
+    (place / "suite.jsonl").write_text("\n".join(items) + "\n")
+    evaluate = {**GIVEN["evaluate"], "tasks": "retention-offline", "tasks_path": "tasks"}
+    summary = running.compare(settings(learning_rates="1e-4", evaluate=evaluate))
+    counts = {split: summary["base"][split]["retention"]["skills"]["tasks/mine"]["n"] for split in ("dev", "test")}
+    assert sum(counts.values()) == 10
+    assert "tasks/mine" in summary["arms"][0]["pick"]["dev"]["losses_points"]
+    # What the base answers is kept for the other cells.
+    assert list((place / "out" / "reference").glob("tasks-*.json"))
+    with pytest.raises(ConfigError, match="tasks_path: 'nowhere' is not a folder"):
+        running.compare(settings(evaluate={**evaluate, "tasks_path": "nowhere"}))
 
 
 def test_a_killed_grid_continues_where_it_stopped(place, measured, monkeypatch):

@@ -179,3 +179,42 @@ def test_half_a_row_at_the_end_is_none_and_a_broken_one_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"fingerprint": "x"}\nnone\n')
     with pytest.raises(CheckpointError, match="line 2 is no row"):
         read_rows(tmp_path)
+
+
+def with_tasks(rows, **splits):
+    """A row's scores with a benchmark task: what is kept of it by split; the base has half of it right."""
+    for split, values in splits.items():
+        for name, (metric, kept) in values.items():
+            half, now = ({"value": value, "interval_95": None} for value in (0.5, kept))
+            about = {"task": f"{split}/retention/tasks/{name}", "metric": metric, "n": 50}
+            rows.append({**about, "before": half, "after": now, "change": None})
+    return rows
+
+
+def test_a_task_is_a_retention_skill_by_whatever_metric_it_has(by_hand):
+    rows = with_tasks(by_hand.scores(test=(0.4, by_hand.retention(0.9, 0.6))), test={"piqa": ("acc_norm", 0.3)})
+    kept = split_summaries(rows, METRICS)["test"]["retention"]
+    assert kept["after"]["value"] == pytest.approx((0.9 + 0.6 + 0.3) / 3)
+    assert kept["skills"]["tasks/piqa"] == {"n": 50, "before": 0.5, "after": 0.3}
+    # A suite that has learning alone is enough beside it.
+    alone = [row for row in rows if "retention/" not in row["task"] or "tasks/" in row["task"]]
+    assert split_summaries(alone, METRICS)["test"]["retention"]["after"]["value"] == pytest.approx(0.3)
+
+
+def test_the_pick_looks_at_tasks_on_dev_but_for_those_that_a_preset_leaves_out(by_hand):
+    def cell(rate, learned, dev, test):
+        kept = by_hand.retention(1.0, 1.0)
+        rows = by_hand.scores(dev=(learned, kept), test=(learned, kept))
+        values = {split: {"piqa": ("acc", kept)} for split, kept in (("dev", dev), ("test", test))}
+        return by_hand.row("a", rate, 0, with_tasks(rows, **values))
+
+    # The faster one loses 10 points of the task on dev, and none on test, which nothing is chosen by.
+    rows = [cell(1e-5, 0.3, 0.48, 0.3), cell(3e-5, 0.9, 0.4, 0.5)]
+    picked = arm_of(summary_of(by_hand.asked(rows), rows))["pick"]
+    assert picked["learning_rate"] == 1e-5
+    assert picked["dev"]["losses_points"]["tasks/piqa"] == pytest.approx(2.0)
+    assert picked["test"]["losses_points"]["tasks/piqa"] == pytest.approx(20.0)
+    assert not picked["kept_on_test"]
+    asked = {**by_hand.asked(rows), "outside_pick": ["tasks/piqa"]}
+    picked = arm_of(summary_of(asked, rows))["pick"]
+    assert (picked["learning_rate"], "tasks/piqa" in picked["dev"]["losses_points"]) == (3e-5, False)

@@ -90,10 +90,10 @@ def test_every_batch_is_told_and_every_token_bound_is_kept(build_model, monkeypa
     texts, told, widths = asked(count=9), [], []
     reader = choices._read_once
 
-    def watched(model, some):
+    def watched(model, greedy, some):
         width = max(len(prompt) + max(map(len, candidates)) for prompt, candidates in some)
         widths.append((len(some), width * sum(len(candidates) for _, candidates in some)))
-        return reader(model, some)
+        return reader(model, greedy, some)
 
     monkeypatch.setattr(choices, "_read_once", watched)
     likelihoods(build_model("llama").eval(), texts, batch_tokens=300, advance=told.append)
