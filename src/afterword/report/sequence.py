@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from afterword.report import display, figures, pages
-from afterword.report.comparison import rate_text
 from afterword.report.run_folder import flat_settings, read_file, without_tokens
 from afterword.storage.parsing import parse_json
 
@@ -137,7 +136,7 @@ def _run(stage: Mapping[str, Any]) -> dict[str, Any]:
         "name": stage["folder"],
         "status": stage["status"],
         "method": used.get("method") or display.MISSING,
-        "rate": rate_text(rate) if rate else display.MISSING,
+        "rate": display.rate(rate) if rate else display.MISSING,
         "passes": f"{passes:g}" if passes else display.MISSING,
         "steps": display.count(stage["steps"]),
         "time": display.duration(seconds) if seconds is not None else display.MISSING,
