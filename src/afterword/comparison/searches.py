@@ -62,7 +62,10 @@ def searches_of(settings: CompareSettings, contents: Contents, documents: str, c
             "suite": contents.suite,
             "evaluate": {name: value for name, value in contents.evaluate.items() if name not in RETRIEVAL},
         }
-        versions = {"retrieval": VERSIONS["retrieval"], **later_scorers()}
+        versions = {
+            "retrieval": VERSIONS["retrieval"],
+            **later_scorers(with_tasks=bool(contents.evaluate.get("tasks"))),
+        }
         fingerprint = json_sha256({**followed, "scorers": versions})
         folder = Path(settings.output_dir) / "cells" / arm_folder(arm)
         found.append(Search(arm, count, folder, fingerprint, configuration, how))

@@ -54,7 +54,9 @@ def _in_memory_class() -> Any:
     """Made when it is needed: importing the harness takes seconds."""
     from lm_eval.models.huggingface import HFLM
 
-    class InMemory(HFLM):
+    harness_model: Any = HFLM  # Its methods are decorated, and come without their types.
+
+    class InMemory(harness_model):
         """The harness's own model, but for how likelihoods are read and what happens when memory is short."""
 
         asked_model: Any
@@ -132,7 +134,8 @@ def by_vllm(name: str, *, enable_thinking: bool | None) -> Any:
         about |= {"pretrained": base, "lora_local_path": adapter, "max_lora_rank": _MOST_LORA_RANK}
     if enable_thinking:
         about["think_end_token"] = THINK_END
-    return get_model("vllm")(**about, batch_size="auto", enable_thinking=enable_thinking)
+    vllm_model: Any = get_model("vllm")
+    return vllm_model(**about, batch_size="auto", enable_thinking=enable_thinking)
 
 
 _MOST_LORA_RANK = 512

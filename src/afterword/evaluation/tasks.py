@@ -120,7 +120,7 @@ def _set_generation(task: LoadedTask, asking: Asking, *, thinks: bool) -> None:
     asked = task.asked
     tokens = _first(asking.max_gen_toks, asked.max_gen_toks)
     told = {**asked.gen_kwargs, **(asked.gen_kwargs_thinking if thinks else {})}
-    told |= ({"max_gen_toks": tokens} if tokens else {}) | asking.gen_kwargs
+    told |= {**({"max_gen_toks": tokens} if tokens else {}), **asking.gen_kwargs}
     for leaf in leaves_of(task.objects):
         if told and leaf.OUTPUT_TYPE == "generate_until":
             leaf.set_config(key="generation_kwargs", value=told, update=True)
@@ -131,7 +131,8 @@ def _round_scores(harness: Any, how: How, tasks: Sequence[LoadedTask], loaded: L
 
     _set_thinking(harness, how.enable_thinking)
     items = {name: list(places) for task in tasks for name, places in task.items.items()}
-    results: Any = lm_eval.simple_evaluate(
+    simple_evaluate: Any = lm_eval.simple_evaluate  # Decorated, and without types.
+    results = simple_evaluate(
         model=harness,
         tasks=[each for task in tasks for each in task.objects],
         task_manager=loaded.manager,
@@ -238,9 +239,9 @@ def _per_sample(
     return found
 
 
-def _values(found: object) -> list[float]:
+def _values(found: Any) -> list[float]:
     """One value, or as many as the instructions that an item gave; none where there are no numbers."""
-    parts = found if isinstance(found, list | tuple) else [found]
+    parts: Sequence[Any] = found if isinstance(found, list | tuple) else [found]
     return (
         [float(each) for each in parts]
         if all(isinstance(each, int | float | np.number | np.bool_) for each in parts)

@@ -19,7 +19,8 @@ from afterword.evaluation import losses
 from afterword.evaluation.measure import VERSIONS, Inputs, Models
 from afterword.evaluation.measures import MEASURES
 from afterword.evaluation.suites import find_suite
-from afterword.evaluation.tasks import task_manager
+from afterword.evaluation.task_loading import load_tasks
+from afterword.evaluation.tasks import asking_of
 from afterword.sequence.stages import Taught
 from afterword.settings.adapt import read_settings
 from afterword.settings.base import underscored
@@ -35,6 +36,8 @@ LEARNING = ("questions/closed_book", "learning/held_out", "learning/trained")
 """Measures that every model is put to on every corpus that has what they need."""
 METRICS = ("choice_correct_frac", "said_frac", "target_nll_nats", "target_nll_with_context_nats")
 """What is kept of them."""
+_OF_RETENTION = {"suite", "general", "tasks", "tasks_path", *EvaluateSettings.of_panel("Tasks")}
+"""Settings of evaluate that say nothing of how a corpus is read."""
 Row = dict[str, Any]
 
 
@@ -51,7 +54,8 @@ class Measuring:
     @property
     def settings(self) -> EvaluateSettings:
         """How the corpora are read by a model."""
-        return read_settings({**self.retention, "suite": None, "tasks": (), "general": ()}, EvaluateSettings)
+        of_corpora = {n: value for n, value in self.retention.items() if n not in _OF_RETENTION}
+        return read_settings(of_corpora, EvaluateSettings)
 
 
 def retention_problems(settings: SequenceSettings) -> Iterator[str]:
@@ -63,7 +67,8 @@ def retention_problems(settings: SequenceSettings) -> Iterator[str]:
         yield f"suite: {error}"
     try:
         if settings.tasks:
-            task_manager(settings.tasks, settings.tasks_path)
+            asked = read_settings({**underscored(settings.evaluate), "tasks": settings.tasks}, EvaluateSettings)
+            load_tasks(settings.tasks, tasks_path=settings.tasks_path, asking=asking_of(asked))
     except ConfigError as error:
         yield from error.problems
     try:

@@ -110,6 +110,11 @@ class Settings(BaseModel):
         return {name for name in cls.model_fields if cls.about(name).get("later")}
 
     @classmethod
+    def of_panel(cls, panel: str) -> tuple[str, ...]:
+        """The names of the settings of a panel of --help."""
+        return tuple(name for name in cls.model_fields if cls.about(name)["panel"] == panel)
+
+    @classmethod
     def without_effect(cls, name: str, value: Any) -> Any:
         """None for a value of a setting that counts as none given; any other value as it is."""
         retired = cls.retired.of_value(name, value)
