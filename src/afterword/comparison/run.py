@@ -9,9 +9,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,25 @@ from afterword import evaluation, models
 from afterword.alignment.inputs import check
 from afterword.alignment.run import run_alignment
 from afterword.comparison import costs, grid
-from afterword.comparison.claims import claimed, lock_of
+from afterword.comparison.apart import GRID, apart
 from afterword.comparison.first_stages import drop_stages, keep_stage, shared_stages, take_stage
 from afterword.comparison.grid import Cell, Contents
 from afterword.comparison.summary import read_rows, summarise
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.distributed import process_count
 from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.suites import find_suite
+from afterword.pool import Pool, open_pool
 from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import BlendSettings, CompareSettings, underscored
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.workers import workers_of
 from afterword.storage.atomic import replace_file
 from afterword.storage.hashes import json_sha256
+from afterword.storage.locks import alone_in
 from afterword.storage.parsing import parse_json
-from afterword.training import Interrupted, run_adaptation
+from afterword.training import Interrupted, quiet_libraries, run_adaptation
 from afterword.training.teacher_choice import refuse_teacher
 
 _CONFIGURATION = "configuration_sha256"
@@ -61,43 +64,98 @@ class Planned:
     """Where the run before its alignment is kept; None where no other cell has the same."""
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A cell to be run, with all that it takes."""
+
+    plan: Planned
+    place: str
+    """Its number among all, and its name."""
+    settings: CompareSettings
+    size: costs.ModelSize
+    command: str
+
+
 def compare(
     settings: CompareSettings, *, retry_failed: bool = False, command: str = "", console: Console | None = None
 ) -> dict[str, Any]:
     """Run what is missing of the grid and write compare.json; its content is returned.
 
     A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
-    measured gets a row with the reason, and the grid goes on. Several processes with the same folder share the cells.
+    measured gets a row with the reason, and the grid goes on. Cells are run one by one, or as tasks of a pool
+    (`processes`, `ray`); rows are written here alone. ConfigError while another process runs the same comparison.
     """
-    if process_count() > 1:
-        raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
-    with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
+    with (
+        open_pool(workers_of(settings)) as pool,
+        alone_in(output, "runs this comparison"),
+        tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch,
+    ):
         size, planned = _plan(settings, Path(scratch))
         rows = _rows(output)
         again = {name for name, row in rows.items() if retry_failed and row["status"] == "failed"}
-        _check_alignments([plan.cell for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)])
+        missing = [plan for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)]
+        _check_alignments([plan.cell for plan in missing])
         _write_grid(settings, planned, command)
         if others := sum(plan.fingerprint in rows and not _is_done(plan, rows) for plan in planned):
             said = f"rows of another model configuration (config.json): {others}"
             console.print(f"{said}; their cells are run again", highlight=False)
-        # What other processes had claimed is waited for at the end, in case they do not finish it.
-        done = sum(plan.fingerprint not in again and _is_done(plan, rows) for plan in planned)
+        tasks = _tasks(settings, planned, missing, size, command)
         # Nothing is told where nothing is left to do.
-        cells = len(planned) if done < len(planned) else 0
-        with Progress("cells", cells, done=done, console=console) as progress:
-            for wait in (False, True):
-                for number, plan in enumerate(planned, start=1):
-                    with claimed(plan.cell.folder, wait=wait) as mine:
-                        if mine and (plan.fingerprint in again or not _is_done(plan, _rows(output))):
-                            console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
-                            again.discard(plan.fingerprint)
-                            _run_cell(plan, settings, size, command, console)
-                            progress.advance()
-                        if mine and not settings.keep_models:
-                            drop_weights(plan.cell.folder)
+        cells = len(planned) if tasks else 0
+        with Progress("cells", cells, done=len(planned) - len(tasks), console=console) as progress:
+            for task, row in _rows_of(tasks, pool, console, here=workers_of(settings).is_here):
+                append_row(output, row)
+                _drop_unkept(settings, task.plan)
+                if row["status"] == "failed":
+                    console.print(f"failed: {row['reason']}", markup=False, highlight=False)
+                progress.advance()
+        for plan in planned:
+            _drop_unkept(settings, plan)
         drop_stages(output)
     return summarise(output)
+
+
+def _tasks(
+    settings: CompareSettings,
+    planned: Sequence[Planned],
+    missing: Sequence[Planned],
+    size: costs.ModelSize,
+    command: str,
+) -> list[_Task]:
+    """Every missing cell once: arms of other names can be the same cell."""
+    first = {plan.fingerprint: plan for plan in reversed(missing)}
+    numbered = [(f"{number}/{len(planned)}: {plan.cell}", plan) for number, plan in enumerate(planned, start=1)]
+    return [_Task(p, place, settings, size, command) for place, p in numbered if first.get(p.fingerprint) is p]
+
+
+def _drop_unkept(settings: CompareSettings, plan: Planned) -> None:
+    if not settings.keep_models:
+        drop_weights(plan.cell.folder)
+
+
+def _rows_of(tasks: Sequence[_Task], pool: Pool, console: Console, *, here: bool) -> Iterator[tuple[_Task, Any]]:
+    """Every task with its row, as each ends. What cells share before their alignment, one of them trains first."""
+    first = {task.plan.stage: task for task in reversed(tasks) if task.plan.stage}
+    leading = [task for task in tasks if task.plan.stage is None or first[task.plan.stage] is task]
+    following_them = [task for task in tasks if task not in leading]
+    for wave in [tasks] if here else [leading, following_them]:
+        for number, row in pool.results(partial(_run_here, console) if here else _run_apart, wave):
+            task = wave[number]
+            if not here:
+                console.print(f"cell {task.place}: {row['status']}", markup=False, highlight=False)
+            yield task, row
+
+
+def _run_here(console: Console, task: _Task) -> dict[str, Any]:
+    console.print(f"cell {task.place}", markup=False, highlight=False)
+    return _ended(task, console)
+
+
+def _run_apart(task: _Task) -> dict[str, Any]:
+    quiet_libraries()
+    with apart(task.plan.cell.folder, Path(task.settings.output_dir)) as console:
+        return _ended(task, console)
 
 
 def _check_alignments(cells: list[Cell]) -> None:
@@ -124,7 +182,7 @@ def _problems_of(second: AlignSettings, cell: Cell) -> list[str]:
 
 
 def _rows(output: Path) -> dict[str, dict[str, Any]]:
-    """The last row of every fingerprint, those that other processes wrote included."""
+    """The last row of every fingerprint."""
     return {row["fingerprint"]: row for row in read_rows(output)}
 
 
@@ -132,13 +190,6 @@ def _is_done(plan: Planned, rows: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether its row is there, of the base's configuration as it is now. A row that does not say its own counts."""
     row = rows.get(plan.fingerprint)
     return row is not None and row.get(_CONFIGURATION, plan.configuration) == plan.configuration
-
-
-def _run_cell(plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console) -> None:
-    row = _ended(plan, settings, size, command, console)
-    append_row(Path(settings.output_dir), row)
-    if row["status"] == "failed":
-        console.print(f"failed: {row['reason']}", markup=False, highlight=False)
 
 
 def _plan(settings: CompareSettings, scratch: Path) -> tuple[costs.ModelSize, list[Planned]]:
@@ -186,14 +237,14 @@ def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     if resolved["precision"] == "auto":
         # What is left to the machine stays so, as in training: a row recorded on another one counts.
         del resolved["precision"]
-    return grid.by_content({name: value for name, value in resolved.items() if name not in ("suite", "suite_cache")})
+    # Nor does where it is computed change what is scored.
+    counted = [name for name in EvaluateSettings.weighing() if name not in ("suite", "suite_cache")]
+    return grid.by_content({name: resolved[name] for name in counted if name in resolved})
 
 
-def _ended(
-    plan: Planned, settings: CompareSettings, size: costs.ModelSize, command: str, console: Console
-) -> dict[str, Any]:
+def _ended(task: _Task, console: Console) -> dict[str, Any]:
     """The row of a cell that was run, complete or failed."""
-    cell = plan.cell
+    plan, cell, settings, command = task.plan, task.plan.cell, task.settings, task.command
     about = {"arm": cell.arm, "learning_rate": cell.learning_rate, "seed": cell.seed, "fingerprint": plan.fingerprint}
     about |= {_CONFIGURATION: plan.configuration, "settings": grid.settings_of(cell)}
     try:
@@ -216,7 +267,7 @@ def _ended(
         return {"format": 1, "status": "failed", "reason": str(error), **about}
     finally:
         models.free_memory()
-    cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
+    cost = costs.cost_of(cell.folder, task.size, frozen=cell.settings.use_peft)
     environment = parse_json((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
     return {"format": 1, "status": "complete", **about, **measured, **ended}
@@ -271,14 +322,13 @@ def drop_weights(run: Path) -> None:
 def append_row(output: Path, row: Mapping[str, Any]) -> None:
     """Add a row to rows.jsonl, flushed to the disk; half a row that a kill left before it is cut off."""
     path = output / "rows.jsonl"
-    with lock_of(path):
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        if text and not text.endswith("\n"):
-            replace_file(path, text[: text.rfind("\n") + 1])
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text and not text.endswith("\n"):
+        replace_file(path, text[: text.rfind("\n") + 1])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_grid(settings: CompareSettings, planned: list[Planned], command: str) -> None:
@@ -292,7 +342,7 @@ def _write_grid(settings: CompareSettings, planned: list[Planned], command: str)
     asked = {**about, "settings": settings.model_dump(mode="json"), "arms": arms, "cells": cells}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
+        replace_file(output / GRID, json.dumps(asked, indent=1, ensure_ascii=False))
     except OSError as error:
         problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
         raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error

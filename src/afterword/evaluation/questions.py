@@ -114,8 +114,16 @@ def ask(
     """
     put = [_put(models, question, documents, instruction) for question in questions]
     asked = [each for each in put if isinstance(each, _Asked)]
-    writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
-    sides = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
+    # A model alone stands where the adapted one would.
+    sides = {
+        side: _answers(
+            models.adapted if models.are_two and side == "after" else models.reference,
+            models,
+            asked,
+            f"{setting} {side}",
+        )
+        for side in (SIDES if models.are_two else SIDES[1:])
+    }
     details = {
         "prompt_template": build_prompt(
             models.tokenizer, "{question}", None if documents is None else "{document}", instruction
