@@ -138,7 +138,9 @@ def _on_corpus(loaded: Models, model: str, corpus: Taught, settings: EvaluateSet
 
 
 def _key(corpus: Taught, settings: EvaluateSettings) -> str:
-    how = settings.model_dump(mode="json", exclude={"suite_cache", "documents", "held_out", "models_at_once", "device_map"})
+    how = settings.model_dump(
+        mode="json", exclude={"suite_cache", "documents", "held_out", "models_at_once", "device_map"}
+    )
     return json_sha256([corpus.content_sha256, how, VERSIONS])
 
 
