@@ -5,10 +5,14 @@ outside of a forward goes through `whole`, `sharded_like` and `whole_state`.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+K = TypeVar("K")
+_TOGETHER = ContextVar("together", default=False)
 
 
 def process_count() -> int:
@@ -36,6 +40,14 @@ def device_type() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; no context is made on any."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [each for each in named.split(",") if each] if named else [str(n) for n in range(torch.cuda.device_count())]
+
+
 def gathered(values: list[T]) -> list[T]:
     """The values of all processes, in their order."""
     if process_count() == 1:
@@ -43,6 +55,58 @@ def gathered(values: list[T]) -> list[T]:
     from accelerate.utils import gather_object
 
     return gather_object(values)
+
+
+@contextmanager
+def together() -> Generator[None]:
+    """All processes run the block alike: what is computed batch by batch is shared out, and known to all after it.
+
+    Each is bound to a GPU of its own, where there are any. One process is the plain case.
+    """
+    if process_count() == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    PartialState(cpu=device_type() == "cpu")
+    before = _TOGETHER.set(True)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(before)
+
+
+def shares() -> int:
+    """Processes that share what is computed: within `together` all, else one."""
+    return process_count() if _TOGETHER.get() else 1
+
+
+def own_share(items: Sequence[T]) -> Sequence[T]:
+    """Within `together`, every so many-th of the items, from this process's own number on; else all of them."""
+    return items[rank() :: shares()] if shares() > 1 else items
+
+
+def put_together(found: Mapping[K, T]) -> dict[K, T]:
+    """What all processes found of their shares, by its key; outside of `together`, what this one found."""
+    if not _TOGETHER.get():
+        return dict(found)
+    return {key: value for part in gathered([dict(found)]) for key, value in part.items()}
+
+
+def from_main_process(make: Callable[[], T]) -> T:
+    """Within `together`, what the main process makes, in all of them; else what this one makes."""
+    if not _TOGETHER.get():
+        return make()
+    from accelerate.utils import broadcast_object_list
+
+    (made,) = broadcast_object_list([make() if is_main_process() else None])
+    return made
+
+
+def wait_for_all() -> None:
+    """Until every process is here."""
+    if process_count() > 1:
+        gathered([rank()])
 
 
 def main_process_first(work: Callable[[], T]) -> T:
@@ -132,3 +196,17 @@ def whole_state(model: Any) -> Mapping[str, Any]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def brings_back(module: Any) -> None:
+    """Have a part of a model on several devices give its output where its input was."""
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    add_hook_to_module(module, AlignDevicesHook(io_same_device=True), append=True)
+
+
+def present(module: Any) -> AbstractContextManager[Any]:
+    """While the block runs, the weights of a part that is on the disk or in main memory between forwards are here."""
+    from accelerate.utils import align_module_device
+
+    return align_module_device(module)

@@ -145,7 +145,8 @@ def _usable(
     there = {sample.source for sample in samples}
     own = {source: quota for source, quota in quotas.items() if source in there}
     # Which samples are drawn follows from scores; whether the quotas can be kept does not.
-    selecting.drawn(samples, settings.count_of(kind), own)
+    drawn = selecting.drawn(samples, settings.count_of(kind), own)
+    stages.refuse_uneven(settings, "sft" if kind == "instructions" else "dpo", len(drawn))
     return Usable(samples, left_out, reasons, own)
 
 

@@ -6,8 +6,10 @@ The one rule: a stage counts once its model is there, whole; the next starts fro
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from afterword.alignment.samples import Sample, dialogue_in
 from afterword.alignment.sft import train_sft
 from afterword.alignment.stages import StageResult
 from afterword.corpus import Corpus, Dialogue, Kind
-from afterword.distributed import device_type
+from afterword.distributed import device_type, from_main_process, is_main_process, together
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, Stage
 from afterword.storage.locks import sole
@@ -60,13 +62,17 @@ def run_alignment(settings: AlignSettings, *, console: Console | None = None, co
     goes on where it stopped; a finished one is left as it is.
     """
     stages.refuse_machine()
-    with sole(Path(settings.output_dir), "aligns into the same folder"):
+    console = (console or Console(stderr=True)) if is_main_process() else Console(quiet=True)
+    # Of several processes the first has the folder for all, and writes.
+    here = sole(Path(settings.output_dir), "aligns into the same folder") if is_main_process() else nullcontext()
+    with here, together():
         return _aligned(settings, console, command)
 
 
-def _aligned(settings: AlignSettings, console: Console | None, command: str) -> AlignResult:
-    folder, console = AlignFolder(Path(settings.output_dir)), console or Console(stderr=True)
-    state = folder.state(settings)
+def _aligned(settings: AlignSettings, console: Console, command: str) -> AlignResult:
+    folder = AlignFolder(Path(settings.output_dir))
+    # All processes go by what the first one finds in the folder.
+    state = from_main_process(partial(folder.state, settings))
     name = settings.model_name_or_path
     refuse_save_precision(settings, adapter=settings.use_peft or models.is_adapter(name))
     with tempfile.TemporaryDirectory(prefix="afterword-align-") as scratch:
@@ -83,10 +89,11 @@ def _aligned(settings: AlignSettings, console: Console | None, command: str) -> 
         # Every stage loads its own, also where nothing was interrupted.
         del model
         chosen = _chosen(folder, given.corpora, given.tokenizer)
-    complete = models.has_result(folder.path)
+    complete = from_main_process(partial(models.has_result, folder.path))
     if not complete:
         _train(folder, settings, state, given.tokenizer, chosen, console)
-    shutil.rmtree(folder.work, ignore_errors=True)
+    if is_main_process():
+        shutil.rmtree(folder.work, ignore_errors=True)
     return AlignResult(folder.path, {kind: len(found) for kind, found in chosen.items()}, already_complete=complete)
 
 
@@ -119,12 +126,14 @@ def _begin(
 ) -> dict[str, Any]:
     """Select, and write down what was selected, of what, and how."""
     rows, counts = _select(settings, usable, model, console)
-    folder.begin(settings, rows)
+    if is_main_process():
+        folder.begin(settings, rows)
     state = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
     state |= {"settings": settings.model_dump(mode="json"), "content": _content(given, model)}
     state |= {"read": {kind: corpus.to_json() for kind, corpus in given.corpora.items()}}
     state |= {"chat_template": given.template, "joiner": given.joiner, "selection": counts, "stages": {}}
-    folder.write_state(state)
+    if is_main_process():
+        folder.write_state(state)
     return state
 
 
@@ -168,7 +177,7 @@ def _left_out_row(kind: Kind, skipped: Skipped) -> dict[str, Any]:
 
 def _chosen(folder: AlignFolder, corpora: Mapping[Kind, Corpus], tokenizer: Any) -> dict[Kind, list[Dialogue]]:
     """The selected dialogues, in the order in which they were read."""
-    selected = folder.selected()
+    selected = from_main_process(folder.selected)
     return {
         kind: [dialogue_in(d, tokenizer) for d in corpus if d.dialogue and (kind, d.id) in selected]
         for kind, corpus in corpora.items()
@@ -189,18 +198,19 @@ def _train(
     for stage, kind, train in asked:
         last = stage == asked[-1][0]
         target = folder.path if last else folder.path / stage
-        if not models.has_result(target):
+        if not from_main_process(partial(models.has_result, target)):
             model = stages.trainable(_load_model(source, settings), settings)
             # Between two stages everything is in float32.
             decides = last and not models.has_adapter(model)
             measured = decides and _may_round(model, settings)
             result = train(model, tokenizer, chosen[kind], settings, folder.work / stage, console, measured=measured)
             saving = _save(model, result, tokenizer, settings, target) if decides else None
-            if saving is None:
+            if saving is None and is_main_process():
                 models.save_result(model, tokenizer, target, dtype=torch.float32, given=_given(settings))
             state["stages"][stage] = result.to_json() | ({"saved": saving.to_json()} if saving else {})
-            folder.write_state(state)
-            shutil.rmtree(folder.work / stage, ignore_errors=True)
+            if is_main_process():
+                folder.write_state(state)
+                shutil.rmtree(folder.work / stage, ignore_errors=True)
             console.print(stages.summary(stage, result), highlight=False, markup=False, soft_wrap=True)
             if saving:
                 console.print(saving.sentence(), highlight=False, markup=False, soft_wrap=True)
@@ -222,5 +232,6 @@ def _save(model: Any, result: StageResult, tokenizer: Any, settings: AlignSettin
     given = _given(settings)
     trained = models.trained_from(model, given, loss=result.loss, loss_before=result.loss_before)
     saving, precisions = models.settle(trained, settings.save_precision, seed=settings.seed)
-    models.save_result(model, tokenizer, target, dtype=precisions, given=given)
+    if is_main_process():
+        models.save_result(model, tokenizer, target, dtype=precisions, given=given)
     return saving

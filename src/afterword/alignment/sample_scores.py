@@ -19,6 +19,7 @@ import torch
 from afterword.alignment.samples import Sample
 from afterword.data.batching import micro_batches, to_device
 from afterword.data.views import scored_text
+from afterword.distributed import own_share, put_together
 from afterword.models import check_head, head_of, packing_for, packs_cleanly, trained_states
 from afterword.objectives import Prediction, hidden_losses
 from afterword.progress import Progress
@@ -63,12 +64,15 @@ def score_samples(model: Any, samples: Sequence[Sample], *, micro_batch_tokens: 
     sums, head, nll = np.zeros(len(forms)), head_of(model), Prediction()
     by_length = sorted(examples, key=lambda e: len(e.segments[0].student_ids))
     tokens = sum(len(form.ids) for form in forms)
+    found = dict[int, tuple[np.ndarray, np.ndarray]]()
     with Progress("samples scored", len(samples), cost=f"{tokens:,} tokens") as progress:
-        for cpu_batch in micro_batches(by_length, packing):
+        for number, cpu_batch in own_share(list(enumerate(micro_batches(by_length, packing)))):
             batch = to_device(cpu_batch, model.device)
             losses = hidden_losses(nll, (trained_states(model, batch.student), head), None, batch.target_ids)
-            np.add.at(sums, cpu_batch.sources.numpy(), losses.double().cpu().numpy())
+            found[number] = (cpu_batch.sources.numpy(), losses.double().cpu().numpy())
             # A sample has two forms, each an example of its own.
             progress.advance(len(cpu_batch.sources.unique()) / 2)
+    for _, (of_forms, losses) in sorted(put_together(found).items()):
+        np.add.at(sums, of_forms, losses)
     means = sums / [len(form.ids) - form.start for form in forms]
     return [Scores(*pair) for pair in means.reshape(-1, 2).tolist()]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 
 from afterword import models
-from afterword.distributed import device_type, process_count
+from afterword.distributed import device_type, is_main_process, process_count, wait_for_all
 from afterword.errors import ConfigError, TrainingError
 from afterword.settings.align import AlignSettings, Stage
 from afterword.storage.atomic import write_manifest
@@ -54,26 +54,48 @@ class StageResult:
 
 
 def refuse_machine() -> None:
-    """ConfigError where trl is not installed, or where more than one process or GPU would take part."""
+    """ConfigError where trl is not installed, or where one process has several GPUs."""
     if importlib.util.find_spec("trl") is None:
         raise ConfigError("align: needs trl, which is not installed. Install it: pip install 'afterword[align]'.")
-    processes, gpus = process_count(), torch.cuda.device_count()
-    if processes > 1 or gpus > 1:
-        problem = f"runs in one process on one GPU, and there are {processes} processes and {gpus} GPUs"
-        raise ConfigError(f"align: {problem}. Start it without a launcher, with CUDA_VISIBLE_DEVICES=0.")
+    if process_count() == 1 and (gpus := torch.cuda.device_count()) > 1:
+        problem = f"a process trains on one GPU, and this one sees {gpus}"
+        raise ConfigError(f"align: {problem}. Start it with torchrun --nproc_per_node {gpus}, or let it see one GPU.")
+
+
+def refuse_uneven(settings: AlignSettings, stage: Stage, samples: int) -> None:
+    """ConfigError where several processes could not share every step evenly.
+
+    trl would fill the last step with samples that were read before, and the result would be another than one process's.
+    """
+    processes, batch = process_count(), _batch(settings, stage, samples)
+    shares = processes * settings.gradient_accumulation_steps
+    kind = "instruction" if stage == "sft" else "preference"
+    if batch % shares:
+        problem = f"{stage}_batch_size: {batch} samples of a step are not the same number for {shares} parts"
+        raise ConfigError(f"{problem} ({processes} processes). Give a multiple of {shares}.")
+    if processes > 1 and samples % batch:
+        problem = f"{kind}_count: of {samples} samples the last step of {batch} would not be whole"
+        remedy = f"Give {samples - samples % batch}, or start it in one process"
+        raise ConfigError(f"{problem}, which {processes} processes cannot share. {remedy}.")
+
+
+def _batch(settings: AlignSettings, stage: Stage, samples: int) -> int:
+    """Samples of an optimizer step, over all processes."""
+    parts = settings.gradient_accumulation_steps
+    # A batch that is not full still has to be cut into as many parts.
+    return min(settings.stage(stage)["batch_size"], -(-samples // parts) * parts)
 
 
 def stage_arguments(settings: AlignSettings, stage: Stage, samples: int, folder: Path) -> dict[str, Any]:
     """Arguments of trl's configuration that both stages have. Every sample is trained whole: no `max_length`."""
     own, parts = settings.stage(stage), settings.gradient_accumulation_steps
-    # A batch that is not full still has to be cut into as many parts.
-    batch = min(own["batch_size"], -(-samples // parts) * parts)
+    batch = _batch(settings, stage, samples)
     steps, warmup = -(-samples // batch) * own["epochs"], settings.warmup_steps
     return {
         "output_dir": str(folder),
         "learning_rate": own["learning_rate"],
         "num_train_epochs": own["epochs"],
-        "per_device_train_batch_size": batch // parts,
+        "per_device_train_batch_size": batch // parts // process_count(),
         "gradient_accumulation_steps": parts,
         # Said also where it is off: trl's own default is on.
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -173,7 +195,10 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A checkpoint counts once it has its manifest."""
-        write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        # Every process has saved the state of its random numbers.
+        wait_for_all()
+        if is_main_process():
+            write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """TrainingError where the loss, and with it the gradient, is not finite."""

@@ -6,6 +6,7 @@ import typer
 
 from afterword.cli.console import err, say
 from afterword.cli.options import CALLED, Config, Overrides, command_line, told
+from afterword.distributed import is_main_process
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings
 
@@ -30,7 +31,9 @@ def align(
 
 
 def say_aligned(result: "AlignResult") -> None:
-    """Write the page of an alignment, and say what to do next."""
+    """Write the page of an alignment, and say what to do next; of several processes the first one does."""
+    if not is_main_process():
+        return
     from afterword.report import write_alignment
 
     page = write_alignment(result.path)

@@ -41,7 +41,9 @@ def evaluate(
     from afterword import evaluation, training
 
     training.quiet_libraries()
-    _show(evaluation.evaluate(model, output_dir=output_dir, command=command_line(), **settings.model_dump()))
+    result = evaluation.evaluate(model, output_dir=output_dir, command=command_line(), **settings.model_dump())
+    if training.is_main_process():
+        _show(result)
 
 
 def _show(result: "Scores") -> None:

@@ -1,6 +1,7 @@
 """`afterword study`, and what it says when the texts are there."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from afterword.cli.options import Config, Documents, Model, Overrides, command_l
 from afterword.corpus import CorpusOptions, read_corpus, refuse_missing
 from afterword.settings.adapt import read_settings
 from afterword.settings.study import StudySettings
+from afterword.settings.workers import workers_of
 
 if TYPE_CHECKING:
     from afterword.study.run import StudyResult
@@ -33,14 +35,16 @@ def study(
     # After what can be wrong: it imports the libraries, which takes seconds.
     from afterword import models, training
     from afterword.study.run import write_study
-    from afterword.writing import load_to_write, open_writer
+    from afterword.writing import Spread, load_to_write, open_writer
 
     training.quiet_libraries()
     name, path = settings.model_name_or_path, Path(settings.output_dir)
     tokenizer = models.load_tokenizer(name)
     with tempfile.TemporaryDirectory(prefix="afterword-study-") as scratch:
         corpus = read_corpus(list(settings.documents), cache_dir=Path(scratch), options=CorpusOptions.of(settings))
-        with open_writer(lambda: load_to_write(name, settings.precision), tokenizer, _choice(settings)) as writer:
+        spread = Spread(workers_of(settings), name, settings.precision)
+        load = partial(load_to_write, name, settings.precision)
+        with open_writer(load, tokenizer, _choice(settings), spread=spread) as writer:
             result = write_study(writer, corpus, settings.plan(), path, model=name, command=command_line())
     _say(result, settings)
 

@@ -20,7 +20,6 @@ from rich.console import Console
 from afterword import models
 from afterword.comparison import grid
 from afterword.comparison import run as running
-from afterword.comparison.claims import claimed
 from afterword.comparison.frontier import kept, pick
 from afterword.comparison.summary import (
     PARTS,
@@ -40,11 +39,12 @@ from afterword.progress import Progress
 from afterword.settings.compare import BlendSettings
 from afterword.storage.atomic import replace_file
 from afterword.storage.hashes import json_sha256
+from afterword.storage.locks import LOCK, alone_in
 from afterword.training.checkpoints import explained
 from afterword.training.run_folder import environment
 
 _SUMMARY = "blend.json"
-_BEGUN = {"cells", "cells.lock", "reference", "rows.jsonl", "rows.jsonl.lock"}
+_BEGUN = {"cells", LOCK, "reference", "rows.jsonl"}
 """What a blend that was stopped before its first summary can have left."""
 
 
@@ -69,7 +69,7 @@ def blend(settings: BlendSettings, *, command: str = "", console: Console | None
     console, output = console or Console(stderr=True), Path(settings.output_dir)
     path = _plan(settings)
     _begin(output)
-    with claimed(output / "cells", wait=True):
+    with alone_in(output, "measures this way"):
         missing = [each for each in path if each.fingerprint not in _rows(output)]
         with Progress("points of the way", len(missing), console=console) as progress:
             for number, each in enumerate(missing, start=1):

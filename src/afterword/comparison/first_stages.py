@@ -5,8 +5,8 @@ as equal settings give equal weights; it keeps the metrics, the costs and the en
 """
 
 import contextlib
-import os
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def keep_stage(run: Path, kept: Path | None) -> None:
     """Keep a finished run, without its alignment, for the cells that share it."""
     if kept is None or kept.exists():
         return
-    partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+    partial = kept.with_name(f"{kept.name}.{uuid.uuid4().hex[:8]}")
     shutil.copytree(run, partial, ignore=shutil.ignore_patterns(*_OF_ONE_CELL))
     # Another process may have kept the same run meanwhile.
     with contextlib.suppress(OSError):

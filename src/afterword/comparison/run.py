@@ -9,9 +9,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from afterword import evaluation, models
 from afterword.alignment.inputs import check
 from afterword.alignment.run import run_alignment
 from afterword.comparison import costs, grid
-from afterword.comparison.claims import claimed, lock_of
+from afterword.comparison.apart import GRID, apart
 from afterword.comparison.first_stages import drop_stages, keep_stage, shared_stages, take_stage
 from afterword.comparison.grid import Cell, Contents
 from afterword.comparison.searches import Search, like, row_of, searches_of
 from afterword.comparison.summary import read_rows, summarise
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
-from afterword.distributed import process_count
 from afterword.errors import AfterwordError, ConfigError
 from afterword.evaluation.exam_learning import learning_by_split
 from afterword.evaluation.suites import find_suite
@@ -35,15 +35,18 @@ from afterword.evaluation.task_loading import load_tasks
 from afterword.evaluation.task_presets import outside_pick
 from afterword.evaluation.task_retention import PREFIX, retention_by_split
 from afterword.evaluation.tasks import asking_of, rounds_of
+from afterword.pool import Pool, open_pool
 from afterword.progress import Progress
 from afterword.settings.adapt import read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.compare import BlendSettings, CompareSettings, underscored
 from afterword.settings.evaluate import RETRIEVAL, EvaluateSettings
+from afterword.settings.workers import workers_of
 from afterword.storage.atomic import replace_file
 from afterword.storage.hashes import json_sha256
+from afterword.storage.locks import alone_in
 from afterword.storage.parsing import parse_json
-from afterword.training import Interrupted, run_adaptation
+from afterword.training import Interrupted, quiet_libraries, run_adaptation
 from afterword.training.run_folder import environment
 from afterword.training.teacher_choice import refuse_teacher
 
@@ -70,45 +73,100 @@ class Planned:
     """Where the run before its alignment is kept; None where no other cell has the same."""
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A cell to be run, with all that it takes."""
+
+    plan: Planned
+    place: str
+    """Its number among all, and its name."""
+    settings: CompareSettings
+    size: models.ModelSize
+    command: str
+
+
 def compare(
     settings: CompareSettings, *, retry_failed: bool = False, command: str = "", console: Console | None = None
 ) -> dict[str, Any]:
     """Run what is missing of the grid and write compare.json; its content is returned.
 
     A cell with a row is not run again, a failed one only with `retry_failed`. A cell that cannot be trained or
-    measured gets a row with the reason, and the grid goes on. Several processes with the same folder share the cells.
+    measured gets a row with the reason, and the grid goes on. Cells are run one by one, or as tasks of a pool
+    (`processes`, `ray`); rows are written here alone. ConfigError while another process runs the same comparison.
     """
-    if process_count() > 1:
-        raise ConfigError("compare: cells run one after another in one process. Start it without torchrun.")
     console, output = console or Console(stderr=True), Path(settings.output_dir)
     outside = check_tasks(settings)
-    with tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch:
+    with (
+        open_pool(workers_of(settings)) as pool,
+        alone_in(output, "runs this comparison"),
+        tempfile.TemporaryDirectory(prefix="afterword-compare-") as scratch,
+    ):
         size, planned, searches = _plan(settings, Path(scratch))
         rows = _rows(output)
         again = {name for name, row in rows.items() if retry_failed and row["status"] == "failed"}
-        _check_alignments([plan.cell for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)])
+        missing = [plan for plan in planned if plan.fingerprint in again or not _is_done(plan, rows)]
+        _check_alignments([plan.cell for plan in missing])
         _write_grid(settings, planned, searches, outside, command)
         _search(searches, settings, again, command, console)
         if others := sum(plan.fingerprint in rows and not _is_done(plan, rows) for plan in planned):
             said = f"rows of another model configuration (config.json): {others}"
             console.print(f"{said}; their cells are run again", highlight=False)
-        # What other processes had claimed is waited for at the end, in case they do not finish it.
-        done = sum(plan.fingerprint not in again and _is_done(plan, rows) for plan in planned)
+        tasks = _tasks(settings, planned, missing, size, command)
         # Nothing is told where nothing is left to do.
-        cells = len(planned) if done < len(planned) else 0
-        with Progress("cells", cells, done=done, console=console) as progress:
-            for wait in (False, True):
-                for number, plan in enumerate(planned, start=1):
-                    with claimed(plan.cell.folder, wait=wait) as mine:
-                        if mine and (plan.fingerprint in again or not _is_done(plan, _rows(output))):
-                            console.print(f"cell {number}/{len(planned)}: {plan.cell}", markup=False, highlight=False)
-                            again.discard(plan.fingerprint)
-                            _run_cell(plan, settings, size, command, console)
-                            progress.advance()
-                        if mine and not settings.keep_models:
-                            drop_weights(plan.cell.folder)
+        cells = len(planned) if tasks else 0
+        with Progress("cells", cells, done=len(planned) - len(tasks), console=console) as progress:
+            for task, row in _rows_of(tasks, pool, console, here=workers_of(settings).is_here):
+                append_row(output, row)
+                _drop_unkept(settings, task.plan)
+                if row["status"] == "failed":
+                    console.print(f"failed: {row['reason']}", markup=False, highlight=False)
+                progress.advance()
+        for plan in planned:
+            _drop_unkept(settings, plan)
         drop_stages(output)
     return summarise(output)
+
+
+def _tasks(
+    settings: CompareSettings,
+    planned: Sequence[Planned],
+    missing: Sequence[Planned],
+    size: models.ModelSize,
+    command: str,
+) -> list[_Task]:
+    """Every missing cell once: arms of other names can be the same cell."""
+    first = {plan.fingerprint: plan for plan in reversed(missing)}
+    numbered = [(f"{number}/{len(planned)}: {plan.cell}", plan) for number, plan in enumerate(planned, start=1)]
+    return [_Task(p, place, settings, size, command) for place, p in numbered if first.get(p.fingerprint) is p]
+
+
+def _drop_unkept(settings: CompareSettings, plan: Planned) -> None:
+    if not settings.keep_models:
+        drop_weights(plan.cell.folder)
+
+
+def _rows_of(tasks: Sequence[_Task], pool: Pool, console: Console, *, here: bool) -> Iterator[tuple[_Task, Any]]:
+    """Every task with its row, as each ends. What cells share before their alignment, one of them trains first."""
+    first = {task.plan.stage: task for task in reversed(tasks) if task.plan.stage}
+    leading = [task for task in tasks if task.plan.stage is None or first[task.plan.stage] is task]
+    following_them = [task for task in tasks if task not in leading]
+    for wave in [tasks] if here else [leading, following_them]:
+        for number, row in pool.results(partial(_run_here, console) if here else _run_apart, wave):
+            task = wave[number]
+            if not here:
+                console.print(f"cell {task.place}: {row['status']}", markup=False, highlight=False)
+            yield task, row
+
+
+def _run_here(console: Console, task: _Task) -> dict[str, Any]:
+    console.print(f"cell {task.place}", markup=False, highlight=False)
+    return _ended(task, console)
+
+
+def _run_apart(task: _Task) -> dict[str, Any]:
+    quiet_libraries()
+    with apart(task.plan.cell.folder, Path(task.settings.output_dir)) as console:
+        return _ended(task, console)
 
 
 def _check_alignments(cells: list[Cell]) -> None:
@@ -135,7 +193,7 @@ def _problems_of(second: AlignSettings, cell: Cell) -> list[str]:
 
 
 def _rows(output: Path) -> dict[str, dict[str, Any]]:
-    """The last row of every fingerprint, those that other processes wrote included."""
+    """The last row of every fingerprint."""
     return {row["fingerprint"]: row for row in read_rows(output)}
 
 
@@ -145,27 +203,19 @@ def _is_done(plan: Planned, rows: Mapping[str, Mapping[str, Any]]) -> bool:
     return row is not None and row.get(_CONFIGURATION, plan.configuration) == plan.configuration
 
 
-def _run_cell(plan: Planned, settings: CompareSettings, size: models.ModelSize, command: str, console: Console) -> None:
-    row = _ended(plan, settings, size, command, console)
-    append_row(Path(settings.output_dir), row)
-    if row["status"] == "failed":
-        console.print(f"failed: {row['reason']}", markup=False, highlight=False)
-
-
 def _search(
     searches: Sequence[Search], settings: CompareSettings, again: Collection[str], command: str, console: Console
 ) -> None:
     """The arms that train nothing. First, because they are quick."""
     output = Path(settings.output_dir)
     for search in searches:
-        with claimed(search.folder, wait=True):
-            if search.fingerprint not in again and search.is_done(_rows(output)):
-                continue
-            console.print(f"arm {search.arm}: nothing is trained", markup=False, highlight=False)
-            started, name = time.perf_counter(), settings.model_name_or_path
-            more = {"like": like(settings), "retrieve": search.retrieve, "output_dir": search.folder}
-            measured = measure(name, settings, command, **more)
-            append_row(output, row_of(search, measured, time.perf_counter() - started, environment()))
+        if search.fingerprint not in again and search.is_done(_rows(output)):
+            continue
+        console.print(f"arm {search.arm}: nothing is trained", markup=False, highlight=False)
+        started, name = time.perf_counter(), settings.model_name_or_path
+        more = {"like": like(settings), "retrieve": search.retrieve, "output_dir": search.folder}
+        measured = measure(name, settings, command, **more)
+        append_row(output, row_of(search, measured, time.perf_counter() - started, environment()))
 
 
 def _plan(settings: CompareSettings, scratch: Path) -> tuple[models.ModelSize, list[Planned], list[Search]]:
@@ -226,6 +276,8 @@ def evaluating(settings: CompareSettings | BlendSettings) -> dict[str, Any]:
     kept = {name: counted[name] if name in later else value for name, value in resolved.items()}
     # A setting that came later counts only where it has a value, so that rows recorded before it stay valid.
     kept = {name: value for name, value in kept.items() if value is not None or name not in later}
+    # Nor does where it is computed change what is scored.
+    kept = {name: value for name, value in kept.items() if name in EvaluateSettings.weighing()}
     unsaid = {*_NO_SCORE, *(RETRIEVAL if resolved["retrieve"] is None else ())}
     return grid.by_content({name: value for name, value in kept.items() if name not in unsaid})
 
@@ -249,11 +301,9 @@ def check_tasks(settings: CompareSettings | BlendSettings) -> list[str]:
     return sorted(f"{PREFIX}{name}" for name in outside_pick(evaluating_by.tasks))
 
 
-def _ended(
-    plan: Planned, settings: CompareSettings, size: models.ModelSize, command: str, console: Console
-) -> dict[str, Any]:
+def _ended(task: _Task, console: Console) -> dict[str, Any]:
     """The row of a cell that was run, complete or failed."""
-    cell = plan.cell
+    plan, cell, settings, command = task.plan, task.plan.cell, task.settings, task.command
     about = {"arm": cell.arm, "learning_rate": cell.learning_rate, "seed": cell.seed, "fingerprint": plan.fingerprint}
     about |= {_CONFIGURATION: plan.configuration, "settings": grid.settings_of(cell)}
     try:
@@ -276,7 +326,7 @@ def _ended(
         return {"format": 1, "status": "failed", "reason": str(error), **about}
     finally:
         models.free_memory()
-    cost = costs.cost_of(cell.folder, size, frozen=cell.settings.use_peft)
+    cost = costs.cost_of(cell.folder, task.size, frozen=cell.settings.use_peft)
     environment = parse_json((cell.folder / "environment.json").read_text(encoding="utf-8"))
     ended = {"cost": {**cost, "evaluate_seconds": seconds}, "environment": environment}
     return {"format": 1, "status": "complete", **about, **measured, **ended}
@@ -336,14 +386,13 @@ def drop_weights(run: Path) -> None:
 def append_row(output: Path, row: Mapping[str, Any]) -> None:
     """Add a row to rows.jsonl, flushed to the disk; half a row that a kill left before it is cut off."""
     path = output / "rows.jsonl"
-    with lock_of(path):
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        if text and not text.endswith("\n"):
-            replace_file(path, text[: text.rfind("\n") + 1])
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text and not text.endswith("\n"):
+        replace_file(path, text[: text.rfind("\n") + 1])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_grid(
@@ -362,7 +411,7 @@ def _write_grid(
     asked |= {"outside_pick": outside} if outside else {}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        replace_file(output / "grid.json", json.dumps(asked, indent=1, ensure_ascii=False))
+        replace_file(output / GRID, json.dumps(asked, indent=1, ensure_ascii=False))
     except OSError as error:
         problem = f"output_dir: {settings.output_dir!r} cannot be written ({error.strerror})"
         raise ConfigError(f"{problem}. Give a folder that is empty, not there yet, or of a comparison.") from error

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from afterword.distributed import own_share, put_together
 from afterword.models import (
     alone_beyond,
     causal_lm,
     continued_states,
     continues_cleanly,
+    device_of,
     head_of,
     read_prompts,
     whole_states,
@@ -71,22 +73,24 @@ def likelihoods(
     """
     assert not model.training, "dropout would be in what is measured"
     assert all(prompt and all(candidates) for prompt, candidates in asked), "nothing predicts the first token"
-    found: list[_Sums] = [([], []) for _ in asked]
+    read = dict[int, _Sums]()
     longest = max((len(prompt) + max(map(len, texts), default=0) for prompt, texts in asked), default=0)
     room_behind(causal_lm(model), [[*prompt, *max(texts, key=len)[:-1]] for prompt, texts in asked if texts])
     if (limit := alone_beyond(causal_lm(model).config)) and longest > limit:
         batch_tokens = 0
     to_read = [row for row, (_, candidates) in enumerate(asked) if candidates]
     measured = _reader(model, greedy) if to_read else None
-    for rows in _batches(asked, to_read, batch_tokens):
+    for rows in own_share(list(_batches(asked, to_read, batch_tokens))):
         assert measured is not None
-        for row, sums in zip(rows, measured([asked[row] for row in rows]), strict=True):
-            found[row] = sums
+        read |= zip(rows, measured([asked[row] for row in rows]), strict=True)
         if advance:
             advance(len(rows))
+    here, read = len(read), put_together(read)
+    if advance and here < len(read):
+        advance(len(read) - here)
     return [
         Likelihoods(np.array(sums, np.float64), np.array(list(map(len, candidates)), np.int64), np.array(is_top, bool))
-        for (sums, is_top), (_, candidates) in zip(found, asked, strict=True)
+        for (sums, is_top), (_, candidates) in ((read.get(row, ([], [])), each) for row, each in enumerate(asked))
     ]
 
 
@@ -106,7 +110,7 @@ def _read_once(model: Any, greedy: bool, asked: Sequence[Asked]) -> list[_Sums]:
     """The first token of a candidate follows from the prompt alone, the others from what continues it."""
     read = read_prompts(model, [prompt for prompt, _ in asked])
     flat = [(row, list(candidate)) for row, (_, candidates) in enumerate(asked) for candidate in candidates]
-    owners = torch.tensor([row for row, _ in flat], device=model.device)
+    owners = torch.tensor([row for row, _ in flat], device=device_of(model))
     states = [read.last_states[owners]]
     long = [(row, candidate[:-1]) for row, candidate in flat if len(candidate) > 1]
     if long:
@@ -129,7 +133,9 @@ def _sums(
     model: Any, greedy: bool, states: torch.Tensor, ids: Sequence[int], units: np.ndarray, asked: Sequence[Asked]
 ) -> list[_Sums]:
     """The log-probabilities of tokens from the states [N, H] that predict them, summed by candidate."""
-    targets, head = torch.tensor(ids, device=states.device), head_of(model)
+    head = head_of(model)
+    states = states.to(head.weight.device)
+    targets = torch.tensor(ids, device=states.device)
     count = sum(len(candidates) for _, candidates in asked)
     if greedy:
         losses, missed = _with_missed(states, head, targets)

@@ -51,17 +51,16 @@ def taken(name: str, models: Models, inputs: Inputs) -> Measured:
     turns = prompt_turns(name, how)
     put = [_put(models, item, turns, how) for item in exam.items]
     asked = [each for each in put if each.room_tokens > 0]
-    # A model alone stands where the adapted one would.
-    pair = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
+    seed = inputs.settings.seed
     votes = {
-        side: _votes(model, models.tokenizer, exam, asked, how, inputs.settings.seed, f"{name} {side}")
-        for side, model in pair.items()
+        side: _votes(models.of_side(side), models.tokenizer, exam, asked, how, seed, f"{name} {side}")
+        for side in models.sides
     }
     left_out = dict(Counter(exam.left_out) + Counter({"too_long": len(put) - len(asked)}))
     details = how.model_dump(mode="json") | {
         "prompt_template": "\n\n".join(content for _, content in turns),
         "prompt_sha256": text_sha256(repr(turns)),
-        "seed": inputs.settings.seed,
+        "seed": seed,
         "left_out": left_out,
     }
     rows = [_row(name, each, {side: votes[side][i] for side in votes}, how) for i, each in enumerate(asked)]

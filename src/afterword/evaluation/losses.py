@@ -17,7 +17,7 @@ whole batch ever exist, and are summed by the unit that intervals are over.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -25,50 +25,25 @@ import numpy as np
 import torch
 
 from afterword.corpus import Corpus
-from afterword.data import SplitContext, WindowSettings, read_document, special_tokens
+from afterword.data import SplitContext, WindowSettings, read_document
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.views import scored_text
-from afterword.distributed import device_type
+from afterword.distributed import own_share, put_together
 from afterword.errors import DataError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
-from afterword.models import (
-    StoredModel,
-    alone_beyond,
-    causal_lm,
-    context_length,
-    evaluation_dtype,
-    head_of,
-    is_adapter,
-    load_adapted,
-    load_tokenizer,
-    refuse_foreign_tokenizer,
-    trained_states,
-)
+from afterword.models import StoredModel, alone_beyond, causal_lm, device_of, head_of, is_adapter, trained_states
 from afterword.models.generation import answered_prompts, token_ids
 from afterword.models.kept_samples import kept_own_samples
-from afterword.objectives import Comparison, Prediction, hidden_losses, hidden_parts
+from afterword.objectives import Comparison, Head, Prediction, hidden_losses, hidden_parts
 from afterword.settings.evaluate import EvaluateSettings
-from afterword.types import Batch, Document, Example, Window
+from afterword.types import Batch, Document, Example, InputRows, SharedRows, Window
 
 Text = tuple[Sequence[int], int]
 """Token ids, and the offset of the first that is scored."""
 VIEW = SplitContext(strategy="sentence", targets=5, averaging="token")
 MIN_CONTEXT_GAIN_NATS = 0.2
 """Below it (b − a) / (b − c) means nothing: on a tiny story model it reached 500 % (METHODS §5)."""
-
-
-def load_models(name: str, settings: EvaluateSettings) -> Models:
-    """Both models in evaluation mode, on the GPU where there is one."""
-    device = device_type()
-    paths = [path for path in (settings.reference, name) if path]
-    dtype = evaluation_dtype(paths, settings.precision)
-    loaded = [load_adapted(path, dtype=dtype).eval().to(device) for path in paths]
-    pair = (loaded[0], loaded[1] if settings.reference else None)
-    for each in loaded:
-        refuse_foreign_tokenizer(load_tokenizer(name), each, name)
-    tokenizer, length = load_tokenizer(name), context_length(causal_lm(loaded[-1]).config, settings.max_length)
-    return Models(*pair, tokenizer, special_tokens(tokenizer, "auto", "document"), length, settings.micro_batch_tokens)
 
 
 def computed_in(models: Models, name: str, reference: str | None) -> dict[str, str]:
@@ -79,7 +54,7 @@ def computed_in(models: Models, name: str, reference: str | None) -> dict[str, s
     """
     sides = {"before": reference, "after": name}
     stored = {f"weights_{side}": stored_dtype(path) for side, path in sides.items() if path}
-    device, product = models.reference.device.type, next(models.reference.parameters()).dtype
+    device, product = device_of(models.reference).type, models.reference.dtype
     return {**stored, "products": str(product).removeprefix("torch."), "device": device}
 
 
@@ -97,13 +72,24 @@ def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> d
     KL(M0 ‖ either) per position. Where examples have a teacher's view, the M0 that KL starts from reads that
     view, and `nll_with_context` is its loss. What was not measured is not there.
     """
-    sums: dict[str, np.ndarray] = {}
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
     packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded", real_share=0.9)
     packing = replace(packing, alone_beyond=alone_beyond(causal_lm(models.reference).config))
-    for cpu_batch in micro_batches(sorted(examples, key=_longest), packing):
-        for name, losses in _position_losses(models, to_device(cpu_batch, models.reference.device)):
-            np.add.at(sums.setdefault(name, np.zeros(units)), cpu_batch.sources.numpy(), losses.double().cpu().numpy())
+    batches = own_share(list(enumerate(micro_batches(sorted(examples, key=_longest), packing))))
+    found = dict[int, tuple[np.ndarray, dict[str, np.ndarray]]]()
+    # Models that take turns: all batches by the one, then all by the other.
+    for some in [batches] if models.in_turns else ([each] for each in batches):
+        read = [_by_reference(models, batch) for _, batch in some]
+        for (number, batch), (losses, source) in zip(some, read, strict=True):
+            losses = losses | _by_adapted(models, batch, source)
+            found[number] = (
+                batch.sources.numpy(),
+                {name: each.double().cpu().numpy() for name, each in losses.items()},
+            )
+    sums: dict[str, np.ndarray] = {}
+    for _, (sources, losses) in sorted(put_together(found).items()):
+        for name, of_positions in losses.items():
+            np.add.at(sums.setdefault(name, np.zeros(units)), sources, of_positions)
     return sums
 
 
@@ -112,22 +98,43 @@ def _longest(example: Example) -> int:
     return len(example.segments[0].student_ids if example.teacher_ids is None else example.teacher_ids)
 
 
-def _position_losses(models: Models, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
-    reference, ids = models.reference, batch.target_ids
-    yield "positions", torch.ones_like(batch.weights)
-    source = before = (trained_states(reference, batch.student), head_of(reference))
+_Source = tuple[torch.Tensor, Head]
+"""Hidden states and a head, which give the predictions that others are compared with."""
+
+
+def _by_reference(models: Models, cpu_batch: Batch) -> tuple[dict[str, torch.Tensor], _Source]:
+    """Losses by name, and what the adapted model is compared with."""
+    reference = models.reference
+    batch, head = to_device(cpu_batch, device_of(reference)), head_of(reference)
+    losses = {"positions": torch.ones_like(batch.weights)}
+    source = before = (_states(reference, head, batch.student), head)
+    ids = batch.target_ids.to(head.weight.device)
     if batch.teacher:
-        source = (trained_states(reference, *batch.teacher), head_of(reference))
+        source = (_states(reference, head, *batch.teacher), head)
         parts = hidden_parts(Comparison(), before, source, ids).unbind(-1)
-        yield from zip(("nll_before", "nll_with_context", "kl_before"), parts, strict=True)
-    elif models.adapted is None:
-        yield "nll_before", hidden_losses(Prediction(), before, None, ids)
-    if models.adapted is not None:
-        after = (trained_states(models.adapted, batch.student), head_of(models.adapted))
-        nll_after, nll_source, kl_after = hidden_parts(Comparison(), after, source, ids).unbind(-1)
-        yield from (("nll_after", nll_after), ("kl_after", kl_after))
-        if not batch.teacher:
-            yield "nll_before", nll_source
+        losses |= zip(("nll_before", "nll_with_context", "kl_before"), parts, strict=True)
+    elif not models.are_two:
+        losses |= {"nll_before": hidden_losses(Prediction(), before, None, ids)}
+    # The other one's turn needs the room.
+    return losses, (source[0].cpu() if models.in_turns else source[0], head)
+
+
+def _by_adapted(models: Models, cpu_batch: Batch, source: _Source) -> dict[str, torch.Tensor]:
+    """Losses by name; none of a model alone."""
+    if not models.are_two:
+        return {}
+    batch, head = to_device(cpu_batch, device_of(models.adapted)), head_of(models.adapted)
+    there = head.weight.device
+    before = (source[0].to(there), source[1].to(there))
+    after = (_states(models.adapted, head, batch.student), head)
+    nll_after, nll_source, kl_after = hidden_parts(Comparison(), after, before, batch.target_ids.to(there)).unbind(-1)
+    losses = {"nll_after": nll_after, "kl_after": kl_after}
+    return losses if batch.teacher else losses | {"nll_before": nll_source}
+
+
+def _states(model: Any, head: Head, *views: InputRows | SharedRows) -> torch.Tensor:
+    """Where the head is: of a model on several devices it may be on another than the last layer."""
+    return trained_states(model, *views).to(head.weight.device)
 
 
 def learning(models: Models, inputs: Inputs, part: Literal["documents", "held_out"]) -> Measured:
@@ -200,14 +207,15 @@ def drift_on_suite_texts(models: Models, inputs: Inputs) -> Measured:
 def drift_on_own_samples(models: Models, inputs: Inputs) -> Measured:
     """Drift on text that the reference wrote; a few prompts of it are answered by both models, to be read."""
     settings, tokenizer = inputs.settings, models.tokenizer
-    if not settings.samples or models.adapted is None:
+    if not settings.samples or not models.are_two:
         return Measured()
     tokens, seed = min(settings.sample_tokens, models.max_length // 2), settings.seed
     samples = kept_own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
     details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
     found = drift(models, [(sample.token_ids, 1) for sample in samples], details)
     asked = samples[: settings.answered_samples]
-    return replace(found, samples=answered_prompts(models.reference, models.adapted, tokenizer, asked))
+    writers = (lambda: models.reference, lambda: models.adapted)
+    return replace(found, samples=answered_prompts(writers, tokenizer, asked))
 
 
 def drift(models: Models, texts: Sequence[Text], details: Mapping[str, Any]) -> Measured:

@@ -107,6 +107,25 @@ class Models:
     """In tokens: what both models read at most."""
     micro_batch_tokens: int = 4096
 
+    @property
+    def are_two(self) -> bool:
+        """Whether there is something to compare. Asking for it brings no model into memory."""
+        return self.adapted is not None
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Where there are values: a model alone stands where the adapted one would."""
+        return ("before", "after") if self.are_two else ("after",)
+
+    def of_side(self, side: str) -> Any:
+        """The model of a side."""
+        return self.adapted if self.are_two and side == "after" else self.reference
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether one of the two is in memory at a time: whichever was asked for last."""
+        return False
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -280,7 +299,7 @@ def of_each_model(values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]]) -
         """Both sides of every metric; no side after where there is no adapted model."""
         before = values(models.reference, models.tokenizer, inputs)
         nothing: Mapping[str, Numbers] = {}
-        after = nothing if models.adapted is None else values(models.adapted, models.tokenizer, inputs)
+        after = nothing if not models.are_two else values(models.adapted, models.tokenizer, inputs)
         return Measured([Values(metric=name, before=before[name], after=after.get(name)) for name in before])
 
     return measured

@@ -157,8 +157,7 @@ def answers_to(
         for i, question in enumerate(questions)
     ]
     asked = [each for each in put if isinstance(each, Asked)]
-    writers = {"before": models.reference, "after": models.adapted} if models.adapted else {"after": models.reference}
-    found = {side: _answers(writer, models, asked, f"{setting} {side}") for side, writer in writers.items()}
+    found = {side: _answers(models.of_side(side), models, asked, f"{setting} {side}") for side in models.sides}
     placeholder = None if texts is None else "{document}"
     details = {
         "prompt_template": build_prompt(models.tokenizer, "{question}", placeholder, instruction),

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
+from afterword.distributed import is_main_process, process_count, together
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation import losses, suites
 from afterword.evaluation.exam_files import Exam, load_exam
 from afterword.evaluation.exams import prompt_turns
 from afterword.evaluation.measure import SEARCHED, Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
+from afterword.evaluation.pair import load_models
 from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.task_loading import LoadedTasks, load_tasks
 from afterword.evaluation.task_model import refuse_missing_vllm
@@ -72,17 +74,17 @@ def evaluate(
     settings = _completed(asked, name, run)
     for called in (name, settings.reference):
         refuse_name(called or name)
-    with tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
+    with together(), tempfile.TemporaryDirectory(prefix="afterword-evaluate-") as scratch:
         inputs = _inputs(name, settings, _read(asked, run, Path(scratch)))
         _refuse_retrieval(inputs)
         possible = _possible(chosen, inputs)
-        models = losses.load_models(name, settings)
+        models = load_models(name, settings)
         result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
         failed = _add_all(result, possible, models, inputs)
     if not result.scores and not failed:
         known = "documents, questions, an exam, a suite, general text or tasks"
         raise ConfigError(f"documents: nothing to measure. Give {known}.")
-    if folder and result.scores:
+    if folder and result.scores and is_main_process():
         about = {"format": 1, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         scores = {**about, "settings": settings.model_dump(), **asdict(result)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +178,9 @@ def _suite(settings: EvaluateSettings) -> suites.Suite:
 def _possible(chosen: Sequence[Measure], inputs: Inputs) -> list[Measure]:
     """Of the package's, those that have what they need. ConfigError for one that was asked for and has not."""
     possible = list[Measure]()
+    if inputs.has("tasks") and process_count() > 1:
+        problem = "the harness shares out its documents by itself"
+        raise ConfigError(f"tasks: {problem}. Leave them out here, and start it for them without torchrun.")
     for measure in chosen:
         missing = [need for need in measure.needs if not inputs.has(need)]
         if missing and measure.name not in MEASURES:
@@ -227,7 +232,7 @@ def _add(result: Scores, measure: Measure, models: Models, inputs: Inputs) -> No
     scores = measure.scores(found)
     if measure.name not in MEASURES:
         _check_tasks(measure.name, scores)
-    if models.adapted is None:
+    if not models.are_two:
         # Of a model alone there is one value, and it stands where the adapted model's would.
         scores = [score if score.after else replace(score, after=score.before, before=None) for score in scores]
     result.scores.extend(scores)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from afterword.distributed import from_main_process, is_main_process
 from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import is_first_likeliest, likelihoods
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models, Values
@@ -23,7 +24,7 @@ from afterword.evaluation.question_costs import Written, answer_length, costs
 from afterword.evaluation.questions import SIDES, answer_lead, build_prompt, line_ends
 from afterword.evaluation.right_answers import normalised, says
 from afterword.evaluation.suites import PARTS, SPLITS, Item, Suite
-from afterword.models import causal_lm, content_sha256, replace_file
+from afterword.models import causal_lm, content_sha256, is_partly_away, replace_file
 from afterword.models.generation import Forbidden, generate, prompt_ids, token_ids
 from afterword.storage.parsing import parse_json
 
@@ -115,7 +116,7 @@ def answer_suite(
     read = [as_asked(tokenizer, item, suite.refusals, before_items.get(item.id, "")) for item in suite.items]
     asked = [each for each in read if _tokens(each, answer_tokens) <= length]
     before = _kept(models, suite, asked, answer_tokens, cache)
-    after = _answered(models, models.adapted, suite, asked, answer_tokens) if models.adapted else None
+    after = _answered(models, models.adapted, suite, asked, answer_tokens) if models.are_two else None
     # A model alone stands where the adapted one would.
     both = dict(zip(SIDES, (before, after), strict=True)) if after is not None else {SIDES[1]: before}
     sides = {side: said for side, (said, _) in both.items()}
@@ -200,7 +201,7 @@ def _kept(
     From the cache where the same model was asked the same; then the seconds are those of that time, if it says so.
     """
     answer = partial(_answered, models, models.reference, suite, asked, answer_tokens)
-    if cache is None:
+    if cache is None or is_partly_away(models.reference):
         return answer()
     read = [[each.prompt, each.candidates, sorted((each.forbidden or {}).items())] for each in asked]
     ends = [models.tokenizer.eos_token_id, causal_lm(models.reference).generation_config.eos_token_id]
@@ -214,19 +215,26 @@ def _kept(
         read,
     ]
     file = Path(cache) / f"{hashlib.sha256(json.dumps(same).encode()).hexdigest()}.json"
+    if kept := from_main_process(partial(_read, file)):
+        return kept
+    said, seconds = answer()
+    if is_main_process():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = parse_json(json.dumps([asdict(each) for each in said]))
+        about = {"sha256": _sha256_of(rows), "seconds": seconds, "said": rows}
+        replace_file(file, json.dumps(about, ensure_ascii=False))
+    return said, seconds
+
+
+def _read(file: Path) -> tuple[list[Answered], float | None] | None:
+    """None where there are no answers, or they are not readable: they are made again."""
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))
-        if kept["sha256"] == _sha256_of(kept["said"]):
-            return [Answered(**row) for row in kept["said"]], kept.get("seconds")
-        said, seconds = answer()
+        if kept["sha256"] != _sha256_of(kept["said"]):
+            return None
+        return [Answered(**row) for row in kept["said"]], kept.get("seconds")
     except (OSError, ValueError, TypeError, KeyError):
-        # Not there, or not readable: it is made again.
-        said, seconds = answer()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows = parse_json(json.dumps([asdict(each) for each in said]))
-    kept = {"sha256": _sha256_of(rows), "seconds": seconds, "said": rows}
-    replace_file(file, json.dumps(kept, ensure_ascii=False))
-    return said, seconds
+        return None
 
 
 def _sha256_of(rows: Any) -> str:

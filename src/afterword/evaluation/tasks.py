@@ -36,21 +36,21 @@ def benchmarks(models: Models, inputs: Inputs) -> Measured:
     """The measure of the harness's tasks, before and after."""
     settings, loaded = inputs.settings, inputs.tasks
     assert loaded, "what it needs"
-    names = [settings.reference or inputs.model, *([inputs.model] if models.adapted is not None else [])]
-    pairs = list(zip((models.reference, models.adapted), names, strict=False))
-    scorers = [partial(_scores_of, *pair, models, loaded, settings) for pair in pairs]
-    how = {"backend": settings.tasks_backend}
-    before = kept_scores(settings.suite_cache, models.reference, models.tokenizer, loaded, how, scorers[0])
+    how, name = {"backend": settings.tasks_backend}, settings.reference or inputs.model
+    of_reference = partial(_scores_of, "before", name, models, loaded, settings)
+    before = kept_scores(settings.suite_cache, models.reference, models.tokenizer, loaded, how, of_reference)
     # A model alone stands where the adapted one would.
-    sides = (before, scorers[1]()) if len(scorers) > 1 else ([], before)
+    sides = ([], before)
+    if models.are_two:
+        sides = (before, _scores_of("after", inputs.model, models, loaded, settings))
     return Measured(scores=compare_tasks(*sides), notes=_notes(loaded))
 
 
-def _scores_of(model: Any, name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
+def _scores_of(side: str, name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
     if settings.tasks_backend == "vllm":
-        return _by_vllm(name, models, loaded, settings)
+        return _by_vllm(side, name, models, loaded, settings)
     how: dict[str, Any] = {"batch_size": settings.tasks_batch_size, "batch_tokens": models.micro_batch_tokens}
-    harness = in_memory(model, models.tokenizer, **how)
+    harness = in_memory(models.of_side(side), models.tokenizer, **how)
     return run_tasks(harness, models.tokenizer, loaded)
 
 
@@ -288,9 +288,10 @@ def _sizes(values: Mapping[str, Sequence[float]]) -> dict[str, int]:
     return {item: len(own) for item, own in values.items()}
 
 
-def _by_vllm(name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
+def _by_vllm(side: str, name: str, models: Models, loaded: LoadedTasks, settings: EvaluateSettings) -> list[Score]:
     """The scores of one model by vLLM, which wants the memory for itself and loads the model from its folder."""
-    both = [each for each in (models.reference, models.adapted) if each is not None]
+    there = [side] if models.in_turns else models.sides
+    both = [models.of_side(each) for each in there]
     device = both[0].device
     for each in both:
         each.to("cpu")

@@ -4,8 +4,10 @@ from afterword.models.adapters import adapter_folder, base_of_adapter, is_adapte
 from afterword.models.backbone import (
     backbone_of,
     causal_lm,
+    device_of,
     has_adapter,
     head_of,
+    is_partly_away,
     layer_states,
     layer_states_through,
     only_reading,

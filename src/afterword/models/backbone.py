@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afterword.distributed import is_sharded, whole
+from afterword.distributed import is_sharded, present, whole
 from afterword.objectives import Head
 from afterword.types import InputRows, SharedRows
 
@@ -35,6 +35,22 @@ def name_below(name: str) -> str:
     return name.replace(".base_layer.", ".").replace(".original_module.", ".")
 
 
+def device_of(model: Any) -> torch.device:
+    """Where a model takes token ids; of one on several devices, where its embedding computes."""
+    inner = causal_lm(model)
+    places = getattr(inner, "hf_device_map", None)
+    if not places:
+        return inner.device
+    hook = getattr(inner.get_input_embeddings(), "_hf_hook", None)
+    found = getattr(hook, "execution_device", None)
+    return inner.device if found is None else torch.device(found)
+
+
+def is_partly_away(model: Any) -> bool:
+    """Whether weights of it are on the disk or in main memory, and come where it computes for a forward alone."""
+    return any(weight.is_meta for weight in model.parameters())
+
+
 def backbone_of(model: Any) -> nn.Module:
     """The module that maps token ids to last hidden states."""
     inner = causal_lm(model)
@@ -52,7 +68,14 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
         module = module.modules_to_save[module.active_adapters[0]] if adapted else module.original_module
     scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
     softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
+    if module.weight.is_meta:
+        with present(module):
+            return Head(*(_copied(getattr(module, part, None)) for part in ("weight", "bias")), float(scale), softcap)
     return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
 
 
 def trained_states(model: Any, *views: InputRows | SharedRows) -> Tensor:

@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
+from afterword.models.backbone import device_of
+
 TokenIds = Sequence[int]
 Forbidden = Mapping[tuple[int, ...], Sequence[int]]
 """By the tokens that a completion has begun with, those that may not follow."""
@@ -133,7 +135,7 @@ def written_rows(
         found = _by_transformers(model, prompts, how)
         done(len(prompts))
         return found
-    ids, mask = _padded_on_the_left(prompts, model.device)
+    ids, mask = _padded_on_the_left(prompts, device_of(model))
     rows, written, cache = list(range(len(prompts))), [list[int]() for _ in prompts], _roomy_cache(model)
     if beginnings:
         mask = torch.cat([_read(model, beginnings, cache), mask], dim=1)
@@ -171,10 +173,10 @@ def continues_beginnings(model: Any) -> bool:
 
 def _read(model: Any, beginnings: Beginnings, cache: DynamicCache) -> Tensor:
     """Read each beginning once and repeat it for its rows, into the cache; the rows' mask, [B, T] int64."""
-    ids, mask = _padded_on_the_left(beginnings.token_ids, model.device)
+    ids, mask = _padded_on_the_left(beginnings.token_ids, device_of(model))
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    rows = torch.tensor(beginnings.of_rows, device=model.device)
+    rows = torch.tensor(beginnings.of_rows, device=device_of(model))
     cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]  # of any integers
     return mask[rows]
 
@@ -254,7 +256,7 @@ class _Chosen(LogitsProcessor):
 
 def _by_transformers(model: Any, prompts: Sequence[TokenIds], how: Writing) -> list[list[int]]:
     """The same by the model's own generate()."""
-    ids, mask = _padded_on_the_left(prompts, model.device)
+    ids, mask = _padded_on_the_left(prompts, device_of(model))
     # A pad is masked in front of a prompt, and cut off behind an end; without any end nothing is cut off.
     ends = sorted(how.ends)
     config = GenerationConfig(

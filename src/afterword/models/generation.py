@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 
 from afterword.data import as_words
 from afterword.data.passages import turn_end
+from afterword.distributed import own_share, put_together, shares
 from afterword.errors import CheckpointError, DataError
 from afterword.models import alone_beyond, causal_lm, fixed_positions
 from afterword.models.decoding import Forbidden, TokenIds, Writing, written_rows
@@ -88,9 +89,11 @@ def generate(
     inner.generation_config = GenerationConfig(eos_token_id=inner.generation_config.eos_token_id)
     if (limit := alone_beyond(inner.config)) and max(map(len, prompts), default=0) + max_new_tokens > limit:
         batch_tokens = 0
-    completions: list[list[int]] = [[] for _ in prompts]
     max_new_tokens = min(max_new_tokens, room_behind(inner, prompts))
-    for rows in _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
+    found = dict[int, list[int]]()
+    # Smaller ones where several processes write, so that each has some.
+    planned = _batches([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens // shares())
+    for rows in own_share(list(planned)):
         how = Writing(
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
@@ -98,9 +101,11 @@ def generate(
             forbidden=[forbidden[row] for row in rows] if forbidden else (),
             draws=None if seed is None else _draws(seed, rows, max_new_tokens),
         )
-        for row, ids in zip(rows, written_rows(inner, [prompts[row] for row in rows], how, advance), strict=True):
-            completions[row] = ids
-    return completions
+        found |= zip(rows, written_rows(inner, [prompts[row] for row in rows], how, advance), strict=True)
+    here, found = len(found), put_together(found)
+    if advance and here < len(found):
+        advance(len(found) - here)
+    return [found[row] for row in range(len(prompts))]
 
 
 def ends_of(model: Any, tokenizer: Any, extra: TokenIds = ()) -> frozenset[int]:
@@ -228,15 +233,15 @@ def _around_user_content(tokenizer: Any) -> tuple[str, str]:
 
 
 def answered_prompts(
-    reference: Any, model: Any, tokenizer: Any, samples: Sequence[Sample], *, new_tokens: int = 64
+    models: Sequence[Callable[[], Any]], tokenizer: Any, samples: Sequence[Sample], *, new_tokens: int = 64
 ) -> list[dict[str, str]]:
-    """The samples' prompts answered greedily by both models, to be read side by side."""
+    """The samples' prompts answered greedily by both models, to be read side by side. Each is asked for in its turn."""
     prompts = [sample.prompt_ids for sample in samples]
     cost = f"at most {2 * len(prompts) * new_tokens:,} tokens"
     with Progress("prompts answered before and after", 2 * len(prompts), cost=cost) as progress:
         written = [
-            generate(writer, tokenizer, prompts, max_new_tokens=new_tokens, advance=progress.advance)
-            for writer in (reference, model)
+            generate(writer(), tokenizer, prompts, max_new_tokens=new_tokens, advance=progress.advance)
+            for writer in models
         ]
     texts = [[tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in side] for side in written]
     return [{"prompt": s.prompt, "before": old, "after": new} for s, old, new in zip(samples, *texts, strict=True)]

@@ -3,9 +3,12 @@
 import json
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from afterword.distributed import from_main_process, is_main_process
+from afterword.models.backbone import is_partly_away
 from afterword.models.generation import Sample, own_samples
 from afterword.models.save import content_sha256
 from afterword.storage.atomic import replace_file
@@ -19,10 +22,10 @@ def kept_own_samples(model: Any, tokenizer: Any, *, count: int, new_tokens: int,
     They are in `samples/` of the cache (AFTERWORD_CACHE); where that is off or cannot be used they are written anew.
     """
     place = _place(model, tokenizer, count=count, new_tokens=new_tokens, seed=seed)
-    if place and (found := _read(place)):
+    if place and (found := from_main_process(partial(_read, place))):
         return found
     samples = own_samples(model, tokenizer, count=count, new_tokens=new_tokens, seed=seed)
-    if place:
+    if place and is_main_process():
         with suppress(OSError):  # They are written again next time.
             place.parent.mkdir(parents=True, exist_ok=True)
             replace_file(place, json.dumps([asdict(sample) for sample in samples], ensure_ascii=False))
@@ -31,7 +34,8 @@ def kept_own_samples(model: Any, tokenizer: Any, *, count: int, new_tokens: int,
 
 def _place(model: Any, tokenizer: Any, **numbers: int) -> Path | None:
     folder = cache_folder("samples")
-    if folder is None:
+    # Weights on the disk are read for every forward, and not once more to be told apart.
+    if folder is None or is_partly_away(model):
         return None
     read_as = text_sha256(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
     follows_from = [content_sha256(model), str(model.dtype), model.device.type, read_as, tokenizer.chat_template]

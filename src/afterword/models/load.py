@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from afterword.distributed import brings_back
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.adapters import adapter_on, base_of_adapter, is_adapter, merged
+from afterword.models.backbone import backbone_of
 from afterword.models.checks import check_weights, unusable
 from afterword.models.gguf_files import GGUF
 from afterword.models.heap import keep_freed_memory
@@ -42,10 +44,17 @@ def load_config(name: str) -> Any:
     return config
 
 
-def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None) -> Any:
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str | None = None,
+    device_map: str | None = None,
+) -> Any:
     """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError.
 
-    An adapter's folder is the model that it makes of its base: merged in float32, then in `dtype`.
+    An adapter's folder is the model that it makes of its base: merged in float32, then in `dtype`. With `device_map` it
+    is spread over the machine's devices, and can then only be read.
     """
     folder = model_folder(name)
     if is_adapter(folder):
@@ -55,6 +64,7 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
     keep_freed_memory()
     _load_whole()
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
+    options |= {"device_map": device_map} if device_map else {}
     model, report = _loaded("AutoModelForCausalLM", "model", folder, use_safetensors=True, **options)
     if missing := sorted(report["missing_keys"]):
         problem = f"lacks the weights {', '.join(missing[:3])}, which would be random"
@@ -64,6 +74,9 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attn_implementa
         raise unusable(name, f"{problem}. Give weights and config.json that belong together.")
     check_weights(model, name)
     _make_writable(model)
+    if device_map:
+        # Whoever calls it alone, past the model, has what it gives where the token ids were.
+        brings_back(backbone_of(model))
     return model
 
 
@@ -76,10 +89,10 @@ def parameter_count(name: str) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def load_adapted(name: str, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_adapted(name: str, *, dtype: torch.dtype = torch.float32, device_map: str | None = None) -> Any:
     """The result of a run as it would be served: a full model, or a base with its adapter on it."""
-    folder = model_folder(name)
-    return adapter_on(partial(load_model, dtype=dtype), folder) if is_adapter(folder) else load_model(name, dtype=dtype)
+    folder, load = model_folder(name), partial(load_model, dtype=dtype, device_map=device_map)
+    return adapter_on(load, folder) if is_adapter(folder) else load(name)
 
 
 def _make_writable(model: Any) -> None:

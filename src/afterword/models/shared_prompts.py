@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from afterword.models.backbone import backbone_of, causal_lm, only_reading
+from afterword.models.backbone import backbone_of, causal_lm, device_of, only_reading
 from afterword.models.checks import alone_beyond, is_close, reading_autocast, vocabulary_of
 
 TokenIds = Sequence[int]
@@ -36,7 +36,7 @@ def read_prompts(model: Any, prompts: Sequence[TokenIds]) -> ReadPrompts:
     """Read prompts of similar lengths, once."""
     from transformers import DynamicCache
 
-    ids, mask = _padded(prompts, model.device, side="left")
+    ids, mask = _padded(prompts, device_of(model), side="left")
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
     # Without the model's configuration the cache keeps everything; a sliding window is in the mask all the same.
     found = backbone_of(model)(**inputs, past_key_values=DynamicCache(), use_cache=True)
@@ -48,10 +48,10 @@ def continued_states(model: Any, read: ReadPrompts, rows: Sequence[int], texts: 
 
     What was read is used up: its cache is then that of the texts.
     """
-    chosen = torch.tensor(rows, device=model.device)
-    ids, mask = _padded(texts, model.device, side="right")
+    chosen = torch.tensor(rows, device=device_of(model))
+    ids, mask = _padded(texts, device_of(model), side="right")
     read.cache.batch_select_indices(chosen)
-    positions = read.lengths[chosen, None] + torch.arange(ids.shape[1], device=model.device)
+    positions = read.lengths[chosen, None] + torch.arange(ids.shape[1], device=device_of(model))
     seen = torch.cat([read.mask[chosen], mask], dim=1)
     inputs = {"input_ids": ids, "attention_mask": seen, "position_ids": positions}
     states_BTH = backbone_of(model)(**inputs, past_key_values=read.cache, use_cache=True).last_hidden_state
@@ -63,10 +63,12 @@ def whole_states(model: Any, prompts: Sequence[TokenIds], texts: Sequence[TokenI
 
     [N, H]: of every row the last position of the prompt, then those of its text.
     """
-    ids, mask = _padded([[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)], model.device, "right")
+    ids, mask = _padded(
+        [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)], device_of(model), "right"
+    )
     states_BTH = backbone_of(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    first = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)[:, None]
-    return states_BTH[mask.bool() & (torch.arange(ids.shape[1], device=model.device) >= first)]
+    first = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device_of(model))[:, None]
+    return states_BTH[mask.bool() & (torch.arange(ids.shape[1], device=device_of(model)) >= first)]
 
 
 def continues_cleanly(model: Any) -> bool:

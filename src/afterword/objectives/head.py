@@ -1,6 +1,6 @@
 """A language model's head as tensors: from hidden states to logits, and from gradients on logits back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,11 @@ class Head:
             if self.softcap is not None:
                 logits_NV.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits_NV
+
+    def to(self, device: torch.device) -> "Head":
+        """The same on a device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
 
     def is_same_as(self, other: "Head") -> bool:
         """Whether both are the same tensors, read in the same way."""

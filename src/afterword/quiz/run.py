@@ -25,10 +25,11 @@ from afterword.quiz.facts import Fact, Wording, candidates_of, paragraph_of
 from afterword.quiz.reading import Put, Rule, others_in, passing
 from afterword.quiz.rules import RULES, Rarity, ruled
 from afterword.settings.quiz import QuizSettings
+from afterword.settings.workers import workers_of
 from afterword.storage.atomic import replace_file
 from afterword.storage.paths import unwritable
 from afterword.types import Document, Sampling
-from afterword.writing import GeneratorChoice, open_writer, prompt
+from afterword.writing import GeneratorChoice, Spread, open_writer, prompt
 from afterword.writing.opening import VLLM, load_to_write
 
 FILTERS = {
@@ -74,7 +75,8 @@ def make_quiz(settings: QuizSettings, *, command: str = "", console: Console | N
     name, choice = settings.model_name_or_path, _choice(settings)
     tokenizer, documents = load_tokenizer(name), _documents(settings)
     console.print(cost_of(settings, documents), highlight=False, markup=False, soft_wrap=True)
-    with open_writer(partial(load_to_write, name), tokenizer, choice) as writer:
+    spread = Spread(workers_of(settings), name)
+    with open_writer(partial(load_to_write, name), tokenizer, choice, spread=spread) as writer:
         facts, fell = checked_facts(writer, documents, settings)
         instruction = _SAYS if writer.tokenizer.chat_template else ""
     if not facts:

@@ -18,6 +18,7 @@ from afterword.errors import AfterwordError, ConfigError, DataError
 from afterword.evaluation import losses
 from afterword.evaluation.measure import VERSIONS, Inputs, Models
 from afterword.evaluation.measures import MEASURES
+from afterword.evaluation.pair import load_models
 from afterword.evaluation.suites import find_suite
 from afterword.evaluation.task_loading import load_tasks
 from afterword.evaluation.tasks import asking_of
@@ -99,7 +100,7 @@ def measure(model: str, file: Path, on: Measuring, say: Callable[[str], None], *
     keys = {corpus.name: _key(corpus, on.settings) for corpus in on.corpora}
     missing = [each for each in on.corpora if row["corpora"].get(each.name, {}).get("key") != keys[each.name]]
     if missing:
-        loaded = losses.load_models(model, on.settings)
+        loaded = load_models(model, on.settings)
         for corpus in missing:
             say(f"measures {corpus.name}")
             found = _on_corpus(loaded, model, corpus, on.settings)
@@ -142,7 +143,9 @@ def _on_corpus(loaded: Models, model: str, corpus: Taught, settings: EvaluateSet
 
 
 def _key(corpus: Taught, settings: EvaluateSettings) -> str:
-    how = settings.model_dump(mode="json", exclude={"suite_cache", "documents", "held_out"})
+    how = settings.model_dump(
+        mode="json", exclude={"suite_cache", "documents", "held_out", "models_at_once", "device_map"}
+    )
     return json_sha256([corpus.content_sha256, how, VERSIONS])
 
 

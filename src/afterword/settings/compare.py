@@ -13,6 +13,7 @@ from afterword.settings.adapt import read_settings
 from afterword.settings.align import following
 from afterword.settings.base import Settings, key_values, setting, underscored
 from afterword.settings.evaluate import RETRIEVAL, EvaluateSettings
+from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES
 
 
 class GridAxes(Settings):
@@ -40,6 +41,10 @@ class CompareSettings(GridAxes):
     adapt: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword adapt` for every cell: KEY=VALUE.")
     evaluate: dict[str, Any] = setting({}, "Every cell", "A setting of `afterword evaluate` for every cell: KEY=VALUE.")
     keep_models: bool = setting(False, "Every cell", "Keep the weights of every cell after it was measured.")
+    processes: int | None = PROCESSES
+    ray: str | None = RAY
+    gpus_each: float | None = GPUS_EACH
+    retries: int = RETRIES
     output_dir: str = setting("", "What", "Folder of the cells, their rows and the page.")
     learning_metric: str = setting("correct_frac", "Results", "Metric of learning: its mean over those skills.")
     retention_metric: str = setting("correct_frac", "Results", "Metric of retention: its mean over those skills.")

@@ -63,6 +63,19 @@ class EvaluateSettings(Settings):
     precision: Literal["auto", "float32", "bf16"] = setting(
         "auto", "How much", "Of weights and products. auto: bf16 where the models are stored in it and it is faster."
     )
+    models_at_once: Literal["auto", "both", "one"] = setting(
+        "auto",
+        "Machines",
+        "Of the models before and after, how many are in memory. auto: both where they fit, else one, loaded anew for "
+        "each of its turns.",
+        weights=False,
+    )
+    device_map: Literal["auto"] | None = setting(
+        None,
+        "Machines",
+        "auto: spread a model that is larger than a GPU over all of them, main memory and disk.",
+        weights=False,
+    )
     max_length: int | None = setting(None, "How much", "Context in tokens (default: that of the model).", ge=16)
     micro_batch_tokens: int = setting(4096, "How much", "Tokens computed at once.", ge=16)
     language: str = setting("en", "What", "Language code, by which sentences are found.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from afterword.settings.base import Settings, setting
+from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, workers_of
 from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
 
 
@@ -33,6 +34,10 @@ class QuizSettings(Settings):
     generator_model: str | None = GENERATOR_MODEL
     generator_requests: int = GENERATOR_REQUESTS
     written_folder: str | None = WRITTEN_FOLDER
+    processes: int | None = PROCESSES
+    ray: str | None = RAY
+    gpus_each: float | None = GPUS_EACH
+    retries: int = RETRIES
 
     def relations(self) -> Iterator[str]:
         """Problems between settings that are each fine alone."""
@@ -42,4 +47,4 @@ class QuizSettings(Settings):
         for name in ("agree", "may_know"):
             if getattr(self, name) > self.samples:
                 yield f"{name}: {getattr(self, name)} of {self.samples} samples cannot be. Lower it, or raise samples."
-        yield from writing_problems(self.generator, self.generator_model)
+        yield from writing_problems(self.generator, self.generator_model, workers_of(self))

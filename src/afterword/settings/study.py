@@ -9,6 +9,7 @@ from afterword.errors import nearest
 from afterword.method_options import KINDS, StudyKind
 from afterword.named_models import NAMES
 from afterword.settings.base import Settings, key_values, listed, setting
+from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, workers_of
 from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
 from afterword.study.plan import NEW_TOKENS, PART_TOKENS, TEMPERATURE, TOKENS_PER_TOKEN, TOP_P, StudyPlan
 from afterword.types import Sampling
@@ -48,6 +49,10 @@ class StudySettings(Settings):
     generator_model: str | None = GENERATOR_MODEL
     generator_requests: int = GENERATOR_REQUESTS
     written_folder: str | None = WRITTEN_FOLDER
+    processes: int | None = PROCESSES
+    ray: str | None = RAY
+    gpus_each: float | None = GPUS_EACH
+    retries: int = RETRIES
     grounded: bool = setting(
         True, "Writing", "Drop a text whose numbers and names do not stand in what it was written from."
     )
@@ -78,7 +83,7 @@ class StudySettings(Settings):
         if self.kinds == ():
             yield f"kinds: there is none. Give some of {_NAMED}, or leave it out for all."
         yield from self._amount_problems()
-        yield from writing_problems(self.generator, self.generator_model)
+        yield from writing_problems(self.generator, self.generator_model, workers_of(self))
 
     def _amount_problems(self) -> Iterator[str]:
         for kind, amount in self.amounts.items():

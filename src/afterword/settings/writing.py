@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from afterword.pool import Workers
 from afterword.settings.base import later, setting
 
 _PANEL = "Writing"
@@ -18,10 +19,14 @@ WRITTEN_FOLDER: Any = setting(
 )
 
 
-def writing_problems(generator: str | None, generator_model: str | None) -> Iterator[str]:
+def writing_problems(
+    generator: str | None, generator_model: str | None, workers: Workers | None = None
+) -> Iterator[str]:
     """Problems between them."""
     address = generator is not None and generator.lower().startswith(("http://", "https://"))
     if address and not generator_model:
         yield "generator_model: missing. Give the name that the endpoint has for its model."
     if generator_model and not address and generator != "vllm":
         yield f"generator_model: {generator_model!r} is read with generator: vllm or an address. Give one of them."
+    if workers and not workers.is_here and (address or generator == "vllm"):
+        yield f"generator: {generator!r} answers many requests at once by itself. Leave out processes and ray."

@@ -8,6 +8,10 @@ from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
+from afterword.errors import ConfigError
+
+LOCK = ".lock"
+"""In a folder that one process works in, and no other."""
 SILENT_SECONDS = 5
 """A wait for another process that is longer is said."""
 
@@ -96,3 +100,33 @@ def held(lock: Path, doing: str | Callable[[], None]) -> Generator[None]:
         yield
     finally:
         gate.release()
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, doing: str) -> Generator[None]:
+    """An output folder, which is made, for one process; another is refused at once: ConfigError.
+
+    The lock is on a file in it, as file systems that machines share lock files and no folders. It ends with its
+    process, however that ends. What was made for nothing is removed.
+    """
+    from filelock import FileLock, Timeout
+
+    made, gate = not folder.is_dir(), FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        gate.acquire(timeout=0)
+    except Timeout as error:
+        problem = f"output_dir: another process {doing} in {str(folder)!r}"
+        raise ConfigError(f"{problem}. Let it end, or give another folder.") from error
+    except OSError as error:
+        problem = f"output_dir: {str(folder)!r} cannot be written ({error.strerror})"
+        raise ConfigError(f"{problem}. Give a folder that is empty or not there yet.") from error
+    except NotImplementedError:
+        pass  # A file system without locks.
+    try:
+        yield
+    finally:
+        gate.release()
+        if made and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()

@@ -4,8 +4,8 @@ Arrows: below training, evaluation and methods' views that write; above models a
 """
 
 from afterword.writing.chat import as_conversation
-from afterword.writing.local import LocalGenerator
-from afterword.writing.opening import RECORD, GeneratorChoice, load_to_write, open_writer
+from afterword.writing.local import LocalGenerator, load_to_write
+from afterword.writing.opening import RECORD, GeneratorChoice, Spread, open_writer
 from afterword.writing.prompts import Prompt, prompt
 from afterword.writing.replies import room_for
 from afterword.writing.sentences import spread_sentences
@@ -17,6 +17,7 @@ __all__ = [
     "GeneratorChoice",
     "LocalGenerator",
     "Prompt",
+    "Spread",
     "StoredWriter",
     "as_conversation",
     "load_to_write",

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from transformers import GenerationConfig
 
+from afterword.distributed import device_type
 from afterword.models import (
     alone_beyond,
     causal_lm,
     continues_cleanly,
+    evaluation_dtype,
+    load_adapted,
     only_reading,
     position_limit,
     weights_fingerprint,
@@ -31,6 +34,11 @@ from afterword.writing.together import alike, batches
 
 BATCH_TOKENS = 20480
 """Rows × (longest prompt + new tokens)."""
+
+
+def load_to_write(name: str, precision: str = "auto") -> Any:
+    """A model as it writes and answers: in eval mode, on the GPU where there is one, in bfloat16 where that pays."""
+    return load_adapted(name, dtype=evaluation_dtype([name], precision)).eval().to(device_type())
 
 
 @dataclass(frozen=True, eq=False)

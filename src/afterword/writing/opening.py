@@ -9,13 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models import evaluation_dtype, load_adapted, load_tokenizer
+from afterword.models import load_tokenizer
+from afterword.pool import Workers, open_pool
 from afterword.storage.hashes import text_sha256
 from afterword.storage.paths import at_home, cache_folder
 from afterword.storage.text_store import TextStore
-from afterword.writing.local import LocalGenerator
+from afterword.writing.local import LocalGenerator, load_to_write
+from afterword.writing.spread import ModelNamed, SpreadGenerator
 from afterword.writing.writer import Generator as TextGenerator
 from afterword.writing.writer import StoredWriter
 
@@ -40,32 +41,45 @@ class GeneratorChoice:
     """Of the store; None: in Afterword's cache."""
 
 
-def load_to_write(name: str, precision: str = "auto") -> Any:
-    """A model as it writes and answers: in eval mode, on the GPU where there is one, in bfloat16 where that pays."""
-    return load_adapted(name, dtype=evaluation_dtype([name], precision)).eval().to(device_type())
+@dataclass(frozen=True)
+class Spread:
+    """Processes that write, each with a model of its own."""
+
+    workers: Workers
+    name: str
+    """Of the model that is taught, as a process loads it."""
+    precision: str = "auto"
 
 
 @contextmanager
 def open_writer(
-    load: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice | None = None, *, record: Path | None = None
+    load: Callable[[], Any],
+    tokenizer: Any,
+    choice: GeneratorChoice | None = None,
+    *,
+    record: Path | None = None,
+    spread: Spread | None = None,
 ) -> Generator[StoredWriter]:
     """What writes for a command, until the block ends.
 
     `load` gives the model that is taught, in eval mode and where it computes; it is asked once at most, and not where
     another one writes. `record` is a file that gets what was used, and is gone on from. Without a cache the texts are
-    in the record alone. ConfigError for a generator that there is not.
+    in the record alone. With `spread` to more than this process, the model writes there, and is not loaded here.
+    ConfigError for a generator that there is not.
     """
     chosen, taught = choice or GeneratorChoice(), cache(load)
-    generator = _generator(taught, tokenizer, chosen)
     with ExitStack() as opened:
+        apart = opened.enter_context(_spread(spread, tokenizer, chosen)) if spread else None
+        generator = apart or _generator(taught, tokenizer, chosen)
+        write_all = apart.write_all if apart else None
         own = opened.enter_context(TextStore(record)) if record else None
         folder = Path(at_home(chosen.written_folder)) if chosen.written_folder else cache_folder("written")
         if folder is None and own is not None:
-            yield StoredWriter(generator, own, taught, tokenizer)
+            yield StoredWriter(generator, own, taught, tokenizer, write_all=write_all)
             return
         place = folder or Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="afterword-written-")))
         store = opened.enter_context(TextStore(place / _file_of(generator.name)))
-        yield StoredWriter(generator, store, taught, tokenizer, own)
+        yield StoredWriter(generator, store, taught, tokenizer, own, write_all)
 
 
 def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice) -> TextGenerator:
@@ -86,6 +100,21 @@ def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoic
             return VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
     with named_by("generator"):
         return LocalGenerator(load_to_write(choice.generator), load_tokenizer(choice.generator))
+
+
+@contextmanager
+def _spread(spread: Spread, tokenizer: Any, choice: GeneratorChoice) -> Generator[SpreadGenerator | None]:
+    """The model that is taught, or another, in the processes of a pool; None where this process is all there is."""
+    if spread.workers.is_here:
+        yield None
+        return
+    with open_pool(spread.workers) as pool:
+        if choice.generator is None:
+            yield SpreadGenerator(pool, ModelNamed(spread.name, spread.precision), tokenizer)
+        else:
+            with named_by("generator"):
+                read = load_tokenizer(choice.generator)
+            yield SpreadGenerator(pool, ModelNamed(choice.generator), read)
 
 
 @contextmanager

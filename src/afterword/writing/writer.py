@@ -59,6 +59,8 @@ class StoredWriter:
     """Of the model that is taught."""
     record: TextStore | None = None
     """Of the run: every text that it used, and enough to go on without the store. None: there is none beside it."""
+    write_all: Callable[[Sequence[Sequence[Request]]], Iterator[tuple[int, Batch]]] | None = None
+    """Writes batches in several processes at once: each one's texts with its number. None: one after the other here."""
 
     @property
     def model(self) -> Any:
@@ -95,15 +97,26 @@ class StoredWriter:
         numbers_of = {key: number for number, key in enumerate(keys)}
         planned = [[keys[i] for i in batch] for batch in self._batches(requests, missing)]
         with Progress(what, len(new), cost=cost) as progress:
-            for batch, mine in self._in_turn(planned):
-                numbers, ahead = [numbers_of[key] for key in mine], progress.done
-                parts = self.generator.write([requests[i] for i in numbers], progress.advance) if numbers else ()
-                for part in parts:
-                    texts = {numbers[place]: text for place, (text, _) in part.items()}
+            for there, mine in self._in_turn([planned] if self.write_all else [[batch] for batch in planned]):
+                numbers, ahead = [[numbers_of[key] for key in batch] for batch in mine if batch], progress.done
+                for of_batch, part in self._parts(numbers, requests, progress.advance):
+                    texts = {of_batch[place]: text for place, (text, _) in part.items()}
                     self.store.add([{**rows[i], "text": text.text, "ended": text.ended} for i, text in texts.items()])
                     written += sum(tokens for _, tokens in part.values())
-                rate = written / max(1e-9, time.monotonic() - began)
-                progress.advance(ahead + len(batch) - progress.done, f"{rate:,.0f} new tokens a second")
+                    if self.write_all:
+                        progress.advance(len(part), _rate(written, began))
+                progress.advance(ahead + there - progress.done, _rate(written, began))
+
+    def _parts(
+        self, batches: Sequence[list[int]], requests: Sequence[Request], advance: Advance
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """What is written of the batches, in parts, each with the numbers of its batch."""
+        asked = [[requests[i] for i in batch] for batch in batches]
+        if self.write_all:
+            yield from ((batches[number], part) for number, part in self.write_all(asked))
+        else:
+            for batch, own in zip(batches, asked, strict=True):
+                yield from ((batch, part) for part in self.generator.write(own, advance))
 
     def _batches(self, requests: Sequence[Request], missing: set[int]) -> Iterator[list[int]]:
         """Batches of all requests of which nothing is there: a run that goes on writes in those it was stopped in.
@@ -119,18 +132,20 @@ class StoredWriter:
         if left := sorted(rest):
             yield from ([left[i] for i in batch] for batch in self.generator.batches([requests[i] for i in left]))
 
-    def _in_turn(self, batches: Sequence[list[str]]) -> Iterator[tuple[list[str], list[str]]]:
-        """Every batch and what is missing of it; what another process writes now comes last, when that is done."""
-        later = list[list[str]]()
-        for batch in batches:
-            with self.store.claimed(batch) as mine:
-                others = [key for key in batch if key not in mine and key not in self.store]
+    def _in_turn(self, groups: Sequence[Sequence[list[str]]]) -> Iterator[tuple[int, list[list[str]]]]:
+        """Of every group of batches how many texts are there after it, and by batch what is missing of it.
+
+        What another process writes now comes last, when that is done.
+        """
+        later = list[Sequence[list[str]]]()
+        for group, wait in ((group, wait) for wait, these in ((False, groups), (True, later)) for group in these):
+            keys = [key for batch in group for key in batch]
+            with self.store.claimed(keys, wait=wait) as found:
+                mine = set(found)
+                others = {key for key in keys if key not in mine and key not in self.store}
                 if others:
-                    later.append(others)
-                yield [key for key in batch if key not in others], [key for key in batch if key in mine]
-        for batch in later:
-            with self.store.claimed(batch, wait=True) as mine:
-                yield batch, [key for key in batch if key in mine]
+                    later.append([[key for key in batch if key in others] for batch in group])
+                yield len(keys) - len(others), [[key for key in batch if key in mine] for batch in group]
 
     def _row(self, request: Request, what: str) -> dict[str, Any]:
         """What a line of the store says of a text."""
@@ -150,3 +165,7 @@ class StoredWriter:
                     f"{place.path}: the row {key!r} has no text. Remove it; its text is then written again."
                 )
         return None
+
+
+def _rate(tokens: int, began: float) -> str:
+    return f"{tokens / max(1e-9, time.monotonic() - began):,.0f} new tokens a second"

@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from afterword.comparison import run as running
-from afterword.comparison.claims import lock_of
 from afterword.comparison.grid import cells_of
 from afterword.errors import ConfigError, TrainingError
 from afterword.settings.adapt import read_settings
@@ -125,38 +124,29 @@ def test_a_killed_grid_continues_where_it_stopped(place, measured, monkeypatch):
     assert rows()[1]["cost"]["steps"] == 2
 
 
-def test_two_processes_share_a_grid_and_run_no_cell_twice(place, measured, monkeypatch):
-    first, second = cells_of(settings())
-    other, done = lock_of(first.folder), []
+def test_a_second_process_on_the_same_folder_is_refused(place, measured, monkeypatch):
+    tried = []
 
-    def finish_there(cell):
-        # Meanwhile the other process ends what it had claimed, and says so.
-        if cell.output_dir == str(second.folder):
-            done.extend(running.compare(settings(learning_rates="1e-4", output_dir="there"))["cells"])
-            row = json.loads((place / "there/rows.jsonl").read_text())
-            running.append_row(place / "out", row)
-            other.release()
+    def compare_too(cell):
+        with pytest.raises(ConfigError, match="output_dir: another process runs this comparison in 'out'"):
+            running.compare(settings())
+        tried.append(cell.output_dir)
 
-    other.acquire()
-    folders = trained(monkeypatch, finish_there)
-    made = running.compare(settings())
-    assert [name for name, _ in folders] == ["there/cells/disc-lr0.0001-seed0", str(second.folder)]
-    assert [row["learning_rate"] for row in rows()] == [1e-4, 3e-4]
-    assert made["finished"] == 2
-
-
-def test_what_another_process_left_behind_is_run_after_all(place, measured, monkeypatch):
-    first, second = cells_of(settings())
-    other = lock_of(first.folder)
-
-    def die_there(cell):
-        if cell.output_dir == str(second.folder):
-            other.release()
-
-    other.acquire()
-    folders = trained(monkeypatch, die_there)
+    trained(monkeypatch, compare_too)
+    running.compare(settings())
+    assert len(tried) == len(rows()) == 2
+    # Its end gives the folder free.
     assert running.compare(settings())["finished"] == 2
-    assert [name for name, _ in folders] == [str(second.folder), str(first.folder)]
+
+
+def test_a_pool_of_processes_gives_the_rows_of_one(place):
+    running.compare(settings())
+    alone = {row["fingerprint"]: row["scores"] for row in rows()}
+    running.compare(settings(output_dir="pool", processes=2))
+    pooled = [json.loads(line) for line in (place / "pool/rows.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in pooled] == ["complete"] * 2
+    assert {row["fingerprint"]: row["scores"] for row in pooled} == alone
+    assert "Loss" not in (place / "pool/cells/disc-lr0.0001-seed0.log").read_text()
 
 
 def test_rows_alone_suffice(place, measured, monkeypatch):

@@ -142,7 +142,7 @@ def test_two_measures_of_one_name_are_refused():
     [(("questions",), "needs questions. Give --questions"), (("held_out", "suite"), "Give --held-out, --suite")],
 )
 def test_what_a_measure_needs_is_asked_for_before_a_model_is_loaded(run, needs, words, monkeypatch):
-    monkeypatch.setattr("afterword.evaluation.losses.load_models", None)
+    monkeypatch.setattr("afterword.evaluation.scores.load_models", None)
     with pytest.raises(ConfigError, match=words):
         evaluate(run, measures=[values(needs=needs)], **QUICK)
 

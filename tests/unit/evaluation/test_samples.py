@@ -144,7 +144,7 @@ def test_a_template_that_does_not_show_the_content_is_named(chat_template: str):
 def test_both_models_answer_the_same_prompts_and_are_not_swapped():
     tokenizer = _tokenizer(WITH_SYSTEM)
     samples = own_samples(_random_llama(), tokenizer, count=5, new_tokens=12)
-    rows = answered_prompts(_always("b"), _always("a"), tokenizer, samples[:3], new_tokens=4)
+    rows = answered_prompts((lambda: _always("b"), lambda: _always("a")), tokenizer, samples[:3], new_tokens=4)
     assert rows == [{"prompt": sample.prompt, "before": "bbbb", "after": "aaaa"} for sample in samples[:3]]
 
 

@@ -6,8 +6,9 @@ import pytest
 from tiny_models import byte_tokenizer, random_llama
 
 from afterword.errors import DataError
+from afterword.pool import Workers
 from afterword.types import Request, Sampling
-from afterword.writing import GeneratorChoice, LocalGenerator, open_writer
+from afterword.writing import GeneratorChoice, LocalGenerator, Spread, open_writer
 
 SAMPLING = Sampling(max_new_tokens=8)
 ASKED = [Request(text=f"Document {n}. ", sampling=SAMPLING, seed=seed) for n in range(5) for seed in (0, 1)]
@@ -144,3 +145,38 @@ def test_a_row_of_another_format_is_said(field, model, tmp_path):
     store.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=r"the row '\w+' has no text. Remove it"):
         written(model, [first], written_folder=str(tmp_path))
+
+
+@pytest.fixture
+def pooled(model, tmp_path, monkeypatch):
+    """`pooled(requests, **workers)`: what a pool of processes writes, and no store but its own."""
+    model.save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+
+    def write(requests, store="pooled", **workers):
+        def load():
+            raise AssertionError("the model is not loaded here")
+
+        spread = Spread(Workers(**workers), str(tmp_path / "model"))
+        choice = GeneratorChoice(written_folder=str(tmp_path / store))
+        with open_writer(load, byte_tokenizer(), choice, spread=spread) as writer:
+            return writer.write(requests, "texts")
+
+    return write
+
+
+def test_processes_write_what_one_writes(model, pooled, counted, tmp_path, monkeypatch):
+    # Some batches, so that there is something to share out.
+    longer = [Request(text=f"{'Word. ' * n}", sampling=SAMPLING, seed=n) for n in range(150)]
+    here = written(model, longer, written_folder=str(tmp_path / "here"))
+    assert len(counted) > 2
+    assert pooled(longer, processes=2) == here
+    # Under the same keys: none is written again.
+    before = len(counted)
+    assert written(model, longer, written_folder=str(tmp_path / "pooled")) == here
+    assert len(counted) == before
+
+
+def test_texts_of_a_pool_go_on_where_it_was_stopped(model, pooled, tmp_path):
+    first = written(model, ASKED[:6], written_folder=str(tmp_path / "shared"))
+    assert pooled(ASKED, "shared", processes=2)[:6] == first
