@@ -99,8 +99,8 @@ def from_main_process(make: Callable[[], T]) -> T:
         return make()
     from accelerate.utils import broadcast_object_list
 
-    (made,) = broadcast_object_list([make() if is_main_process() else None])
-    return made
+    made: list[Any] = [make() if is_main_process() else None]
+    return broadcast_object_list(made)[0]
 
 
 def wait_for_all() -> None:

@@ -70,12 +70,9 @@ def head_of(model: Any, *, adapted: bool = True) -> Head:
     softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
     if module.weight.is_meta:
         with present(module):
-            return Head(*(_copied(getattr(module, part, None)) for part in ("weight", "bias")), float(scale), softcap)
+            bias = getattr(module, "bias", None)
+            return Head(module.weight.detach().clone(), None if bias is None else bias.detach().clone(), scale, softcap)
     return Head(whole(module.weight), whole(getattr(module, "bias", None)), float(scale), softcap)
-
-
-def _copied(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().clone()
 
 
 def trained_states(model: Any, *views: InputRows | SharedRows) -> Tensor:

@@ -4,6 +4,7 @@ The one rule: a task is run in the folder of the command, on a file system that 
 the same there as here.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -77,7 +78,7 @@ def connected(workers: Workers) -> Generator[RayPool]:
     before = ray.is_initialized()
     if not before:
         try:
-            ray.init(address=workers.ray, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=workers.ray, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             problem = f"ray: no cluster can be used at {workers.ray!r} ({first.rstrip('.')})"
