@@ -44,9 +44,13 @@ class SpreadGenerator:
     model: ModelNamed
     tokenizer: Any
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The content of its weights, and what they are held in where it writes."""
+        return self._asked_once
+
+    @cached_property
+    def _asked_once(self) -> str:
         ((_, name),) = self.pool.results(_name_of, [self.model])
         return name
 

@@ -97,14 +97,14 @@ def test_trl_is_not_let_report_to_the_hub(
     assert constants.HF_HUB_DISABLE_TELEMETRY is False
 
 
-def test_without_trl_or_with_several_processes_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch):
+def test_without_trl_or_with_several_gpus_for_one_process_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch):
     refuse_machine()
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ConfigError, match=r"pip install 'afterword\[align\]'"):
             refuse_machine()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="2 processes"):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="Start it with torchrun --nproc_per_node 2"):
         refuse_machine()
 
 
