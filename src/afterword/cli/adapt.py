@@ -30,7 +30,7 @@ def adapt(
     print_schema: Annotated[bool, typer.Option("--print-schema", help="Print the settings as JSON schema.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Teach documents to a model: by recital, or --method disc, finetune, …; --use-peft for LoRA with any."""
+    """Teach documents to a model: by fine-tuning, or --method disc, recite, …; --use-peft for LoRA with any."""
     if print_schema:
         out.print_json(json.dumps(AdaptSettings.model_json_schema()))
         return

@@ -65,7 +65,7 @@ _DECLARED = (
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""
-DEFAULT_METHOD = recite.METHOD.name
+DEFAULT_METHOD = finetune.METHOD.name
 _REGISTERED: dict[str, Method] = {}
 
 

@@ -86,7 +86,7 @@ def test_an_unknown_method_is_refused_with_the_nearest_one():
 def test_the_default_method_is_registered():
     from afterword.settings.adapt import AdaptSettings
 
-    assert get_method(DEFAULT_METHOD).name == DEFAULT_METHOD == AdaptSettings().method == "recite"
+    assert get_method(DEFAULT_METHOD).name == DEFAULT_METHOD == AdaptSettings().method == "finetune"
 
 
 def test_disc_is_as_its_authors_run_it():
