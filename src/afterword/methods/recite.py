@@ -5,9 +5,9 @@ has to carry over by itself. Here a document stands where an answer stands. The 
 trained. Ours.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
 
 from afterword.data import Prompted
 from afterword.data.views import Writer
@@ -32,9 +32,10 @@ class Recited(Prompted):
         return True
 
     def prepare(self, writer: Writer, documents: Iterable[Document]) -> Iterator[Document]:
-        """Every document behind a request; the requests take turns. Nothing is written by the model."""
-        for document, name in zip(documents, cycle(_REQUESTS), strict=False):
-            request = conversation(writer, asked(name, of=subject_of(document)))
+        """Every document behind the request that its id draws. Nothing is written by the model."""
+        for document in documents:
+            drawn = hashlib.sha256(document.id.encode()).digest()[0] % len(_REQUESTS)
+            request = conversation(writer, asked(_REQUESTS[drawn], of=subject_of(document)))
             yield with_passages(document, [Passage(document.text, request, ended=True)])
 
 

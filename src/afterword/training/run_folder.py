@@ -163,6 +163,9 @@ class RunFolder:
         if is_main_process():
             record = self.path / WRITTEN
             written = record.is_file() and record.stat().st_size > 0
+            if not written:
+                # A view may need no text of the model.
+                record.unlink(missing_ok=True)
             shutil.rmtree(self.path if began_here and not written else self.path / ".work", ignore_errors=True)
 
     def begin_or_resume(

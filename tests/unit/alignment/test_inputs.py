@@ -78,7 +78,7 @@ def test_a_tokenizer_without_an_end_is_told_before_the_run(docs: Path, afterword
 
 
 def test_all_that_is_wrong_with_both_stages_is_said_at_once(docs: Path, afterword: Any, monkeypatch: Any):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     wrong = words(instructions="nothere.jsonl", preferences="gone.jsonl", chat_template="plian")
     said = afterword(*ADAPT, "--learning-rate", "-1", *wrong)
     starts = [line.split(": ")[0].removeprefix("  - ") for line in said.err.splitlines()[1:]]

@@ -347,8 +347,8 @@ def test_a_choice_is_scored_per_token_and_only_where_there_is_one(monkeypatch: p
     from afterword.evaluation.choices import Likelihoods
 
     # Four tokens at −1 each against one at −2: likelier by the token, not by the sum.
-    sides = iter([Likelihoods(np.array([-4.0, -2.0]), np.array([4, 1]))] * 2)
-    none = Likelihoods(np.array([]), np.array([]))
+    sides = iter([Likelihoods(np.array([-4.0, -2.0]), np.array([4, 1]), np.array([False, False]))] * 2)
+    none = Likelihoods(np.array([]), np.array([]), np.array([]))
     prompts: list[str] = []
 
     def likelihoods(model: Any, asked: Any, **_: Any) -> list[Likelihoods]:

@@ -305,7 +305,7 @@ def test_the_schema_lists_every_setting_with_a_description(kind):
 @pytest.mark.parametrize("kind", [AdaptSettings, EvaluateSettings])
 def test_every_setting_has_a_panel_on_the_command_line(kind):
     panels = {"Model", "Documents", "Method", "General text", "Budget", "Step", "Optimizer", "LoRA", "Run", "What"}
-    panels |= {"How much", "Tasks", "Writing"}
+    panels |= {"How much", "Machines", "Tasks", "Writing"}
     assert {field.json_schema_extra["panel"] for field in kind.model_fields.values()} <= panels
 
 

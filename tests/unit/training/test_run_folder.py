@@ -46,7 +46,7 @@ def test_a_new_run_writes_what_is_known_before_the_first_step(tmp_path):
     assert folder.exists()
     assert not folder.is_finished()
     given = {"model_fingerprint": "model", "windows_sha256": "windows", "configuration_sha256": "configuration"}
-    assert folder.state() == {"status": "running", **given}
+    assert folder.state() == {"status": "running", **given, "reference_fingerprint": None}
     assert {"config.yaml", "command.txt", "environment.json", "data.json", "state.json"} <= {
         file.name for file in folder.path.iterdir()
     }
