@@ -5,7 +5,9 @@ translation of what it found into scores that say how it was found.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,6 +30,8 @@ COUNTED = "counted"
 """In the details of the one score of a task that retention is counted by."""
 PER_SAMPLE = "per_sample"
 """The values of each item of one side, in the details of a score that is not merged yet."""
+_NO_FORKS = "DISABLE_MULTIPROC"
+"""What the harness asks the environment."""
 _DRAWS = 1000
 """Of the bootstrap that the harness makes its standard errors by, where it has no formula."""
 
@@ -126,23 +130,37 @@ def _set_generation(task: LoadedTask, asking: Asking, *, thinks: bool) -> None:
             leaf.set_config(key="generation_kwargs", value=told, update=True)
 
 
+@contextmanager
+def _without_forks() -> Generator[None]:
+    """The harness draws for its standard errors in forked processes, which hang now and then beside threads of torch."""
+    before = os.environ.get(_NO_FORKS)
+    os.environ[_NO_FORKS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_NO_FORKS)
+        if before is not None:
+            os.environ[_NO_FORKS] = before
+
+
 def _round_scores(harness: Any, how: How, tasks: Sequence[LoadedTask], loaded: LoadedTasks) -> list[Score]:
     import lm_eval
 
     _set_thinking(harness, how.enable_thinking)
     items = {name: list(places) for task in tasks for name, places in task.items.items()}
     simple_evaluate: Any = lm_eval.simple_evaluate  # Decorated, and without types.
-    results = simple_evaluate(
-        model=harness,
-        tasks=[each for task in tasks for each in task.objects],
-        task_manager=loaded.manager,
-        samples=items,
-        apply_chat_template=how.apply_chat_template,
-        fewshot_as_multiturn=how.apply_chat_template,
-        bootstrap_iters=_DRAWS,
-        log_samples=True,
-        confirm_run_unsafe_code=True,
-    )
+    with _without_forks():
+        results = simple_evaluate(
+            model=harness,
+            tasks=[each for task in tasks for each in task.objects],
+            task_manager=loaded.manager,
+            samples=items,
+            apply_chat_template=how.apply_chat_template,
+            fewshot_as_multiturn=how.apply_chat_template,
+            bootstrap_iters=_DRAWS,
+            log_samples=True,
+            confirm_run_unsafe_code=True,
+        )
     about = {"limit": loaded.asking.limit, "split": loaded.asking.split, "seed": loaded.asking.seed}
     about |= {"fewshot_as_multiturn": how.apply_chat_template, "lm_eval_version": lm_eval.__version__}
     about |= {"chat_template_applied": how.apply_chat_template, "enable_thinking": how.enable_thinking}
