@@ -132,7 +132,7 @@ def _set_generation(task: LoadedTask, asking: Asking, *, thinks: bool) -> None:
 
 @contextmanager
 def _without_forks() -> Generator[None]:
-    """The harness draws for its standard errors in forked processes, which hang now and then beside threads of torch."""
+    """The harness draws for standard errors in forked processes, which hang now and then beside threads of torch."""
     before = os.environ.get(_NO_FORKS)
     os.environ[_NO_FORKS] = "1"
     try:
