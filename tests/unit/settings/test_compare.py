@@ -1,5 +1,7 @@
 """Arms in both their forms, and every problem of every arm in one message."""
 
+from pathlib import Path
+
 import pytest
 
 from afterword.comparison.grid import arms_of, cells_of
@@ -126,3 +128,10 @@ def test_no_suite_is_needed_where_exams_and_tasks_are():
     assert problem.startswith("suite: missing")
     (problem,) = problems(**GIVEN, methods="disc", evaluate={"exams": {"kup": {"samples": 0, "file": "k"}}})
     assert problem.startswith("evaluate.exams.kup.samples")
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_grid_of_every_recipe_can_be_read(recipe):
+    given = load_yaml(recipe)
+    if "arms" in given:
+        assert read_settings(given, CompareSettings).arm_settings()
