@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 test: $(INSTALLED) .venv/deepspeed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 25 -m "not real and not slow"
 
 # Benchmarks in truth: minutes each.
 test-slow: $(INSTALLED)
