@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from commands import run_python
 
 from afterword.cli import _COMMANDS
 from afterword.settings.adapt import AdaptSettings
@@ -86,3 +87,21 @@ def test_a_sequence_from_the_command_line(afterword: Any, place: Any) -> None:
     assert afterword("report", "seq").out.startswith("Wrote seq/sequence.html")
     said = afterword(*words, *fixed, "--learning-rate", "2e-4", "--lora-r", "0", "--then", "align")
     assert said.code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "almanac-chat", "--exams", "kup=nope.jsonl"),
+        ("evaluate", "almanac-chat", "--retrieve", "1", "--retrieve-from", "nope.jsonl"),
+    ],
+    ids=lambda words: words[2].lstrip("-"),
+)
+def test_a_file_that_is_not_there_is_told_before_libraries_are_loaded(words, tmp_path):
+    program = (
+        f"import sys; from afterword.cli import main; sys.argv = ['afterword', *{words!r}]\n"
+        "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    ended = run_python("-c", program, cwd=tmp_path, check=False)
+    assert "nope.jsonl: no such file or folder" in ended.err
+    assert ended.out.strip() == "False"

@@ -11,9 +11,11 @@ from rich.table import Column, Table
 
 from afterword.cli.console import out, say, tell
 from afterword.cli.options import CALLED, Overrides, command_line
+from afterword.corpus import refuse_missing
 from afterword.errors import ConfigError
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.exams import exams_of
 from afterword.storage.paths import unwritable
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ def evaluate(
     if target and not os.path.isfile(target) and (parent := unwritable(Path(target))):
         where = f"output_dir: {target!r} cannot be written ({parent} is not writable)"
         raise ConfigError(f"{where}. Give another folder for scores.json with -o.")
+    exams = [exam.file for exam in exams_of(settings.exams or {}).values()]
+    given = (settings.documents, settings.held_out, settings.general, settings.retrieve_from, exams)
+    refuse_missing(name for names in given for name in names)
     from afterword.evaluation.measures import chosen_measures
 
     chosen_measures(settings.measures)

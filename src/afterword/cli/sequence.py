@@ -7,6 +7,7 @@ import typer
 
 from afterword.cli.console import err, say, show_table
 from afterword.cli.options import Config, Model, Overrides, command_line, told
+from afterword.corpus import refuse_missing
 from afterword.settings.sequence import read_sequence
 
 Corpora = Annotated[
@@ -27,6 +28,8 @@ def sequence(
     """Teach corpora one after another, each from the last result, and show what each did to the others."""
     raw = told(config, overrides, model_name_or_path=model, corpora=corpora, output_dir=output_dir)
     settings = read_sequence(raw)
+    told_apart = [settings.corpus(name) for name in settings.corpora]
+    refuse_missing(file for each in told_apart for files in (each.documents, each.held_out) for file in files)
     # After the settings: it imports the libraries, which takes seconds.
     from afterword import training
     from afterword.sequence import run as running

@@ -235,6 +235,7 @@ def _plan(settings: CompareSettings, scratch: Path) -> tuple[models.ModelSize, l
         return content(CorpusOptions.of(cell.settings))
 
     def content(options: CorpusOptions) -> str:
+        """The content of the documents, read with these options; each way of reading once."""
         # Every cell has a folder of its own inside the comparison's.
         options = replace(options, output_dir=settings.output_dir)
         if options not in corpora:

@@ -76,6 +76,7 @@ def _in_memory_class() -> Any:
             return read_once(self.asked_model, pairs, tokens)
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+            """As the harness's; where memory is short, again with half as many texts at once."""
             while True:
                 try:
                     return super().generate_until(requests, disable_tqdm=disable_tqdm)

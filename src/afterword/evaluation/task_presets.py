@@ -11,7 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from afterword.errors import ConfigError, nearest
 from afterword.storage.parsing import parse_yaml
+
+_PREFIX = "retention-"
+"""Names of presets begin so, and of the harness's tasks none does."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,15 @@ def presets() -> dict[str, str]:
 
 
 def asked_tasks(names: Sequence[str], tasks_path: str | None) -> list[AskedTask]:
-    """What was asked for, with presets in the place of their names; each task once, as it is asked for first."""
+    """What was asked for, with presets in the place of their names; each task once, as it is asked for first.
+
+    ConfigError for a preset that there is not.
+    """
     found: dict[str, AskedTask] = {}
     for name in names:
+        if name.startswith(_PREFIX) and name not in _raw() and not Path(name).exists():
+            # Looking through the harness's own thousands of files would take many seconds.
+            raise ConfigError(f"tasks: there is no preset {name!r}. {nearest(name, _raw())}Known: {', '.join(_raw())}.")
         for task in _of_preset(name, tasks_path) if name in _raw() else [AskedTask(name)]:
             found.setdefault(task.name, task)
     return list(found.values())

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from afterword.errors import ConfigError
 from afterword.evaluation import evaluate
 from afterword.evaluation.task_presets import asked_tasks
 
@@ -103,3 +104,8 @@ def test_retention_disc(folder, model_folder):
     assert strict.n == 2
     assert strict.details["values"] == {"items": ["0", "1"], "after": [[1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]}
     assert strict.details["generation_kwargs"]["max_gen_toks"] == 4
+
+
+def test_a_preset_that_there_is_not_is_told_without_the_harness():
+    with pytest.raises(ConfigError, match=r"there is no preset 'retention-smal'\. Did you mean retention-small\?"):
+        asked_tasks(["retention-smal"], None)
