@@ -73,6 +73,15 @@ def _escape(code: int) -> str:
     return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
 
 
+def number_of(count: int, noun: str) -> str:
+    """A count with its noun, as a sentence says it.
+
+    >>> number_of(1, "document"), number_of(2500, "document")
+    ('1 document', '2,500 documents')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`Did you mean …? ` for a name that is close to a known one, or nothing.
 

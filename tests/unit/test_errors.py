@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from afterword.errors import AfterwordError, CheckpointError, ConfigError, DataError, TrainingError
+from afterword.errors import AfterwordError, CheckpointError, ConfigError, DataError, TrainingError, number_of
 from afterword.training import Interrupted
 
 ERRORS = (ConfigError, DataError, CheckpointError, TrainingError, Interrupted)
@@ -43,3 +43,8 @@ def test_the_message_of_a_config_error_lists_every_problem_on_a_line():
 
 def test_one_problem_is_not_taken_apart_into_letters():
     assert ConfigError("a: wrong.").problems == ("a: wrong.",)
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 texts"), (1, "1 text"), (2, "2 texts"), (12_000, "12,000 texts")])
+def test_a_count_is_said_with_its_noun(count, said):
+    assert number_of(count, "text") == said

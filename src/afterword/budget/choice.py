@@ -19,7 +19,7 @@ from afterword.budget.record import load_record, save_record
 from afterword.budget.yardstick import MOST_WINDOWS, Standing, Yardstick, build_yardsticks
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.distributed import device_type, gathered, main_process_first
-from afterword.errors import ConfigError, Diverged
+from afterword.errors import ConfigError, Diverged, number_of
 from afterword.models import Between, parameter_count, resolved_precision
 from afterword.settings.adapt import AdaptSettings
 from afterword.storage.hashes import json_sha256
@@ -208,7 +208,8 @@ def _key(settings: AdaptSettings, corpora: Corpora) -> str:
 
 def _announced(settings: AdaptSettings, plan: Choice, corpora: Corpora, first: float) -> str:
     budget, passes = settings.budget(), plan.num_train_epochs
-    read = f"{len(corpora.sample)} documents" + (f", {passes:g} passes" if passes else "")
+    told = "" if not passes else ", 1 pass" if passes == 1 else f", {passes:g} passes"
+    read = number_of(len(corpora.sample), "document") + told
     held = f"within a budget of {budget}" + ("" if budget.given else " (the default)")
     return f"Learning rate: pilot runs on {read} each, from {first:g} on, {held}."
 

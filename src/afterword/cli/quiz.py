@@ -8,6 +8,7 @@ import typer
 from afterword.cli.console import err, say
 from afterword.cli.options import CALLED, DOCUMENTS, Overrides, command_line, told
 from afterword.corpus import refuse_missing
+from afterword.errors import number_of
 from afterword.settings.adapt import read_settings
 from afterword.settings.quiz import QuizSettings
 
@@ -43,5 +44,6 @@ def in_words(result: "QuizResult") -> str:
     """What was made, and what was left out, in a sentence."""
     sides = f"dev {result.dev}, test {result.test}"
     left = ", ".join(f"{count:,} {name}" for name, count in result.left_out.items() if count)
-    made = f"{result.questions:,} questions for {result.facts:,} answers about {result.documents:,} documents ({sides})"
-    return f"{made}; left out: {left or 'none'}."
+    made = f"{number_of(result.questions, 'question')} for {number_of(result.facts, 'answer')}"
+    about = number_of(result.documents, "document")
+    return f"{made} about {about} ({sides}); left out: {left or 'none'}."

@@ -10,6 +10,7 @@ import typer
 from afterword.cli.console import say, show_table
 from afterword.cli.options import Config, Documents, Model, Overrides, command_line, told
 from afterword.corpus import CorpusOptions, read_corpus, refuse_missing
+from afterword.errors import number_of
 from afterword.settings.adapt import read_settings
 from afterword.settings.study import StudySettings
 from afterword.settings.workers import workers_of
@@ -73,8 +74,8 @@ def _say(result: "StudyResult", settings: StudySettings) -> None:
     show_table(("kind", "texts", "tokens", "for a document token", "dropped"), rows)
     where = f"{result.path} was complete; nothing was written." if result.already_complete else f"Wrote {result.path}."
     per_token = result.tokens / result.record["document_tokens"]
-    about = f"{result.record['documents']:,} documents"
-    say(f"{where} {result.pieces:,} texts of {result.tokens:,} tokens about {about}: {per_token:.1f} for a token.")
+    pieces, about = number_of(result.pieces, "text"), number_of(result.record["documents"], "document")
+    say(f"{where} {pieces} of {result.tokens:,} tokens about {about}: {per_token:.1f} for a token.")
     say(f"Read some of them first, a small model errs: {result.path / EXAMPLES}")
     given = " ".join(settings.documents)
     texts = Path(result.path) / TEXTS

@@ -14,6 +14,7 @@ from typing import Any
 from afterword.corpus.columns import CorpusOptions, NoTextError, find_columns
 from afterword.corpus.others import other_formats
 from afterword.corpus.rows import LoneObject, Origin, Record, Rows
+from afterword.errors import number_of
 from afterword.storage.files import BadRowError, ending_of, is_file, refuse, shown_name
 
 _STUDY_TEXT, _STUDY_RECORD = "study.jsonl", "study.json"
@@ -205,7 +206,7 @@ def sentences(source: str, aside: Aside) -> list[str]:
 
 
 def _files(count: int) -> str:
-    return f"{count:,} file{'s' if count > 1 else ''}"
+    return number_of(count, "file")
 
 
 def _listed(aside: Aside, reason: str) -> str:

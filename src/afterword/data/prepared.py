@@ -16,7 +16,7 @@ from afterword.data.control_tokens import ControlTokens
 from afterword.data.passages import NO_PASSAGES, read_passages
 from afterword.data.views import View
 from afterword.data.windows import ReadDocument, SpecialTokens, WindowSettings, read_document
-from afterword.errors import DataError
+from afterword.errors import DataError, number_of
 from afterword.storage.atomic import one_move, replace_file
 from afterword.storage.hashes import file_sha256
 from afterword.storage.parsing import parse_json
@@ -76,7 +76,7 @@ class WrittenDocuments:
     def in_words(self) -> str:
         """What a person should know of it."""
         left_out = f"; {self.skipped:,} are empty or there twice, and left out" if self.skipped else ""
-        return f"Written before training: the view {self.view} made {self.documents:,} documents{left_out}."
+        return f"Written before training: the view {self.view} made {number_of(self.documents, 'document')}{left_out}."
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.data.views import Writer
-from afterword.errors import ConfigError, DataError
+from afterword.errors import ConfigError, DataError, number_of
 from afterword.models import load_tokenizer
 from afterword.quiz import drafts, files
 from afterword.quiz.choices import pool_of, with_choices
@@ -102,7 +102,7 @@ def _nothing_left(documents: int, fell: Counter[str]) -> str:
         problem = f"documents: in {documents:,} of them, no name, number or date was found that could be asked for"
         return f"{problem}. Give others, or let the model choose: own_questions."
     counts = ", ".join(f"{count:,} {name}" for name, count in fell.items() if count)
-    problem = f"documents: not one question of {documents:,} documents passed every filter ({counts})"
+    problem = f"documents: not one question of {number_of(documents, 'document')} passed every filter ({counts})"
     return f"{problem}. Give more documents, raise tries, lower agree, or let a larger model write."
 
 
@@ -140,7 +140,7 @@ def cost_of(settings: QuizSettings, documents: Sequence[Document]) -> str:
     answers = settings.tries * len(documents)
     wordings = 2 * settings.drafts * answers
     replies = 2 * settings.samples * (wordings + answers)
-    told = f"{len(documents):,} documents, {words:,} words: at most {answers:,} answers tried"
+    told = f"{number_of(len(documents), 'document')}, {words:,} words: at most {answers:,} answers tried"
     return f"{told}, {wordings:,} questions written, {replies:,} replies to them."
 
 

@@ -12,6 +12,7 @@ else by how likely sentences of the documents have become.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from afterword.errors import number_of
 from afterword.report import display
 from afterword.report.display import Estimate, Score
 
@@ -249,7 +250,7 @@ def _mean_change(scores: Sequence[Score], noun: str, behind: str = "") -> _Found
     if not measured:
         return None
     count, n = len(measured), sum(n for *_, n in measured)
-    mean, of = sum(value for value, *_ in measured) / count, _count(count, noun) + behind
+    mean, of = sum(value for value, *_ in measured) / count, number_of(count, noun) + behind
     apart = [(value - bounds[0], bounds[1] - value) for value, bounds, _ in measured if bounds]
     if not apart:
         return _Found(mean, None, of, n)
@@ -285,7 +286,3 @@ def _points_of(share: float) -> str:
 def _range(found: _Found, sign: int = 1) -> str:
     assert found.interval is not None, "asked for where there is one"
     return " to ".join(_points_of(bound) for bound in sorted(sign * bound for bound in found.interval))
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("s" if n != 1 else "")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, number_of
 from afterword.method_options import StudyKind
 from afterword.storage.atomic import STAGING_SUFFIX, replace_file
 from afterword.storage.records import read_record
@@ -65,7 +65,7 @@ def row(piece: Piece) -> dict[str, str]:
 
 def examples(study: StudyText) -> str:
     """Markdown: what there is of every kind, and three texts of each, from documents at even distances."""
-    lines = [f"# Study text about {study.documents:,} documents of {study.document_tokens:,} tokens", ""]
+    lines = [f"# Study text about {number_of(study.documents, 'document')} of {study.document_tokens:,} tokens", ""]
     lines += ["| kind | texts | tokens | for a document token | shortened | dropped |", "|---|---|---|---|---|---|"]
     for kind, count in study.counts.items():
         dropped = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in count.dropped.items())

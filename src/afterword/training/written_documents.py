@@ -13,7 +13,7 @@ import torch
 from afterword.corpus import Corpus, read_corpus, split_sentences
 from afterword.data import View, WrittenDocuments
 from afterword.distributed import is_zero3
-from afterword.errors import AfterwordError, ConfigError, DataError
+from afterword.errors import AfterwordError, ConfigError, DataError, number_of
 from afterword.models import free_memory, only_reading, refuse_name
 from afterword.settings.adapt import AdaptSettings
 from afterword.types import Document, Request, Written
@@ -121,7 +121,7 @@ class Foreseen:
         about = "All other numbers are of the documents as they were given. Before training, the method asks for"
         # What is asked for next follows from what was written, which nobody knows yet.
         how = "about" if self.whole else "at least"
-        count = f"{how} {self.requests:,} texts, from {how} {self.prompt_tokens:,} prompt tokens"
+        count = f"{how} {number_of(self.requests, 'text')}, from {how} {self.prompt_tokens:,} prompt tokens"
         return f"{about} {count}; where all are as long as they may be, they have {self.new_tokens:,} new tokens."
 
 
