@@ -7,7 +7,7 @@ every step. Steps take turns: attention in bfloat16 and the head's gradients of 
 attention in float32 and the head's gradients of bfloat16 factors ("after", what `adapt` does); medians of the thread's
 processor seconds, so that others on the machine count little. Then steps of both with every operation of torch timed,
 by kind. "limit": the counted products at the speed of a plain bfloat16 product of a layer's shape, logits at that of a
-float32 one, and what AdamW and clipping read and write at that of a copy; all measured in the same process.
+float32 one, measured in the same process.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 from counting import Meter, attention_flops
-from machine import adamw_bytes, copied_bytes, described
+from machine import described
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
@@ -39,17 +40,27 @@ WARM = 2
 """Steps of each variant that are not counted: memory is taken in the first ones."""
 TIMED = 2
 """Steps of each variant with every operation timed."""
-KINDS = ("linear layers", "logits", "head's gradients", "loss", "attention", "AdamW", "clipping", "casts", "the rest")
+KINDS = (
+    "linear layers",
+    "logits",
+    "head's gradients",
+    "loss and its casts",
+    "attention",
+    "AdamW",
+    "clipping",
+    "casts",
+    "the rest",
+)
 
 
 class Operations(TorchDispatchMode):
     """Processor seconds of every operation, by kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: int) -> None:
         super().__init__()
+        self.vocabulary = vocabulary
         self.seconds: dict[str, float] = defaultdict(float)
         self.in_loss = False
-        self.products = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The operation, its time counted."""
@@ -62,11 +73,9 @@ class Operations(TorchDispatchMode):
         """Of one operation."""
         product = name.split(".")[1] in ("mm", "addmm", "addmm_")
         if self.in_loss and product:
-            # The vocabulary is the last axis of logits alone, and inner or first of both gradients.
-            inner, outer = args[-2].shape[1], args[-1].shape[1]
-            return "logits" if outer > inner and len(args) == 2 else "head's gradients"
+            return "logits" if args[-1].shape[1] == self.vocabulary else "head's gradients"
         if self.in_loss:
-            return "loss"
+            return "loss and its casts"
         named = {"scaled_dot": "attention", "adamw": "AdamW", "_foreach": "clipping", "_to_copy": "casts"}
         return "linear layers" if product else next((kind for part, kind in named.items() if part in name), "the rest")
 
@@ -74,10 +83,10 @@ class Operations(TorchDispatchMode):
 class Turns(TrainerCallback):
     """Variants in turn, and the processor seconds of each of their steps."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, vocabulary: int) -> None:
         self.steps, self.variant, self.began = steps, VARIANTS[0], 0.0
         self.seconds = {variant: list[float]() for variant in VARIANTS}
-        self.operations = {variant: Operations() for variant in VARIANTS}
+        self.operations = {variant: Operations(vocabulary) for variant in VARIANTS}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The next variant."""
@@ -130,14 +139,14 @@ def text_of(path: str, tokenizer: Any, tokens: int) -> str:
 
 def trained(asked: argparse.Namespace, method: str) -> tuple[Turns, Meter, AdaptationTrainer, dict[str, float]]:
     """A short training, its variants in turn, and what a step read."""
-    turns, meter, declared = Turns(asked.steps), Meter(), METHODS[method]
+    model = models.load_model(asked.model)
+    turns, meter, declared = Turns(asked.steps, model.config.vocab_size), Meter(), METHODS[method]
     tokenizer, count = models.load_tokenizer(asked.model), 2 * (WARM + asked.steps + TIMED)
     text = text_of(asked.documents, tokenizer, asked.tokens)
     mixed_products.raises_attention = lambda _: turns.variant == "after"  # pyright: ignore[reportAttributeAccessIssue]
     given, trainer.weighted_sum = trainer.weighted_sum, turns.weighted(trainer.weighted_sum)
     with tempfile.TemporaryDirectory() as folder:
         how: dict[str, Any] = {"max_steps": count, "save_strategy": "no", "use_cpu": True, "bf16": True}
-        model = models.load_model(asked.model)
         made = AdaptationTrainer(
             model,
             training_arguments(declared, output_dir=folder, **how),
@@ -169,27 +178,48 @@ def limits(made: AdaptationTrainer, meter: Meter, read: dict[str, float]) -> dic
     half = product_speed(size.hidden, config.intermediate_size, int(read["student_tokens"]), torch.bfloat16)
     single = product_speed(size.hidden, config.intermediate_size, int(read["student_tokens"]), torch.float32)
     print(f"a product of a layer's shape: bfloat16 {half / 1e9:.0f}, float32 {single / 1e9:.0f} GFLOP/s")
-    head, copied = 2 * size.hidden * size.vocabulary, copied_bytes()
-    trained = sum(weight.numel() * weight.element_size() for weight in made.model.parameters())
-    tokens = 3 * read["student_tokens"] + read["teacher_tokens"]
+    head, tokens = 2 * size.hidden * size.vocabulary, 3 * read["student_tokens"] + read["teacher_tokens"]
     return {
         "linear layers": 2 * size.backbone * tokens / half,
         "logits": head * (read["trained_positions"] + read["teacher_positions"]) / single,
         "head's gradients": 2 * head * read["trained_positions"] / half,
         "attention": attention_flops(config, meter.read("student"), meter.read("teacher")) / half,
-        "AdamW": adamw_bytes(made.model.parameters()) / copied,
-        "clipping": 3 * trained / copied,
     }
 
 
 def product_speed(hidden: int, inner: int, rows: int, dtype: torch.dtype) -> float:
-    """FLOPs a second of a layer's product, the best of some, in the thread's own time."""
-    states, weight, best = torch.randn(rows, hidden, dtype=dtype), torch.randn(hidden, inner, dtype=dtype), 1e9
-    for _ in range(20):
+    """FLOPs a second of a layer's product."""
+    states, weight = torch.randn(rows, hidden, dtype=dtype), torch.randn(hidden, inner, dtype=dtype)
+    return 2 * rows * hidden * inner / fastest(lambda: states @ weight)
+
+
+def fastest(work: Callable[[], Any], repeats: int = 20) -> float:
+    """Processor seconds of the thread, the best of some."""
+    seconds: list[float] = []
+    for _ in range(repeats):
         began = time.thread_time()
-        states @ weight
-        best = min(best, time.thread_time() - began)
-    return 2 * rows * hidden * inner / best
+        work()
+        seconds.append(time.thread_time() - began)
+    return min(seconds)
+
+
+def print_attention(config: Any) -> None:
+    """Attention alone, forward and backward, in both precisions: milliseconds by the length of a text."""
+    print("\n| attention of one layer, tokens | bfloat16, ms | float32, ms | float32 / bfloat16 |\n|--:|--:|--:|--:|")
+    for tokens in (120, 180, 600):
+        found: list[float] = []
+        for dtype in (torch.bfloat16, torch.float32):
+            heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+            query, key, value = (
+                torch.randn(1, n, tokens, config.head_dim, dtype=dtype, requires_grad=True) for n in heads
+            )
+
+            def both(q: torch.Tensor = query, k: torch.Tensor = key, v: torch.Tensor = value) -> None:
+                """Forward and backward."""
+                scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).sum().backward()
+
+            found.append(1000 * fastest(both, repeats=6))
+        print(f"| {tokens} | {found[0]:.2f} | {found[1]:.2f} | {found[1] / found[0]:.2f} |", flush=True)
 
 
 def main() -> None:
@@ -205,6 +235,7 @@ def main() -> None:
     quiet_libraries()
     warnings.filterwarnings("ignore")
     print(described("cpu", 1))
+    print_attention(models.load_config(asked.model))
     for method in asked.methods.split(","):
         turns, meter, made, read = trained(asked, method)
         print(f"\n{method}, a step of { ({name: round(count) for name, count in read.items()}) }")
