@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from afterword.budget.path import walk
@@ -20,7 +19,7 @@ from afterword.budget.yardstick import MOST_WINDOWS, Standing, Yardstick, build_
 from afterword.corpus import Corpus, CorpusOptions, read_corpus
 from afterword.distributed import device_type, gathered, main_process_first
 from afterword.errors import ConfigError, Diverged, number_of
-from afterword.models import Between, parameter_count, resolved_precision
+from afterword.models import Between, mixed_precision, parameter_count, resolved_precision
 from afterword.settings.adapt import AdaptSettings
 from afterword.storage.hashes import json_sha256
 from afterword.training import load_trainer, reference_weights
@@ -142,7 +141,7 @@ def _refuse_what_cannot_run(settings: AdaptSettings, documents: Any) -> None:
 def autocast_of(settings: AdaptSettings) -> Autocast:
     """What everything is measured under: the products of the run itself."""
     mixed = resolved_precision(settings.precision, settings.model_name_or_path) == "bf16_mixed"
-    return lambda: torch.autocast(device_type(), torch.bfloat16, enabled=mixed)
+    return lambda: mixed_precision(device_type(), enabled=mixed)
 
 
 def _pilot(

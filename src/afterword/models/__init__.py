@@ -7,6 +7,7 @@ from afterword.models.backbone import (
     device_of,
     has_adapter,
     head_of,
+    is_checkpointed,
     is_partly_away,
     layer_states,
     layer_states_through,
@@ -35,6 +36,7 @@ from afterword.models.load import load_adapted, load_config, load_model, load_to
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.merge import merged, widen
+from afterword.models.mixed_products import attention_is_raised, mixed_precision
 from afterword.models.packing import checked_layout, default_tokens, packing_for
 from afterword.models.precision import (
     bf16_speedup,

@@ -30,6 +30,14 @@ def has_adapter(model: Any) -> bool:
     return hasattr(model, "disable_adapter")
 
 
+def is_checkpointed(model: Any) -> bool:
+    """Whether a backward pass through it reads its layers once more."""
+    inner = causal_lm(model)
+    # Older versions of transformers have the other name alone.
+    newer = hasattr(type(inner), "is_activation_checkpointing")
+    return bool(inner.is_activation_checkpointing if newer else inner.is_gradient_checkpointing)
+
+
 def name_below(name: str) -> str:
     """The name that a weight below an adapter has in the model that the adapter is on."""
     return name.replace(".base_layer.", ".").replace(".original_module.", ".")

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from afterword.objectives import closed_forms
 from afterword.objectives.head import Head
 from afterword.objectives.objective import Objective, total
-from afterword.objectives.products import exact_products, raised
+from afterword.objectives.products import add_product, exact_products, raised
 
 LOGITS_WORKSPACE_MIB = 512
 """Bound on all [chunk, V] tensors that live at the same time, of student and teacher together."""
@@ -63,13 +63,17 @@ def weighted_sum(
     weights_N: Tensor,
     *,
     workspace_mib: float = LOGITS_WORKSPACE_MIB,
+    rounds_gradients: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Σ weight · loss [] with its gradient on the student, and the parts [N, P] without.
 
     Nothing is divided. The gradient may be taken once; a head that needs none costs no product for it.
+    `rounds_gradients`: on a CPU the products behind the loss are of factors in bfloat16, as autocast has all others;
+    those before it never are.
     """
     states_NH, head = student
-    work = _Work(objective, head, teacher, target_ids_N, workspace_mib)
+    rounds = rounds_gradients and states_NH.device.type == "cpu" and head.weight.dtype == torch.float32
+    work = _Work(objective, head, teacher, target_ids_N, workspace_mib, rounds)
     if not torch.is_grad_enabled():
         parts_NP = work.parts(states_NH)
         return (weights_N * total(objective, parts_NP)).sum(), parts_NP
@@ -92,6 +96,7 @@ class _Work:
     teacher: Side | None
     target_ids: Tensor
     workspace_mib: float
+    rounds_gradients: bool = False
 
     @property
     def tensors(self) -> int:
@@ -195,9 +200,10 @@ class _WeightedSum(torch.autograd.Function):
                     continue
                 factors = weights_N[rows, None].to(on_logits.dtype)
                 if on_states is not None:
-                    on_states[rows] = work.head.back(on_logits).mul_(factors)
+                    on_states[rows] = work.head.back(on_logits, rounded=work.rounds_gradients).mul_(factors)
                 if on_weight is not None:
-                    on_weight.addmm_(on_logits.T, raised(states_NH[rows]) * factors)
+                    weighted_NH = raised(states_NH[rows]) * factors
+                    add_product(on_weight, on_logits, weighted_NH, rounded=work.rounds_gradients)
                 if on_bias is not None:
                     on_bias += on_logits.T @ factors.squeeze(-1)
                 del on_logits  # Or it would be there while those of the next rows are made.

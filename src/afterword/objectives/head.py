@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from afterword.objectives.products import exact_products, product, product_back
+from afterword.objectives.products import exact_products, product, product_back, rounded_product_back
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,9 +53,9 @@ class Head:
             gradient_NV *= logits_NV.div_(self.softcap).square_().neg_().add_(1.0)
         return gradient_NV.mul_(self.scale) if self.scale != 1.0 else gradient_NV
 
-    def back(self, gradient_NV: Tensor) -> Tensor:
-        """[N, V], on h Wᵀ + b → [N, H] on the hidden states."""
-        return product_back(gradient_NV, self.weight)
+    def back(self, gradient_NV: Tensor, *, rounded: bool = False) -> Tensor:
+        """[N, V], on h Wᵀ + b → [N, H] on the hidden states; of rounded factors where asked for."""
+        return rounded_product_back(gradient_NV, self.weight) if rounded else product_back(gradient_NV, self.weight)
 
 
 def _is_one(a: Tensor, b: Tensor) -> bool:

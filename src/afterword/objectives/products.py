@@ -53,6 +53,28 @@ def product_back(gradient_NV: Tensor, weight_VH: Tensor) -> Tensor:
     return out_NH.addr_(_lost(gradient_NV), _mean_row(weight_VH)) if rounds else out_NH
 
 
+def rounded_product_back(gradient_NV: Tensor, weight_VH: Tensor) -> Tensor:
+    """The same of factors in bfloat16, for a CPU that is faster in them: less than 0.4 % of its norm.
+
+    The mean row of the weight is taken out before, and multiplied with the sum of a row of the gradient in float32.
+    """
+    mean_H = _mean_row(weight_VH)
+    out_NH = torch.outer(raised(gradient_NV).sum(-1), mean_H)
+    for block in _blocks(weight_VH):
+        out_NH += gradient_NV[:, block].bfloat16() @ (weight_VH[block] - mean_H).bfloat16()
+    return out_NH
+
+
+def add_product(sum_VH: Tensor, gradient_NV: Tensor, hidden_NH: Tensor, *, rounded: bool = False) -> None:
+    """Add [N, V]ᵀ · [N, H] to the gradient on a weight; of factors in bfloat16 where asked for, added in float32."""
+    if not rounded:
+        sum_VH.addmm_(gradient_NV.T, hidden_NH)
+        return
+    half_NH = hidden_NH.bfloat16()
+    for block in _blocks(sum_VH):
+        sum_VH[block] += gradient_NV[:, block].bfloat16().T @ half_NH
+
+
 @contextlib.contextmanager
 def exact_products(device: torch.device) -> Generator[None]:
     """Products in the precision of their factors: autocast is off, and on a GPU so is TF32.

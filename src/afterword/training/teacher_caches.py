@@ -125,10 +125,11 @@ class CachingTeacher:
         model, device = self.teacher.model, self.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         dtype = str(models.causal_lm(model).dtype)
+        raised = ", attention float32" if models.attention_is_raised() else ""
         return Origin(
             model=given_fingerprint(model),
             configuration=models.configuration_sha256(model, adapted=False),
-            precision=f"{dtype}, autocast {autocast}" if autocast else dtype,
+            precision=f"{dtype}, autocast {autocast}{raised}" if autocast else dtype,
         )
 
 

@@ -306,7 +306,8 @@ class AdaptationTrainer(WholeCheckpoints):
 
     def autocast(self) -> Any:
         """Products in bfloat16 where asked for. accelerate leaves that to DeepSpeed, whose engine has no loss."""
-        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16)
+        checkpointed = models.is_checkpointed(self.model)
+        return models.mixed_precision(self.args.device.type, enabled=self.args.bf16, checkpointed=checkpointed)
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """Sum [n] over all processes."""
@@ -407,9 +408,8 @@ class AdaptationTrainer(WholeCheckpoints):
         """
         if isinstance(objective, DeepDistillation):
             objective = objective.on_logits
-        return weighted_sum(
-            objective, student, teacher, batch.target_ids, batch.weights, workspace_mib=self.workspace_mib
-        )
+        how: Any = {"workspace_mib": self.workspace_mib, "rounds_gradients": self.args.bf16}
+        return weighted_sum(objective, student, teacher, batch.target_ids, batch.weights, **how)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""

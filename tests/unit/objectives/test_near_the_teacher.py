@@ -136,6 +136,26 @@ def test_near_the_teacher_nothing_is_rounded_away(name, dtype, kl, kind, trained
         assert_near(gradients, exact_gradients, GRADIENT_ERROR[dtype])
 
 
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_rounded_factors_make_gradients_as_near_as_a_half_precision_head(name, kind):
+    """Losses stay what they are to the last bit; gradients are rounded, and those of rows in common not away."""
+    student, teacher, how = near(torch.float32, 5e-4, kind, True, "cpu")
+    ids, weights = torch.arange(POSITIONS) * 31, draw(POSITIONS, seed=6).abs().float()
+    given = OBJECTIVES[name], student, teacher, how, ids, weights, 837.3, True
+    (loss, parts, plain), (_, _, wanted) = fused(*given), exact(*given)
+    (states, *head), leaves = as_leaves(student, True)
+    sides = (states, Head(*head, **how)), (teacher[0], Head(*teacher[1:], **how))
+    rounded_loss, rounded_parts = weighted_sum(OBJECTIVES[name], *sides, ids, weights, rounds_gradients=True)
+    found = torch.autograd.grad(rounded_loss / 837.3, leaves)
+    assert torch.equal(rounded_loss, loss)
+    assert torch.equal(rounded_parts, parts)
+    # 0.17 % for either factor and for the result.
+    assert_near(found, wanted, 4e-3)
+    for mine, theirs in zip(found, plain, strict=True):
+        assert mine.dim() == 1 or not torch.equal(mine, theirs), "asked for, and done"
+
+
 HALF = [torch.bfloat16, torch.float16]
 
 
