@@ -408,8 +408,15 @@ class AdaptationTrainer(WholeCheckpoints):
         """
         if isinstance(objective, DeepDistillation):
             objective = objective.on_logits
-        how: Any = {"workspace_mib": self.workspace_mib, "rounds_gradients": self.args.bf16}
-        return weighted_sum(objective, student, teacher, batch.target_ids, batch.weights, **how)
+        return weighted_sum(
+            objective,
+            student,
+            teacher,
+            batch.target_ids,
+            batch.weights,
+            workspace_mib=self.workspace_mib,
+            rounds_gradients=self.args.bf16,
+        )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Stops before the optimizer step where the gradient is not finite."""
