@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from commands import Ended, run_python
+from forked import Forking, open_forking
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -124,6 +125,13 @@ def afterword_process() -> Callable[..., Any]:
         return run_python("-m", "afterword", *words, environment={"COLUMNS": "200"}, check=False)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forking]:
+    """Starts processes of ours, several that compute together too, without the seconds that imports take."""
+    with open_forking() as forking:
+        yield forking
 
 
 @pytest.fixture(scope="session")

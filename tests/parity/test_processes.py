@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import scripted
-from commands import ON_TWO_PROCESSES, run_python
+from forked import Forking
 from safetensors.torch import load_file
 
 from afterword.methods import METHODS
 
+pytestmark = pytest.mark.timeout(600)
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -72,12 +69,14 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def done(
-    tmp_path_factory: pytest.TempPathFactory, pair: Any, tokenizer: Any, documents: Any, general_rows: Any
-) -> Callable[[tuple[Any, ...]], Path]:
-    """`done(case)`: a folder with gradients and evaluation of the case on one process and on two.
-
-    Two launches do all methods that write, two all others.
-    """
+    tmp_path_factory: pytest.TempPathFactory,
+    forking: Forking,
+    pair: Any,
+    tokenizer: Any,
+    documents: Any,
+    general_rows: Any,
+) -> Path:
+    """A folder with gradients and evaluation of every case on one process and on two."""
     folder = tmp_path_factory.mktemp("processes")
     student, reference = pair()
     student.save_pretrained(folder / "student")
@@ -86,18 +85,9 @@ def done(
     (folder / "rows.json").write_text(json.dumps(documents))
     (folder / "general.json").write_text(json.dumps(general_rows))
     (folder / "program.py").write_text(PROGRAM)
-    path = os.pathsep.join([str(Path(scripted.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
-
-    @cache
-    def launched(writes: bool) -> Path:
-        cases = [case for case in CASES if METHODS[case[0]].view.writes == writes]
-        arguments = [str(folder / "program.py"), str(folder), json.dumps(cases)]
-        run_python(*arguments, environment=environment)
-        run_python(*ON_TWO_PROCESSES, *arguments, environment=environment)
-        return folder
-
-    return lambda case: launched(METHODS[case[0]].view.writes)
+    for processes in (1, 2):
+        forking.run(folder, folder / "program.py", folder, json.dumps(CASES), processes=processes)
+    return folder
 
 
 def named(case: tuple[Any, ...], processes: int, kind: str) -> str:
@@ -105,14 +95,14 @@ def named(case: tuple[Any, ...], processes: int, kind: str) -> str:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_give_the_gradient_of_one(case: Any, done: Any, assert_close: Any) -> None:
-    one, two = (load_file(done(case) / named(case, processes, "safetensors")) for processes in (1, 2))
+def test_two_processes_give_the_gradient_of_one(case: Any, done: Path, assert_close: Any) -> None:
+    one, two = (load_file(done / named(case, processes, "safetensors")) for processes in (1, 2))
     assert_close(two, one, 1e-5)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[1:] == (10, 1)])
-def test_two_processes_evaluate_as_one_does(case: Any, done: Any) -> None:
-    one, two = (json.loads((done(case) / named(case, processes, "json")).read_text()) for processes in (1, 2))
+def test_two_processes_evaluate_as_one_does(case: Any, done: Path) -> None:
+    one, two = (json.loads((done / named(case, processes, "json")).read_text()) for processes in (1, 2))
     assert one.keys() == two.keys() >= {"eval_loss", "eval_nll_nats"}
     for name in one.keys() - {"eval_seconds"}:
         assert two[name] == pytest.approx(one[name], rel=1e-4), name

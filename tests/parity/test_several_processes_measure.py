@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import ON_TWO_PROCESSES, run_python
+from forked import Forking
 from safetensors.torch import load_file
 
-QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
+@pytest.fixture
+def launched(forking: Forking) -> Callable[..., str]:
+    """`launched(2, "evaluate", …, cwd=folder)`: what the command says, run by so many processes."""
 
-def launched(processes: int, *words: str | Path, cwd: Path) -> str:
-    """What the command says, run by so many processes."""
-    before = ON_TWO_PROCESSES if processes == 2 else ()
-    cache = {"AFTERWORD_CACHE": str(cwd / f"cache-{processes}")}
-    return run_python(*before, "-m", "afterword", *words, cwd=cwd, environment={**QUIET, **cache}).all
+    def run(processes: int, *words: str | Path, cwd: Path) -> str:
+        cache = {"AFTERWORD_CACHE": str(cwd / f"cache-{processes}")}
+        return forking.run(cwd, "afterword", *words, processes=processes, environment=cache).all
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ MEASURED = "--reference before --documents docs.jsonl --general docs.jsonl --que
 MEASURED += "--suite suite.jsonl --sample-tokens 16 --answer-tokens 8 --micro-batch-tokens 128 --max-length 96"
 
 
-def test_two_processes_measure_what_one_does(place: Path) -> None:
+def test_two_processes_measure_what_one_does(place: Path, launched: Callable[..., str]) -> None:
     for processes in (1, 2):
         said = launched(processes, "evaluate", "after", "-o", f"measured-{processes}", *MEASURED.split(), cwd=place)
         # Told once, by the main process.
@@ -69,7 +73,7 @@ ALIGNED = "--instructions instructions.jsonl --preferences pairs.jsonl --chat-te
 ALIGNED += "--sft-batch-size 2 --dpo-batch-size 2 --sft-learning-rate 1e-3 --dpo-learning-rate 1e-4 --save-steps 2"
 
 
-def test_two_processes_align_as_one_does(place: Path) -> None:
+def test_two_processes_align_as_one_does(place: Path, launched: Callable[..., str]) -> None:
     for processes in (1, 2):
         launched(processes, "align", "after", "-o", f"aligned-{processes}", *ALIGNED.split(), cwd=place)
     one, two = (place / f"aligned-{processes}" for processes in (1, 2))
@@ -90,10 +94,11 @@ def test_two_processes_align_as_one_does(place: Path) -> None:
 
 
 def test_a_last_step_that_cannot_be_shared_is_refused(place: Path) -> None:
+    """As a person launches it, by torchrun."""
     words = ALIGNED.replace("--instruction-count 6 ", "").split()
     cache = {"AFTERWORD_CACHE": str(place / "cache")}
     command = (*ON_TWO_PROCESSES, "-m", "afterword", "align", "after", "-o", "uneven", *words)
-    said = run_python(*command, cwd=place, environment={**QUIET, **cache}, check=False)
+    said = run_python(*command, cwd=place, environment={"HF_HUB_OFFLINE": "1", **cache}, check=False)
     assert said.code != 0
     assert "instruction_count: of 7 samples the last step of 2 would not be whole" in said.all
     assert not (place / "uneven/align.json").exists()

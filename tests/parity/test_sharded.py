@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commands import ON_TWO_PROCESSES, run_python
+from forked import Forking
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +33,7 @@ RESULTS = {
 @pytest.fixture(scope="module")
 def place(
     tmp_path_factory: pytest.TempPathFactory,
+    forking: Forking,
     build_model: Any,
     perturb: Any,
     tokenizer: Any,
@@ -51,17 +53,18 @@ def place(
         lines = folder / ("docs.jsonl" if name == "rows" else "general.jsonl")
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
     program = str(Path(__file__).with_name("sharded_program.py"))
-    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    forking.run(folder, program, "one", seconds=600)
+    forking.run(folder, program, "fsdp", processes=2, seconds=600)
     zero3 = {
+        "COLUMNS": "200",
         "DS_ACCELERATOR": "cpu",
         # No lock of another process is waited for, should anything be compiled.
         "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
         "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     }
-    run_python(program, "one", environment=environment, cwd=folder, seconds=600)
-    run_python(*ON_TWO_PROCESSES, program, "fsdp", environment=environment, cwd=folder, seconds=600)
     if HAS_DEEPSPEED:
-        run_python(*ON_TWO_PROCESSES, program, "zero3", environment=environment | zero3, cwd=folder, seconds=600)
+        # Not forked: accelerate looks for DeepSpeed when it is imported.
+        run_python(*ON_TWO_PROCESSES, program, "zero3", environment=zero3, cwd=folder, seconds=600)
     return folder
 
 

@@ -1,24 +1,21 @@
 """Real processes that die: SIGKILL, Ctrl-C, a disk that takes no more. Resumed, each ends as if nothing had happened.
 
-The processes are forked from one that has done the slow imports, so that each test costs a run and not ten seconds.
+The processes are forked from one that has done the slow imports (`tests/forked.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import killed_at_last, line_of
+from forked import Forking, Started
 
 SETTINGS = "--num-train-epochs 5 --learning-rate 1e-3 --lr-scheduler-type cosine --save-total-limit 2"
 STEPS = 50
@@ -26,89 +23,17 @@ WRITING = "--method continuation --continuations 64 --new-tokens 24 --max-steps 
 CHECKPOINT_KIB = 140
 """Of the weights. The optimizer's file, written after them, is twice that."""
 
-WARM = """
-import gc, json, os, resource, signal, sys, traceback
-import afterword.cli, afterword.evaluation, afterword.report, afterword.runs, afterword.training
-import matplotlib.figure, scipy.stats, sentencex
-# No run looks through all that was imported when it frees memory.
-gc.freeze()
-# A shell that starts this in the background has it ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-print("ready", flush=True)
-for line in sys.stdin:
-    job = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        os.chdir(job["folder"])
-        sys.argv = ["afterword", *job["words"]]
-        for stream in (1, 2):
-            os.dup2(os.open("said.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
-        if job["file_kib"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_kib"] * 1024,) * 2)
-        code = 0
-        try:
-            afterword.cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        except BaseException:
-            traceback.print_exc()
-            code = 99
-        os._exit(code)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
 
-
-@dataclass
-class Started:
-    """A process of ours: what it is, where it runs, and how to wait for it."""
-
-    pid: int
-    folder: Path
-    replies: subprocess.Popen[str]
-
-    def wait(self) -> int:
-        """Its exit code; negative for the signal that ended it."""
-        return int(line_of(self.replies))
-
-    def end(self, number: int) -> int:
-        """Send a signal, and wait."""
-        os.kill(self.pid, number)
-        return self.wait()
-
-    @property
-    def said(self) -> str:
-        """What all processes of this folder have printed since it was last asked."""
-        text = (self.folder / "said.txt").read_text(encoding="utf-8")
-        (self.folder / "said.txt").write_text("", encoding="utf-8")
-        return text
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[Callable[..., Started]]:
+@pytest.fixture
+def start(forking: Forking) -> Callable[..., Started]:
     """`start(folder, "--save-steps 5")`: the run of that folder in a process of its own."""
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    warm = subprocess.Popen(
-        [sys.executable, "-c", WARM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-    assert warm.stdin
-    assert line_of(warm) == "ready\n"
 
     def go(folder: Path, more: str = "", *, file_kib: int = 0, output: str = "run") -> Started:
         method = "" if "--method" in more else "--method disc"
-        words = f"adapt model docs.jsonl -o {output} {SETTINGS} {method} {more}".split()
-        job = {"folder": str(folder), "words": words, "file_kib": file_kib}
-        warm.stdin.write(json.dumps(job) + "\n")
-        warm.stdin.flush()
-        return Started(int(line_of(warm)), folder, warm)
+        words = f"afterword adapt model docs.jsonl -o {output} {SETTINGS} {method} {more}".split()
+        return forking.start(folder, *words, file_kib=file_kib)
 
-    with killed_at_last(warm):
-        yield go
+    return go
 
 
 @pytest.fixture
@@ -175,10 +100,11 @@ def kill_when(start: Any, place: Path, more: str, moment: Callable[[Path], Any],
 
 
 def until(happened: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Wait without pause: a save takes a few milliseconds."""
+    """Look every half millisecond: a save takes a few, and who looks without pause takes the run's processor."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.0005)
 
 
 def test_killed_inside_a_save(start: Any, place: Path, finish: Any) -> None:
