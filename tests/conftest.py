@@ -44,10 +44,23 @@ def pytest_configure() -> None:
     settings.load_profile("suite")
 
 
+_MODULES = 100
+"""So many new ones make what they brought worth setting aside."""
+_imported = 0
+
+
 def pytest_collection_finish() -> None:
     """Runs free memory several times, and each time Python would look through all that was imported: 0.3 s."""
+    global _imported
     gc.collect()
     gc.freeze()
+    _imported = len(sys.modules)
+
+
+def pytest_runtest_teardown() -> None:
+    """The same of libraries that only a test has imported."""
+    if len(sys.modules) > _imported + _MODULES:
+        pytest_collection_finish()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,13 @@ from afterword.methods import METHODS
 
 SOURCE = Path(afterword.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@cache
+def trees():
+    """Every file as Python reads it: only where a test looks at it."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
 
 # Each folder or file may import these parts of afterword (and itself), and nothing else of it.
 MAY_IMPORT = {
@@ -52,8 +59,6 @@ MAY_IMPORT = {
     "__init__": "alignment errors evaluation methods report runs training",
 }
 FUNCTION_LINES = 60
-
-EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
 
 
 def part_of(path):
@@ -100,7 +105,7 @@ def test_no_module_depends_on_itself_by_whatever_way():
     depends = {name: set[str]() for name in module_names()}
     for path in FILES:
         own = ".".join(["afterword", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
-        for name in imports_of(TREES[path]):
+        for name in imports_of(trees()[path]):
             # What the doors load by name is found by whoever asks for it.
             home = name if name in depends or name.endswith("*") else name.rpartition(".")[0]
             if own in depends and home in depends and own != home:
@@ -108,16 +113,18 @@ def test_no_module_depends_on_itself_by_whatever_way():
     assert list(graphlib.TopologicalSorter(depends).static_order())
 
 
-@EVERY_FILE
-def test_dependencies_point_one_way(path):
-    part, wrong = part_of(path), []
-    for name in imports_of(TREES[path]):
-        if name.split(".")[0] == "afterword":
-            imported = name.split(".")[1]
-            if imported == "*" and part in ("__init__", "plugins"):  # The doors: they give what is asked for by name.
-                continue
-            if imported not in (*MAY_IMPORT[part].split(), part, "__version__"):
-                wrong.append(f"{path.relative_to(SOURCE)} imports {name}")
+def test_dependencies_point_one_way():
+    wrong = []
+    for path, tree in trees().items():
+        part = part_of(path)
+        for name in imports_of(tree):
+            if name.split(".")[0] == "afterword":
+                imported = name.split(".")[1]
+                # The doors give what is asked for by name.
+                if imported == "*" and part in ("__init__", "plugins"):
+                    continue
+                if imported not in (*MAY_IMPORT[part].split(), part, "__version__"):
+                    wrong.append(f"{path.relative_to(SOURCE)} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -128,13 +135,13 @@ def test_an_import_by_a_string_is_seen(code):
 
 
 def test_the_package_knows_nothing_of_how_the_embedded_models_are_built():
-    knowing = [path for path in FILES for name in imports_of(TREES[path]) if name.split(".")[0] == "almanac_build"]
+    knowing = [path for path in FILES for name in imports_of(trees()[path]) if name.split(".")[0] == "almanac_build"]
     assert not knowing
 
 
 def test_no_method_is_named_outside_its_folder():
     found = []
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         documented = documentation_of(tree)
         for node in ast.walk(tree):
             named = isinstance(node, ast.Constant) and node.value in METHODS and id(node) not in documented
@@ -146,7 +153,7 @@ def test_no_method_is_named_outside_its_folder():
 
 def test_only_one_file_knows_how_processes_work_together():
     knowing = set()
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if any(re.match(r"torch\.distributed|accelerate\b", name) for name in imports_of(tree)):
             knowing.add(str(path.relative_to(SOURCE)))
         for node in ast.walk(tree):
@@ -156,7 +163,7 @@ def test_only_one_file_knows_how_processes_work_together():
 
 
 def test_reports_are_written_without_torch_and_transformers():
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if part_of(path) == "report":
             assert not {name.split(".")[0] for name in imports_of(tree)} & {"torch", "transformers", "peft"}, path
 
@@ -187,27 +194,35 @@ def test_what_afterword_offers_is_sorted_and_there():
         _ = afterword.nothing
 
 
-@EVERY_FILE
-def test_everything_public_has_a_docstring(path):
-    tree, bare = TREES[path], []
-    if not ast.get_docstring(tree):
-        bare.append("the module")
-    public = [node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-    for owner in [node for node in public if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]:
-        public += [node for node in owner.body if isinstance(node, ast.FunctionDef)]
-    bare += [node.name for node in public if not node.name.startswith("_") and not ast.get_docstring(node)]
-    assert not bare, f"{path.relative_to(SOURCE)}: {', '.join(bare)}"
+def test_everything_public_has_a_docstring():
+    bare = []
+    for path, tree in trees().items():
+        if not ast.get_docstring(tree):
+            bare.append(f"{path.relative_to(SOURCE)}: the module")
+        public = [node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+        for owner in [node for node in public if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]:
+            public += [node for node in owner.body if isinstance(node, ast.FunctionDef)]
+        nodes = [node for node in public if not node.name.startswith("_") and not ast.get_docstring(node)]
+        bare += [f"{path.relative_to(SOURCE)}: {node.name}" for node in nodes]
+    assert not bare, "\n".join(bare)
 
 
-@EVERY_FILE
-def test_no_function_is_too_long(path):
-    long = [f.name for f in functions_of(TREES[path]) if f.end_lineno - f.lineno + 1 > FUNCTION_LINES]
-    assert not long, f"{path.relative_to(SOURCE)}: {', '.join(long)}"
+def test_no_function_is_too_long():
+    long = [
+        f"{path.relative_to(SOURCE)}: {f.name}"
+        for path, tree in trees().items()
+        for f in functions_of(tree)
+        if f.end_lineno - f.lineno + 1 > FUNCTION_LINES
+    ]
+    assert not long, "\n".join(long)
 
 
-@EVERY_FILE
-def test_nothing_is_called_utils(path):
-    empty = {"utils", "helpers", "common", "util", "helper", "misc"}
-    assert not empty & {part.removesuffix(".py") for part in path.relative_to(SOURCE).parts}
-    names = {node.name for node in ast.walk(TREES[path]) if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-    assert not empty & {word for name in names for word in name.lower().strip("_").split("_")}
+def test_nothing_is_called_utils():
+    empty, found = {"utils", "helpers", "common", "util", "helper", "misc"}, []
+    for path, tree in trees().items():
+        own = path.relative_to(SOURCE)
+        names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        words = {part.removesuffix(".py") for part in own.parts}
+        words |= {word for name in names for word in name.lower().strip("_").split("_")}
+        found += [f"{own}: {word}" for word in sorted(empty & words)]
+    assert not found, "\n".join(found)

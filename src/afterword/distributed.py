@@ -5,6 +5,7 @@ outside of a forward goes through `whole`, `sharded_like` and `whole_state`.
 """
 
 import os
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -129,7 +130,8 @@ def is_sharded(model: Any) -> bool:
 
 def is_zero3(model: Any) -> bool:
     """Whether DeepSpeed's ZeRO-3 has the model's parameters in shards."""
-    return any(_is_zero3_shard(parameter) for parameter in model.parameters())
+    # Every step asks: where DeepSpeed is not even imported, no weight is looked at.
+    return "deepspeed" in sys.modules and any(_is_zero3_shard(parameter) for parameter in model.parameters())
 
 
 def is_shard(tensor: Any) -> bool:

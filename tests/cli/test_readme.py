@@ -24,6 +24,8 @@ LESS = {
     "afterword adapt almanac-chat ": "--max-steps 2",
     "afterword sequence ": "--max-steps 2 --learning-rate 1e-4 --lr-scheduler-type linear --evaluate samples=2",
     "afterword evaluate runs/learned ": "--max-items 24 --samples 0 --max-documents 4",
+    "afterword evaluate runs/docs ": "--samples 4",
+    "afterword compare ": "--evaluate samples=2",
 }
 """What the longest commands are run with besides: as they stand they take two minutes."""
 

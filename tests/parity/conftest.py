@@ -22,22 +22,29 @@ Gradients = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def step_gradient(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[..., Gradients]:
+def step_gradient(step_gradients: Callable[..., list[Gradients]]) -> Callable[..., Gradients]:
     """The gradient that the trainer's first optimizer step would use: all its loader's batches, one division."""
+    return lambda *given, **how: step_gradients(*given, **how)[0]
 
-    def gradient(
+
+@pytest.fixture
+def step_gradients(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[..., list[Gradients]]:
+    """The same of the first `steps`, each of the model as it is given. The reference is frozen."""
+
+    def gradients(
         model: Any,
         reference: Any,
         documents: list[dict[str, str]],
         method: Any,
         *,
+        steps: int = 1,
         accumulation: int = 1,
         micro_batch_tokens: int = 8192,
         layout: str = "packed",
         arguments: Any = None,
         **options: Any,
-    ) -> Gradients:
-        from afterword.models import frozen_copy
+    ) -> list[Gradients]:
+        from afterword.models import freeze
 
         how = {"gradient_accumulation_steps": accumulation, "seed": 3, **(arguments or {})}
         trainer = AdaptationTrainer(
@@ -46,23 +53,24 @@ def step_gradient(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[.
             train_dataset=documents,
             processing_class=tokenizer,
             method=method,
-            teacher=frozen_copy(reference) if reference is not None else None,
+            teacher=freeze(reference) if reference is not None else None,
             window_settings=WindowSettings(max_length=options.pop("max_length", 256)),
             documents_per_step=options.pop("documents_per_step", len(documents)),
             mixture=options.pop("mixture", mixture_of(method)),
             packing=Packing(micro_batch_tokens, layout),
             **options,
         )
-        loader = iter(trainer.get_train_dataloader())
-        parts, count = trainer.get_batch_samples(loader, accumulation, trainer.args.device)
-        assert len(parts) == accumulation
-        for batches in parts:
-            trainer.training_step(model, batches, count)
-        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        model.zero_grad()
-        return grads
+        loader, found = iter(trainer.get_train_dataloader()), []
+        for _ in range(steps):
+            parts, count = trainer.get_batch_samples(loader, accumulation, trainer.args.device)
+            assert len(parts) == accumulation
+            for batches in parts:
+                trainer.training_step(model, batches, count)
+            found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+            model.zero_grad()
+        return found
 
-    return gradient
+    return gradients
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_packed_texts_do_not_see_each_other(kind: str, attention: str, build_mod
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_packed_gradients_are_those_of_documents_read_one_by_one(
-    kind: str, name: str, pair: Any, documents: Any, step_gradient: Any, assert_close: Any
+    kind: str, name: str, pair: Any, documents: Any, step_gradient: Any, step_gradients: Any, assert_close: Any
 ) -> None:
     if METHODS[name].view.writes and not METHODS[name].view.reads_passages:
         pytest.skip("a document becomes several, and a step has some of them")
@@ -44,7 +44,8 @@ def test_packed_gradients_are_those_of_documents_read_one_by_one(
         pytest.skip("its weights follow from the step as a whole")
     packed = step_gradient(student, reference, documents[:4], method, mixture={})
     # Alone in a step, a document's loss cannot depend on a neighbour. The mean of four steps is the step of four.
-    alone = [step_gradient(student, reference, [row], method, mixture={}) for row in documents[:4]]
+    how = {"steps": 4, "documents_per_step": 1, "mixture": {}}
+    alone = step_gradients(student, reference, documents[:4], method, **how)
     mean = {key: sum(g[key] for g in alone) / len(alone) for key in packed}
     assert_close(packed, mean, 2e-5)
 

@@ -26,15 +26,18 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": 2,
 }
 STEPS = 12
+# Of every kind fewer: eight, of which two are of the second epoch, with checkpoints at 2, 4 and 6.
+SHORT = {"max_steps": 8, "save_steps": 2}
 LORA = {"use_peft": True, "lora_dropout": 0.2, "lora_r": 4}
 KINDS = {name: {"method": name} for name in METHODS} | {f"{name}-lora": {"method": name, **LORA} for name in METHODS}
-# Stopped in steps 5 and 9: inside a block of steps that the student has written for, and with the first of one.
+# Resumed after steps 2 and 6: each inside a block of steps that the student has written for.
 KINDS = {
     kind: {**how, "refresh_steps": 4} if METHODS[how["method"]].view.rewriting else how for kind, how in KINDS.items()
 }
-# Checkpoints at 3, 6 and 9: two of them between averagings, and the penalty pulls toward the start of the first part.
+# Both are between averagings, and the penalty pulls toward the start of the first part.
 KINDS |= {"followed": {**KINDS["on_policy"], "teacher_average": 0.2}}
 KINDS |= {"staying": {"method": "disc", "ema": 0.9, "ema_steps": 4, "l2sp": 0.1}}
+KINDS = {kind: {**how, **SHORT} for kind, how in KINDS.items()}
 SAME = ("step", "epoch", "train/loss_nats", "train/grad_norm", "train/learning_rate", "data/documents")
 
 Run = Callable[..., Any]
@@ -76,14 +79,14 @@ def break_weight(model: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Run, str], Path]:
-    """The folder of an uninterrupted run of each kind, made once."""
-    folder = tmp_path_factory.mktemp("through")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Run], Path]:
+    """The folder of a run of all twelve steps that was not interrupted, made once."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
 
-    def make(run: Run, kind: str) -> Path:
-        if not (folder / kind).exists():
-            run(folder / kind, **KINDS[kind])
-        return folder / kind
+    def make(run: Run) -> Path:
+        if not folder.exists():
+            run(folder)
+        return folder
 
     return make
 
@@ -131,23 +134,22 @@ def tree(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stopped_and_resumed_twice_ends_with_the_same_weights(
-    kind: str, run: Run, through: Any, tmp_path: Path
-) -> None:
-    reference = through(run, kind)
+def test_stopped_and_resumed_twice_ends_with_the_same_weights(kind: str, run: Run, tmp_path: Path) -> None:
+    run(tmp_path / "through", **KINDS[kind])
     folder = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"Interrupted\. checkpoint-3 is intact; the same command resumes"):
-        run(folder, at={5: stop}, **KINDS[kind])
+    with pytest.raises(TrainingError, match=r"Interrupted\. checkpoint-2 is intact; the same command resumes"):
+        run(folder, at={4: stop}, **KINDS[kind])
     with pytest.raises(TrainingError, match=r"Interrupted\. checkpoint-6 is intact; the same command resumes"):
-        run(folder, at={9: stop}, **KINDS[kind])
+        run(folder, at={8: stop}, **KINDS[kind])
     assert run(folder, **KINDS[kind]).resumed_from == 6
-    assert_same(folder, reference)
+    assert_same(folder, tmp_path / "through")
+    assert len(metrics(folder)) == SHORT["max_steps"]
 
 
-def test_the_runs_that_are_compared_do_learn(run: Run, through: Any, model_folder: Path) -> None:
+def test_the_runs_that_are_compared_do_learn(run: Run, whole: Any, model_folder: Path) -> None:
     from safetensors.torch import load_file
 
-    before, after = load_file(model_folder / "model.safetensors"), weights(through(run, "disc"))
+    before, after = load_file(model_folder / "model.safetensors"), weights(whole(run))
     assert all((before[name] != after[name]).any() for name in before)
 
 
@@ -189,42 +191,42 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_never_resumed_from(
-    damage: str, run: Run, through: Any, stopped: Path, model_folder: Path
+    damage: str, run: Run, whole: Any, stopped: Path, model_folder: Path
 ) -> None:
     DAMAGES[damage](stopped / "checkpoint-6")
     assert run(stopped).resumed_from == 3
-    assert_same(stopped, through(run, "disc"))
+    assert_same(stopped, whole(run))
 
 
-def test_without_a_whole_checkpoint_the_run_starts_again(run: Run, through: Any, stopped: Path) -> None:
+def test_without_a_whole_checkpoint_the_run_starts_again(run: Run, whole: Any, stopped: Path) -> None:
     for checkpoint in stopped.glob("checkpoint-*"):
         (checkpoint / "manifest.json").unlink()
     assert run(stopped).resumed_from is None
-    assert_same(stopped, through(run, "disc"))
+    assert_same(stopped, whole(run))
 
 
-def test_half_a_metrics_row_is_cut_off(run: Run, through: Any, stopped: Path) -> None:
+def test_half_a_metrics_row_is_cut_off(run: Run, whole: Any, stopped: Path) -> None:
     with (stopped / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 8, "epo')
     run(stopped)
-    assert_same(stopped, through(run, "disc"))
+    assert_same(stopped, whole(run))
 
 
-def test_a_run_that_died_while_its_result_was_written(run: Run, through: Any, tmp_path: Path) -> None:
+def test_a_run_that_died_while_its_result_was_written(run: Run, whole: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(through(run, "disc"), folder)
+    shutil.copytree(whole(run), folder)
     (folder / "result.partial").mkdir()
     for name in ("manifest.json", "model.safetensors"):
         (folder / name).rename(folder / "result.partial" / name)
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     (folder / "state.json").write_text(json.dumps({**state, "status": "running"}), encoding="utf-8")
     assert run(folder).resumed_from == STEPS
-    assert_same(folder, through(run, "disc"))
+    assert_same(folder, whole(run))
     assert not (folder / "result.partial").exists()
 
 
-def test_a_finished_run_is_left_as_it_is(run: Run, through: Any) -> None:
-    folder = through(run, "disc")
+def test_a_finished_run_is_left_as_it_is(run: Run, whole: Any) -> None:
+    folder = whole(run)
     before = tree(folder)
     result = run(folder)
     assert result.already_complete
@@ -233,15 +235,15 @@ def test_a_finished_run_is_left_as_it_is(run: Run, through: Any) -> None:
     assert after == before
 
 
-def test_a_finished_run_gets_no_new_files(run: Run, through: Any, tmp_path: Path) -> None:
-    shutil.copytree(through(run, "disc"), tmp_path / "run")
+def test_a_finished_run_gets_no_new_files(run: Run, whole: Any, tmp_path: Path) -> None:
+    shutil.copytree(whole(run), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / ".work", ignore_errors=True)
     before = tree(tmp_path / "run")
     run(tmp_path / "run")
     assert tree(tmp_path / "run") == before
 
 
-def test_an_infinite_weight_stops_before_the_optimizer_step(run: Run, through: Any, tmp_path: Path) -> None:
+def test_an_infinite_weight_stops_before_the_optimizer_step(run: Run, whole: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(TrainingError) as stopped:
         run(folder, at={5: break_weight})
@@ -249,7 +251,7 @@ def test_an_infinite_weight_stops_before_the_optimizer_step(run: Run, through: A
         assert words in str(stopped.value)
     assert [row["step"] for row in metrics(folder)] == [1, 2, 3, 4]
     assert run(folder).resumed_from == 3
-    assert_same(folder, through(run, "disc"))
+    assert_same(folder, whole(run))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -186,12 +186,14 @@ def _backbones(model: Any) -> list[nn.Module]:
 def only_reading(model: Any) -> Generator[None]:
     """Eval mode and no gradients; the model is left in the mode it was in."""
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 def _inputs(view: InputRows | SharedRows) -> dict[str, Any]:

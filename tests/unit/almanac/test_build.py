@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import run_python
+from forked import Forking
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from afterword.named_models import WEIGHTS
@@ -22,6 +22,7 @@ SCRIPT = """
 import sys
 import torch
 from pathlib import Path
+sys.path.insert(0, sys.argv[2])
 from almanac_build import stages
 stages.ROWS_PER_STEP = 4
 stages.build_base(Path(sys.argv[1]) / "scratch", Path(sys.argv[1]) / "models", steps=2, compiled=False)
@@ -29,9 +30,10 @@ print("the same again:", torch.are_deterministic_algorithms_enabled())
 """
 
 
-def test_a_build_is_a_model_and_its_tokenizer_and_asks_for_algorithms_that_repeat(tmp_path):
+def test_a_build_is_a_model_and_its_tokenizer_and_asks_for_algorithms_that_repeat(tmp_path: Path, forking: Forking):
     # In a process of its own: what it asks for holds for all of one.
-    assert "the same again: True" in run_python("-c", SCRIPT, tmp_path, cwd=REPOSITORY).out
+    (tmp_path / "build.py").write_text(SCRIPT, encoding="utf-8")
+    assert "the same again: True" in forking.run(tmp_path, "build.py", tmp_path, REPOSITORY).out
     folder = tmp_path / "models" / "base"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)

@@ -50,9 +50,15 @@ def test_a_model_is_a_small_llama_in_bf16(folder: Path) -> None:
     assert 1.5e6 <= sum(parameter.numel() for parameter in model.parameters()) <= 3.9e6
 
 
-def test_the_tokenizer_follows_from_the_seed(folder: Path) -> None:
-    shipped, made = AutoTokenizer.from_pretrained(folder), train_tokenizer(0)
-    assert shipped.get_vocab() == made.get_vocab()
+@pytest.fixture(scope="module")
+def vocabulary() -> dict[str, int]:
+    """Of a tokenizer that is made again."""
+    return train_tokenizer(0).get_vocab()
+
+
+def test_the_tokenizer_follows_from_the_seed(folder: Path, vocabulary: dict[str, int]) -> None:
+    shipped = AutoTokenizer.from_pretrained(folder)
+    assert shipped.get_vocab() == vocabulary
     assert bool(shipped.chat_template) == (folder.name == "chat")
 
 

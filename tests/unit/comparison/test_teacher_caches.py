@@ -16,7 +16,7 @@ GIVEN |= {"methods": "disc", "learning_rates": "1e-4,3e-4", "evaluate": {"sample
 
 
 def settings(**raw):
-    adapt = {"num_train_epochs": 1, "teacher": "cached", **raw.pop("adapt", {})}
+    adapt = {"num_train_epochs": 1, "documents_per_step": 5, "teacher": "cached", **raw.pop("adapt", {})}
     return read_settings({**GIVEN, "adapt": adapt, **raw}, CompareSettings)
 
 

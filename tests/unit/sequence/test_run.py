@@ -31,6 +31,30 @@ def asked(asked: Any) -> Callable[..., Any]:
     return lambda **more: asked(**{**FIXED, **more})
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every test of this file has its folder, and the finished sequence is kept."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def tmp_path(home: Path) -> Path:
+    """The same place for every test, empty: a finished sequence holds where it is."""
+    shutil.rmtree(home / "here", ignore_errors=True)
+    (home / "here").mkdir()
+    return home / "here"
+
+
+@pytest.fixture
+def finished(asked: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+    """The sequence was taught, once for all tests that begin with it."""
+    if not (home / "kept").exists():
+        taught(asked())
+        shutil.copytree(tmp_path / "seq", home / "kept")
+    else:
+        shutil.copytree(home / "kept", tmp_path / "seq")
+
+
 def alike(one: Path, other: Path) -> bool:
     mine, theirs = (dict(load_model(str(folder)).named_parameters()) for folder in (one, other))
     return all(torch.equal(value, theirs[name]) for name, value in mine.items())
@@ -54,7 +78,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_two_stages_are_two_runs_by_hand_that_are_held_to_the_first_model(
-    asked: Any, corpora: Any, model_folder: Path, tmp_path: Path
+    finished: None, asked: Any, corpora: Any, model_folder: Path, tmp_path: Path
 ) -> None:
     summary = taught(asked())
     first = adapt(model_folder, corpora["spring"]["documents"], output_dir=tmp_path / "one", **FIXED).path
@@ -69,7 +93,9 @@ def test_two_stages_are_two_runs_by_hand_that_are_held_to_the_first_model(
     assert [stage["held_to"] for stage in summary["stages"]] == [str(model_folder)] * 2
 
 
-def test_the_summary_holds_a_cell_for_every_model_and_corpus(asked: Any, model_folder: Path, tmp_path: Path) -> None:
+def test_the_summary_holds_a_cell_for_every_model_and_corpus(
+    finished: None, asked: Any, model_folder: Path, tmp_path: Path
+) -> None:
     summary = taught(asked())
     by_name = {(each["task"], each["metric"]): each for each in summary["measures"]}
     chosen = by_name["questions/closed_book", "choice_correct_frac"]
@@ -145,9 +171,8 @@ def test_what_is_done_is_not_measured_again(asked: Any, corpora: Any, monkeypatc
 
 
 def test_what_was_changed_is_refused_before_a_model_is_loaded(
-    asked: Any, corpora: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: None, asked: Any, corpora: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught(asked())
     for name in ("load_model", "load_adapted"):
         monkeypatch.setattr(f"afterword.models.{name}", lambda *_, **__: pytest.fail("a model was loaded"))
 
@@ -181,8 +206,7 @@ def test_a_reference_that_is_nowhere_is_told_before_anything_is_read(asked: Any,
     assert not (tmp_path / "seq").exists()
 
 
-def test_a_stage_whose_beginning_is_gone_is_not_trained_anew(asked: Any, tmp_path: Path) -> None:
-    taught(asked())
+def test_a_stage_whose_beginning_is_gone_is_not_trained_anew(finished: None, asked: Any, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "seq/stages/1-spring")
     with pytest.raises(CheckpointError, match="whose result it began with, is not whole"):
         taught(asked())

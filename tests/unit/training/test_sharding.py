@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,7 +66,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("setting", REFUSED)
-def test_ways_to_shard_with_another_gradient_are_refused(setting: str) -> None:
+def test_ways_to_shard_with_another_gradient_are_refused(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where DeepSpeed was not imported, no model is in its shards.
+    monkeypatch.setitem(sys.modules, "deepspeed", ModuleType("deepspeed"))
     with pytest.raises(ConfigError, match=setting) as refused:
         prepare_sharding(REFUSED[setting])
     assert len(refused.value.problems) == 1

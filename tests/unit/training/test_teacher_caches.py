@@ -38,6 +38,8 @@ SETTINGS: dict[str, Any] = {
     "save_total_limit": 9,
     "learning_rate": 1e-3,
 }
+IN_ONE_STEP = {"documents_per_step": 6, "num_train_epochs": 1}
+"""Every document is read, and the least is trained: for what a cache is asked after that."""
 Run = Callable[..., Any]
 
 
@@ -134,9 +136,10 @@ def test_a_resumed_run_may_have_its_teacher_elsewhere(run: Run) -> None:
 @pytest.mark.parametrize("changes", [{"seed": 5}, {"learning_rate": 1e-5}, {"targets": 2}, {"strategy": "all"}])
 def test_other_draws_and_rates_read_nothing_again(run: Run, read: list[int], tmp_path: Path, changes: Any) -> None:
     place = {"teacher_cache": str(tmp_path / "cache")}
-    run("first", max_steps=12, **place)
+    how = {"documents_per_step": 3, **place}
+    run("first", **how)
     read.clear()
-    run("second", **{"max_steps": 12, **changes}, **place)
+    run("second", **changes, **how)
     assert read == []
 
 
@@ -167,6 +170,7 @@ def test_a_cache_that_was_being_written_is_continued(
     where: str | None, run: Run, read: list[int], monkeypatch: Any, tmp_path: Path
 ) -> None:
     place = {"teacher_cache": str(tmp_path / where) if where else None, "micro_batch_tokens": 256}
+    place["documents_per_step"] = 2
     monkeypatch.setattr(caching, "SHARD_MIB", 1e-6)
     real, written = caching.TeacherCache.with_shard, []
 
@@ -209,13 +213,13 @@ def test_it_is_said_what_is_read_and_what_was_there(run: Run, model_folder: Path
 def test_a_cache_of_another_model_is_refused(
     run: Run, build_model: Any, tokenizer: Any, documents: Any, tmp_path: Path
 ) -> None:
-    place = {"teacher_cache": str(tmp_path / "cache")}
+    place = {"teacher_cache": str(tmp_path / "cache"), **IN_ONE_STEP}
     run("first", **place)
     build_model("llama", seed=9).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
-    given = {"output_dir": tmp_path / "second", "teacher": "cached", **SETTINGS}
+    given = {"output_dir": tmp_path / "second", "teacher": "cached", **SETTINGS, **IN_ONE_STEP}
     with pytest.raises(CheckpointError, match=r"by or of another model\. Give another folder"):
-        adapt(str(tmp_path / "other"), documents[:6], **given, **place)
+        adapt(str(tmp_path / "other"), documents[:6], **{**given, **place})
     # A run that could not begin leaves nothing.
     assert not (tmp_path / "second").exists()
     adapt(str(tmp_path / "other"), documents[:6], **given)
@@ -248,23 +252,23 @@ def changed_model(folder: Path, to: Path, **config: Any) -> Path:
 def test_a_cache_of_a_model_that_was_edited_is_not_used(
     config: Any, said: str, adapter: bool, run: Run, read: list[int], model_folder: Path, documents: Any, tmp_path: Path
 ) -> None:
-    cache, rows = {"teacher_cache": str(tmp_path / "cache"), "use_peft": adapter}, documents[:6]
+    cache, rows = {"teacher_cache": str(tmp_path / "cache"), "use_peft": adapter, **IN_ONE_STEP}, documents[:6]
     run("first", **cache)
     other = str(changed_model(model_folder, tmp_path / "other", **config))
     with pytest.raises(CheckpointError, match=f"holds what was said by or of {said}"):
-        adapt(other, rows, output_dir=tmp_path / "second", teacher="cached", **SETTINGS, **cache)
+        adapt(other, rows, output_dir=tmp_path / "second", teacher="cached", **{**SETTINGS, **cache})
     # Where caches are named after what they hold, it has one of its own.
     for number, model in enumerate((str(model_folder), other, str(model_folder))):
-        raw = {**SETTINGS, "model_name_or_path": model, "teacher": "cached", "use_peft": adapter}
+        raw = {**SETTINGS, **IN_ONE_STEP, "model_name_or_path": model, "teacher": "cached", "use_peft": adapter}
         read.clear()
-        settings = read_settings({**raw, "output_dir": str(tmp_path / f"shared-{number}"), "max_steps": 6})
+        settings = read_settings({**raw, "output_dir": str(tmp_path / f"shared-{number}")})
         run_adaptation(settings, rows, teacher_caches=tmp_path / "shared", console=Console(quiet=True))
         assert sum(read) == (6 if number < 2 else 0)
     assert len(list((tmp_path / "shared").glob("*/index.json"))) == 2
 
 
 def test_a_cache_of_another_precision_is_refused_by_name(run: Run, tmp_path: Path) -> None:
-    place = {"teacher_cache": str(tmp_path / "cache")}
+    place = {"teacher_cache": str(tmp_path / "cache"), **IN_ONE_STEP}
     run("first", **place)
     with pytest.raises(CheckpointError, match=r"teacher_cache: .*another precision"):
         run("second", **place, precision="bf16", use_peft=True)
@@ -277,15 +281,16 @@ def test_a_cache_of_other_texts_is_continued(
 ) -> None:
     changes = {name: documents[value] if name == "rows" else value for name, value in changes.items()}
     place = {"teacher_cache": str(tmp_path / "cache")}
-    run("first", **place)
+    run("first", **place, **IN_ONE_STEP)
     read.clear()
+    changes["documents_per_step"] = 3
     again = run("second", **place, **changes)
     assert sum(read) == new
     assert losses(again) == pytest.approx(losses(run("live", teacher=None, **changes)), rel=1e-4)
 
 
 def test_a_truncated_shard_is_refused(run: Run, tmp_path: Path) -> None:
-    place = {"teacher_cache": str(tmp_path / "cache")}
+    place = {"teacher_cache": str(tmp_path / "cache"), **IN_ONE_STEP}
     run("first", **place)
     shard = tmp_path / "cache/00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
@@ -328,7 +333,7 @@ def test_every_problem_of_the_teacher_is_told_at_once(run: Run) -> None:
 
 
 def test_a_copy_teaches_an_adapter_as_its_base_does(run: Run) -> None:
-    lora = {"use_peft": True, "lora_dropout": 0.0}
+    lora = {"use_peft": True, "lora_dropout": 0.0, "documents_per_step": 3}
     expected = losses(run("off", teacher="adapter_off", **lora))
     assert losses(run("copy", teacher="copy", **lora)) == pytest.approx(expected, rel=1e-4)
 
