@@ -63,6 +63,29 @@ def pytest_runtest_teardown() -> None:
         pytest_collection_finish()
 
 
+_TOGETHER = {
+    "tests/unit/almanac/": "almanac",
+    **dict.fromkeys(("tests/parity/test_processes.py", "tests/parity/test_sharded.py"), "forking"),
+    **dict.fromkeys(("tests/parity/test_several_processes_measure.py", "tests/resume/test_killed.py"), "forking"),
+}
+"""Files that share what takes seconds to make: the world and its texts; the process that others are forked from."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, a file is run by one process, and so are all that share something."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharing(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((name for start, name in _TOGETHER.items() if file.startswith(start)), file)
+
+    return BySharing(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests prepare is kept for other tests, in this process and in those it starts, and for no one else."""

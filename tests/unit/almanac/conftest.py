@@ -19,6 +19,7 @@ from afterword.almanac.names import data
 from afterword.almanac.world import RELATIONS, Fact, World, build_world
 from almanac_build.posttraining import draw_trained
 from almanac_build.pretraining import texts
+from almanac_build.tokenizer import train_tokenizer
 
 WORDS = data("names")
 
@@ -138,6 +139,12 @@ def part(request: pytest.FixtureRequest, world: World) -> Part:
 @pytest.fixture(scope="session")
 def parts(world: World) -> tuple[Part, Part]:
     return build_part(world, CHOOSING), build_part(world, REPORTING)
+
+
+@pytest.fixture(scope="session")
+def full() -> Any:
+    """The tokenizer of the embedded models, made again."""
+    return train_tokenizer(0)
 
 
 @pytest.fixture(scope="session")

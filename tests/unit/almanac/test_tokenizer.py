@@ -19,11 +19,6 @@ def small() -> Any:
     return train_tokenizer(0, characters=300_000)
 
 
-@pytest.fixture(scope="session")
-def full() -> Any:
-    return train_tokenizer(0)
-
-
 def test_texts_come_back_from_their_tokens(small: Any, read_texts: list[str]):
     for text in (*read_texts[:200], "Ünïcödé – 東京 🙂", "  two\n\n\nlines\t", "A" * 50, "1930", ""):
         ids = small(text, add_special_tokens=False)["input_ids"]

@@ -38,6 +38,7 @@ def test_it_is_said_on_the_command_line_and_in_the_report(place: Path, afterword
 def test_the_weights_are_those_of_continual_pre_training(place: Path):
     mixture = {"general": {"files": ["general.jsonl"], "tokens": 0.3}}
     how = {"mixture": mixture, "max_steps": 4, "learning_rate": 1e-3, "documents_per_step": 2}
+    how["lr_scheduler_type"] = "linear"
     for name, more in (("cpt", {}), ("mixcpt", {"alpha": 1.0}), ("half", {"alpha": 0.5})):
         method = "mixcpt" if name == "half" else name
         adapt("model", ["docs.jsonl"], method=method, output_dir=name, **how, **more)

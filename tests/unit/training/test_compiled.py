@@ -24,8 +24,10 @@ def test_compiled_trains_as_plain(
     tokenizer.save_pretrained(tmp_path / "model")
 
     def losses(name: str, **trainer: Any) -> list[float]:
-        how = {"method": method, "learning_rate": 1e-2, "max_steps": 4, "documents_per_step": 2, **extra}
-        run = adapt(str(tmp_path / "model"), documents, output_dir=tmp_path / name, trainer=trainer, **how)
+        how = {"method": method, "learning_rate": 1e-2, "lr_scheduler_type": "linear", "max_steps": 4, **extra}
+        run = adapt(
+            str(tmp_path / "model"), documents, output_dir=tmp_path / name, documents_per_step=2, trainer=trainer, **how
+        )
         rows = map(json.loads, (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
         return [row["train/loss_nats"] for row in rows if "train/loss_nats" in row]
 

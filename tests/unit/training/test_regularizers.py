@@ -85,6 +85,7 @@ def test_a_checkpoint_between_two_averagings_has_the_average(
     settings = {
         "method": "disc",
         "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
         "max_steps": 5,
         "save_steps": 1,
         "ema": 0.9,

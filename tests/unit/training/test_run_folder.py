@@ -123,6 +123,7 @@ def test_files_that_could_not_be_read_are_said_before_the_first_step(model_folde
 def test_a_run_is_not_continued_with_another_configuration(status, model_folder, documents, tmp_path):
     shutil.copytree(model_folder, tmp_path / "model")
     run = {"output_dir": tmp_path / "run", "method": "disc", "max_steps": 2, "learning_rate": 1e-4}
+    run["lr_scheduler_type"] = "linear"
     adapt(str(tmp_path / "model"), documents[:2], **run)
     state = {**read_record(tmp_path / "run/state.json"), "status": status}
     (tmp_path / "run/state.json").write_text(json.dumps(state))
