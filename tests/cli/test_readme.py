@@ -21,7 +21,7 @@ PAGES = {
 }
 LESS = {
     "afterword almanac ": "--people 4 --changes 1 --documents-per-entity 1",
-    "afterword adapt almanac-chat ": "--max-steps 2 --lr-scheduler-type linear",
+    "afterword adapt almanac-chat ": "--max-steps 2",
     "afterword sequence ": "--max-steps 2 --learning-rate 1e-4 --lr-scheduler-type linear --evaluate samples=2",
     "afterword evaluate runs/learned ": "--max-items 24 --samples 0 --max-documents 4",
     "afterword evaluate runs/docs ": "--samples 4",

@@ -108,7 +108,7 @@ def test_an_adapter_has_a_precision_of_its_own(half: str, tmp_path: Path, docume
     given = {"model_name_or_path": "m", "output_dir": "o", "use_peft": True, "save_precision": "float32"}
     with pytest.raises(ConfigError, match=r"save_precision: float32 is for whole models, .* leave it out"):
         read_settings(given)
-    how = {"method": "disc", "use_peft": True, "merge_adapter": True, "max_steps": 1, "save_precision": "float32"}
+    how = {"use_peft": True, "merge_adapter": True, "save_precision": "float32", **GENTLE, "max_steps": 1}
     run = adapt(half, documents, output_dir=tmp_path / "run", **how)
     assert stored(run.path / "merged")[0] == "float32"
 

@@ -145,7 +145,7 @@ def test_what_was_not_read_of_held_out_files_is_said_too(model_folder, documents
     held.mkdir()
     (held / "a.txt").write_text(documents[0]["text"])
     (held / "theme.json").write_text('{"label": "Guide"}')
-    how = {"method": "disc", "eval_steps": 1, "max_steps": 1, "learning_rate": 1e-3}
+    how = {"method": "disc", "eval_steps": 1, "max_steps": 1, "learning_rate": 1e-3, "lr_scheduler_type": "linear"}
     run = adapt(model_folder, documents, eval_documents=[str(held)], **how).path
     (said,) = json.loads((run / "data.json").read_text())["not_read"]
     assert said.startswith("eval_documents: ")
