@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
     "sequence": "corpus distributed errors evaluation models runs settings storage training types",
     "quiz": "corpus data distributed errors evaluation models pool settings storage types writing",
-    "serving": "errors models settings",
+    "serving": "errors models settings storage",
     "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",

@@ -6,6 +6,7 @@ from typing import Any
 
 from afterword.report.run_folder import read_file
 from afterword.storage.parsing import parse_json
+from afterword.storage.paths import plain_name
 
 _ADAPTER = "adapter_config.json"
 _TEMPLATE = "chat_template.jinja"
@@ -19,13 +20,12 @@ _COPY = "Copy the adapter again."
 def serving_block(path: Path, folder: str, options: list[str]) -> dict[str, Any]:
     """Commands for a run folder that is called `folder`; `options` are further words for vLLM."""
     served = f"{folder.rstrip('/')}/{_MERGED}" if (path / _MERGED).is_dir() else folder
-    file = f"{path.resolve().name}-q8_0.gguf"
-    out = f"{folder.rstrip('/')}/gguf"
+    name, out = plain_name(path), f"{folder.rstrip('/')}/gguf"
     return {
         "vllm": vllm_words(path, folder, options),
-        "export": ["afterword", "export", served, "-o", out, "--file-type", "q8_0", "--name", path.resolve().name],
-        "llama_server": ["llama-server", "-m", f"{out}/{file}", "--jinja"],
-        "ollama": ["ollama", "create", path.resolve().name.lower(), "-f", f"{out}/Modelfile"],
+        "export": ["afterword", "export", served, "-o", out, "--file-type", "q8_0", "--name", name],
+        "llama_server": ["llama-server", "-m", f"{out}/{name}-q8_0.gguf", "--jinja"],
+        "ollama": ["ollama", "create", name.lower(), "-f", f"{out}/Modelfile"],
         "chat_template": chat_template(path),
     }
 
@@ -41,7 +41,7 @@ def vllm_words(path: Path, folder: str, options: list[str]) -> list[str] | None:
         return None
     ranks = [int(adapter.get("r") or 0), *map(int, (adapter.get("rank_pattern") or {}).values())]
     words = ["vllm", "serve", _base(adapter), "--enable-lora"]
-    words += ["--lora-modules", f"{path.resolve().name}={folder}"]
+    words += ["--lora-modules", f"{plain_name(path)}={folder}"]
     if max(ranks) > _DEFAULT_RANK:
         words += ["--max-lora-rank", str(next((each for each in _RANKS if each >= max(ranks)), max(ranks)))]
     return [*words, *options]

@@ -4,7 +4,6 @@ The one rule: a file that was to be checked has its name only when it says what 
 """
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -32,6 +31,7 @@ from afterword.serving.converter import convert, find_converter
 from afterword.serving.modelfile import Modelfile, modelfile
 from afterword.serving.read_back import BOUND_NATS, Agreement, read_back, refuse_apart
 from afterword.settings.export import ExportSettings
+from afterword.storage.paths import plain_name
 
 _TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _MODELFILE = "Modelfile"
@@ -57,7 +57,7 @@ def export(settings: ExportSettings, *, console: Console) -> Exported:
     """
     converter = find_converter(settings.converter)
     folder, out = _folder(settings.model_name_or_path), Path(settings.output_dir)
-    name = settings.name or _called(settings.model_name_or_path)
+    name = settings.name or plain_name(settings.model_name_or_path)
     file_type = _type(settings, folder)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as hidden, _whole(folder, hidden, console) as whole:
@@ -79,15 +79,6 @@ def _folder(name: str) -> str:
         remedy = "Load it and save_pretrained it into a folder, and give that"
         raise CheckpointError(f"model_name_or_path: {name!r} is on the hub, and a folder is converted. {remedy}.")
     return folder
-
-
-def _called(name: str) -> str:
-    """The folder's name, in letters that a file, ollama and a shell take.
-
-    >>> _called("runs/My docs/")
-    'My-docs'
-    """
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).resolve().name).strip("-.") or "model"
 
 
 def _type(settings: ExportSettings, folder: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from afterword.errors import CheckpointError
 from afterword.models import load_model, load_tokenizer, written_as_folder
@@ -117,11 +118,11 @@ def test_another_chat_template_or_tokenizer_is_refused(folder, converter, tmp_pa
     assert found.same_template
     tokenizer = load_tokenizer(str(folder))
     tokenizer.chat_template = TEMPLATE + " "
-    tokenizer.add_tokens(["committee met"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("committee", "board")
     tokenizer.save_pretrained(folder)
     found = read_back(tmp_path / "ready.gguf", str(folder), tmp_path)
     assert not found.same_template
-    assert len(found.other_tokens) == 1
+    assert [text[:13] for text in found.other_tokens] == ["The committee"]
     with pytest.raises(CheckpointError, match="takes 1 of 14 texts apart in another way; its chat template is another"):
         refuse_apart(found, "f32")
 

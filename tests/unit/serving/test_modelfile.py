@@ -28,7 +28,9 @@ ZEPHYR = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 BRACES = "{% for m in messages %}{{ '{{' + m['role'] + '}}\n' + m['content'] + '\n' }}{% endfor %}"
-FIRST_TURN_APART = "{% for m in messages %}{% if loop.first %}first: {% endif %}{{ m['role'] + ' ' + m['content'] + '\n' }}{% endfor %}"
+FIRST_TURN_APART = (
+    "{% for m in messages %}{{ ('first: ' if loop.first else '') + m['role'] + ' ' + m['content'] }}{% endfor %}"
+)
 SYSTEM_IN_USER = (
     "{% if messages[0]['role'] == 'system' %}{% set said = messages[0]['content'] + '\n\n' %}"
     "{% set messages = messages[1:] %}{% else %}{% set said = '' %}{% endif %}"
