@@ -105,7 +105,8 @@ def in_vllm(python: str, folder: str, dtype: str, texts, ids, logits, replies) -
         files[0].write_text(_VLLM)
         files[1].write_text(json.dumps(told))
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         subprocess.run([python, *files], check=True, env=environment)
         found = json.loads(files[2].read_text())
     apart = []
@@ -114,9 +115,7 @@ def in_vllm(python: str, folder: str, dtype: str, texts, ids, logits, replies) -
         apart.append((own - torch.tensor(said["gold"])).abs())
     apart, kind = torch.cat(apart), "adapter on its base" if lora else "folder"
     same = sum(said["ids"] == own for said, own in zip(found, ids, strict=True))
-    replied = sum(
-        said["reply"][: len(own)] == own for said, own in zip(found, replies, strict=True)
-    )
+    replied = sum(said["reply"][: len(own)] == own for said, own in zip(found, replies, strict=True))
     print(
         f"vLLM ({kind}, {dtype}): ids of its chat equal {same}/{len(ids)}; log-probability of each token "
         f"{apart.mean():.2g} nats apart (largest {apart.max():.2g}, n = {len(apart)}); "

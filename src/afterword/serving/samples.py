@@ -5,7 +5,7 @@ from typing import Any
 Message = dict[str, str]
 """A role and its content."""
 
-TEXTS = (
+TEXTS: tuple[str, ...] = (
     "The committee met on 14 March 2025 and approved 1,250,000 euros for the bridge over the river.",
     "def mean(values: list[float]) -> float:\n    return sum(values) / len(values)  # of at least one\n",
     "  Two spaces before,\ttabs\tbetween, and three lines after.\n\n\n",

@@ -104,6 +104,11 @@ def test_the_token_before_a_text_is_written_once(speaking):
     assert go_template(pieces, adds_bos=True).startswith("{{ range .Messages }}")
 
 
+def test_braces_of_a_template_are_text_to_ollama(speaking):
+    made = go_template(chat_pieces(speaking(BRACES)), adds_bos=False)
+    assert '{{ if eq .Role "system" }}{{ "{{" }}system}}\n{{ .Content }}\n{{ else if' in made
+
+
 def test_what_ends_a_turn_stops_it_although_generation_does_not_say_so(speaking):
     made = modelfile("m.gguf", speaking(LLAMA3), None, {})
     assert made.stops == ("</s>", "<|eot|>")
