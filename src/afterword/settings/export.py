@@ -19,7 +19,7 @@ class ExportSettings(Settings):
     )
     name: str | None = setting(None, "What", "What the file and the model in ollama are called (default: the folder).")
     converter: str | None = setting(
-        None, "How", "File convert_hf_to_gguf.py of llama.cpp, or the folder of llama.cpp (default: looked for on PATH)."
+        None, "How", "The file convert_hf_to_gguf.py, or the folder of llama.cpp that has it (default: on PATH)."
     )
     check: bool = setting(True, "How", "Read the file back, and refuse it where it says something else.")
 
