@@ -106,7 +106,9 @@ def in_vllm(python: str, folder: str, dtype: str, texts, ids, logits, replies) -
         files[1].write_text(json.dumps(told))
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TORCHDYNAMO_DISABLE": "1"}
+        # Kernels may be compiled in the first request, and a busy machine takes longer than the usual five minutes.
+        environment |= {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600"}
         subprocess.run([python, *files], check=True, env=environment)
         found = json.loads(files[2].read_text())
     apart = []
