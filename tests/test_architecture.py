@@ -50,11 +50,12 @@ MAY_IMPORT = {
     "runs": "alignment budget distributed errors evaluation methods settings storage training",
     "sequence": "corpus distributed errors evaluation models runs settings storage training types",
     "quiz": "corpus data distributed errors evaluation models pool settings storage types writing",
+    "serving": "errors models settings storage",
     "report": "errors evaluation storage",
     "almanac": "errors evaluation types",
     "demo": "almanac budget errors evaluation models report settings storage training types",
     "cli": "alignment almanac budget comparison corpus demo distributed errors evaluation "
-    "methods models named_models pool quiz report runs sequence settings storage study training types writing",
+    "methods models named_models pool quiz report runs sequence serving settings storage study training types writing",
     "__main__": "cli",
     "__init__": "alignment errors evaluation methods report runs training",
 }

@@ -13,6 +13,7 @@ from afterword.settings.align import AlignSettings
 from afterword.settings.base import Settings, choices_of
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.export import ExportSettings
 from afterword.settings.mixture import SourceSettings
 from afterword.settings.sequence import CorpusSettings, SequenceSettings
 from afterword.settings.study import StudySettings
@@ -23,6 +24,7 @@ KINDS = {
     "blend": BlendSettings,
     "compare": CompareSettings,
     "evaluate": EvaluateSettings,
+    "export": ExportSettings,
     "sequence": SequenceSettings,
     "study": StudySettings,
 }

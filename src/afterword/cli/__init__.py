@@ -20,6 +20,7 @@ from afterword.cli import (
     compare,
     demo,
     evaluate,
+    export,
     fetch,
     methods,
     models,
@@ -36,6 +37,7 @@ from afterword.settings.adapt import AdaptSettings
 from afterword.settings.align import AlignSettings
 from afterword.settings.compare import BlendSettings, CompareSettings
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.settings.export import ExportSettings
 from afterword.settings.quiz import QuizSettings
 from afterword.settings.sequence import DECIDED, SequenceSettings
 from afterword.settings.study import StudySettings
@@ -48,6 +50,7 @@ _LISTED = (
     with_settings(AdaptSettings, adapt.adapt),
     with_settings(EvaluateSettings, evaluate.evaluate),
     report.report,
+    with_settings(ExportSettings, export.export),
     with_settings(CompareSettings, compare.compare),
     with_settings(SequenceSettings, sequence.sequence, besides=AdaptSettings, without=DECIDED),
     with_settings(BlendSettings, blend.blend),

@@ -78,8 +78,13 @@ def _say_adapted(settings: AdaptSettings, result: "RunResult") -> None:
         return
     write_model_card(result.path)
     from afterword.report.first_look import in_words, read_first_look
+    from afterword.report.saved import saved_block
+    from afterword.report.serving import serving_block
     from afterword.report.verdict import verdict_of
 
     data, seen = read_record(result.path / "data.json"), read_first_look(result.path)
     verdict, changes = verdict_of(seen), in_words(seen)
-    fill("adapted.txt.j2", settings=settings, result=result, data=data, verdict=verdict, changes=changes)
+    saved = saved_block(data.get("saved"))
+    serving = serving_block(result.path, str(result.path), saved["serve_options"] if saved else [])
+    shown = {"data": data, "verdict": verdict, "changes": changes, "serving": serving}
+    fill("adapted.txt.j2", settings=settings, result=result, **shown)

@@ -1,5 +1,6 @@
 """What commands print: lines, tables and text templates, on the two streams."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -30,6 +31,7 @@ def fill(template: str, **values: object) -> None:
 
     loader = jinja2.PackageLoader("afterword.cli")
     texts = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.do"])
+    texts.filters["shell"] = shlex.join
     say(texts.get_template(template).render(duration=duration, **values))
 
 

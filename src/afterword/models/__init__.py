@@ -30,6 +30,7 @@ from afterword.models.checks import (
     vocabulary_of,
 )
 from afterword.models.fixed_logits import difference, said
+from afterword.models.gguf_files import GGUF, gguf_fields, written_as_folder
 from afterword.models.heap import free_memory
 from afterword.models.interpolation import Between, blend_into, blended, refuse_unlike
 from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count

@@ -53,15 +53,18 @@ def dequantised(file: Path, console: Console | None = None) -> Path:
     return cached.made_once(f"gguf-{cached.remembered_sha256(file)[:16]}", make, console)
 
 
-def written_as_folder(file: Path, folder: Path, *, name: str, about: Mapping[str, str]) -> None:
+def written_as_folder(
+    file: Path, folder: Path, *, name: str, about: Mapping[str, str], dtype: torch.dtype | None = None
+) -> None:
     """Write a GGUF file into a folder as save_pretrained does, with origin.json, which also says `about`.
 
-    `name` is what the person called it, for errors.
+    `name` is what the person called it, for errors. `dtype`: the precision of the folder, else the one that loses
+    nothing of most of the file's values.
     """
     fields, kinds, factors = _header(file, name)
     if int(fields.get("split.count") or 1) > 1:
         raise _in_parts(name, int(fields["split.count"]))
-    dtype = _dtype(kinds)
+    dtype = dtype or _dtype(kinds)
     tokenizer = _read("AutoTokenizer", "tokenizer", file, name, fields)
     model = _read("AutoModelForCausalLM", "model", file, name, fields, dtype=dtype)
     config = model.config
@@ -87,6 +90,11 @@ def written_as_folder(file: Path, folder: Path, *, name: str, about: Mapping[str
     }
     origin["splits_words"] = fields.get("tokenizer.ggml.pre")
     (folder / ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+
+
+def gguf_fields(file: Path) -> Mapping[str, Any]:
+    """The metadata of a GGUF file, but for long lists. CheckpointError where it is damaged."""
+    return _header(file, str(file))[0]
 
 
 def _in_words(file: Path, origin: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from afterword.report.first_look import read_first_look
 from afterword.report.mixtures import held_out_losses, mixture_rows, read_aside, source_losses, with_general_text
 from afterword.report.run_folder import load_run
 from afterword.report.saved import saved_block
+from afterword.report.serving import serving_block
 from afterword.report.verdict import Verdict, verdict_of
 from afterword.report.within_budget import within_budget
 from afterword.report.wording import Rows, grouped, headline, rows_of
@@ -59,12 +60,14 @@ def build_page(path: Path) -> dict[str, Any]:
         "questions": _questions(measured["scores"], measured["answers"]),
     }
     page["verdict"] = verdict_of(measured["scores"] or read_first_look(path))
+    folder, saved = str(run["settings"].get("output_dir") or path), saved_block(run["data"]["saved"])
     return page | {
         "base": run["settings"].get("model_name_or_path") or "unknown model",
         "method": run["settings"].get("method") or "unknown method",
-        "folder": run["settings"].get("output_dir") or str(path),
+        "folder": folder,
         "within": within_budget(run["budget"]),
-        "saved": saved_block(run["data"]["saved"]),
+        "saved": saved,
+        "serving": serving_block(path, folder, saved["serve_options"] if saved else []),
         "mixture": mixture_rows(run["data"]["mixture"]),
         "aside": read_aside(run["data"]),
         "source_losses": {"trained": source_losses(run["metrics"]), "held_out": held_out_losses(run["metrics"])},

@@ -55,3 +55,12 @@ def unwritable(folder: Path) -> Path | None:
     except OSError:
         return parent
     return None
+
+
+def plain_name(path: str | Path) -> str:
+    """What a folder is called, in letters that a file, a shell and ollama take as they are.
+
+    >>> plain_name("runs/My docs (2)/")
+    'My-docs-2'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).expanduser().resolve().name).strip("-.") or "model"

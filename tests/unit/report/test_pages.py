@@ -262,3 +262,49 @@ def test_settings_of_an_adapter_are_shown_only_where_there_is_one():
     assert whole == {"seed": "1", "learning_rate": "0.0001"}
     assert set(printed_settings({**given, "use_peft": True})) == {*given, "use_peft"}
     assert "lora_r" in printed_settings({"lora_r": 16}), "settings of something else"
+
+
+def test_the_card_has_the_chat_template_to_the_letter(run):
+    template = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] }}\n```{% endfor %}\n<b>| *x* |</b>  "
+    )
+    (run / "chat_template.jinja").write_text(template)
+    card = write_model_card(run).read_text()
+    assert f"````jinja\n{template}\n````\n" in card
+    (run / "chat_template.jinja").unlink()
+    assert "It has none: it continues texts" in write_model_card(run).read_text()
+
+
+def test_the_card_says_how_to_serve_it(run):
+    card = write_model_card(run).read_text()
+    assert "```sh\nvllm serve runs/docs\n```" in card
+    assert (
+        f"```sh\nafterword export runs/docs -o runs/docs/gguf --file-type q8_0 --name {run.name}\n"
+        f"llama-server -m runs/docs/gguf/{run.name}-q8_0.gguf --jinja\n"
+        f"ollama create {run.name} -f runs/docs/gguf/Modelfile\n```" in card
+    )
+
+
+@pytest.mark.parametrize(
+    ("adapter", "command"),
+    [
+        ({"r": 16}, "vllm serve org/base --enable-lora --lora-modules NAME=runs/docs"),
+        ({"r": 17}, "vllm serve org/base --enable-lora --lora-modules NAME=runs/docs --max-lora-rank 32"),
+        ({"r": 8, "rank_pattern": {"q_proj": 100}}, "--lora-modules NAME=runs/docs --max-lora-rank 128"),
+        ({"r": 16, "use_dora": True}, "vLLM does not take this adapter"),
+        ({"r": 16, "modules_to_save": ["lm_head"]}, "vLLM does not take this adapter"),
+    ],
+)
+def test_how_vllm_takes_an_adapter_and_which_it_does_not(run, adapter, command):
+    (run / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base", **adapter}))
+    card = write_model_card(run).read_text()
+    assert f"{command.replace('NAME', run.name)}\n" in card or command in card
+    assert ("vllm serve" in card) == command.startswith(("vllm serve", "--lora"))
+
+
+def test_a_merged_model_is_served_whole(run):
+    (run / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base", "use_dora": True}))
+    (run / "merged").mkdir()
+    card = write_model_card(run).read_text()
+    assert "vllm serve runs/docs/merged\n" in card
+    assert "afterword export runs/docs/merged -o runs/docs/gguf" in card
