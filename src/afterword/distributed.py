@@ -41,6 +41,11 @@ def device_type() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def own_device() -> str:
+    """Where this process computes: of several GPUs the one that its launcher gave it."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device_type() == "cuda" else "cpu"
+
+
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; no context is made on any."""
     import torch

@@ -79,8 +79,8 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Entry point: one clear message and an exit code for everything that a person can cause."""
-    # transformers imports torchao where it is installed, and that tells of kernels for other machines.
-    for name in ("torchao", "torch.utils._pytree"):
+    # transformers imports torchao and bitsandbytes where they are installed, which tell of kernels for other machines.
+    for name in ("torchao", "torch.utils._pytree", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     terminated = _interrupted_by_sigterm()
     try:
