@@ -95,7 +95,11 @@ def arm(asked: argparse.Namespace) -> dict[str, Any]:
         trainer.add_callback(timed)
         _RESET.write_text("5", encoding="ascii")
         trainer.train()
-        peak = int(next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+        peak = int(
+            next(line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")).split()[
+                1
+            ]
+        )
         row = {
             "steps": len(timed.seconds),
             "base_dtype": str(models.causal_lm(trainer.model).dtype),

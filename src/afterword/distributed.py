@@ -34,7 +34,8 @@ def rank() -> int:
 def device_type() -> str:
     """`cuda` where torch has a GPU that it computes on, AMD's too, else `cpu`: the one rule for what runs where.
 
-    Other accelerators have no float64, in which weights and losses are summed.
+    Other accelerators have no float64, in which weights and losses are summed. So a Mac computes on its processor,
+    although torch would offer `mps`.
     """
     import torch
 

@@ -1,6 +1,7 @@
 """The command line. Options are the fields of the settings; nothing is declared twice."""
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -83,6 +84,10 @@ def main() -> None:
     for name in ("torchao", "torch.utils._pytree", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     terminated = _interrupted_by_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe may take less than UTF-8, as on Windows: what it does not take is written as an escape.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except AfterwordError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.backbone import causal_lm, head_of, only_reading, trained_states
 from afterword.types import InputRows
@@ -31,7 +32,12 @@ def unusable(name: str, problem: str) -> CheckpointError:
 
 def has_bfloat16() -> bool:
     """Whether there is a GPU that multiplies in bfloat16 itself. Older ones imitate it, more slowly than float32."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device_type() == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def has_bfloat16_units() -> bool:
+    """Whether this processor multiplies in bfloat16, as far as torch knows: a build without oneDNN cannot be asked."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def check_weights(model: Any, name: str) -> None:
@@ -174,7 +180,7 @@ def _where_it_reads(model: Any) -> Generator[None]:
     another kernel on a processor.
     """
     moves = ("flash" in _kernel(model) or "flex" in _kernel(model)) and model.device.type == "cpu"
-    if not moves or not torch.cuda.is_available():
+    if not moves or device_type() != "cuda":
         yield
         return
     model.to("cuda")

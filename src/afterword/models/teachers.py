@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterword.distributed import is_sharded
+from afterword.distributed import device_type, is_sharded
 from afterword.models.backbone import has_adapter, head_of, layer_states, only_reading, trained_states
 from afterword.models.going_on import as_given
 from afterword.models.shared_prompts import continues_cleanly
@@ -151,7 +151,7 @@ def untrained(model: Any) -> LiveTeacher:
 def offloaded(model: Any) -> FrozenCopy | Offloaded:
     """A model that serves as teacher from the machine's memory; without a GPU that is where it would be anyway."""
     teacher = freeze(model.to("cpu"))
-    if torch.cuda.is_available():
+    if device_type() == "cuda":
         return Offloaded(teacher.model, teacher.head())
     problem = "teacher: offload spares the memory of a GPU, and this machine has none"
     warnings.warn(f"{problem}, so the teacher is a copy as it is without.", stacklevel=2)

@@ -17,6 +17,7 @@ from torch import nn
 
 from afterword import models
 from afterword.data.batching import micro_batches
+from afterword.distributed import device_type
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
 from afterword.training.run import load_trainer
@@ -178,7 +179,7 @@ def _forward_and_backward(trainer: AdaptationTrainer, step: list[Batch]) -> None
 
 def available_bytes() -> int:
     """The memory of the GPU, or what is free of the machine's."""
-    if torch.cuda.is_available():
+    if device_type() == "cuda":
         return torch.cuda.mem_get_info()[1]
     return psutil.virtual_memory().available
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from afterword import models
 from afterword.data.batching import micro_batches, to_device
-from afterword.distributed import is_main_process, is_sharded, whole_state
+from afterword.distributed import device_type, is_main_process, is_sharded, whole_state
 from afterword.errors import TrainingError
 from afterword.objectives import Head
 from afterword.settings.adapt import AdaptSettings
@@ -205,7 +205,7 @@ def _merge(
 def _make_room(trainer: AdaptationTrainer, adapted: Any) -> None:
     """Go on in the machine's memory where a GPU has no room for the base in float32."""
     needed = sum(4 * models.shape_of(parameter).numel() for parameter in adapted.parameters())
-    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] > _ROOM * needed:
+    if device_type() != "cuda" or torch.cuda.mem_get_info()[0] > _ROOM * needed:
         return
     adapted.to("cpu")
     if isinstance(trainer.teacher, models.LiveTeacher):
