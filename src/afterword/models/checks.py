@@ -149,7 +149,7 @@ def packs_cleanly(model: Any) -> bool:
 
     Some architectures read across the border in silence (convolutions, recurrences, masks of their own).
     """
-    with _where_it_reads(model), only_reading(model), reading_autocast(model):
+    with _where_it_reads(model), _in_float32(model), only_reading(model), reading_autocast(model):
         packed = trained_states(model, probe(model, 7, 12))
         alone = [trained_states(model, probe(model, length)) for length in (7, 12)]
     return is_close(packed, torch.cat(alone), packed.dtype)
@@ -170,6 +170,28 @@ def reading_autocast(model: Any) -> torch.autocast:
     """The precision that a probe is read in."""
     # bfloat16 where the attention kernel takes nothing else.
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled="flash" in _kernel(model))
+
+
+@contextlib.contextmanager
+def _in_float32(model: Any) -> Generator[None]:
+    """What is not in 4 bits is in float32 for the time being, and products are, where a model has layers in 4 bits.
+
+    In halves such a model's own rounding comes to as much as what is looked for.
+    """
+    layers: list[Any] = [part for part in model.modules() if hasattr(getattr(part, "weight", None), "quant_state")]
+    halves = {p: p.data for p in model.parameters() if layers and p.dtype in (torch.bfloat16, torch.float16)}
+    computed_in = [layer.compute_dtype for layer in layers]
+    for parameter in halves:
+        parameter.data = parameter.data.float()
+    for layer in layers:
+        layer.compute_dtype = torch.float32
+    try:
+        yield
+    finally:
+        for parameter, value in halves.items():
+            parameter.data = value
+        for layer, dtype in zip(layers, computed_in, strict=True):
+            layer.compute_dtype = dtype
 
 
 @contextlib.contextmanager

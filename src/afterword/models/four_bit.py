@@ -102,7 +102,7 @@ def dequantise(model: Any) -> Any:
         plain.bias = layer.bias
         setattr(parent, name, plain.train(layer.training))
     model.is_loaded_in_4bit = model.is_quantized = False
-    model.hf_quantizer = None
+    model.hf_quantizer = model.quantization_method = None
     del model.config.quantization_config
     return model
 

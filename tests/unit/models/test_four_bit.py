@@ -182,3 +182,22 @@ def test_a_model_without_such_layers_is_refused(tmp_path: Path, build_model: Any
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="no layer of a llama model can be held in 4 bits"):
         in_4bit(tmp_path, kept=("proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+
+
+def test_whether_texts_may_share_a_row_is_told_in_float32(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """In halves, rounding of 4 bits comes to as much as a text that is read across the border."""
+    half = models.load_in_4bit(str(model_folder), FourBit(), dtype=torch.bfloat16)
+    before, seen = models.content_sha256(half), set[torch.dtype]()
+    half.model.layers[1].mlp.up_proj.register_forward_hook(lambda *call: seen.add(call[2].dtype))
+    assert models.packs_cleanly(half)
+    assert seen == {torch.float32}
+    assert (models.content_sha256(half), half.model.layers[1].mlp.up_proj.compute_dtype) == (before, torch.bfloat16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_run_is_merged_to_what_was_trained(model_folder: Path, documents: Any, tmp_path: Path):
+    run = adapt(model_folder, documents, output_dir=tmp_path / "run", merge_adapter=True, method="disc", **RUN)
+    trained, merged = in_4bit(run.path), load_adapted(str(run.path / "merged")).to("cuda")
+    assert trained.device.type == "cuda"
+    torch.testing.assert_close(said(merged), said(trained), rtol=1e-2, atol=1e-2)
