@@ -161,7 +161,7 @@ def _trained_and_saved(
 
 def _fresh_model(settings: AdaptSettings) -> Any:
     """The model as the run began with it, for the weights of one that is sharded."""
-    return with_adapter(base_model(settings), settings)
+    return with_adapter(base_model(settings, models.load_tokenizer(settings.model_name_or_path)), settings)
 
 
 def _identity(trainer: AdaptationTrainer, settings: AdaptSettings) -> Identity:
@@ -244,8 +244,7 @@ def load_trainer(
     corpus, windows = windows_of(given, work / "train", writing or writer_of(settings, run))
     held_out = windows_of(list(settings.eval_documents), work / "eval") if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
-    model = base_model(settings)
-    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    model = base_model(settings, tokenizer)
     packing = _packing(settings, model, window_settings.max_length)
     model = with_adapter(model, settings)
     teacher = teacher_of(settings, method, dtype_of(settings))
@@ -273,8 +272,7 @@ def load_trainer(
     data = {**corpus.to_json(), **windows.to_json(), **({"mixture": trainer.mixture_report()} if mixture else {})}
     if held_out:
         data["not_read"] += [f"eval_documents: {each}" for each in held_out[0].to_json()["not_read"]]
-    data |= {"steps": trainer.total_steps, "remark": method.remark}
-    data |= {"adapter": chain} if (chain := chain_of(settings)) else {}
+    data |= {"steps": trainer.total_steps, "remark": method.remark, **chain_of(settings)}
     if teacher and settings.teacher_precision in models.BITS:
         data["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, data

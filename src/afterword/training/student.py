@@ -12,11 +12,13 @@ _OF_AN_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
 """Settings that an adapter which goes on has been made with."""
 
 
-def base_model(settings: AdaptSettings) -> Any:
-    """The model as it is given, without an adapter that goes on: that comes onto it."""
+def base_model(settings: AdaptSettings, tokenizer: Any) -> Any:
+    """The model as it is given, which the tokenizer belongs to; without an adapter that goes on: that comes onto it."""
     name, attention = settings.model_name_or_path, settings.attn_implementation
     name = models.base_of_adapter(models.model_folder(name)) if adapter_goes_on(settings) else name
-    return _loaded(name, settings, dtype_of(settings), attention)
+    model = _loaded(name, settings, dtype_of(settings), attention)
+    models.refuse_foreign_tokenizer(tokenizer, model, name)
+    return model
 
 
 def with_adapter(model: Any, settings: AdaptSettings) -> Any:
@@ -73,15 +75,15 @@ def of_adapter(settings: AdaptSettings) -> dict[str, Any]:
     return _of_adapter(models.model_folder(settings.model_name_or_path)) if adapter_goes_on(settings) else {}
 
 
-def chain_of(settings: AdaptSettings) -> dict[str, str] | None:
-    """Of a run that goes on with an adapter: which, and the base that both are for; else None."""
+def chain_of(settings: AdaptSettings) -> dict[str, dict[str, str]]:
+    """For data.json, of a run that goes on with an adapter: which, and the base that both are for; else nothing."""
     if not adapter_goes_on(settings):
-        return None
+        return {}
     name = settings.model_name_or_path
     base = models.base_of_adapter(models.model_folder(name))
     said = f"The adapter {name} goes on: what is saved is one adapter for {base}, with all rounds in it. Its teacher is"
     held = f"the reference, {settings.reference}" if settings.reference else "both as they were given"
-    return {"adapter": name, "base": base, "note": f"{said} {held}."}
+    return {"adapter": {"adapter": name, "base": base, "note": f"{said} {held}."}}
 
 
 def lora_of(settings: AdaptSettings) -> models.LoraSettings:

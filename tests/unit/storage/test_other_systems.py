@@ -96,12 +96,15 @@ def test_a_byte_that_another_process_has_is_not_had(tmp_path: Path):
     assert byte_locks.take(descriptor, 2**41, wait=False)
     asked, answer = os.pipe()
     if not (child := os.fork()):
-        with pytest.MonkeyPatch.context() as patch:
-            windows.__wrapped__(patch)  # type: ignore[attr-defined]
+        # Whatever goes wrong, this process is not to run the tests that follow.
+        try:
+            windows.__wrapped__(pytest.MonkeyPatch())  # type: ignore[attr-defined]
             os.write(answer, b"1" if byte_locks.take(descriptor, 2**41, wait=False) else b"0")
+        finally:
             os._exit(0)
+    os.close(answer)
     os.waitpid(child, 0)
     assert os.read(asked, 1) == b"0"
     byte_locks.give_free(descriptor, 2**41)
-    for each in (descriptor, asked, answer):
+    for each in (descriptor, asked):
         os.close(each)
