@@ -299,12 +299,6 @@ def prepare_process() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200", TOKENIZERS_PARALLELISM="false")
     import trl  # noqa: F401
 
-    import afterword.alignment.run
-    import afterword.budget
-    import afterword.comparison.blend
-    import afterword.comparison.run
-    import afterword.evaluation
-    import afterword.report
     import afterword.runs  # noqa: F401
     from afterword import training
 

@@ -202,7 +202,7 @@ def _added_mib(run: Callable[[], None], device: torch.device) -> float:
     libc.mallopt(threshold, 2**16)
     run()
     libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     held = status_mib("VmRSS")
     run()
     peak = status_mib("VmHWM")

@@ -33,7 +33,7 @@ def described(device: Any, threads: int) -> str:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{next(iter(named), platform.processor() or platform.machine())}, {threads} threads"
 
@@ -122,5 +122,5 @@ def adamw_bytes(parameters: Any) -> int:
 
 def status_mib(name: str) -> float:
     """Memory of this process in MiB: VmRSS is now, VmHWM at most, RssAnon now without mapped files. Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024

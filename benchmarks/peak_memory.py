@@ -85,7 +85,7 @@ def run_case(name: str, *, estimate: bool) -> dict[str, float]:
             memory = dry_run(asked, documents(LINES)).memory
             return {"estimate": memory.total / 2**20} | {part: value / 2**20 for part, value in vars(memory).items()}
         trainer = load_trainer(asked, documents(LINES), folder / "run")[0]
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         trainer.train()
     on_gpu = torch.cuda.is_available()
     return {"measured": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else status_mib("VmHWM") - held}

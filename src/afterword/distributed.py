@@ -34,11 +34,17 @@ def rank() -> int:
 def device_type() -> str:
     """`cuda` where torch has a GPU that it computes on, AMD's too, else `cpu`: the one rule for what runs where.
 
-    Other accelerators have no float64, in which weights and losses are summed.
+    Other accelerators have no float64, in which weights and losses are summed. So a Mac computes on its processor,
+    although torch would offer `mps`.
     """
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def own_device() -> str:
+    """Where this process computes: of several GPUs the one that its launcher gave it."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device_type() == "cuda" else "cpu"
 
 
 def visible_gpus() -> list[str]:

@@ -38,6 +38,12 @@ def test_every_command_has_a_help(afterword: Any, command: str) -> None:
     assert f"afterword {command}" in said.out
 
 
+def test_a_pipe_that_takes_ascii_alone_gets_escapes() -> None:
+    """As one of Windows, whose letters are not all there are."""
+    said = run_python("-m", "afterword", "methods", environment={"PYTHONIOENCODING": "ascii"})
+    assert "\\u03b2" in said.out
+
+
 @pytest.mark.parametrize("command", KINDS)
 def test_every_setting_is_an_option(afterword: Any, command: str) -> None:
     shown = afterword(command, "--help").out

@@ -31,6 +31,7 @@ from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.settings.adapt import AdaptSettings
 from afterword.settings.evaluate import EvaluateSettings
+from afterword.training.student import as_begun
 from afterword.types import Batch, Document, Example, Segment
 
 MOST_WINDOWS = 64
@@ -133,13 +134,16 @@ def build_yardsticks(
     name, device = settings.held_to, torch.device(device_type())
     kept = kept_by(settings)
     tokenizer, dtype = models.load_tokenizer(name), models.saved_dtype(models.load_config(name))
-    # What it writes is only text to measure on, so the precision that it came in is good enough, and faster.
-    reference = models.load_model(name, dtype=dtype).eval().to(device)
+    # What it writes is only text to measure on, so the precision that it came in is good enough, and faster. In 4 bits
+    # it is what the run begins with, which cannot be made wider afterwards; merged, an adapter would be rounded.
+    exact = settings.load_in_4bit or models.is_adapter(models.model_folder(name))
+    dtype = torch.float32 if exact and device.type == "cpu" else dtype
+    reference = as_begun(settings, dtype).eval().to(device)
     models.refuse_foreign_tokenizer(tokenizer, reference, name)
     # As many as an evaluation takes, which then finds them.
     count = int(EvaluateSettings.model_fields["samples"].default)
     written = kept_own_samples(reference, tokenizer, count=count, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
-    reference = reference.float() if device.type == "cpu" else reference
+    reference = reference.float() if device.type == "cpu" and dtype != torch.float32 else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
     window_settings = WindowSettings(max_length=length, language=settings.language)
     with models.only_reading(reference), autocast():

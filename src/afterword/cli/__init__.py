@@ -1,6 +1,7 @@
 """The command line. Options are the fields of the settings; nothing is declared twice."""
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -79,10 +80,14 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Entry point: one clear message and an exit code for everything that a person can cause."""
-    # transformers imports torchao where it is installed, and that tells of kernels for other machines.
-    for name in ("torchao", "torch.utils._pytree"):
+    # transformers imports torchao and bitsandbytes where they are installed, which tell of kernels for other machines.
+    for name in ("torchao", "torch.utils._pytree", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     terminated = _interrupted_by_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe may take less than UTF-8, as on Windows: what it does not take is written as an escape.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except AfterwordError as error:

@@ -4,7 +4,7 @@ The one rule: a run folder is of one process at a time, also where a machine was
 """
 
 import contextlib
-import os
+import platform
 from collections.abc import Generator
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def apart(run: Path, output: Path) -> Generator[Console]:
     ConfigError where this machine does not see the comparison's folder.
     """
     if not (output / GRID).is_file():
-        problem = f"output_dir: the machine {os.uname().nodename} does not see {str(output.resolve())!r}"
+        problem = f"output_dir: the machine {platform.node()} does not see {str(output.resolve())!r}"
         raise ConfigError(f"{problem}. Give a folder that all machines share.")
     run.parent.mkdir(parents=True, exist_ok=True)
     with held(run.with_name(f"{run.name}.lock"), "runs this cell"), open(f"{run}.log", "a", encoding="utf-8") as log:  # noqa: SIM117

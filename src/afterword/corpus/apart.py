@@ -235,7 +235,7 @@ def _limited(mib: int) -> Iterator[None]:
     if not pages.exists():  # macOS does not keep such a limit.
         yield
         return
-    now = int(pages.read_text().split()[0]) * resource.getpagesize()
+    now = int(pages.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     wanted = now + mib * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))

@@ -30,13 +30,15 @@ from afterword.models.checks import (
     vocabulary_of,
 )
 from afterword.models.fixed_logits import difference, said
+from afterword.models.four_bit import FourBit, dequantise, four_bit_of, load_in_4bit, require_bitsandbytes
 from afterword.models.gguf_files import GGUF, gguf_fields, written_as_folder
+from afterword.models.going_on import as_given, go_on, goes_on, settings_of_adapter
 from afterword.models.heap import free_memory
 from afterword.models.interpolation import Between, blend_into, blended, refuse_unlike
 from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count
 from afterword.models.lookup import model_folder, refuse_name
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
-from afterword.models.merge import merged, widen
+from afterword.models.merge import merged, out_of_4bit, widen
 from afterword.models.mixed_products import attention_is_raised, mixed_precision
 from afterword.models.packing import checked_layout, default_tokens, packing_for
 from afterword.models.precision import (
@@ -59,6 +61,7 @@ from afterword.models.save import (
     write_model,
 )
 from afterword.models.save_precision import SavePrecision, Saving, Trained, base_in_memory, rounds, settle, trained_from
+from afterword.models.shapes import scales_of, shape_of
 from afterword.models.shared_prompts import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
 from afterword.models.size import ModelSize, size_of
 from afterword.models.stored_precision import Precisions, StoredModel, stored_precisions

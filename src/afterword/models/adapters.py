@@ -37,7 +37,7 @@ def base_of_adapter(name: str) -> str:
     return base
 
 
-def adapter_on(load: Callable[[str], Any], name: str) -> Any:
+def adapter_on(load: Callable[[str], Any], name: str, *, trainable: bool = False) -> Any:
     """An adapter on its base, which `load` loads. CheckpointError where they do not belong together or lack tensors."""
     import peft
 
@@ -51,7 +51,7 @@ def adapter_on(load: Callable[[str], Any], name: str) -> Any:
         raise unusable(name, problem) from error
     folder = str(Path(name).expanduser())
     try:
-        adapted = peft.PeftModel.from_pretrained(below, folder)
+        adapted = peft.PeftModel.from_pretrained(below, folder, is_trainable=trainable)
     except Exception as error:  # Like transformers, peft raises whatever it trips over.
         problem = f"is an adapter that does not fit its base {base!r} or its own configuration ({_first_line(error)})"
         raise unusable(name, f"{problem}. Copy it again, or give the merged model.") from error

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.backbone import causal_lm, head_of, only_reading, trained_states
 from afterword.types import InputRows
@@ -31,7 +32,12 @@ def unusable(name: str, problem: str) -> CheckpointError:
 
 def has_bfloat16() -> bool:
     """Whether there is a GPU that multiplies in bfloat16 itself. Older ones imitate it, more slowly than float32."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device_type() == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def has_bfloat16_units() -> bool:
+    """Whether this processor multiplies in bfloat16, as far as torch knows: a build without oneDNN cannot be asked."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def check_weights(model: Any, name: str) -> None:
@@ -143,7 +149,7 @@ def packs_cleanly(model: Any) -> bool:
 
     Some architectures read across the border in silence (convolutions, recurrences, masks of their own).
     """
-    with _where_it_reads(model), only_reading(model), reading_autocast(model):
+    with _where_it_reads(model), _in_float32(model), only_reading(model), reading_autocast(model):
         packed = trained_states(model, probe(model, 7, 12))
         alone = [trained_states(model, probe(model, length)) for length in (7, 12)]
     return is_close(packed, torch.cat(alone), packed.dtype)
@@ -167,6 +173,28 @@ def reading_autocast(model: Any) -> torch.autocast:
 
 
 @contextlib.contextmanager
+def _in_float32(model: Any) -> Generator[None]:
+    """What is not in 4 bits is in float32 for the time being, and products are, where a model has layers in 4 bits.
+
+    In halves such a model's own rounding comes to as much as what is looked for.
+    """
+    layers: list[Any] = [part for part in model.modules() if hasattr(getattr(part, "weight", None), "quant_state")]
+    halves = {p: p.data for p in model.parameters() if layers and p.dtype in (torch.bfloat16, torch.float16)}
+    computed_in = [layer.compute_dtype for layer in layers]
+    for parameter in halves:
+        parameter.data = parameter.data.float()
+    for layer in layers:
+        layer.compute_dtype = torch.float32
+    try:
+        yield
+    finally:
+        for parameter, value in halves.items():
+            parameter.data = value
+        for layer, dtype in zip(layers, computed_in, strict=True):
+            layer.compute_dtype = dtype
+
+
+@contextlib.contextmanager
 def _where_it_reads(model: Any) -> Generator[None]:
     """On the GPU for the time being, where the model waits in the machine's memory and its kernel is one of a GPU.
 
@@ -174,7 +202,7 @@ def _where_it_reads(model: Any) -> Generator[None]:
     another kernel on a processor.
     """
     moves = ("flash" in _kernel(model) or "flex" in _kernel(model)) and model.device.type == "cpu"
-    if not moves or not torch.cuda.is_available():
+    if not moves or device_type() != "cuda":
         yield
         return
     model.to("cuda")

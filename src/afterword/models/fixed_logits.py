@@ -9,6 +9,7 @@ from torch import Tensor
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm, only_reading
 from afterword.models.checks import reading_autocast
+from afterword.models.four_bit import four_bit_of, load_in_4bit
 from afterword.models.load import load_adapted
 
 _TOKENS = 30
@@ -34,13 +35,20 @@ def difference(first: Tensor, second: Tensor) -> float:
 def refuse_unlike_folder(model: Any, folder: Path) -> None:
     """CheckpointError where a model or an adapter that was written to a folder says another thing, read from it."""
     dtype = next(parameter.dtype for parameter in causal_lm(model).parameters())
-    again = load_adapted(str(folder), dtype=dtype)
+    again = _read_again(model, folder, dtype)
     apart = difference(said(model), said(again))
     tolerances = _SAME_DEVICE if model.device == again.device else _OTHER_DEVICE
     if not apart <= tolerances.get(dtype, _HALF):
         problem = f"what was written to {str(folder)!r} is not what was trained: read again, its logits differ"
         remedy = "The checkpoints are intact. Please report it, with the model's name."
         raise CheckpointError(f"output_dir: {problem} by {100 * apart:.2g} % of their norm. {remedy}")
+
+
+def _read_again(model: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """What is in a folder, on a base that is held as that of the model is."""
+    if (four_bit := four_bit_of(model)) is None:
+        return load_adapted(str(folder), dtype=dtype)
+    return load_in_4bit(str(folder), four_bit, dtype=dtype).eval()
 
 
 def refuse_other_values(model: Any, state: dict[str, Tensor], folder: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.backbone import causal_lm, has_adapter, name_below
+from afterword.models.going_on import goes_on
 from afterword.models.lora import refuse_unsafe_adapters
 
 _SCALED = ("lora_B", "lora_embedding_B")
@@ -81,14 +82,15 @@ class Between:
 
     Made before the first step: it keeps the trained weights as they are then, on the CPU, and, once `at` is first
     called, what they have become. `start` are others to start from, by the names of those that are trained. At share 1
-    every weight is, bit for bit, what was trained. Of a LoRA the update is scaled by λ, so that it stays on the
-    straight way.
+    every weight is, bit for bit, what was trained. Of a new LoRA the update is scaled by λ, so that it stays on the
+    straight way; of one that goes on both factors are interpolated, which is a way from what was given, bent a little.
     """
 
     def __init__(self, model: Any, start: Mapping[str, Tensor] | None = None):
         self.model = model
         self.start = _held(model) if start is None else start
         self.end: dict[str, Tensor] | None = None
+        self.scales = not goes_on(model)
 
     @torch.no_grad()
     def at(self, share: float) -> None:
@@ -97,9 +99,9 @@ class Between:
             self.end = _held(self.model)
         for name, weight in _trained(self.model):
             start, end = self.start[name], self.end[name]
-            if share == 1 or _keeps_direction(name):
+            if share == 1 or (self.scales and _keeps_direction(name)):
                 value = end
-            elif _scales_update(name):
+            elif self.scales and _scales_update(name):
                 value = share * end.float()
             else:
                 value = torch.lerp(start.float(), end.float(), share)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,14 @@ def load_model(
     *,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
-    device_map: str | None = None,
+    device_map: str | Mapping[str, str] | None = None,
+    quantization_config: Any = None,
 ) -> Any:
     """A causal language model with finite weights, from safetensors. Anything else is a CheckpointError.
 
-    An adapter's folder is the model that it makes of its base: merged in float32, then in `dtype`. With `device_map` it
-    is spread over the machine's devices, and can then only be read.
+    An adapter's folder is the model that it makes of its base: merged in float32, then in `dtype`. With `device_map`
+    "auto" it is spread over the machine's devices, and can then only be read. `quantization_config` is for
+    `four_bit.load_in_4bit`, which checks what cannot be checked here.
     """
     folder = model_folder(name)
     if is_adapter(folder):
@@ -65,6 +68,7 @@ def load_model(
     _load_whole()
     options = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
     options |= {"device_map": device_map} if device_map else {}
+    options |= {"quantization_config": quantization_config} if quantization_config else {}
     model, report = _loaded("AutoModelForCausalLM", "model", folder, use_safetensors=True, **options)
     if missing := sorted(report["missing_keys"]):
         problem = f"lacks the weights {', '.join(missing[:3])}, which would be random"
@@ -74,7 +78,7 @@ def load_model(
         raise unusable(name, f"{problem}. Give weights and config.json that belong together.")
     check_weights(model, name)
     _make_writable(model)
-    if device_map:
+    if isinstance(device_map, str):
         # Whoever calls it alone, past the model, has what it gives where the token ids were.
         brings_back(backbone_of(model))
     return model

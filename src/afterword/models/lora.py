@@ -6,6 +6,7 @@ from typing import Any
 
 from afterword.errors import ConfigError, nearest
 from afterword.models.backbone import causal_lm
+from afterword.models.shapes import shape_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 LORA_LEARNING_RATE = 5e-5
@@ -14,8 +15,8 @@ LORA_LEARNING_RATE = 5e-5
 
 _OF_PEFT = (ValueError, RuntimeError, AttributeError, TypeError, IndexError, KeyError)
 """What peft and a model with its adapters raise where they do not belong together."""
-_STATE_SPACES = ("mamba", "mamba2", "falcon_h1", "falcon_mamba", "nemotron_h")
-_KERNELS = ("out_proj", "conv1d")
+STATE_SPACES = ("mamba", "mamba2", "falcon_h1", "falcon_mamba", "nemotron_h")
+KERNELS = ("out_proj", "conv1d")
 """Layers of state-space models whose weights peft refuses to adapt."""
 _PROBE_TOKENS = 9
 
@@ -94,7 +95,7 @@ def _last(name: str) -> str:
 def _without_adapter(model: Any, settings: LoraSettings) -> list[str]:
     """Of all linear layers, those that peft puts no adapter on, because a kernel takes their weights past it."""
     kind = str(causal_lm(model).config.model_type)
-    return list(_KERNELS) if settings.target_modules == "all-linear" and kind in _STATE_SPACES else []
+    return list(KERNELS) if settings.target_modules == "all-linear" and kind in STATE_SPACES else []
 
 
 def _try(adapted: Any) -> None:
@@ -115,7 +116,7 @@ def _try(adapted: Any) -> None:
         base = getattr(part, "base_layer", None)
         if isinstance(base, torch.nn.Linear) and "default" in part.lora_B:
             update = (part.lora_B["default"].weight.shape[0], part.lora_A["default"].weight.shape[1])
-            if update != tuple(base.weight.shape):
+            if update != tuple(shape_of(base.weight)):
                 raise ValueError(f"the update of a {type(base).__name__} has another shape than its weight")
     _refuse_unread(adapted)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from afterword.distributed import device_type, process_count
-from afterword.models.checks import has_bfloat16
+from afterword.models.checks import has_bfloat16, has_bfloat16_units
 from afterword.models.load import load_config
 from afterword.models.stored_precision import StoredModel
 
@@ -40,7 +40,7 @@ def measured_precision(name: str) -> str:
     """
     if device_type() == "cuda":
         return unmeasured_precision()
-    if process_count() > 1 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if process_count() > 1 or not has_bfloat16_units():
         return "float32"
     return "bf16_mixed" if bf16_speedup(*layer_shape(load_config(name))) >= CLEARLY_FASTER else "float32"
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afterword.distributed import device_type
 from afterword.errors import ConfigError
 from afterword.models.backbone import backbone_of, head_of, only_reading, trained_states
 from afterword.objectives import Distillation, forward_kl, hidden_losses
@@ -38,7 +39,7 @@ def refuse_bits(precision: str, *, adapter: bool) -> None:
         problem = f"teacher_precision: {precision} with use_peft, whose teacher is the student with its adapter off"
         raise ConfigError(f"{problem}: there is no copy to make smaller. Use auto.")
     require_torchao(f"teacher_precision: {precision}")
-    if precision == "int4" and not (torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)):
+    if precision == "int4" and not (device_type() == "cuda" and torch.cuda.get_device_capability() >= (8, 0)):
         problem = "teacher_precision: int4 has kernels only for CUDA devices from compute capability 8.0 on"
         raise ConfigError(f"{problem}, and none is here. Use int8.")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afterword.models.backbone import backbone_of, causal_lm, head_of
+from afterword.models.shapes import shape_of
 
 
 @dataclass(frozen=True)
@@ -22,5 +23,5 @@ def size_of(model: Any) -> ModelSize:
     """The sizes of a causal language model."""
     backbone, head = backbone_of(model), head_of(model)
     embeddings = causal_lm(model).get_input_embeddings().weight.numel()
-    parameters = sum(parameter.numel() for parameter in backbone.parameters()) - embeddings
+    parameters = sum(shape_of(parameter).numel() for parameter in backbone.parameters()) - embeddings
     return ModelSize(parameters, head.weight.shape[1], head.weight.shape[0])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm, has_adapter, name_below
+from afterword.models.going_on import as_given, goes_on
 from afterword.models.save import weights_sha256
 from afterword.storage.atomic import STAGING_SUFFIX, flush, replace_file
 from afterword.storage.hashes import file_sha256, json_sha256
@@ -164,14 +165,17 @@ def open_cache(folder: Path, origin: Origin) -> TeacherCache:
 
 
 def given_fingerprint(model: Any) -> str:
-    """SHA-256 of every value of a model's weights as it was given: an adapter on it changes nothing."""
-    return weights_sha256(_given_weights(model))
+    """SHA-256 of every value of a model's weights as it was given: a new adapter on it changes nothing."""
+    if not goes_on(model):
+        return weights_sha256(_given_weights(model))
+    with as_given(model):
+        return weights_sha256(_given_weights(model))
 
 
 def _given_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """The weights under the names that they have without peft, and none of its own."""
+    """The weights under the names that they have without peft, and none of its own but of an adapter that goes on."""
     weights = causal_lm(model).state_dict().items()
-    if not has_adapter(model):
+    if not has_adapter(model) or goes_on(model):
         yield from weights
         return
     for name, value in weights:

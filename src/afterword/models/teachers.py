@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterword.distributed import is_sharded
+from afterword.distributed import device_type, is_sharded
 from afterword.models.backbone import has_adapter, head_of, layer_states, only_reading, trained_states
+from afterword.models.going_on import as_given
 from afterword.models.shared_prompts import continues_cleanly
 from afterword.objectives import Head
 from afterword.types import InputRows, SharedRows
@@ -45,22 +46,22 @@ class FrozenCopy:
 
 @dataclass(frozen=True)
 class AdapterOff:
-    """The student's own weights with its adapter switched off: no second copy in memory."""
+    """The student's own weights with its adapter switched off, or as it was given: no second copy in memory."""
 
     model: Any
 
     def head(self) -> Head:
-        """The head before `modules_to_save` replaced it."""
+        """The head before `modules_to_save` replaced it, which an adapter that goes on has none of."""
         return head_of(self.model, adapted=False)
 
     def trained_states(self, *views: InputRows | SharedRows) -> Tensor:
-        """Hidden states [N, H] of the base weights; dropout is off while the teacher reads."""
-        with only_reading(self.model), self.model.disable_adapter():
+        """Hidden states [N, H] of the model as it was given; dropout is off while the teacher reads."""
+        with only_reading(self.model), as_given(self.model):
             return trained_states(self.model, *views)
 
     def layer_states(self, *views: InputRows | SharedRows) -> list[Tensor]:
         """The same of every layer."""
-        with only_reading(self.model), self.model.disable_adapter():
+        with only_reading(self.model), as_given(self.model):
             return layer_states(self.model, *views)
 
     def placed(self, device: torch.device) -> "AdapterOff":
@@ -150,7 +151,7 @@ def untrained(model: Any) -> LiveTeacher:
 def offloaded(model: Any) -> FrozenCopy | Offloaded:
     """A model that serves as teacher from the machine's memory; without a GPU that is where it would be anyway."""
     teacher = freeze(model.to("cpu"))
-    if torch.cuda.is_available():
+    if device_type() == "cuda":
         return Offloaded(teacher.model, teacher.head())
     problem = "teacher: offload spares the memory of a GPU, and this machine has none"
     warnings.warn(f"{problem}, so the teacher is a copy as it is without.", stacklevel=2)

@@ -136,7 +136,8 @@ def _exact_bfloat16(*factors: Tensor) -> Generator[bool]:
 @torch.no_grad()
 def _rounds_to_bfloat16() -> bool:
     """Whether products are rounded when bfloat16 units are asked for: on some processors torch leaves them alone."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    # A build without oneDNN, as those for Apple's processors, has not even the question.
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
     with _bfloat16_units():
         # A little more than 1, which bfloat16 does not know.

@@ -6,6 +6,7 @@ the same there as here.
 
 import logging
 import os
+import platform
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,6 @@ def _run(function: Callable[[T], R], task: T, folder: str) -> R:
     try:
         os.chdir(folder)
     except OSError as error:
-        problem = f"ray: the machine {os.uname().nodename} cannot use the folder {folder!r} ({error.strerror})"
+        problem = f"ray: the machine {platform.node()} cannot use the folder {folder!r} ({error.strerror})"
         raise ConfigError(f"{problem}. Start in a folder that all machines share.") from error
     return function(task)

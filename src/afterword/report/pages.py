@@ -63,6 +63,10 @@ def build_page(path: Path) -> dict[str, Any]:
     folder, saved = str(run["settings"].get("output_dir") or path), saved_block(run["data"]["saved"])
     return page | {
         "base": run["settings"].get("model_name_or_path") or "unknown model",
+        "gone_on": run["data"].get("adapter"),
+        "below": run["data"].get("adapter", {}).get("base")
+        or run["settings"].get("model_name_or_path")
+        or "unknown model",
         "method": run["settings"].get("method") or "unknown method",
         "folder": folder,
         "within": within_budget(run["budget"]),
@@ -75,7 +79,8 @@ def build_page(path: Path) -> dict[str, Any]:
     }
 
 
-_OF_ADAPTERS = ("use_peft", "use_dora", "merge_adapter")
+_OF_ADAPTERS = ("use_peft", "use_dora", "merge_adapter", "load_in_4bit")
+_OF_4BIT = "bnb_4bit_"
 
 
 def _questions(scores: Sequence[Score], answers: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
@@ -95,6 +100,7 @@ def printed_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """
     without_adapter = "use_peft" in settings and not settings["use_peft"]
     unread = [name for name in settings if without_adapter and (name.startswith("lora_") or name in _OF_ADAPTERS)]
+    unread += [name for name in settings if name.startswith(_OF_4BIT) and not settings.get("load_in_4bit")]
     shown = {n: value for n, value in settings.items() if value not in (None, "", [], {}) and n not in unread}
     as_text = json.JSONEncoder(ensure_ascii=False, default=str).encode
     return {name: value if isinstance(value, str) else as_text(value) for name, value in shown.items()}

@@ -180,6 +180,15 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     lora_modules_to_save: tuple[str, ...] = setting((), "LoRA", "Modules trained whole and saved with the adapter.")
     lora_bias: str = setting("none", "LoRA", "Biases to train. Only 'none' leaves the teacher unchanged.")
     use_dora: bool = setting(False, "LoRA", "Use DoRA, the weight-decomposed LoRA.")
+    load_in_4bit: bool = later(
+        "LoRA", "QLoRA: hold the model below the adapter in 4 bits (bitsandbytes).", exact=(False,), default=False
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = later(
+        "LoRA", "Which 16 values 4 bits stand for: nf4 or fp4.", exact=("nf4",), default="nf4"
+    )
+    bnb_4bit_use_double_quant: bool = later(
+        "LoRA", "Hold the scales of 64 values each in 8 bits, too.", exact=(True,), default=True
+    )
     merge_adapter: bool = setting(False, "LoRA", "Also save the merged model, in merged/.", weights=False)
 
     output_dir: str = setting("", "Run", "Folder of the run.", weights=False)
@@ -267,6 +276,7 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
             yield "merge_adapter: true has no adapter to merge. Add use_peft, or leave it out."
         yield from writing_problems(self.generator, self.generator_model)
         yield from _reference_problems(self)
+        yield from _four_bit_problems(self)
         yield from _budget_problems(self)
         yield from _mixture_problems(self)
         yield from _method_problems(self)
@@ -366,6 +376,23 @@ def _reference_problems(settings: AdaptSettings) -> Iterator[str]:
         why = "the way from the reference to a model with an adapter is not one of the adapter"
         fixed = "learning_rate, num_train_epochs and lr_scheduler_type, and no forgetting_budget"
         yield f"forgetting_budget: {why}. Give {fixed}, or train without use_peft."
+
+
+def _four_bit_problems(settings: AdaptSettings) -> Iterator[str]:
+    """A base in 4 bits cannot be trained, has no second copy, and is whole in every process."""
+    if not settings.load_in_4bit:
+        if settings.bnb_4bit_quant_type != "nf4" or not settings.bnb_4bit_use_double_quant:
+            name = "bnb_4bit_use_double_quant" if settings.bnb_4bit_quant_type == "nf4" else "bnb_4bit_quant_type"
+            yield f"{name}: is read where load_in_4bit is set. Add it, or leave this out."
+        return
+    if not settings.use_peft:
+        yield "load_in_4bit: true has weights that cannot be trained. Add use_peft, or leave it out."
+    if settings.teacher in ("copy", "offload") and not settings.reference:
+        why = "would be the model in its own precision, and the student begins in 4 bits"
+        yield f"teacher: {settings.teacher} {why}. Use adapter_off, or cached."
+    if shards := next((kind for kind in ("fsdp", "deepspeed") if settings.trainer.get(kind)), None):
+        why = f"has the model whole in every process, and trainer.{shards} has it in shards"
+        yield f"load_in_4bit: true {why}. Leave one out."
 
 
 def _mixture_problems(settings: AdaptSettings) -> Iterator[str]:

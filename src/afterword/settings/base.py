@@ -26,7 +26,9 @@ def setting(default: Any, panel: str, text: str, *, weights: bool = True, **rule
     return Field(default, description=text, json_schema_extra={"panel": panel, "weights": weights}, **rules)
 
 
-def later(panel: str, text: str, *, exact: tuple[str, ...] = (), default: str | None = None, **rules: Any) -> Any:
+def later(
+    panel: str, text: str, *, exact: tuple[str | bool, ...] = (), default: str | bool | None = None, **rules: Any
+) -> Any:
     """A setting that came after results were recorded: where it is not given, they still count.
 
     `exact`: values that count as none given, the default among them.

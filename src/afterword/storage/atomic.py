@@ -16,6 +16,7 @@ from afterword.storage.parsing import parse_json
 
 MANIFEST = "manifest.json"
 STAGING_SUFFIX = ".partial"
+WINDOWS = os.name == "nt"
 _STALE_SECONDS = 600.0
 """No small file takes as long to write."""
 
@@ -43,7 +44,7 @@ def publish(staging: Path, target: Path) -> None:
 def write_manifest(folder: Path) -> None:
     """List every file with its SHA-256, and flush them and the list."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    hashes = {str(file.relative_to(folder)): file_sha256(file) for file in files}
+    hashes = {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
     (folder / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=1), encoding="utf-8")
     for path in (*files, folder / MANIFEST, folder):
         flush(path)
@@ -93,8 +94,13 @@ def _remove_stale(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before anything else is done."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have a file, or the names in a folder, on the disk before anything else is done.
+
+    Windows opens no folders, and flushes files that may be written alone.
+    """
+    if WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -26,4 +26,4 @@ def path_sha256(path: Path) -> str:
     if path.is_file():
         return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    return json_sha256({str(file.relative_to(path)): file_sha256(file) for file in files})
+    return json_sha256({file.relative_to(path).as_posix(): file_sha256(file) for file in files})

@@ -1,6 +1,7 @@
 """Locks between processes: one at a time, and whoever waits says for whom."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import time
@@ -21,9 +22,24 @@ def sole(folder: Path, doing: str) -> Generator[None]:
     """One process at a time in a folder, which is made. Whoever waits says for whom.
 
     The lock is on the folder itself: it leaves no file, and ends with its process, however that ends. Where a file
-    system has no locks, or the folder cannot be made, there is none.
+    system has no locks, or the folder cannot be made, there is none. On Windows it is on a file beside the folder.
     """
     made = not os.path.isdir(folder)
+    try:
+        with _lock_of(folder, doing):
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # Something is in it.
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _lock_of(folder: Path, doing: str) -> Generator[None]:
+    if importlib.util.find_spec("fcntl") is None:
+        with _beside(folder, doing):
+            yield
+        return
     descriptor = _locked(folder, doing)
     try:
         yield
@@ -31,16 +47,27 @@ def sole(folder: Path, doing: str) -> Generator[None]:
         if descriptor is not None:
             _unlock(descriptor)
             os.close(descriptor)
-        if made:
-            with contextlib.suppress(OSError):  # Something is in it.
-                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _beside(folder: Path, doing: str) -> Generator[None]:
+    whole = folder.resolve()
+    lock = whole.with_name(f".{whole.name}{LOCK}")
+    try:
+        whole.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError:  # Whoever writes into it says so.
+        yield
+        return
+    with held(lock, doing):
+        yield
 
 
 def _locked(folder: Path, doing: str) -> int | None:
     """A descriptor that holds the lock of a folder."""
-    try:
-        import fcntl
+    import fcntl
 
+    try:
         while True:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY)
@@ -49,7 +76,7 @@ def _locked(folder: Path, doing: str) -> int | None:
             if os.path.isdir(folder) and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
                 return descriptor
             os.close(descriptor)
-    except (OSError, ImportError):
+    except OSError:
         return None
 
 

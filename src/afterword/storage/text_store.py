@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from afterword.errors import DataError, TrainingError, is_disk_full
+from afterword.storage import byte_locks
 from afterword.storage.hashes import text_sha256
 from afterword.storage.locks import say_waiting
 from afterword.storage.parsing import parse_json
@@ -21,6 +22,8 @@ _LOCKS = 2**40
 """Bytes behind the end of any store. The first is locked by the process that adds rows, and one for each key by the
 process that writes its text: such locks leave no file, and end with their process, however that ends."""
 _CHUNK = 2**20
+_AS_BYTES = getattr(os, "O_BINARY", 0)
+"""Windows would have line ends of two bytes otherwise, and rows where none is looked for."""
 
 Row = Mapping[str, Any]
 """A text and what is to be known of it, by name; `key` is what it is found by."""
@@ -41,7 +44,7 @@ class TextStore:
         with _said(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # One descriptor: closing another one of the same file would give up the locks.
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | _AS_BYTES, 0o666)
         self.refresh()
 
     def __enter__(self) -> Self:
@@ -119,26 +122,19 @@ class TextStore:
 
     def _lock(self, number: int, *, wait: bool) -> bool:
         """Whether this process has that lock now; also where there are none."""
-        try:
-            import fcntl
-
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _LOCKS + number)
-            except BlockingIOError:
-                if not wait:
-                    return False
-                if number:
-                    say_waiting("writes the same texts", self.path)
-                fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _LOCKS + number)
-        except (OSError, ImportError):
-            pass
+        with contextlib.suppress(OSError):
+            if byte_locks.take(self._file, _LOCKS + number, wait=False):
+                return True
+            if not wait:
+                return False
+            if number:
+                say_waiting("writes the same texts", self.path)
+            byte_locks.take(self._file, _LOCKS + number, wait=True)
         return True
 
     def _give_free(self, number: int) -> None:
-        with contextlib.suppress(OSError, ImportError):
-            import fcntl
-
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _LOCKS + number)
+        with contextlib.suppress(OSError):
+            byte_locks.give_free(self._file, _LOCKS + number)
 
     def _write(self, content: bytes) -> None:
         """All of it: a write may stop in the midst where the disk becomes full, and only the next one says so."""

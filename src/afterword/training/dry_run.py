@@ -17,6 +17,7 @@ from torch import nn
 
 from afterword import models
 from afterword.data.batching import micro_batches
+from afterword.distributed import device_type
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.memory import Memory, bytes_of, moment_bytes, peak_bytes, updating_bytes
 from afterword.training.run import load_trainer
@@ -73,12 +74,13 @@ def dry_run(settings: AdaptSettings, documents: Any = None) -> DryRun:
         seconds = _seconds_per_token(trainer) * read
         parameters = list(trainer.model.parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
+        values = sum(models.shape_of(p).numel() for p in parameters)
         tokens = max(batch.student.tokens for batch in largest)
         return DryRun(
             data=data,
             totals=totals,
             steps=trainer.total_steps,
-            parameters=sum(p.numel() for p in parameters),
+            parameters=values,
             trained_parameters=trained,
             seconds=seconds,
             memory=memory,
@@ -177,7 +179,7 @@ def _forward_and_backward(trainer: AdaptationTrainer, step: list[Batch]) -> None
 
 def available_bytes() -> int:
     """The memory of the GPU, or what is free of the machine's."""
-    if torch.cuda.is_available():
+    if device_type() == "cuda":
         return torch.cuda.mem_get_info()[1]
     return psutil.virtual_memory().available
 
@@ -195,6 +197,9 @@ def savings(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) ->
 
 def _by_weights(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator[tuple[str, Memory]]:
     if settings.use_peft:
+        if not settings.load_in_4bit:
+            layers = [layer.base_layer.weight for layer in model.modules() if hasattr(layer, "base_layer")]
+            yield "load_in_4bit: true", replace(memory, weights=memory.weights - _less_in_4bit(layers))
         return
     r, element = settings.lora_r, torch.finfo(torch.float32).bits // 8
     adapters = element * sum(r * (layer.in_features + layer.out_features) for layer in _layers(model))
@@ -221,6 +226,11 @@ def _by_weights(model: Any, settings: AdaptSettings, memory: Memory) -> Iterator
         updating=updating_bytes(half, "8bit"),
     )
     yield "precision: bf16 with optimizer_states: 8bit", after
+
+
+def _less_in_4bit(weights: list[torch.Tensor]) -> int:
+    """Bytes that weights have more than in 4 bits, with a scale of a byte for 64 values."""
+    return sum(int(weight.numel() * (weight.element_size() - 0.5 - 1 / 64)) for weight in weights)
 
 
 def _by_activations(model: Any, settings: AdaptSettings, memory: Memory, tokens: int) -> Iterator[tuple[str, Memory]]:

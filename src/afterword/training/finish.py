@@ -19,7 +19,7 @@ from torch import Tensor
 
 from afterword import models
 from afterword.data.batching import micro_batches, to_device
-from afterword.distributed import is_main_process, is_sharded, whole_state
+from afterword.distributed import device_type, is_main_process, is_sharded, whole_state
 from afterword.errors import TrainingError
 from afterword.objectives import Head
 from afterword.settings.adapt import AdaptSettings
@@ -31,6 +31,10 @@ from afterword.training.written_documents import WRITTEN
 from afterword.types import Batch
 
 _ADAPTER = "The adapter is saved in float32: nothing is rounded."
+_OF_4BIT = (
+    "It is what was trained: the 4 bits dequantised, with the adapter's update. The adapter alone, put on the base in "
+    "its own precision, says something a little else."
+)
 _ROOM = 1.2
 """Free memory that the base in float32 needs, over its size."""
 _NOT_PUSHED = ["_*", "checkpoint-*", ".*", f"*{models.STAGING_SUFFIX}", WRITTEN, f"{ROLLOUTS}/*"]
@@ -146,7 +150,7 @@ def _measured_before(trainer: AdaptationTrainer) -> Measure:
     began = time.perf_counter()
     sample = gain_sample(trainer)
     model = trainer.model
-    with model.disable_adapter() if models.has_adapter(model) else contextlib.nullcontext():
+    with models.as_given(model) if models.has_adapter(model) else contextlib.nullcontext():
         loss = sample.loss(model)
     return Measure(sample, loss, seconds=time.perf_counter() - began)
 
@@ -171,8 +175,9 @@ def finish(
             models.write_model(adapted, tokenizer, staging, dtype=given.dtype)
             saved = dict[str, Any](sentence=_ADAPTER)
             if settings.merge_adapter:
-                saved["merged"] = merged = _merge(trainer, adapted, settings, given, staging / "merged")
+                saved["merged"] = merged = _merge(trainer, adapted, settings, given, staging)
                 saved["sentence"] += f" merged/: {merged['sentence'][0].lower()}{merged['sentence'][1:]}"
+                saved["sentence"] += f" {_OF_4BIT}" if settings.load_in_4bit else ""
     return {**saved, "seconds": measure.seconds + time.perf_counter() - began}
 
 
@@ -183,23 +188,24 @@ def _trained(model: Any, given: models.StoredModel, measure: Measure) -> models.
 
 
 def _merge(
-    trainer: AdaptationTrainer, adapted: Any, settings: AdaptSettings, given: models.StoredModel, folder: Path
+    trainer: AdaptationTrainer, adapted: Any, settings: AdaptSettings, given: models.StoredModel, result: Path
 ) -> dict[str, Any]:
-    """Merge in float32, decide as of any model, and write. The adapter, which is used up, has been written."""
+    """Merge in float32, decide as of any model, and write. The adapter, which is used up, is written in `result`."""
     _make_room(trainer, adapted)
-    models.widen(adapted, given)
+    if not settings.load_in_4bit:
+        models.widen(adapted, given)
     why, may_round = _why_not(trainer), settings.save_precision != "float32" and given.dtype.itemsize < 4
     measure = _measured_before(trainer) if may_round and not why else Measure(why_not=why)
-    whole = models.merged(adapted)
+    whole = models.merged(models.out_of_4bit(adapted, result) if settings.load_in_4bit else adapted)
     saving, precisions = models.settle(_trained(whole, given, measure), settings.save_precision)
-    models.write_model(whole, trainer.processing_class, folder, dtype=precisions, given=given)
+    models.write_model(whole, trainer.processing_class, result / "merged", dtype=precisions, given=given)
     return saving.to_json()
 
 
 def _make_room(trainer: AdaptationTrainer, adapted: Any) -> None:
     """Go on in the machine's memory where a GPU has no room for the base in float32."""
-    needed = sum(4 * parameter.numel() for parameter in adapted.parameters())
-    if not torch.cuda.is_available() or torch.cuda.mem_get_info()[0] > _ROOM * needed:
+    needed = sum(4 * models.shape_of(parameter).numel() for parameter in adapted.parameters())
+    if device_type() != "cuda" or torch.cuda.mem_get_info()[0] > _ROOM * needed:
         return
     adapted.to("cpu")
     if isinstance(trainer.teacher, models.LiveTeacher):

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from afterword import models
+
 _PIECE, _PIECE_BYTES = 2**18, 160
 """Values of a weight that training/small_adamw.py updates at a time, and bytes of intermediate results for each."""
 _RESET = Path("/proc/self/clear_refs")
@@ -158,3 +160,4 @@ def _plain(tensor: Tensor) -> Iterator[Tensor]:
         yield from (part for name in names for part in _plain(getattr(tensor, name)))
     else:
         yield tensor.detach()
+        yield from models.scales_of(tensor)

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from rich.console import Console
 from transformers import TrainingArguments
 
@@ -38,6 +37,7 @@ from afterword.training.run_folder import Identity, RunFolder
 from afterword.training.sharding import refuse_before_loading
 from afterword.training.sources import MixtureSource, as_windows
 from afterword.training.steps import WORK_FOLDER
+from afterword.training.student import base_model, chain_of, dtype_of, of_adapter, refuse_other_adapter, with_adapter
 from afterword.training.teacher_choice import caching_of, refuse_teacher, teacher_of
 from afterword.training.teacher_quality import in_words, teacher_error
 from afterword.training.trainer import AdaptationTrainer
@@ -161,20 +161,7 @@ def _trained_and_saved(
 
 def _fresh_model(settings: AdaptSettings) -> Any:
     """The model as the run began with it, for the weights of one that is sharded."""
-    tokenizer = models.load_tokenizer(settings.model_name_or_path)
-    return _with_adapter(_base_model(settings, tokenizer), settings)
-
-
-def _base_model(settings: AdaptSettings, tokenizer: Any) -> Any:
-    """The model as it is given, which the tokenizer belongs to."""
-    name, attention = settings.model_name_or_path, settings.attn_implementation
-    model = models.load_model(name, dtype=_dtype(settings), attn_implementation=attention)
-    models.refuse_foreign_tokenizer(tokenizer, model, name)
-    return model
-
-
-def _with_adapter(model: Any, settings: AdaptSettings) -> Any:
-    return models.with_lora(model, _lora(settings), settings.seed) if settings.use_peft else model
+    return with_adapter(base_model(settings, models.load_tokenizer(settings.model_name_or_path)), settings)
 
 
 def _identity(trainer: AdaptationTrainer, settings: AdaptSettings) -> Identity:
@@ -187,6 +174,7 @@ def _identity(trainer: AdaptationTrainer, settings: AdaptSettings) -> Identity:
 def _say(data: dict[str, Any], console: Console) -> None:
     """What a person should know before the first step."""
     said = [WrittenDocuments(**data["prepared_by_view"]).in_words()] if "prepared_by_view" in data else []
+    said += [data["adapter"]["note"]] if "adapter" in data else []
     said += [in_words(data["teacher"])] if "teacher" in data else []
     said += [row["note"] for row in data.get("mixture", ()) if "note" in row]
     said += data["not_read"]
@@ -256,10 +244,10 @@ def load_trainer(
     corpus, windows = windows_of(given, work / "train", writing or writer_of(settings, run))
     held_out = windows_of(list(settings.eval_documents), work / "eval") if settings.eval_documents else None
     refuse_before_loading(settings.trainer)
-    model = _base_model(settings, tokenizer)
+    model = base_model(settings, tokenizer)
     packing = _packing(settings, model, window_settings.max_length)
-    model = _with_adapter(model, settings)
-    teacher = teacher_of(settings, method, _dtype(settings))
+    model = with_adapter(model, settings)
+    teacher = teacher_of(settings, method, dtype_of(settings))
     mixture = _mixture(settings, work, chat=bool(tokenizer.chat_template))
     args = arguments_of(settings, method, run)
     optimizer = optimizer_of(settings, model, args)
@@ -284,7 +272,7 @@ def load_trainer(
     data = {**corpus.to_json(), **windows.to_json(), **({"mixture": trainer.mixture_report()} if mixture else {})}
     if held_out:
         data["not_read"] += [f"eval_documents: {each}" for each in held_out[0].to_json()["not_read"]]
-    data |= {"steps": trainer.total_steps, "remark": method.remark}
+    data |= {"steps": trainer.total_steps, "remark": method.remark, **chain_of(settings)}
     if teacher and settings.teacher_precision in models.BITS:
         data["teacher"] = teacher_error(trainer, settings.teacher_precision)
     return trainer, data
@@ -296,20 +284,15 @@ def _refuse_before_reading(settings: AdaptSettings, documents: Any) -> None:
     refuse_teacher(settings)
     models.refuse_name(settings.model_name_or_path)
     refuse_other_tokens(settings)
-    _refuse_adapter_on_adapter(settings)
+    if settings.load_in_4bit:
+        models.require_bitsandbytes("load_in_4bit: true")
+    refuse_other_adapter(settings)
     _refuse_missing(documents, settings)
     method = method_of(settings)
     refuse_generator(settings, method.view)
     if method.view.rewriting:
         arguments = arguments_of(settings, method, Path(settings.output_dir))
         refuse_rollouts(method.name, arguments, cached=settings.teacher == "cached")
-
-
-def _refuse_adapter_on_adapter(settings: AdaptSettings) -> None:
-    # Saved, it would need a base that is nowhere: other programs would put it on the base below.
-    if settings.use_peft and models.is_adapter(settings.model_name_or_path):
-        problem = f"use_peft: {settings.model_name_or_path!r} is an adapter, and a new one would be on it"
-        raise ConfigError(f"{problem}. Give the merged model (merged/ of a run with merge_adapter), or leave it out.")
 
 
 def _refuse_missing(documents: Any, settings: AdaptSettings) -> None:
@@ -330,14 +313,6 @@ def _staying(settings: AdaptSettings, model: Any) -> Staying:
 def _packing(settings: AdaptSettings, model: Any, longest: int) -> Packing:
     layout = "padded" if settings.packing == "off" else None
     return models.packing_for(model, settings.micro_batch_tokens, longest=longest, layout=layout)
-
-
-def _dtype(settings: AdaptSettings) -> torch.dtype:
-    """The precision that the student is loaded in."""
-    precision = _precision(settings)
-    # Under LoRA the base is frozen, so half precision loses nothing; peft keeps the adapters in float32.
-    half = precision == "bf16" or (precision == "bf16_mixed" and settings.use_peft)
-    return torch.bfloat16 if half else torch.float32
 
 
 def _mixture(settings: AdaptSettings, work: Path, *, chat: bool) -> dict[str, MixtureSource]:
@@ -415,7 +390,7 @@ def used_settings(settings: AdaptSettings) -> AdaptSettings:
     decided["num_train_epochs"] = None if settings.max_steps else args.num_train_epochs
     declared = method.settings()
     decided |= {name: declared[name] for name in method.adjustable() if name in type(settings).model_fields}
-    return settings.model_copy(update={**decided, "precision": _precision(settings)})
+    return settings.model_copy(update={**decided, **of_adapter(settings), "precision": _precision(settings)})
 
 
 @contextlib.contextmanager
@@ -446,19 +421,6 @@ def _window_settings(settings: AdaptSettings, config: Any) -> WindowSettings:
         window_overlap=settings.window_overlap,
         control_tokens=settings.control_tokens or "text",
         language=settings.language,
-    )
-
-
-def _lora(settings: AdaptSettings) -> models.LoraSettings:
-    every = settings.lora_target_modules == ("all-linear",)
-    return models.LoraSettings(
-        r=settings.lora_r,
-        alpha=settings.lora_alpha,
-        dropout=settings.lora_dropout,
-        target_modules="all-linear" if every else settings.lora_target_modules,
-        modules_to_save=settings.lora_modules_to_save,
-        bias=settings.lora_bias,
-        use_dora=settings.use_dora,
     )
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from afterword.distributed import is_main_process, process_count
+from afterword.distributed import device_type, is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError, printable
 from afterword.models import STAGING_SUFFIX, has_result, replace_file
 from afterword.models.own_text import OWN_SAMPLES_FILE
@@ -214,7 +214,7 @@ def environment() -> dict[str, Any]:
     """Versions, commit and hardware: what a number depends on besides the settings."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (platform.processor() or "cpu")
+    device = torch.cuda.get_device_name() if device_type() == "cuda" else (platform.processor() or "cpu")
     machine = {"system": platform.platform(), "device": device, "cpu_count": os.cpu_count()}
     code = {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONED}, "commit": _commit()}
     return {**code, **machine, "processes": process_count(), "created": datetime.now(UTC).isoformat(timespec="seconds")}

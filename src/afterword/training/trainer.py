@@ -26,7 +26,7 @@ from afterword import models
 from afterword.data import Prepared, WindowSettings, content_hash
 from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.mixture import streams
-from afterword.distributed import gathered, is_zero3, whole
+from afterword.distributed import device_type, gathered, is_zero3, whole
 from afterword.errors import ConfigError, Diverged
 from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
@@ -457,7 +457,7 @@ class AdaptationTrainer(WholeCheckpoints):
             tokens = self.step_counts["student_tokens"] + self.step_counts["teacher_tokens"]
             logs.update(self.step_counts, tokens_per_second=tokens / seconds)
             logs.update(self.source_sums.take(self._over_processes))
-            if torch.cuda.is_available():
+            if device_type() == "cuda":
                 logs["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
             self.step_counts.clear()
             self.step_started = time.perf_counter()

@@ -12,7 +12,7 @@ import torch
 
 from afterword.corpus import Corpus, read_corpus, split_sentences
 from afterword.data import View, WrittenDocuments
-from afterword.distributed import is_zero3
+from afterword.distributed import is_zero3, own_device
 from afterword.errors import AfterwordError, ConfigError, DataError, number_of
 from afterword.models import free_memory, only_reading, refuse_name
 from afterword.settings.adapt import AdaptSettings
@@ -198,7 +198,7 @@ def _ready(model: Any, view: str, held: ExitStack) -> Any:
     if is_zero3(model):
         problem = f"method: its view {view} writes with the model, which ZeRO-3 has in shards"
         raise ConfigError(f"{problem}. Write without it: the texts stay in the run folder.")
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device(own_device())
     held.callback(_moved, model, model.device)
     held.enter_context(only_reading(_moved(model, device)))
     return model

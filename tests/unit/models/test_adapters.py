@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import afterword
-from afterword.errors import CheckpointError, ConfigError
+from afterword.errors import CheckpointError
 from afterword.models import LoraSettings, load_adapted, load_config, load_model, load_tokenizer, saved_dtype, with_lora
 
 WEIGHTS = "adapter_model.safetensors"
@@ -95,9 +95,11 @@ def test_it_is_taught_further_and_measured_from_where_it_was(adapter, tmp_path, 
     assert all(abs(score.change.value) < 1e-3 for score in scores.scores if score.change)
 
 
-def test_an_adapter_on_an_adapter_is_refused(adapter, tmp_path, documents):
-    with pytest.raises(ConfigError, match=r"use_peft: .* is an adapter.* Give the merged model"):
-        afterword.adapt(adapter, documents, output_dir=tmp_path / "run", use_peft=True)
+def test_an_adapter_on_an_adapter_cannot_go_on(adapter, tmp_path, documents):
+    above = shutil.copytree(adapter, tmp_path / "above")
+    edited(above, base_model_name_or_path=str(adapter))
+    with pytest.raises(CheckpointError, match=r"which is an adapter too\. Merge that one first"):
+        afterword.adapt(above, documents, output_dir=tmp_path / "run", use_peft=True, preset="disc-paper")
     assert not (tmp_path / "run").exists()
 
 
