@@ -92,11 +92,11 @@ def four_bit_of(model: Any) -> FourBit | None:
 @torch.no_grad()
 def dequantise(model: Any) -> Any:
     """A model without an adapter whose layers in 4 bits are made ordinary ones of the same values, in float32."""
-    import bitsandbytes as bnb
+    from bitsandbytes.functional import dequantize_4bit
 
     for layer, parent, name in list(_places(model)):
         # In the precision that products take them in, and only then wider.
-        values = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+        values = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         plain.weight = nn.Parameter(values.float(), requires_grad=False)
         plain.bias = layer.bias
@@ -143,11 +143,11 @@ def _refuse_damaged(name: str) -> None:
 
 def _places(model: Any) -> Iterator[tuple[Any, nn.Module, str]]:
     """Every layer in 4 bits, with the module that it is in and its name there."""
-    import bitsandbytes as bnb
+    from bitsandbytes.nn.modules import Linear4bit
 
     for parent in model.modules():
         for name, layer in parent.named_children():
-            if isinstance(layer, bnb.nn.Linear4bit):
+            if isinstance(layer, Linear4bit):
                 yield layer, parent, name
 
 
