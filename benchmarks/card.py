@@ -3,7 +3,8 @@
     benchmarks/on_a_gpu.sh OUT
 
 (a) the tests that need a GPU; (b) the loss alone; (c) a step of training beside TRL and the authors' loop, and packed
-texts beside the same alone; (d) Qwen3-8B as docs/EIGHT_BILLION.md plans it; (e) writing. A part that fails or takes too
+texts beside the same alone; (d) Qwen3-8B as docs/EIGHT_BILLION.md plans it; (e) writing; (f) several processes beside
+one. A part that fails or takes too
 long does not stop the others, and what it had found by then counts. OUT/X.json is what was found, OUT/X.log what was
 said, OUT/table.md the table. Exit status: 0 if every part ran to its end or had nothing to do here, 1 if not.
 """
@@ -100,6 +101,7 @@ def parts(out: Path, device: str, tiny: bool) -> list[Part]:
         )
         eight = (*eight, "--shape", "tiny", "--tokens", "256")
         writing = ("--shapes", "tiny", "--rows", "1", "4", "--prompt-tokens", "8", "--new-tokens", "4")
+        several = ("--steps", "2", "--items", "8")
     else:
         losses = (
             script("loss.py", "b", *bf16, *large, "--positions", "2048", "16384", until=0.75),
@@ -108,13 +110,14 @@ def parts(out: Path, device: str, tiny: bool) -> list[Part]:
         whole = ("--shape", "0.6b", "--precision", "mixed", "--per-step", "16", "--micro-batch-tokens", "8192")
         only = ("--only", "trl, bfd;trl, bfd, whole step;trl, bfd, liger;finetune;mixcpt;disc;authors")
         steps = (script("epoch.py", "c", *epoch, *whole, *only, until=0.7), script("attention.py", "c"))
-        writing = ("--new-tokens", "64")
+        writing, several = ("--new-tokens", "64"), ()
     return [
         Part("a", "tests that need a GPU", (Command((sys.executable, *pytest, *tests)),), told_of_tests),
         Part("b", "the loss alone", losses, told_of_loss),
         Part("c", "a step of training", steps, told_of_steps),
         Part("d", "Qwen3-8B, all weights", (script("eight_billion.py", "d", *eight),), told_of_eight),
         Part("e", "writing", (script("generation.py", "e", *writing),), told_of_writing),
+        Part("f", "several processes", (script("several_gpus.py", "f", *several),), told_of_processes),
     ]
 
 
@@ -229,6 +232,16 @@ def told_of_writing(rows: Rows, _: Path) -> list[str]:
     return told
 
 
+def told_of_processes(rows: Rows, _: Path) -> list[str]:
+    """Seconds of each, and how far it is from one process."""
+    return [row["missed"] if "missed" in row else f"{row['name']}: {_of_processes(row)}" for row in rows]
+
+
+def _of_processes(row: dict[str, Any]) -> str:
+    seconds = f"adapt {row['adapt_seconds']:.0f} s, evaluate {row['evaluate_seconds']:.0f} s"
+    return f"{seconds}; losses {row['losses_apart']:.1g} apart, scores {row['scores_apart']:.3f}"
+
+
 # ---- running
 
 
@@ -321,7 +334,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder for what is found; made if it is not there")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one, if not given")
     parser.add_argument("--tiny", action="store_true", help="the smallest shapes: whether it runs, not how fast")
-    parser.add_argument("--only", action="append", choices=("a", "b", "c", "d", "e"), help="a part; may be repeated")
+    parser.add_argument("--only", action="append", choices=tuple("abcdef"), help="a part; may be repeated")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each part (%(default)g)")
     parser.add_argument("--fill", action="store_true", help=f"also put the table into {PAGE.relative_to(ROOT)}")
     asked = parser.parse_args()

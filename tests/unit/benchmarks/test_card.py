@@ -88,7 +88,7 @@ def test_the_parts_run_programs_that_are_there_with_options_that_they_have(
     card: Any, tiny: bool, tmp_path: Path
 ) -> None:
     made = card.parts(tmp_path, "cpu", tiny)
-    assert [part.name for part in made] == ["a", "b", "c", "d", "e"]
+    assert [part.name for part in made] == list("abcdef")
     for part in made:
         assert [command.until for command in part.commands] == sorted(command.until for command in part.commands)
         assert part.commands[-1].until == 1.0
@@ -160,6 +160,31 @@ def test_losses_are_told_by_size_and_who_is_not_there_is_named(card: Any, tmp_pa
         "N = 2,048, bfloat16, frozen head, ms / MiB: ours 12.3 / 512; trl not there: no trl",
         "gradient off, bfloat16, KL 0.0005, on states / on a trained head: ours 0.19 % / 0.21 %",
     ]
+
+
+def test_several_processes_are_told_beside_one_and_one_gpu_is_said(card: Any, tmp_path: Path) -> None:
+    row = {"table": "processes", "adapt_seconds": 12.4, "evaluate_seconds": 8.0}
+    row |= {"name": "4 processes, FSDP2", "losses_apart": 2e-5, "scores_apart": 0.005}
+    missed = {"table": "processes", "missed": "one GPU here: nothing to compare"}
+    told = card.told_of_processes([row, missed], tmp_path)
+    seconds, apart = "adapt 12 s, evaluate 8 s", "losses 2e-05 apart, scores 0.005"
+    assert told == [f"4 processes, FSDP2: {seconds}; {apart}", "one GPU here: nothing to compare"]
+
+
+def test_what_differs_between_one_process_and_several_is_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    several = importlib.import_module("several_gpus")
+    one = several.Outcome([2.0, 1.0], {"learning/said_frac": 0.5, "drift/kl_nats": 0.1}, 10.0, 5.0)
+    near = several.Outcome([2.0, 1.0005], {"learning/said_frac": 0.51, "drift/kl_nats": 0.3}, 20.0, 6.0)
+    far = several.Outcome([2.0, 1.01], {"learning/said_frac": 0.5, "drift/kl_nats": 0.1}, 20.0, 6.0)
+    other = several.Outcome([2.0, 1.0], {"learning/said_frac": 0.6, "drift/kl_nats": 0.1}, 20.0, 6.0)
+    asked = several.argparse.Namespace(json=None, tolerance=1e-3)
+    same = [several.compared({"one process": one, "2 processes": each}, asked) for each in (near, far, other)]
+    assert same == [True, False, False]
+    assert "| 2 processes | 20.0 | 6.0 | 0.0005 | 0.010 |" in capsys.readouterr().out
+    assert several.apart(one, far) == (pytest.approx(0.01), 0.0)
 
 
 def test_the_table_takes_its_place_on_the_page_and_takes_it_again(card: Any) -> None:
@@ -269,7 +294,7 @@ def test_the_whole_command_runs_on_a_processor(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = shell(str(out), "--device", "cpu", "--tiny", "--seconds", "600")
     results = {letter: json.loads((out / f"{letter}.json").read_text()) for letter in "abcde"}
-    expected = {"a": "skipped", "b": "ok", "c": "ok", "d": "ok", "e": "ok"}
+    expected = {"a": "skipped", "b": "ok", "c": "ok", "d": "ok", "e": "ok", "f": "ok"}
     assert {letter: result["status"] for letter, result in results.items()} == expected, done.err
     assert done.code == 0
     assert "skipped: there is no GPU here" in results["a"]["found"][0]
