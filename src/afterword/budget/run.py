@@ -9,6 +9,7 @@ from rich.console import Console
 from afterword.budget.choice import Choice, choose, foreseen, read_corpora
 from afterword.budget.watched_run import BudgetWatch
 from afterword.budget.yardstick import kept_by
+from afterword.distributed import is_main_process
 from afterword.errors import ConfigError
 from afterword.settings.adapt import AdaptSettings
 from afterword.training import RunFolder, RunResult, refuse_before_loading, run_adaptation, sharded_by
@@ -28,7 +29,9 @@ def run_within_budget(
     if kind := sharded_by(asked.trainer):
         problem = f"forgetting_budget: is measured on whole models, and {kind} has them in shards"
         raise ConfigError(f"{problem}. Give learning_rate, num_train_epochs and lr_scheduler_type, or a preset.")
-    console, folder = console or Console(stderr=True), RunFolder(Path(asked.output_dir))
+    # What was chosen is told once, however many processes choose it.
+    console = (console or Console(stderr=True)) if is_main_process() else Console(quiet=True)
+    folder = RunFolder(Path(asked.output_dir))
     documents = list(documents) if isinstance(documents, Iterator) else documents
     # What cannot be measured, and what optimizer and schedule refuse, is told before the first pilot.
     kept_by(asked)

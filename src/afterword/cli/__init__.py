@@ -8,9 +8,10 @@ import signal
 import sys
 import tempfile
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from afterword import __version__
 from afterword.cli import (
@@ -66,8 +67,28 @@ _LISTED = (
     almanac.almanac,
 )
 _COMMANDS = {command.__name__: command for command in _LISTED}
+
+
+class _Interrupted(AfterwordError):
+    """A command that ended at Ctrl-C or SIGTERM and has no more to say about it."""
+
+    exit_code = 128 + signal.SIGINT
+
+
+class _Commands(TyperGroup):
+    """Makes of an interrupt an error that `main` says: typer itself ends at one without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Interrupted("Interrupted.") from stop
+
+
 app = typer.Typer(
     name="afterword",
+    cls=_Commands,
     help="Teach a post-trained language model new documents, keep what it knew, and show both on one page.",
     no_args_is_help=True,
     add_completion=False,
@@ -94,9 +115,6 @@ def main() -> None:
         settings = isinstance(error, ConfigError)
         say_error(f"These settings cannot be run:\n{error}" if settings else str(error))
         sys.exit(_STOPPED if terminated else 2 if settings else getattr(error, "exit_code", 1))
-    except KeyboardInterrupt:
-        say_error("Interrupted.")
-        sys.exit(_STOPPED if terminated else 130)
     except Exception as error:
         if not (said := _of_the_machine(error)):
             raise

@@ -60,6 +60,7 @@ def _choice(settings: StudySettings) -> "GeneratorChoice":
         or (settings.model_name_or_path if settings.generator == VLLM else None),
         generator_requests=settings.generator_requests,
         written_folder=settings.written_folder,
+        precision=settings.precision,
     )
 
 

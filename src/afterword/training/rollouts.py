@@ -23,6 +23,7 @@ from afterword.distributed import is_main_process, main_process_first
 from afterword.errors import ConfigError
 from afterword.models.decoding import Writing, written_rows
 from afterword.models.generation import end_of_turn, ends_of
+from afterword.progress import Progress
 from afterword.storage.atomic import replace_file
 from afterword.storage.parsing import parse_json
 from afterword.training.refusals import shard_problems
@@ -139,17 +140,18 @@ def _written(
     ends, tokens = ends_of(model, tokenizer, end_of_turn(tokenizer)), sampling.max_new_tokens
     order = sorted(range(len(passages)), key=lambda i: -len(passages[i].student_before))
     found = dict[int, list[int]]()
-    while order:
-        rows = max(1, _BATCH_TOKENS // (len(passages[order[0]].student_before) + tokens))
-        batch, order = order[:rows], order[rows:]
-        writing = Writing(
-            max_new_tokens=tokens,
-            min_new_tokens=0,
-            ends=ends,
-            draws=np.stack([draws[i] for i in batch]) if sampling.temperature else None,
-            temperature=sampling.temperature or 1.0,
-            top_p=sampling.top_p,
-        )
-        prompts = [passages[i].student_before.tolist() for i in batch]
-        found |= zip(batch, written_rows(inner, prompts, writing), strict=True)
+    with Progress("texts of the student", len(passages)) as progress:
+        while order:
+            rows = max(1, _BATCH_TOKENS // (len(passages[order[0]].student_before) + tokens))
+            batch, order = order[:rows], order[rows:]
+            writing = Writing(
+                max_new_tokens=tokens,
+                min_new_tokens=0,
+                ends=ends,
+                draws=np.stack([draws[i] for i in batch]) if sampling.temperature else None,
+                temperature=sampling.temperature or 1.0,
+                top_p=sampling.top_p,
+            )
+            prompts = [passages[i].student_before.tolist() for i in batch]
+            found |= zip(batch, written_rows(inner, prompts, writing, progress.advance), strict=True)
     return [found[i] for i in range(len(passages))]

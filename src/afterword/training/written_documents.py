@@ -168,14 +168,15 @@ def writer_of(settings: AdaptSettings, run: Path) -> DocumentWriter:
     # What a method has the model write, it has the model as it was given write (METHODS §3).
     name, precision = settings.held_to, settings.precision
     named = name if settings.generator == VLLM else None
+    # Not the weights that are trained: those are in float32 where writing is faster without.
+    asked = precision if precision in ("float32", "bf16") else "auto"
     choice = GeneratorChoice(
         generator=settings.generator,
         generator_model=settings.generator_model or named,
         generator_requests=settings.generator_requests,
         written_folder=settings.written_folder,
+        precision=asked,
     )
-    # Not the weights that are trained: those are in float32 where writing is faster without.
-    asked = precision if precision in ("float32", "bf16") else "auto"
     folder = Path(settings.output_dir or run)
     return DocumentWriter(load=lambda: load_to_write(name, asked), folder=folder, choice=choice)
 

@@ -39,6 +39,8 @@ class GeneratorChoice:
     """Requests to an endpoint at once."""
     written_folder: str | None = None
     """Of the store; None: in Afterword's cache."""
+    precision: str = "auto"
+    """Of another model that writes here."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoic
         with named_by("generator_model"):
             return VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
     with named_by("generator"):
-        return LocalGenerator(load_to_write(choice.generator), load_tokenizer(choice.generator))
+        return LocalGenerator(load_to_write(choice.generator, choice.precision), load_tokenizer(choice.generator))
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def _spread(spread: Spread, tokenizer: Any, choice: GeneratorChoice) -> Generato
         else:
             with named_by("generator"):
                 read = load_tokenizer(choice.generator)
-            yield SpreadGenerator(pool, ModelNamed(choice.generator), read)
+            yield SpreadGenerator(pool, ModelNamed(choice.generator, choice.precision), read)
 
 
 @contextmanager
