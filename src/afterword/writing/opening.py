@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from afterword.errors import CheckpointError, ConfigError
-from afterword.models import load_tokenizer
+from afterword.models import is_adapter, load_tokenizer
 from afterword.pool import Workers, open_pool
 from afterword.storage.hashes import text_sha256
 from afterword.storage.paths import at_home, cache_folder
@@ -72,7 +72,7 @@ def open_writer(
     chosen, taught = choice or GeneratorChoice(), cache(load)
     with ExitStack() as opened:
         apart = opened.enter_context(_spread(spread, tokenizer, chosen)) if spread else None
-        generator = apart or _generator(taught, tokenizer, chosen)
+        generator = apart or _generator(taught, tokenizer, chosen, opened)
         write_all = apart.write_all if apart else None
         own = opened.enter_context(TextStore(record)) if record else None
         folder = Path(at_home(chosen.written_folder)) if chosen.written_folder else cache_folder("written")
@@ -84,8 +84,10 @@ def open_writer(
         yield StoredWriter(generator, store, taught, tokenizer, own, write_all)
 
 
-def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice) -> TextGenerator:
-    """Imported where it is chosen: each needs libraries of its own."""
+def _generator(
+    taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice, opened: ExitStack
+) -> TextGenerator:
+    """Imported where it is chosen: each needs libraries of its own. What it begins is ended with `opened`."""
     if choice.generator is None:
         return LocalGenerator(taught(), tokenizer)
     if is_address(choice.generator):
@@ -98,8 +100,13 @@ def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoic
         from afterword.writing.vllm_engine import VllmGenerator
 
         assert choice.generator_model, "whoever chooses vllm names a model: the one that is taught"
+        if is_adapter(choice.generator_model):
+            problem = f"generator_model: {choice.generator_model!r} is an adapter, and vllm is begun with a whole model"
+            raise ConfigError(f"{problem}. Give the merged model (--merge-adapter writes it), or leave generator out.")
         with named_by("generator_model"):
-            return VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
+            vllm = VllmGenerator(choice.generator_model, load_tokenizer(choice.generator_model))
+        opened.callback(vllm.close)
+        return vllm
     with named_by("generator"):
         return LocalGenerator(load_to_write(choice.generator, choice.precision), load_tokenizer(choice.generator))
 

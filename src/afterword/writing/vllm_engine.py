@@ -1,24 +1,44 @@
 """vLLM writes, where it is installed: the model that is taught, or another one."""
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from afterword.distributed import device_type
 from afterword.errors import ConfigError
-from afterword.models import free_memory, load_config, load_model, model_folder, position_limit, weights_fingerprint
-from afterword.models.generation import end_of_turn
+from afterword.models import (
+    evaluation_dtype,
+    free_memory,
+    load_config,
+    load_model,
+    model_folder,
+    position_limit,
+    weights_fingerprint,
+)
+from afterword.models.generation import end_of_turn, ends_of
 from afterword.types import Request, Written
 from afterword.writing.replies import prompt_of, prompt_tokens, reply_of, room_of, seed_of, unmixed
 
 _PER_BATCH = 512
 """Requests that the engine is given at once: it packs them itself, and keeps what prompts begin with alike."""
+_UNLESS_SET = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    # The output of a command is its own.
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    # vLLM reports by network how it is used.
+    "VLLM_NO_USAGE_STATS": "1",
+    # An engine in a process of its own stays for ever, memory and all, where this process is killed.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+"""Of the environment, as vLLM reads it when it is imported."""
 
 
 @dataclass(frozen=True, eq=False)
 class VllmGenerator:
-    """A model that vLLM runs in this process. Its texts are drawn with its own random numbers, seeded per request."""
+    """A model that vLLM runs for this process. Its texts are drawn with its own random numbers, seeded per request."""
 
     model_name: str
     """A folder, or anything else that a model is called by."""
@@ -26,8 +46,8 @@ class VllmGenerator:
 
     @property
     def name(self) -> str:
-        """The content of the model's weights; no version of vLLM."""
-        return self._name
+        """The content of the model's weights, and what vLLM holds them in; no version of vLLM."""
+        return f"vllm {self._read[0]} {self._dtype}"
 
     def prompt_of(self, request: Request) -> str:
         """What the model reads: the turns by its template, or the text. ConfigError for two conversations."""
@@ -47,34 +67,57 @@ class VllmGenerator:
     def write(
         self, requests: Sequence[Request], advance: Callable[[int], object]
     ) -> Iterator[dict[int, tuple[Written, int]]]:
-        """The texts of one batch, together."""
-        ends = [self.tokenizer.eos_token_id, *end_of_turn(self.tokenizer)]
+        """The texts of one batch, each as soon as it ends: they end one by one, and what is there is not lost."""
         limit = position_limit(load_config(self.model_name))
         prompts = [prompt_tokens(self.tokenizer, request) for request in requests]
         rooms = [room_of(request, prompt, limit) for request, prompt in zip(requests, prompts, strict=True)]
+        if without := {n: (Written("", ended=False), 0) for n, room in enumerate(rooms) if not room}:
+            advance(len(without))
+            yield without
         fitting = [n for n, room in enumerate(rooms) if room]
-        found = self._engine.generate(
+        given = self._llm.enqueue(
             [{"prompt_token_ids": prompts[n]} for n in fitting],
-            [self._sampling(requests[n], rooms[n], ends) for n in fitting],
+            [self._sampling(requests[n], rooms[n]) for n in fitting],
             use_tqdm=False,
         )
-        done = {n: (Written("", ended=False), 0) for n, room in enumerate(rooms) if not room}
-        for n, each in zip(fitting, found, strict=True):
-            ids = list(each.outputs[0].token_ids)
-            reply = reply_of(self.tokenizer, requests[n], ids, [end for end in ends if end is not None])
-            done[n] = (Written(reply.text, ended=each.outputs[0].finish_reason == "stop"), len(ids))
-        advance(len(done))
-        yield done
+        # A request is called 12-8f3a52c1 where it goes in, and 12 where its text comes out.
+        numbers = {name.partition("-")[0]: n for name, n in zip(given, fitting, strict=True)}
+        engine = self._llm.llm_engine
+        while engine.has_unfinished_requests():
+            if found := {numbers[each.request_id]: each for each in engine.step() if each.finished}:
+                advance(len(found))
+                yield {n: self._text(requests[n], each) for n, each in found.items()}
+
+    def close(self) -> None:
+        """End the processes of the engine and give up their memory, where they were begun."""
+        if "_llm" in self.__dict__:
+            self._llm.llm_engine.engine_core.shutdown()
+            del self.__dict__["_llm"]
+            free_memory()
+
+    def _text(self, request: Request, found: Any) -> tuple[Written, int]:
+        ids = list[int](found.outputs[0].token_ids)
+        return reply_of(self.tokenizer, request, ids, self._read[1]), len(ids)
 
     @cached_property
-    def _name(self) -> str:
-        # By the same content as the model in this process: read for it, and given up before the engine reads it.
-        found = f"vllm {weights_fingerprint(load_model(self.model_name))}"
+    def _read(self) -> tuple[str, frozenset[int]]:
+        """The fingerprint of the weights, and the tokens that end a text."""
+        # The same as of a model in this process: read for it, and given up before the engine reads it.
+        model = load_model(self.model_name)
+        found = weights_fingerprint(model), ends_of(model, self.tokenizer, end_of_turn(self.tokenizer))
+        del model
         free_memory()
         return found
 
     @cached_property
+    def _dtype(self) -> str:
+        # By itself vLLM would round a model that is stored in float32.
+        return str(evaluation_dtype([self.model_name])).removeprefix("torch.")
+
+    @cached_property
     def _vllm(self) -> Any:
+        for name, value in _UNLESS_SET.items():
+            os.environ.setdefault(name, value)
         try:
             return importlib.import_module("vllm")
         except ImportError as error:
@@ -82,15 +125,24 @@ class VllmGenerator:
             raise ConfigError(f"generator: {problem}. Install it, or leave generator out.") from error
 
     @cached_property
-    def _engine(self) -> Any:
-        return self._vllm.LLM(model=model_folder(self.model_name), enable_prefix_caching=True)
+    def _llm(self) -> Any:
+        return self._vllm.LLM(
+            model=model_folder(self.model_name),
+            dtype=self._dtype,
+            enable_prefix_caching=True,
+            # What holds the weights is a process that ends with this one, and whose memory is free when it is ended.
+            distributed_executor_backend="mp",
+            # On a CPU it would compile for minutes before the first token, each time that it has not done so yet.
+            enforce_eager=device_type() == "cpu",
+        )
 
-    def _sampling(self, request: Request, room: int, ends: Sequence[int]) -> Any:
+    def _sampling(self, request: Request, room: int) -> Any:
         sampling = request.sampling
         return self._vllm.SamplingParams(
             max_tokens=room,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=seed_of(self.tokenizer, request) % 2**31,
-            stop_token_ids=[end for end in ends if end is not None],
+            stop_token_ids=sorted(self._read[1]),
+            detokenize=False,
         )
