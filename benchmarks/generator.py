@@ -91,6 +91,16 @@ def processor_seconds() -> float:
     return sum(each.user + each.system for each in times)
 
 
+def told(way: str, write: Callable[[Sequence[Request]], int], requests: Sequence[Request], loop: float) -> float:
+    """New tokens a second of the processor, in a row of the table; `loop`: those of the first way, 0 where it is it."""
+    began, used = time.perf_counter(), processor_seconds()
+    new = write(requests)
+    seconds, processor = time.perf_counter() - began, processor_seconds() - used
+    rate = new / processor
+    print(f"| {way} | {new} | {seconds:.0f} | {processor:.0f} | {rate:.1f} | {rate / (loop or rate):.1f} |", flush=True)
+    return rate
+
+
 def main() -> None:
     """A line for every way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,6 +108,9 @@ def main() -> None:
     parser.add_argument("source", nargs="+", metavar="DOCUMENTS")
     parser.add_argument("--documents", type=int, default=10)
     parser.add_argument("--new-tokens", type=int, default=100)
+    parser.add_argument(
+        "--loop-every", type=int, default=1, help="The loop writes every so manieth: its rate is the same."
+    )
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="vLLM takes auto.")
     asked = parser.parse_args()
     quiet_libraries()
@@ -111,15 +124,10 @@ def main() -> None:
         Request(turns=(("user", f"{text}\n\n{prompt}"),), sampling=sampling) for text in texts for prompt in PROMPTS
     ]
     ways: dict[str, Callable[[Sequence[Request]], int]] = {
-        "model.generate, one after the other": lambda some: by_loop(model, tokenizer, some),
+        "model.generate, one after the other": lambda some: by_loop(model, tokenizer, some[:: asked.loop_every]),
         "the generator, every prompt read whole": lambda some: by_generator(model, tokenizer, some, shares=False),
         "the generator": lambda some: by_generator(model, tokenizer, some, shares=True),
     }
-    if importlib.util.find_spec("vllm"):
-        vllm = started_vllm(asked.model, tokenizer)
-        ways["vLLM"] = lambda some: by_vllm(vllm, some)
-    else:
-        print("vLLM is not installed here.")
     prompt_count = sum(len(prompt_tokens(tokenizer, request)) for request in requests)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     print(
@@ -127,14 +135,16 @@ def main() -> None:
     )
     print("| way | new tokens | seconds | of the processor | new tokens a second | times the loop |")
     print("|---|--:|--:|--:|--:|--:|", flush=True)
-    first = 0.0
+    loop = 0.0
     for way, write in ways.items():
-        began, used = time.perf_counter(), processor_seconds()
-        new = write(requests)
-        seconds, processor = time.perf_counter() - began, processor_seconds() - used
-        rate = new / processor
-        first = first or rate
-        print(f"| {way} | {new} | {seconds:.0f} | {processor:.0f} | {rate:.1f} | {rate / first:.1f} |", flush=True)
+        rate = told(way, write, requests, loop)
+        loop = loop or rate
+    if importlib.util.find_spec("vllm"):
+        vllm = started_vllm(asked.model, tokenizer)
+        told("vLLM", lambda some: by_vllm(vllm, some), requests, loop)
+        vllm.close()
+    else:
+        print("vLLM is not installed here.")
 
 
 if __name__ == "__main__":

@@ -84,9 +84,7 @@ def open_writer(
         yield StoredWriter(generator, store, taught, tokenizer, own, write_all)
 
 
-def _generator(
-    taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice, opened: ExitStack
-) -> TextGenerator:
+def _generator(taught: Callable[[], Any], tokenizer: Any, choice: GeneratorChoice, opened: ExitStack) -> TextGenerator:
     """Imported where it is chosen: each needs libraries of its own. What it begins is ended with `opened`."""
     if choice.generator is None:
         return LocalGenerator(taught(), tokenizer)

@@ -130,6 +130,7 @@ class VllmGenerator:
             model=model_folder(self.model_name),
             dtype=self._dtype,
             enable_prefix_caching=True,
+            use_tqdm_on_load=False,
             # What holds the weights is a process that ends with this one, and whose memory is free when it is ended.
             distributed_executor_backend="mp",
             # On a CPU it would compile for minutes before the first token, each time that it has not done so yet.

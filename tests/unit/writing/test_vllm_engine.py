@@ -103,6 +103,7 @@ class Vllm:
         enforce_eager: bool = False,
         enable_prefix_caching: bool | None = None,
         distributed_executor_backend: str | None = None,
+        use_tqdm_on_load: bool = True,
     ) -> Any:
         self.began.append({"model": model, "dtype": dtype, "prefixes": enable_prefix_caching, "eager": enforce_eager})
         engine, numbers = Engine(load_model(model, dtype=getattr(torch, dtype)).eval()), count()
@@ -231,9 +232,7 @@ def test_what_does_not_fit_the_context_is_empty_and_not_asked(vllm: Vllm, model_
     assert len(vllm.prompts) == 1
 
 
-def test_the_environment_says_what_is_not_set_already(
-    vllm: Vllm, model_folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_environment_says_what_is_not_set_already(vllm: Vllm, model_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")
     written(VllmGenerator(str(model_folder), load_tokenizer(str(model_folder))), asked(0.0)[:1])
     assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
@@ -269,9 +268,10 @@ def test_the_stand_in_is_true_to_vllm():
     """Where vLLM is installed: every name that is used here is one of its own, with the same default."""
     there = pytest.importorskip("vllm")
     assert inspect.signature(there.LLM.enqueue).parameters.keys() >= {"prompts", "sampling_params", "use_tqdm"}
-    arguments = inspect.signature(there.LLM.__init__).parameters.keys() | inspect.signature(
-        importlib.import_module("vllm.engine.arg_utils").EngineArgs
-    ).parameters.keys()
+    arguments = (
+        inspect.signature(there.LLM.__init__).parameters.keys()
+        | inspect.signature(importlib.import_module("vllm.engine.arg_utils").EngineArgs).parameters.keys()
+    )
     assert inspect.signature(Vllm.LLM).parameters.keys() - {"self"} <= arguments
     own, theirs = inspect.signature(SamplingParams).parameters, inspect.signature(there.SamplingParams).parameters
     assert {name: each.default for name, each in own.items()} == {name: theirs[name].default for name in own}
