@@ -93,6 +93,7 @@ class Vllm:
     began: list[dict[str, Any]] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
+    hows: list[SamplingParams] = field(default_factory=list)
     SamplingParams: type = SamplingParams
 
     def LLM(  # noqa: N802  (its name there)
@@ -116,6 +117,7 @@ class Vllm:
             for prompt, how in zip(prompts, sampling_params, strict=True):
                 number = next(numbers)
                 self.prompts.append(prompt["prompt_token_ids"])
+                self.hows.append(how)
                 engine.running[str(number)] = (prompt["prompt_token_ids"], how, [])
                 given.append(f"{number}-0f{number:06x}")
             return given
@@ -185,6 +187,8 @@ def test_drawn_texts_differ_by_their_seed_alone(vllm: Vllm, model_folder: Path):
     tokenizer, requests = load_tokenizer(str(model_folder)), asked(1.0)
     found = written(VllmGenerator(str(model_folder), tokenizer), requests)
     assert len(set(found)) == len(requests)
+    # Not those of the requests: two documents would be drawn with the same random numbers.
+    assert len({how.seed for how in vllm.hows}) == len(requests)
     again = written(VllmGenerator(str(model_folder), tokenizer), requests[::-1])
     assert again[::-1] == found
 
