@@ -126,6 +126,7 @@ class VllmGenerator:
 
     @cached_property
     def _llm(self) -> Any:
+        on_cpu = device_type() == "cpu"
         return self._vllm.LLM(
             model=model_folder(self.model_name),
             dtype=self._dtype,
@@ -134,7 +135,9 @@ class VllmGenerator:
             # What holds the weights is a process that ends with this one, and whose memory is free when it is ended.
             distributed_executor_backend="mp",
             # On a CPU it would compile for minutes before the first token, each time that it has not done so yet.
-            enforce_eager=device_type() == "cpu",
+            enforce_eager=on_cpu,
+            # A prompt that is read in parts sets a seeded draw back, which random numbers of a CPU cannot.
+            enable_chunked_prefill=not on_cpu,
         )
 
     def _sampling(self, request: Request, room: int) -> Any:

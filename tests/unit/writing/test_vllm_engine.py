@@ -102,11 +102,13 @@ class Vllm:
         *,
         dtype: str = "auto",
         enforce_eager: bool = False,
+        enable_chunked_prefill: bool | None = None,
         enable_prefix_caching: bool | None = None,
         distributed_executor_backend: str | None = None,
         use_tqdm_on_load: bool = True,
     ) -> Any:
-        self.began.append({"model": model, "dtype": dtype, "prefixes": enable_prefix_caching, "eager": enforce_eager})
+        how = {"prefixes": enable_prefix_caching, "eager": enforce_eager, "parts": enable_chunked_prefill}
+        self.began.append({"model": model, "dtype": dtype, **how})
         engine, numbers = Engine(load_model(model, dtype=getattr(torch, dtype)).eval()), count()
         self.engines.append(engine)
 
@@ -162,7 +164,8 @@ def test_the_likeliest_texts_are_those_of_the_model_in_this_process(vllm: Vllm, 
     assert written(generator, requests) == expected
     # A second batch: the engine goes on counting its requests.
     assert written(generator, requests[:2]) == expected[:2]
-    assert vllm.began == [{"model": str(model_folder), "dtype": "float32", "prefixes": True, "eager": True}]
+    how = {"prefixes": True, "eager": True, "parts": False}
+    assert vllm.began == [{"model": str(model_folder), "dtype": "float32", **how}]
     assert generator.name == f"vllm {local.name.split()[1]} float32"
 
 
