@@ -3,6 +3,7 @@
     python benchmarks/kills.py --kills 20
     python benchmarks/kills.py --commands 300   # every command in all its forms: kills_commands.py
     python benchmarks/kills.py --writing 20     # while the model writes: kills_writing.py
+    python benchmarks/kills.py --rewriting 20   # while the student writes in the midst of training: kills_rewriting.py
 
 Every kill is a SIGKILL at a random moment, and counts as "in a save" or "in a step" only by what it left on disk:
 a staging folder that was not renamed, or a last step between two saves and no staging folder. Ends with exit
@@ -91,6 +92,7 @@ def main(
     settings: Annotated[str, typer.Option(help="Further settings of the run, as on the command line.")] = "",
     commands: Annotated[int, typer.Option(help="Kill all commands so often instead.")] = 0,
     writing: Annotated[int, typer.Option(help="Kill a run so often while its model writes instead.")] = 0,
+    rewriting: Annotated[int, typer.Option(help="The same while its student writes anew as it learns.")] = 0,
 ) -> None:
     """Kill, resume, compare."""
     if commands:
@@ -102,6 +104,10 @@ def main(
         from kills_writing import run_writing
 
         raise SystemExit(1 if run_writing(writing, seed, str(model or "almanac-chat")) else 0)
+    if rewriting:
+        from kills_rewriting import run_rewriting
+
+        raise SystemExit(1 if run_rewriting(rewriting, seed, str(model or "almanac-chat")) else 0)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="afterword-kills-") as scratch:
         folder = Path(scratch)

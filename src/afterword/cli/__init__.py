@@ -69,7 +69,7 @@ _LISTED = (
 _COMMANDS = {command.__name__: command for command in _LISTED}
 
 
-class _Interrupted(AfterwordError):
+class _Interrupted(AfterwordError):  # noqa: N818  the name says what happened
     """A command that ended at Ctrl-C or SIGTERM and has no more to say about it."""
 
     exit_code = 128 + signal.SIGINT
@@ -127,7 +127,8 @@ def _of_the_machine(error: Exception) -> str:
     place = getattr(error, "filename", None)
     if is_disk_full(error):
         where = f"{place}: " if place else ""
-        temporary = f"Make room there and in {tempfile.gettempdir()} (TMPDIR), and give the same command again"
+        there = "there" if place else "where the command writes"
+        temporary = f"Make room {there} and in {tempfile.gettempdir()} (TMPDIR), and give the same command again"
         return f"{where}The disk is full, or does not take a file. {temporary}."
     if is_out_of_memory(error):
         return "Out of memory. Lower micro_batch_tokens or max_length, or end what else runs here."

@@ -67,6 +67,10 @@ def replace_file(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         flush(partial)
         os.replace(partial, path)
+    except OSError as error:
+        # Of a write, the system does not say where it was.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         # Replaced, it is no longer there.
         partial.unlink(missing_ok=True)

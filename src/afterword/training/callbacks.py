@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Generator, Mapping
@@ -121,6 +122,6 @@ class RichProgress(TrainerCallback):
         self.shown.advance(state.global_step - self.shown.done, f"loss {logs['loss']:.4g} nats{speed}")
 
     def stop(self) -> None:
-        """Give the terminal back, also after an interrupt."""
+        """Give the terminal back, also after an interrupt, and say which end it was."""
         if self.shown is not None:
-            self.shown.__exit__(None, None, None)
+            self.shown.__exit__(*sys.exc_info())

@@ -1,5 +1,6 @@
 """A folder counts only when its manifest is there and every file is as it says."""
 
+import errno
 import json
 
 import pytest
@@ -89,6 +90,17 @@ def test_a_small_file_is_replaced_at_once(tmp_path):
     replace_file(path, "größer")
     assert path.read_text(encoding="utf-8") == "größer"
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_full_disk_says_which_file_it_did_not_take(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("afterword.storage.atomic.flush", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        replace_file(tmp_path / "state.json", "text")
+    assert caught.value.filename == str(tmp_path / "state.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_has_its_name_when_it_is_written(tmp_path):

@@ -96,6 +96,22 @@ def test_without_a_terminal_progress_is_plain_lines(monkeypatch):
     ]
 
 
+def test_a_run_that_was_interrupted_is_not_called_done():
+    text = io.StringIO()
+    progress = RichProgress(Console(file=text, width=200))
+    progress.on_train_begin(None, TrainerState(global_step=1, max_steps=9), None)
+
+    def interrupted():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            progress.stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert text.getvalue().splitlines()[-1] == "step 1/9 · stopped after 0.0 s"
+
+
 def test_a_run_that_ended_before_its_first_step_shows_nothing():
     text = io.StringIO()
     RichProgress(Console(file=text)).stop()

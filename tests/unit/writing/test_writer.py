@@ -128,6 +128,13 @@ def test_another_model_writes_where_it_is_named_and_the_taught_one_is_not_read(m
             _ = writer.model
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_another_model_writes_in_the_precision_that_is_asked_for(precision, model_folder, tmp_path):
+    choice = GeneratorChoice(generator=str(model_folder), written_folder=str(tmp_path), precision=precision)
+    with open_writer(lambda: None, byte_tokenizer(), choice) as writer:
+        assert writer.generator.name.endswith({"float32": " float32", "bf16": " bfloat16"}[precision])
+
+
 def test_seeds_do_not_matter_to_the_likeliest_tokens(model, counted, tmp_path):
     greedy = Sampling(max_new_tokens=8, temperature=0)
     one, other = (Request(text="Once ", sampling=greedy, seed=seed) for seed in (0, 1))
