@@ -31,10 +31,12 @@ WORDS = {
 
 @pytest.fixture
 def handled() -> Iterator[None]:
-    """The handler that the command line sets is gone afterwards."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Ctrl-C is heard, also where a shell started the tests in the background; handlers are as before afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("handled")
