@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import byte_tokenizer
 
-from afterword.errors import ConfigError
+from afterword.errors import ConfigError, number_of
 from afterword.methods import METHODS
 from afterword.settings.adapt import AdaptSettings
 from afterword.training.written_documents import Foreseen, refuse_generator
@@ -12,12 +12,14 @@ from afterword.types import Document
 DOCUMENT = Document("d", "Mara Lind built it. It stands in Oslo. It rained. Nobody came. It is red.", title="The hall")
 
 
-@pytest.mark.parametrize(("method", "texts"), [("rephrase", 2), ("mixsd", 10), ("memory_conditioned", 1)])
+@pytest.mark.parametrize(
+    ("method", "texts"), [("rephrase", "2 texts"), ("mixsd", "10 texts"), ("memory_conditioned", "1 text")]
+)
 def test_a_dry_run_counts_what_is_asked_for(tmp_path, method, texts):
     found = Foreseen()
     assert found.written(METHODS[method].view, [DOCUMENT], byte_tokenizer(), tmp_path, 2048) == ([DOCUMENT], None)
-    assert (found.requests, found.whole) == (texts, True)
-    assert f"asks for about {texts} texts" in found.in_words()
+    assert (number_of(found.requests, "text"), found.whole) == (texts, True)
+    assert f"asks for about {texts}," in found.in_words()
 
 
 def test_a_dry_run_says_nothing_of_texts_that_are_not_there(tmp_path, caplog):
