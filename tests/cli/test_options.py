@@ -102,6 +102,7 @@ def test_a_sequence_from_the_command_line(afterword: Any, place: Any) -> None:
     [
         ("evaluate", "almanac-chat", "--exams", "kup=nope.jsonl"),
         ("evaluate", "almanac-chat", "--retrieve", "1", "--retrieve-from", "nope.jsonl"),
+        ("export", "almanac-chat", "--converter", "nope.jsonl", "-o", "out"),
     ],
     ids=lambda words: words[2].lstrip("-"),
 )
@@ -111,5 +112,5 @@ def test_a_file_that_is_not_there_is_told_before_libraries_are_loaded(words, tmp
         "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
     )
     ended = run_python("-c", program, cwd=tmp_path, check=False)
-    assert "nope.jsonl: no such file or folder" in ended.err
+    assert "nope.jsonl: no such file or folder" in ended.err or "'nope.jsonl' is not there" in ended.err
     assert ended.out.strip() == "False"
