@@ -1,8 +1,9 @@
 """What a real model has learned and kept, as studies on real documents measure it: read once, asked of every cell.
 
 Learning is the share of questions about the documents answered right, closed book, by choice among four, and beside
-it the share whose written answer says it. Kept are choices of other subjects, and what the model writes itself: the
-fifty questions and instructions of the demo, which lose what choices do not show.
+it the share whose written answer says it. Kept are choices of other subjects, and what the model writes itself, which
+loses what choices do not show: the fifty questions and instructions of the demo, and, as a share of its own, the 260
+of the suite `general`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from afterword.data.batching import Packing, micro_batches
 from afterword.demo.ferry_lessons import load_kept, suite_items
 from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import likelihoods
+from afterword.evaluation.general_suite import general_suite
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.right_answers import says
@@ -59,6 +61,8 @@ class Study:
     """Of the questions, in their order."""
     written: dict[str, list[tuple[list[int], Sequence[Mapping[str, Any]]]]]
     """What must be kept in writing, by skill: prompts in tokens, and the checks of their answers."""
+    general: dict[str, list[tuple[list[int], Sequence[Mapping[str, Any]]]]]
+    """The suite `general`, by skill, likewise."""
     samples: list[Example]
     states: list[Any]
     sentences: list[Example]
@@ -86,13 +90,16 @@ def read_study(args: argparse.Namespace) -> Study:
     by_choice = {name: rows for name, rows in tasks.items() if "choices" in rows[0]}
     kept = {name: [_asked_plain(tokenizer, row) for row in rows] for name, rows in by_choice.items()}
     continued = {name: [_last_word(tokenizer, row) for row in tasks[name]] for name in tasks if name not in kept}
+    general: dict[str, list[Any]] = {}
+    for item in general_suite().items:
+        general.setdefault(item.skill, []).append(_to_write(tokenizer, item.prompt, item.checks))
     writer = load_model(args.model, dtype=torch.bfloat16).eval()
     texts = kept_own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=0)
     samples = [_example(i, sample.token_ids, 1) for i, sample in enumerate(texts)]
     with torch.autocast("cpu", torch.bfloat16):
         states, _, _ = sums_of(reference, samples)
     sentences = list(_sentences(reference, tokenizer, documents))
-    return Study(reference, tokenizer, questions, kept, continued, golds, written, samples, states, sentences)
+    return Study(reference, tokenizer, questions, kept, continued, golds, written, general, samples, states, sentences)
 
 
 def _of_questions(args: argparse.Namespace, tokenizer: Any, documents: list[dict[str, Any]]) -> tuple[Any, Any]:
@@ -198,6 +205,16 @@ def sums_of(model: Any, examples: list[Example], reference: Any = None) -> tuple
     return states, nll / count, kl / count
 
 
+def _answered(model: Any, study: Study, items: Sequence[tuple[list[int], Any]]) -> list[str]:
+    return answers_of(model, study.tokenizer, [prompt for prompt, _ in items])
+
+
+def _right(answers: Sequence[str], items: Sequence[tuple[Any, Sequence[Mapping[str, Any]]]]) -> list[int]:
+    """Which answers pass all their checks."""
+    pairs = zip(answers, items, strict=True)
+    return [int(all(passes(answer, check) for check in checks)) for answer, (_, checks) in pairs]
+
+
 def measured(study: Study, model: Any) -> dict[str, Any]:
     """What a model has learned and kept."""
     started = time.perf_counter()
@@ -206,18 +223,13 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         kept = {name: chosen(model, study.tokenizer, asked) for name, asked in study.kept.items()}
         kept |= {name: continued_right(model, study.tokenizer, asked) for name, asked in study.continued.items()}
         answers = answers_of(model, study.tokenizer, [each.prompt for each in study.questions])
-        written = {
-            skill: answers_of(model, study.tokenizer, [prompt for prompt, _ in items])
-            for skill, items in study.written.items()
-        }
+        written = {skill: _answered(model, study, items) for skill, items in study.written.items()}
+        general = {skill: _answered(model, study, items) for skill, items in study.general.items()}
         _, own_nll, drift = sums_of(model, study.samples, study.states)
         _, sentence_nll, _ = sums_of(model, study.sentences)
     told = [says(answer, gold) for answer, gold in zip(answers, study.golds, strict=True)]
-    for skill, items in study.written.items():
-        kept[skill] = [
-            all(passes(answer, check) for check in checks)
-            for answer, (_, checks) in zip(written[skill], items, strict=True)
-        ]
+    kept |= {skill: _right(written[skill], items) for skill, items in study.written.items()}
+    general_right = {skill: _right(general[skill], items) for skill, items in study.general.items()}
     return {
         "choice_frac": float(np.mean(learned)),
         "right": [int(right) for right in learned],
@@ -229,6 +241,8 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         "tasks_frac": float(np.mean([np.mean(rows) for name, rows in kept.items() if name not in study.written])),
         "kept": {name: float(np.mean(rows)) for name, rows in kept.items()},
         "kept_right": {name: [int(right) for right in rows] for name, rows in kept.items()},
+        "general_frac": float(np.mean([right for rows in general_right.values() for right in rows])),
+        "general_right": general_right,
         "drift_nats": drift,
         "own_nll_nats": own_nll,
         "sentence_nll_nats": sentence_nll,
