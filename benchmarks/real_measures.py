@@ -3,7 +3,7 @@
 Learning is the share of questions about the documents answered right, closed book, by choice among four, and beside
 it the share whose written answer says it. Kept are choices of other subjects, and what the model writes itself, which
 loses what choices do not show: the fifty questions and instructions of the demo, and, as a share of its own, the 260
-of the suite `general`.
+of the suite `everyday`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from afterword.data.batching import Packing, micro_batches
 from afterword.demo.ferry_lessons import load_kept, suite_items
 from afterword.evaluation.checks import passes
 from afterword.evaluation.choices import likelihoods
-from afterword.evaluation.general_suite import general_suite
+from afterword.evaluation.everyday_suite import everyday_suite
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.right_answers import says
@@ -61,8 +61,8 @@ class Study:
     """Of the questions, in their order."""
     written: dict[str, list[tuple[list[int], Sequence[Mapping[str, Any]]]]]
     """What must be kept in writing, by skill: prompts in tokens, and the checks of their answers."""
-    general: dict[str, list[tuple[list[int], Sequence[Mapping[str, Any]]]]]
-    """The suite `general`, by skill, likewise."""
+    everyday: dict[str, list[tuple[list[int], Sequence[Mapping[str, Any]]]]]
+    """The suite `everyday`, by skill, likewise."""
     samples: list[Example]
     states: list[Any]
     sentences: list[Example]
@@ -90,16 +90,16 @@ def read_study(args: argparse.Namespace) -> Study:
     by_choice = {name: rows for name, rows in tasks.items() if "choices" in rows[0]}
     kept = {name: [_asked_plain(tokenizer, row) for row in rows] for name, rows in by_choice.items()}
     continued = {name: [_last_word(tokenizer, row) for row in tasks[name]] for name in tasks if name not in kept}
-    general: dict[str, list[Any]] = {}
-    for item in general_suite().items:
-        general.setdefault(item.skill, []).append(_to_write(tokenizer, item.prompt, item.checks))
+    everyday: dict[str, list[Any]] = {}
+    for item in everyday_suite().items:
+        everyday.setdefault(item.skill, []).append(_to_write(tokenizer, item.prompt, item.checks))
     writer = load_model(args.model, dtype=torch.bfloat16).eval()
     texts = kept_own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=0)
     samples = [_example(i, sample.token_ids, 1) for i, sample in enumerate(texts)]
     with torch.autocast("cpu", torch.bfloat16):
         states, _, _ = sums_of(reference, samples)
     sentences = list(_sentences(reference, tokenizer, documents))
-    return Study(reference, tokenizer, questions, kept, continued, golds, written, general, samples, states, sentences)
+    return Study(reference, tokenizer, questions, kept, continued, golds, written, everyday, samples, states, sentences)
 
 
 def _of_questions(args: argparse.Namespace, tokenizer: Any, documents: list[dict[str, Any]]) -> tuple[Any, Any]:
@@ -224,12 +224,12 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         kept |= {name: continued_right(model, study.tokenizer, asked) for name, asked in study.continued.items()}
         answers = answers_of(model, study.tokenizer, [each.prompt for each in study.questions])
         written = {skill: _answered(model, study, items) for skill, items in study.written.items()}
-        general = {skill: _answered(model, study, items) for skill, items in study.general.items()}
+        everyday = {skill: _answered(model, study, items) for skill, items in study.everyday.items()}
         _, own_nll, drift = sums_of(model, study.samples, study.states)
         _, sentence_nll, _ = sums_of(model, study.sentences)
     told = [says(answer, gold) for answer, gold in zip(answers, study.golds, strict=True)]
     kept |= {skill: _right(written[skill], items) for skill, items in study.written.items()}
-    general_right = {skill: _right(general[skill], items) for skill, items in study.general.items()}
+    everyday_right = {skill: _right(everyday[skill], items) for skill, items in study.everyday.items()}
     return {
         "choice_frac": float(np.mean(learned)),
         "right": [int(right) for right in learned],
@@ -241,8 +241,8 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         "tasks_frac": float(np.mean([np.mean(rows) for name, rows in kept.items() if name not in study.written])),
         "kept": {name: float(np.mean(rows)) for name, rows in kept.items()},
         "kept_right": {name: [int(right) for right in rows] for name, rows in kept.items()},
-        "general_frac": float(np.mean([right for rows in general_right.values() for right in rows])),
-        "general_right": general_right,
+        "everyday_frac": float(np.mean([right for rows in everyday_right.values() for right in rows])),
+        "everyday_right": everyday_right,
         "drift_nats": drift,
         "own_nll_nats": own_nll,
         "sentence_nll_nats": sentence_nll,

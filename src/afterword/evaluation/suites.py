@@ -94,7 +94,16 @@ def register_suite(name: str, loader: Callable[[], Suite]) -> None:
 
 
 def find_suite(name: str) -> Suite:
-    """A suite by its name, or the suite in a file. ConfigError where there is neither."""
+    """A suite by its name, or the suite in a file; several, with commas between, as one. ConfigError for what is not.
+
+    DataError where two of them have an item of the same id.
+    """
+    if "," not in name or Path(name).exists():
+        return _find_one(name)
+    return _joined({each: _find_one(each) for each in map(str.strip, name.split(","))})
+
+
+def _find_one(name: str) -> Suite:
     packaged = plugins.added("suites")
     if name in _REGISTERED or name in packaged:
         make = _REGISTERED.get(name) or plugins.load("suites", name)
@@ -104,6 +113,23 @@ def find_suite(name: str) -> Suite:
     known = sorted({*_REGISTERED, *packaged})
     listed = nearest(name, known) or f"There are: {', '.join(known)}. "
     raise ConfigError(f"suite: there is no suite {name!r}. {listed}Or give a .jsonl file.")
+
+
+def _joined(suites: Mapping[str, Suite]) -> Suite:
+    """Suites asked as one. Its version goes up with that of any, and is the first where all are at their first."""
+    first: dict[str, str] = {}
+    for name, suite in suites.items():
+        for item in suite.items:
+            if (other := first.setdefault(item.id, name)) != name:
+                rule = "Suites that are asked together need ids of their own"
+                raise DataError(f"suite: {other} and {name} both have an item with the id {item.id!r}. {rule}.")
+    return Suite(
+        items=tuple(item for suite in suites.values() for item in suite.items),
+        refusals=tuple(dict.fromkeys(text for suite in suites.values() for text in suite.refusals)),
+        texts=tuple(text for suite in suites.values() for text in suite.texts),
+        name=",".join(suite.name for suite in suites.values()),
+        version=1 + sum(suite.version - 1 for suite in suites.values()),
+    )
 
 
 def load_suite(path: str | Path) -> Suite:

@@ -26,7 +26,9 @@ class EvaluateSettings(Settings):
     question_instruction: str = setting(
         BRIEFLY, "What", "Text after every question to a chat model; '' for none. A model without a template gets none."
     )
-    suite: str | None = setting(None, "What", "JSON-lines file of items with exact checks, or the name of a suite.")
+    suite: str | None = setting(
+        None, "What", "JSON-lines files of items with exact checks, or names of suites (everyday), with commas."
+    )
     split: Literal["dev", "test", "both"] = setting(
         "both", "What", "Which items of the suite and of tasks: dev, test or both."
     )

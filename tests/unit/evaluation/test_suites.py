@@ -141,18 +141,33 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes | None, p
 
 def test_registered_suites_are_found_by_name_and_files_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(suites, "_REGISTERED", {})
-    with pytest.raises(ConfigError, match=r"suite: there is no suite 'towns'\. There are: almanac\. Or give a \.jsonl"):
+    with pytest.raises(ConfigError, match=r"no suite 'towns'\. There are: almanac, everyday\. Or give a \.jsonl"):
         find_suite("towns")
     register_suite("towns", lambda: Suite((_item(0),), refusals=("No.",)))
     assert find_suite("towns") == Suite((_item(0),), refusals=("No.",), name="towns")
     with pytest.raises(ConfigError, match=r"Did you mean towns\?"):
         find_suite("town")
-    with pytest.raises(ConfigError, match="There are: almanac, towns"):
+    with pytest.raises(ConfigError, match="There are: almanac, everyday, towns"):
         find_suite("qqq")
     path = _write(tmp_path / "towns.jsonl", ROW)
     assert find_suite(str(path)) == load_suite(path)
     with pytest.raises(DataError, match="cannot be read"):
         find_suite(str(tmp_path / "gone.jsonl"))
+
+
+def test_several_suites_are_asked_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = Item("k", "retention", "sums", "dev", "1 + 1?", "2", ({"kind": "contains", "value": "2"},))
+    towns = Suite((_item(0),), refusals=("No.",), texts=("A text.",), version=3)
+    monkeypatch.setattr(suites, "_REGISTERED", {"towns": lambda: towns, "sums": lambda: Suite((kept,), ("No.", "Oh."))})
+    joined = find_suite("towns, sums")
+    assert joined == Suite((_item(0), kept), ("No.", "Oh."), ("A text.",), name="towns,sums", version=3)
+    assert len({joined.fingerprint, towns.fingerprint, find_suite("sums").fingerprint}) == 3
+    with pytest.raises(DataError, match=r"suite: towns and .*again\.jsonl both have an item with the id '0'\. Suites"):
+        find_suite(f"towns,{_write(tmp_path / 'again.jsonl', {**ROW, 'id': '0'})}")
+    with pytest.raises(ConfigError, match=r"there is no suite 'town'\. Did you mean towns\?"):
+        find_suite("sums,town")
+    with_comma = _write(tmp_path / "a,b.jsonl", ROW)
+    assert find_suite(str(with_comma)) == load_suite(with_comma), "a file may have a comma in its name"
 
 
 def test_a_suite_of_an_installed_package_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""The suite `general` can be asked, of either split, and repeats nothing that the demo asks."""
+"""The suite `everyday` can be asked, of either split, and repeats nothing that the demo asks."""
 
 import json
 from dataclasses import asdict
@@ -8,10 +8,10 @@ import pytest
 
 from afterword.demo.ferry_lessons import load_kept
 from afterword.evaluation.checks import passes, problem_of
-from afterword.evaluation.general_suite import general_suite
+from afterword.evaluation.everyday_suite import everyday_suite
 from afterword.evaluation.suites import Item, find_suite, load_suite
 
-ITEMS = general_suite().items
+ITEMS = everyday_suite().items
 BESIDE_THE_POINT = "i would rather talk about ships " * 6
 
 
@@ -38,7 +38,7 @@ def test_each_skill_has_as_many_on_either_split():
 
 
 def test_it_is_found_by_name_and_is_the_same_from_a_file(tmp_path: Path):
-    file = tmp_path / "general.jsonl"
+    file = tmp_path / "everyday.jsonl"
     rows = [{name: value for name, value in asdict(item).items() if value is not None} for item in ITEMS]
     file.write_text("\n".join(json.dumps(row) for row in rows))
-    assert find_suite("general").fingerprint == general_suite().fingerprint == load_suite(file).fingerprint
+    assert find_suite("everyday").fingerprint == everyday_suite().fingerprint == load_suite(file).fingerprint

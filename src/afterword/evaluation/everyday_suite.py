@@ -1,7 +1,7 @@
-"""The suite `general`: short questions and instructions that an instruct model answers before it reads anything new.
+"""The suite `everyday`: short questions and instructions that an instruct model answers before it reads anything new.
 
-For whoever has documents and a model but no suite: `evaluate --suite general` says in writing what a run lost, and
-`adapt --suite general --forgetting-budget 5` holds a run to it. It is all retention. The one rule: an item is never
+For whoever has documents and a model but no suite: `evaluate --suite everyday` says in writing what a run lost, and
+`adapt --suite everyday --forgetting-budget 5` holds a run to it. It is all retention. The one rule: an item is never
 of a subject or a time that documents are likely to change.
 """
 
@@ -30,11 +30,11 @@ class _Entry:
     """Where saying one of the answers is not enough."""
 
 
-def general_suite() -> Suite:
+def everyday_suite() -> Suite:
     """The suite, made from its file."""
     by_skill = TypeAdapter(dict[str, list[_Entry]]).validate_python(load_yaml(FILE))
     items = (item for skill, entries in by_skill.items() for item in _items_of(skill, entries))
-    return Suite(tuple(items), name="general")
+    return Suite(tuple(items), name="everyday")
 
 
 def _items_of(skill: str, entries: Sequence[_Entry]) -> list[Item]:
