@@ -71,7 +71,7 @@ def run_cell(study: Study, cell: Cell, args: argparse.Namespace) -> dict[str, An
     trained = load_model(str(folder)).eval()
     row = {
         **measured(study, trained),
-        "train_seconds": seconds,
+        "run_seconds": seconds,
         **cost_of(folder, size_of(study.reference), frozen=bool(cell.settings.get("use_peft"))),
     }
     row["way"] = [

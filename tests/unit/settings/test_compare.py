@@ -10,6 +10,7 @@ from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
 from afterword.settings.yaml_files import load_yaml, to_yaml
 
+ROOT = Path(__file__).parents[3]
 GIVEN = {"model_name_or_path": "m", "documents": ["d"], "suite": "s", "output_dir": "o", "learning_rates": "1e-5"}
 
 
@@ -130,8 +131,10 @@ def test_no_suite_is_needed_where_exams_and_tasks_are():
     assert problem.startswith("evaluate.exams.kup.samples")
 
 
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_grid_of_every_recipe_can_be_read(recipe):
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_grid_of_every_recipe_can_be_read(recipe, monkeypatch):
+    # Candidates are declared there.
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     given = load_yaml(recipe)
     if "arms" in given:
         assert read_settings(given, CompareSettings).arm_settings()
