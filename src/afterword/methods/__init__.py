@@ -24,6 +24,7 @@ from afterword.methods import (
     on_policy,
     prompt_distillation,
     recite,
+    rehearse,
     rephrase,
     study,
     talr,
@@ -31,7 +32,7 @@ from afterword.methods import (
 from afterword.methods.method import REPLAYS, Method, Replay, Term
 
 __all__ = [
-    "DEFAULT_METHOD",
+    "BASELINE",
     "METHODS",
     "REPLAYS",
     "Method",
@@ -49,6 +50,7 @@ _DECLARED = (
     disc_mixcpt,
     finetune,
     finetune_kl,
+    rehearse,
     recite,
     cpt,
     lwf,
@@ -65,7 +67,8 @@ _DECLARED = (
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""
-DEFAULT_METHOD = finetune.METHOD.name
+BASELINE = finetune.METHOD.name
+"""What needs neither a teacher nor other text."""
 _REGISTERED: dict[str, Method] = {}
 
 

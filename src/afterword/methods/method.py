@@ -73,6 +73,8 @@ class Method:
     """Sources of general text, by name, with an objective of their own instead of the method's."""
     general_tokens: float | None = None
     """Share of all tokens that is general text of which a person does not say how much; None: it must be said."""
+    own_samples: float | None = None
+    """Share of all tokens that is text of the model's own, where a person gives no general text; None: none."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields of TrainingArguments as the method's authors set them. They win over the Trainer's own defaults;
     what a person sets wins over both."""

@@ -91,7 +91,7 @@ class _WhatAndHow(Settings):
     max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
 
-    method: str = setting("finetune", "Method", "See `afterword methods`; or package.module:NAME of your own.")
+    method: str = setting("rehearse", "Method", "See `afterword methods`; or package.module:NAME of your own.")
 
 
 class _WithGeneralText(with_method_options(_WhatAndHow)):
@@ -219,17 +219,20 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
 
     @model_validator(mode="before")
     @classmethod
-    def _method_of_preset(cls, raw: Any) -> Any:
-        """A preset names its method, so that it need not be said twice."""
+    def _said_by_others(cls, raw: Any) -> Any:
+        """What need not be said twice: a preset names its method, and a method how much it reads of the model's own."""
         if not isinstance(raw, Mapping):
             return raw
         given = cast("Mapping[str, Any]", raw)
-        if not given.get("preset"):
-            return given
-        from afterword.methods import known_methods
+        if given.get("preset"):
+            from afterword.methods import known_methods
 
-        method = str(given["preset"]).removesuffix(_PAPER)
-        return {"method": method, **given} if method in known_methods() else given
+            method = str(given["preset"]).removesuffix(_PAPER)
+            given = {"method": method, **given} if method in known_methods() else given
+        if given.get("mixture") or given.get(OWN_SAMPLES) is not None:
+            return given
+        share = _declared(given.get("method", cls.model_fields["method"].default), OWN_SAMPLES)
+        return given if share is None else {**given, OWN_SAMPLES: share}
 
     @field_validator(*_CHOSEN, "warmup_steps", mode="before")
     @classmethod
@@ -239,7 +242,7 @@ class AdaptSettings(with_replay_options(_WithGeneralText)):
     @field_validator("mixture", mode="after")
     @classmethod
     def _amounts(cls, mixture: dict[str, Any] | None, info: Any) -> dict[str, Any] | None:
-        return mixture and with_amounts(mixture, lambda: _declared_share(info.data.get("method")))
+        return mixture and with_amounts(mixture, lambda: _declared(info.data.get("method"), "general_tokens"))
 
     @field_validator("save_precision", mode="before")
     @classmethod
@@ -354,12 +357,12 @@ def read_settings(raw: Mapping[str, Any], kind: type[S] = AdaptSettings) -> S:
     return validated(raw, kind)
 
 
-def _declared_share(method: str | None) -> float | None:
-    """Of general text, as a method declares it; None also where there is no such method."""
+def _declared(method: Any, share: str) -> float | None:
+    """A share of tokens as a method declares it; None also where there is no such method."""
     from afterword.methods import get_method
 
     with contextlib.suppress(ConfigError):
-        return get_method(method or "").general_tokens
+        return getattr(get_method(str(method or "")), share)
     return None
 
 
