@@ -5,7 +5,7 @@ FLOPs and minutes are of training steps; "in all" has the run's start and what w
 was not stored yet. A look at a step before it is taken, as TALR has one, is in the minutes and not in the FLOPs.
 
 What an arm covers: its cells and blends are points of learning (chosen, in percent) and keeping (the mean of tasks and
-written, in percent). The area that they dominate above a reference point is their hypervolume, "size of the space
+of the suite `everyday`, in percent; of the fifty written where the model as given was not asked the suite). The area that they dominate above a reference point is their hypervolume, "size of the space
 covered" (Zitzler and Thiele 1999, IEEE Transactions on Evolutionary Computation 3(4)). The reference point is what the
 model as given has chosen, and 0.8 of what it keeps: who learns nothing, or loses a fifth, covers nothing. It is in
 points². Questions, items and prompts are drawn anew together for all arms and for the model as given. Of points that
@@ -40,6 +40,19 @@ def values(rows: Sequence[Row], name: str) -> np.ndarray:
 def written(rows: Sequence[Row]) -> np.ndarray:
     """[prompts] whether what must be kept in writing was kept, the mean over seeds."""
     return np.mean([row["kept_right"]["written"] for row in rows], axis=0)
+
+
+def everyday(rows: Sequence[Row]) -> np.ndarray | None:
+    """[prompts] of the suite `everyday`, likewise; None where a row has none: it was measured before there was one."""
+    if not all("everyday_right" in row for row in rows):
+        return None
+    return np.mean([[right for skill in row["everyday_right"].values() for right in skill] for row in rows], axis=0)
+
+
+def in_writing(rows: Sequence[Row]) -> np.ndarray:
+    """[prompts] of the suite, or else of the fifty."""
+    found = everyday(rows)
+    return written(rows) if found is None else found
 
 
 def tasks(rows: Sequence[Row]) -> np.ndarray:
@@ -82,7 +95,7 @@ def drawn(cells: Cells, resamples: int) -> dict[tuple[str, float, float], np.nda
 
     The draws are the same for all cells. Those that were not measured on the items of the model as given are left out.
     """
-    kinds = {key: (values(rows, "right"), tasks(rows), written(rows)) for key, rows in cells.items()}
+    kinds = {key: (values(rows, "right"), tasks(rows), in_writing(rows)) for key, rows in cells.items()}
     sizes = [len(kind) for kind in kinds[GIVEN, 0.0, 1.0]]
     rng = np.random.default_rng(0)
     draws = [np.vstack([np.arange(n), rng.integers(n, size=(resamples, n))]) for n in sizes]
@@ -114,11 +127,12 @@ def span(found: np.ndarray, sign: str = "") -> str:
 
 def print_cells(cells: Cells) -> None:
     """What every cell learned and kept, and what it cost."""
-    columns = "chosen, % | said, % | tasks, % | written, % | drift, nats | TFLOP | minutes | in all"
+    columns = "chosen, % | said, % | tasks, % | everyday, % | written, % | drift, nats | TFLOP | minutes | in all"
     print(f"| arm | rate | share of the way | seeds | {columns} |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for (arm, rate, share), rows in cells.items():
-        measured = (percent(each) for each in (values(rows, "right"), values(rows, "said"), tasks(rows), written(rows)))
+        asked = (values(rows, "right"), values(rows, "said"), tasks(rows), everyday(rows), written(rows))
+        measured = ("–" if each is None else percent(each) for each in asked)
         drift = float(np.mean([row["drift_nats"] for row in rows]))
         costs = " | ".join(cost(rows, *of) for of in (("flops", 1e12), ("train_seconds", 60), ("run_seconds", 60)))
         print(f"| {arm} | {rate:g} | {share:g} | {len(rows)} | {' | '.join(measured)} | {drift:.3f} | {costs} |")
@@ -127,8 +141,8 @@ def print_cells(cells: Cells) -> None:
 def print_beside(cells: Cells, baseline: str, rate: float) -> None:
     """Every cell beside the baseline, paired by question and seed."""
     by_seed = {row["seed"]: row for row in cells.get((baseline, rate, 1.0), [])}
-    print(f"\n| beside {baseline} at {rate:g} | seeds | chosen, points | said | tasks | written |")
-    print("|---|--:|--:|--:|--:|--:|")
+    print(f"\n| beside {baseline} at {rate:g} | seeds | chosen, points | said | tasks | everyday | written |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
     for key, rows in cells.items():
         paired = [(by_seed[row["seed"]], row) for row in rows if row["seed"] in by_seed and row["arm"] != GIVEN]
         if not paired or key == (baseline, rate, 1.0):
@@ -136,7 +150,10 @@ def print_beside(cells: Cells, baseline: str, rate: float) -> None:
         ours, theirs = [row for _, row in paired], [row for row, _ in paired]
         parts = [change(values(theirs, name), values(ours, name)) for name in ("right", "said")]
         same_items = len(tasks(ours)) == len(tasks(theirs))
-        parts += [change(tasks(theirs), tasks(ours)) if same_items else "–", change(written(theirs), written(ours))]
+        before, after = everyday(theirs), everyday(ours)
+        parts.append(change(tasks(theirs), tasks(ours)) if same_items else "–")
+        parts.append("–" if before is None or after is None else change(before, after))
+        parts.append(change(written(theirs), written(ours)))
         print(f"| {key[0]}, {key[1]:g}, {key[2]:g} of the way | {len(paired)} | {' | '.join(parts)} |")
 
 
