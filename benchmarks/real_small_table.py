@@ -5,11 +5,12 @@ FLOPs and minutes are of training steps; "in all" has the run's start and what w
 was not stored yet. A look at a step before it is taken, as TALR has one, is in the minutes and not in the FLOPs.
 
 What an arm covers: its cells and blends are points of learning (chosen, in percent) and keeping (the mean of tasks and
-of the suite `everyday`, in percent; of the fifty written where the model as given was not asked the suite). The area that they dominate above a reference point is their hypervolume, "size of the space
-covered" (Zitzler and Thiele 1999, IEEE Transactions on Evolutionary Computation 3(4)). The reference point is what the
-model as given has chosen, and 0.8 of what it keeps: who learns nothing, or loses a fifth, covers nothing. It is in
-points². Questions, items and prompts are drawn anew together for all arms and for the model as given. Of points that
-are measured with an error the best are too good, so more cells cover more by chance, too: compare arms with as many.
+of the suite `everyday`, in percent; of the fifty written where the model as given was not asked the suite). The area
+that they dominate above a reference point is their hypervolume, "size of the space covered" (Zitzler and Thiele 1999,
+IEEE Transactions on Evolutionary Computation 3(4)). The reference point is what the model as given has chosen, and 0.8
+of what it keeps: who learns nothing, or loses a fifth, covers nothing. It is in points². Questions, items and prompts
+are drawn anew together for all arms and for the model as given. Of points that are measured with an error the best are
+too good, so more cells cover more by chance, too: compare arms with as many.
 
     python benchmarks/real_small_table.py studies/real-small-news/rows.jsonl --baseline Fine-tuning
 """
