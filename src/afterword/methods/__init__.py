@@ -32,7 +32,7 @@ from afterword.methods import (
 from afterword.methods.method import REPLAYS, Method, Replay, Term
 
 __all__ = [
-    "BASELINE",
+    "DEFAULT_METHOD",
     "METHODS",
     "REPLAYS",
     "Method",
@@ -67,8 +67,7 @@ _DECLARED = (
 )
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _DECLARED}
 """Those that come with the package."""
-BASELINE = finetune.METHOD.name
-"""What needs neither a teacher nor other text."""
+DEFAULT_METHOD = finetune.METHOD.name
 _REGISTERED: dict[str, Method] = {}
 
 

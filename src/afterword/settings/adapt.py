@@ -91,7 +91,7 @@ class _WhatAndHow(Settings):
     max_documents: int | None = setting(None, "Documents", "Most documents that are read.", ge=1)
     streaming: bool = setting(False, "Documents", "Read data-set ids as streams, without downloading them first.")
 
-    method: str = setting("rehearse", "Method", "See `afterword methods`; or package.module:NAME of your own.")
+    method: str = setting("finetune", "Method", "See `afterword methods`; or package.module:NAME of your own.")
 
 
 class _WithGeneralText(with_method_options(_WhatAndHow)):

@@ -28,7 +28,7 @@ from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.mixture import streams
 from afterword.distributed import device_type, gathered, is_zero3, whole
 from afterword.errors import ConfigError, Diverged
-from afterword.methods import BASELINE, Method, get_method
+from afterword.methods import DEFAULT_METHOD, Method, get_method
 from afterword.objectives import (
     LOGITS_WORKSPACE_MIB,
     AdaptivePrediction,
@@ -89,7 +89,7 @@ class AdaptationTrainer(WholeCheckpoints):
         train_dataset: Any,
         processing_class: Any,
         eval_dataset: Any = None,
-        method: Method | str = BASELINE,
+        method: Method | str = DEFAULT_METHOD,
         teacher: models.Teacher | None = None,
         window_settings: WindowSettings | None = None,
         mixture: Mapping[str, MixtureSource] | None = None,

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from afterword.errors import ConfigError
-from afterword.methods import METHODS, get_method
+from afterword.methods import DEFAULT_METHOD, METHODS, get_method
 from afterword.objectives import Distillation, Prediction, forward_kl
 
 ALL = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
@@ -86,7 +86,7 @@ def test_an_unknown_method_is_refused_with_the_nearest_one():
 def test_the_default_method_is_registered():
     from afterword.settings.adapt import AdaptSettings
 
-    assert get_method(AdaptSettings().method).name == "rehearse"
+    assert get_method(DEFAULT_METHOD).name == DEFAULT_METHOD == AdaptSettings().method == "finetune"
 
 
 def test_disc_is_as_its_authors_run_it():

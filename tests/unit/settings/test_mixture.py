@@ -103,6 +103,17 @@ def test_a_replay_that_was_declared_or_asked_for_holds_for_own_samples(method, r
     assert [term.objective for term in terms if term.sources == ("own_samples",)] == [REPLAYS["reverse_kl"]]
 
 
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [({}, 0.25), ({"own_samples": 0.4}, 0.4), ({"mixture": {"a": {"files": "a", "tokens": 0.5}}}, None)],
+)
+def test_a_method_says_how_much_of_the_models_own_it_reads_where_nobody_says_it(given, share):
+    rehearsal = settings(method="rehearse", **given)
+    assert rehearsal.own_samples == share
+    assert set(rehearsal.sources()) == ({"own_samples"} if share else {"a"})
+    assert settings(method="finetune").own_samples is None
+
+
 def test_own_samples_count_among_the_shares():
     (problem,) = problems(method="cpt", own_samples=0.6, mixture={"a": {"files": "a", "tokens": 0.5}})
     assert problem.startswith("mixture: the shares of tokens sum to 1.1")

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from afterword.settings.adapt import read_settings
 from afterword.training.run import run_adaptation
 
+REHEARSALS = {"method": {"method": "rehearse"}, "setting": {"own_samples": 0.25}}
+
 
 @pytest.fixture
 def adapted(model_folder: Path, documents: Any, tmp_path: Path) -> Callable[..., Path]:
@@ -57,3 +59,8 @@ def test_what_the_run_read_of_them_is_in_its_data(adapted: Any):
     ]
     assert row["asked"]["tokens"] == 0.4
     assert row["tokens"] > 0
+
+
+def test_rehearsal_is_fine_tuning_with_a_quarter_of_the_models_own_samples(adapted: Any):
+    of_method, of_setting = (weights(adapted(name, **how)) for name, how in REHEARSALS.items())
+    assert all(bool((of_method[name] == of_setting[name]).all()) for name in of_method)
