@@ -19,6 +19,18 @@ from afterword.evaluation.intervals import estimate, paired_change
 Row = dict[str, Any]
 
 
+def read_rows(parser: argparse.ArgumentParser, file: Path) -> list[Row]:
+    """The rows of a study. A file that is none of one ends the program with a sentence."""
+    try:
+        rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        parser.error(f"{file}: {said}. Give the rows.jsonl that a study has written.")
+    if not all(isinstance(row, dict) and "arm" in row for row in rows) or not rows:
+        parser.error(f"{file}: holds no rows of a study. Give the rows.jsonl that one has written.")
+    return rows
+
+
 def values(rows: Sequence[Row], name: str) -> np.ndarray:
     """[questions] of an arm at a rate: the mean over its seeds."""
     return np.mean([row[name] for row in rows], axis=0)
@@ -57,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-4, help="Of the baseline.")
     args = parser.parse_args()
     cells = defaultdict[tuple[str, float, float], list[Row]](list)
-    for row in map(json.loads, args.rows.read_text(encoding="utf-8").splitlines()):
+    for row in read_rows(parser, args.rows):
         cells[row["arm"], row["learning_rate"], 1.0].append(row)
         for part in row.get("way", ()):
             cells[row["arm"], row["learning_rate"], part["share"]].append({**row, **part})
