@@ -19,6 +19,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --upgrade --target $@ $(DEEPSPEED)
 	touch $@
 
+# An environment without bytecode would have every process that the suite starts compile all sources anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(INSTALLED) .venv/deepspeed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 25 -m "not real and not slow"
 

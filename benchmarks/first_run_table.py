@@ -8,13 +8,12 @@ Intervals are 95 %, by the bootstrap over questions or items; with several seeds
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_small_table import percent, values
+from real_small_table import percent, read_rows, values
 
 from afterword.evaluation.intervals import paired_change, ratio_of_means
 
@@ -52,8 +51,10 @@ def main() -> None:
     """The table, and a line on each method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
-    rows = [json.loads(text) for text in parser.parse_args().rows.read_text(encoding="utf-8").splitlines()]
-    base = next(row for row in rows if row["arm"] == "base")
+    rows = read_rows(parser, parser.parse_args().rows)
+    base = next((row for row in rows if row["arm"] == "base"), None)
+    if base is None:
+        parser.error("rows: none is of the model as it was given (arm base). Let first_run.py write it.")
     print("| cell | seeds | chosen, % | said, % | kept, % | drift, nats |\n|---|--:|--:|--:|--:|--:|")
     print(line("as given", [base]))
     said = list[str]()

@@ -33,6 +33,18 @@ Cells = Mapping[tuple[str, float, float], list[Row]]
 GIVEN = "as given"
 
 
+def read_rows(parser: argparse.ArgumentParser, file: Path) -> list[Row]:
+    """The rows of a study. A file that is none of one ends the program with a sentence."""
+    try:
+        rows = [json.loads(text) for text in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        parser.error(f"{file}: {said}. Give the rows.jsonl that a study has written.")
+    if not all(isinstance(row, dict) and "arm" in row for row in rows) or not rows:
+        parser.error(f"{file}: holds no rows of a study. Give the rows.jsonl that one has written.")
+    return rows
+
+
 def values(rows: Sequence[Row], name: str) -> np.ndarray:
     """[questions] of an arm at a rate: the mean over its seeds."""
     return np.mean([row[name] for row in rows], axis=0)
@@ -184,7 +196,7 @@ def main() -> None:
     parser.add_argument("--least-kept", type=float, default=0.8, help="Share of what the model as given keeps.")
     parser.add_argument("--resamples", type=int, default=2000)
     args = parser.parse_args()
-    cells = cells_of([json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()])
+    cells = cells_of(read_rows(parser, args.rows))
     print_cells(cells)
     print_beside(cells, args.baseline, args.rate)
     if (GIVEN, 0.0, 1.0) in cells:

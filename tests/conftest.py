@@ -63,11 +63,10 @@ def pytest_runtest_teardown() -> None:
         pytest_collection_finish()
 
 
-_TOGETHER = {
-    "tests/unit/almanac/": "almanac",
-    **dict.fromkeys(("tests/parity/test_processes.py", "tests/parity/test_sharded.py"), "forking"),
-    **dict.fromkeys(("tests/parity/test_several_processes_measure.py", "tests/resume/test_killed.py"), "forking"),
-}
+_FORKING = ("parity/test_processes.py", "parity/test_sharded.py", "parity/test_several_processes_measure.py")
+_FORKING += ("parity/test_several_processes_rewrite.py", "resume/test_killed.py", "unit/training/test_memory.py")
+_FORKING += ("unit/almanac/test_build.py", "cli/test_bad_input.py", "test_architecture.py")
+_TOGETHER = {**{f"tests/{file}": "forking" for file in _FORKING}, "tests/unit/almanac/": "almanac"}
 """Files that share what takes seconds to make: the world and its texts; the process that others are forked from."""
 
 
@@ -168,6 +167,18 @@ def forking() -> Iterator[Forking]:
     """Starts processes of ours, several that compute together too, without the seconds that imports take."""
     with open_forking() as forking:
         yield forking
+
+
+@pytest.fixture
+def imported_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of a pool begin with the imports done, once for all. New ones are those of `tests/unit/pool`."""
+    import multiprocessing
+
+    start = "forkserver"
+    multiprocessing.get_context(start).set_forkserver_preload(
+        ["afterword.comparison.run", "afterword.evaluation", "afterword.report", "accelerate"]
+    )
+    monkeypatch.setattr("afterword.pool.processes.START", start)
 
 
 @pytest.fixture(scope="session")

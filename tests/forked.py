@@ -19,8 +19,13 @@ from types import MappingProxyType
 from commands import SECONDS, Ended, killed_at_last, line_of
 
 WARM = """
-import gc, json, os, resource, runpy, signal, sys, traceback
-import afterword.cli, afterword.evaluation, afterword.report, afterword.runs, afterword.training
+import gc, importlib, json, os, pkgutil, resource, runpy, signal, sys, traceback
+import torch
+drawn = torch.get_rng_state()
+import afterword.cli
+for module in pkgutil.walk_packages(afterword.__path__, "afterword."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 import accelerate, matplotlib.figure, scipy.stats, sentencex
 # No run looks through all that was imported when it frees memory.
 gc.freeze()
@@ -47,7 +52,7 @@ def run(job, environment):
         return 99
     return 0
 
-print("ready", flush=True)
+print("ready" if torch.equal(torch.get_rng_state(), drawn) else "ready, other random numbers", flush=True)
 for line in sys.stdin:
     job, pids = json.loads(line), []
     for environment in job["environments"]:
@@ -103,6 +108,8 @@ class Forking:
     """The process with the imports done."""
 
     process: subprocess.Popen[str]
+    imported: str
+    """What it printed before the first job: "ready", where importing has printed and drawn nothing."""
 
     def start(
         self,
@@ -171,5 +178,8 @@ def open_forking() -> Iterator[Forking]:
         start_new_session=True,
     )
     with killed_at_last(process):
-        assert line_of(process) == "ready\n"
-        yield Forking(process)
+        said = [line_of(process)]
+        while said[-1] and not said[-1].startswith("ready"):
+            said.append(line_of(process))
+        assert said[-1], "the imports failed"
+        yield Forking(process, "".join(said))

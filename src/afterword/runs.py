@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from afterword.distributed import is_main_process, process_count
 from afterword.errors import CheckpointError, ConfigError
 from afterword.methods import Method, register_method
+from afterword.named_models import refuse_nowhere
 from afterword.settings.adapt import AdaptSettings, read_settings
 from afterword.settings.align import AlignSettings, following
 from afterword.settings.base import without_problems
@@ -82,6 +83,7 @@ def plan(raw: Mapping[str, Any]) -> PlannedRun:
             raise
     if settings is None or problems:
         raise ConfigError(problems)
+    _refuse_models(settings)
     return PlannedRun(settings, second)
 
 
@@ -121,6 +123,16 @@ def run(
     # The next model needs the memory of the last, which references in circles would keep.
     gc.collect()
     return result, run_alignment(planned.alignment, command=command, console=console)
+
+
+def _refuse_models(settings: AdaptSettings) -> None:
+    """Models that are nowhere: CheckpointError for the one that is taught, ConfigError for a reference."""
+    refuse_nowhere(settings.model_name_or_path)
+    if settings.reference:
+        try:
+            refuse_nowhere(settings.reference)
+        except CheckpointError as error:
+            raise ConfigError(str(error).replace("model_name_or_path", "reference", 1)) from error
 
 
 def _alone_in(settings: AdaptSettings) -> AbstractContextManager[None]:

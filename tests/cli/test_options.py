@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,20 +98,34 @@ def test_a_sequence_from_the_command_line(afterword: Any, place: Any) -> None:
     assert said.code == 2
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("evaluate", "almanac-chat", "--exams", "kup=nope.jsonl"),
-        ("evaluate", "almanac-chat", "--retrieve", "1", "--retrieve-from", "nope.jsonl"),
-        ("export", "almanac-chat", "--converter", "nope.jsonl", "-o", "out"),
-    ],
-    ids=lambda words: words[2].lstrip("-"),
-)
-def test_a_file_that_is_not_there_is_told_before_libraries_are_loaded(words, tmp_path):
-    program = (
-        f"import sys; from afterword.cli import main; sys.argv = ['afterword', *{words!r}]\n"
-        "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
-    )
-    ended = run_python("-c", program, cwd=tmp_path, check=False)
-    assert "nope.jsonl: no such file or folder" in ended.err or "'nope.jsonl' is not there" in ended.err
-    assert ended.out.strip() == "False"
+_MISSING, _NO_MODEL = "nope.jsonl: no such file or folder", "no folder here and not in the cache of the hub, and HF_HUB"
+NOT_THERE = {
+    "evaluate almanac-chat --exams kup=nope.jsonl": [_MISSING],
+    "evaluate almanac-chat --retrieve 1 --retrieve-from nope.jsonl": [_MISSING],
+    "adapt nope/model nope.jsonl -o out": [f"model_name_or_path: 'nope/model' is {_NO_MODEL}"],
+    "adapt almanac-chat nope.jsonl -o out --reference nope": [f"  - reference: 'nope' is {_NO_MODEL}"],
+    "export nope/model --converter nope.jsonl -o out": ["'nope.jsonl' is not there", "'nope/model' is not here"],
+    "compare almanac-chat nope.jsonl -o out --suite almanac --methods disc --ray nope": ["ray: 'nope' is no address"],
+    "quiz almanac-chat nope.jsonl -o out.jsonl --ray nope": ["ray: 'nope' is no address of a cluster"],
+    "study almanac-chat nope.jsonl -o out --ray nope": ["ray: 'nope' is no address of a cluster"],
+}
+"""Commands with something that is nowhere, and what they say of it."""
+
+
+def test_what_is_not_there_is_told_before_libraries_are_loaded(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from afterword.cli import main
+for words in {list(NOT_THERE)!r}:
+    sys.argv = ["afterword", *words.split()]
+    try:
+        main()
+    except SystemExit:
+        print("transformers" in sys.modules, file=sys.stderr)
+"""
+    ended = run_python("-c", program, cwd=tmp_path, environment={"COLUMNS": "200"}, check=False)
+    told = ended.err.split("False\n")
+    for (words, said), here in zip(NOT_THERE.items(), told, strict=False):
+        assert [each for each in said if each not in here] == [], (words, here)
+    assert told[len(NOT_THERE) :] == [""], ended.err
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from afterword.corpus import split_sentences
-from afterword.data import WindowSettings
+from afterword.data import Prepared, WindowSettings
 from afterword.data.batching import Packing
 from afterword.data.passages import passages_to_json
 from afterword.training import AdaptationTrainer, training_arguments
@@ -27,8 +28,16 @@ def step_gradient(step_gradients: Callable[..., list[Gradients]]) -> Callable[..
     return lambda *given, **how: step_gradients(*given, **how)[0]
 
 
+@pytest.fixture(scope="session")
+def windows_of() -> dict[Any, Prepared]:
+    """What was read of documents: by the view, the length of a window, and the documents."""
+    return {}
+
+
 @pytest.fixture
-def step_gradients(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[..., list[Gradients]]:
+def step_gradients(
+    tokenizer: Any, mixture_of: Any, tmp_path: Path, windows_of: dict[Any, Prepared]
+) -> Callable[..., list[Gradients]]:
     """The same of the first `steps`, each of the model as it is given. The reference is frozen."""
 
     def gradients(
@@ -47,19 +56,23 @@ def step_gradients(tokenizer: Any, mixture_of: Any, tmp_path: Path) -> Callable[
         from afterword.models import freeze
 
         how = {"gradient_accumulation_steps": accumulation, "seed": 3, **(arguments or {})}
+        length = options.pop("max_length", 256)
+        # Not from the step's cutting: it is read once for all of them.
+        read = (method.view, length, json.dumps(documents, default=repr))
         trainer = AdaptationTrainer(
             model,
             training_arguments(method, output_dir=str(tmp_path), **how),
-            train_dataset=documents,
+            train_dataset=windows_of.get(read, documents),
             processing_class=tokenizer,
             method=method,
             teacher=freeze(reference) if reference is not None else None,
-            window_settings=WindowSettings(max_length=options.pop("max_length", 256)),
+            window_settings=WindowSettings(max_length=length),
             documents_per_step=options.pop("documents_per_step", len(documents)),
             mixture=options.pop("mixture", mixture_of(method)),
             packing=Packing(micro_batch_tokens, layout),
             **options,
         )
+        windows_of[read] = trainer.windows
         loader, found = iter(trainer.get_train_dataloader()), []
         for _ in range(steps):
             parts, count = trainer.get_batch_samples(loader, accumulation, trainer.args.device)

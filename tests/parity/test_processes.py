@@ -14,7 +14,7 @@ from afterword.methods import METHODS
 
 pytestmark = pytest.mark.timeout(600)
 PROGRAM = """
-import json, sys
+import copy, json, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
@@ -32,9 +32,13 @@ from scripted import open_scripted
 written_documents.open_writer = open_scripted
 folder = Path(sys.argv[1])
 rows = json.loads((folder / "rows.json").read_text())
+loaded = {
+    which: AutoModelForCausalLM.from_pretrained(folder / which, dtype=torch.float32)
+    for which in ("student", "reference")
+}
+tokenizer = AutoTokenizer.from_pretrained(folder / "student")
 for name, count, accumulation in json.loads(sys.argv[2]):
-    load = lambda which: AutoModelForCausalLM.from_pretrained(folder / which, dtype=torch.float32)
-    method, model = METHODS[name], load("student")
+    method, model = METHODS[name], copy.deepcopy(loaded["student"])
     arguments = training_arguments(
         method, output_dir=str(folder / "out"), seed=3, gradient_accumulation_steps=accumulation, use_cpu=True
     )
@@ -42,8 +46,8 @@ for name, count, accumulation in json.loads(sys.argv[2]):
     general = MixtureSource(documents=texts, share=SourceShare(tokens=0.4), held_out=texts[:3])
     trainer = AdaptationTrainer(
         model, arguments, train_dataset=rows[:count], mixture={"general": general} if method.takes_general_text else {},
-        processing_class=AutoTokenizer.from_pretrained(folder / "student"), method=method,
-        teacher=freeze(load("reference")), documents_per_step=max(count, 4), packing=Packing(128),
+        processing_class=tokenizer, method=method,
+        teacher=freeze(copy.deepcopy(loaded["reference"])), documents_per_step=max(count, 4), packing=Packing(128),
         eval_dataset=rows[-2:],
     )
     wrapped, _ = trainer._prepare_for_training(1, trainer.get_train_dataloader(), None)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ON_TWO_PROCESSES, run_python
 from forked import Forking
 from safetensors.torch import load_file
 
@@ -93,12 +92,12 @@ def test_two_processes_align_as_one_does(place: Path, launched: Callable[..., st
         assert apart < 1e-2 * moved, part
 
 
-def test_a_last_step_that_cannot_be_shared_is_refused(place: Path) -> None:
-    """As a person launches it, by torchrun."""
+def test_a_last_step_that_cannot_be_shared_is_refused(place: Path, forking: Forking) -> None:
     words = ALIGNED.replace("--instruction-count 6 ", "").split()
     cache = {"AFTERWORD_CACHE": str(place / "cache")}
-    command = (*ON_TWO_PROCESSES, "-m", "afterword", "align", "after", "-o", "uneven", *words)
-    said = run_python(*command, cwd=place, environment={"HF_HUB_OFFLINE": "1", **cache}, check=False)
-    assert said.code != 0
-    assert "instruction_count: of 7 samples the last step of 2 would not be whole" in said.all
+    started = forking.start(
+        place, "afterword", "align", "after", "-o", "uneven", *words, processes=2, environment=cache
+    )
+    assert started.wait() == 2
+    assert "instruction_count: of 7 samples the last step of 2 would not be whole" in started.said
     assert not (place / "uneven/align.json").exists()

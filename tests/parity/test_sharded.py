@@ -54,7 +54,6 @@ def place(
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
     program = str(Path(__file__).with_name("sharded_program.py"))
     forking.run(folder, program, "one", seconds=600)
-    forking.run(folder, program, "fsdp", processes=2, seconds=600)
     zero3 = {
         "COLUMNS": "200",
         "DS_ACCELERATOR": "cpu",
@@ -63,8 +62,10 @@ def place(
         "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     }
     if HAS_DEEPSPEED:
-        # Not forked: accelerate looks for DeepSpeed when it is imported.
-        run_python(*ON_TWO_PROCESSES, program, "zero3", environment=zero3, cwd=folder, seconds=600)
+        forking.run(folder, program, "fsdp", processes=2, seconds=600)
+    # As a person launches it. DeepSpeed could not be forked: accelerate looks for it when it is imported.
+    how = ("zero3", zero3) if HAS_DEEPSPEED else ("fsdp", {})
+    run_python(*ON_TWO_PROCESSES, program, how[0], environment=how[1], cwd=folder, seconds=600)
     return folder
 
 

@@ -7,7 +7,7 @@ from typer import Argument, Option
 
 from afterword.cli.console import err, say, tell
 from afterword.cli.options import CALLED, Overrides, told
-from afterword.serving.converter import find_converter
+from afterword.serving.inputs import check
 from afterword.settings.adapt import read_settings
 from afterword.settings.export import ExportSettings
 
@@ -25,7 +25,7 @@ def export(
     raw = told(None, overrides, model_name_or_path=model, output_dir=output_dir)
     settings = read_settings(raw, ExportSettings)
     # Before the libraries are imported, which takes seconds.
-    find_converter(settings.converter)
+    check(settings)
     from afterword import training
     from afterword.serving.export import export as write
 

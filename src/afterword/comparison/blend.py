@@ -120,6 +120,7 @@ def _plan(settings: BlendSettings) -> list[Blend]:
         problem = f"suite: {settings.suite!r} has no {' and no '.join(missing)}"
         remedy = "A blend is chosen on dev and shown on test: give a suite with both, or for retention tasks"
         raise ConfigError(f"{problem}. {remedy} (--evaluate tasks=…).")
+    _refuse_two_adapters(settings)
     base, adapted = _load(settings)
     models.refuse_unlike(base, adapted)
     fingerprints = [models.content_sha256(model) for model in (base, adapted)]
@@ -130,6 +131,15 @@ def _plan(settings: BlendSettings) -> list[Blend]:
     contents = grid.Contents(fingerprints[0], running.suite_fingerprint(settings.suite), running.evaluating(settings))
     weights = {share: json_sha256({**about, "lambda": share}) for share in settings.lambdas}
     return [Blend(share, made_of, grid.fingerprint(made_of, contents)) for share, made_of in weights.items()]
+
+
+def _refuse_two_adapters(settings: BlendSettings) -> None:
+    """An adapter is scaled from nothing, so that its way begins with the model below it; not with another adapter."""
+    if models.is_adapter(settings.base) and models.is_adapter(settings.adapted):
+        problem = f"base: {settings.base!r} and {settings.adapted!r} are both adapters, with no way between them"
+        below = models.base_of_adapter(settings.adapted)
+        remedy = f"Give {below!r}, the model below the second, or merge both (afterword adapt --merge-adapter)"
+        raise ConfigError(f"{problem}. {remedy}.")
 
 
 def _load(settings: BlendSettings, dtype: torch.dtype | None = None) -> tuple[Any, Any]:

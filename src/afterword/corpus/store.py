@@ -4,6 +4,7 @@ What is in memory while reading is one batch, and for each document its id and a
 """
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, groupby
@@ -19,6 +20,8 @@ from afterword.storage.files import BadRowError, too_large
 from afterword.types import Document, Skipped
 
 _BATCH_BYTES = 8 * 2**20
+_TMPDIR = "TMPDIR"
+"""What a person sets to have temporary folders elsewhere."""
 _ROW_BYTES = 2048  # What a row is taken to need beside its text: batches of short texts stay small, too.
 
 
@@ -187,6 +190,13 @@ def _write(gathering: _Gathering, sources: list[Source], folder: Path) -> Path:
             for _, batch in batches:
                 writer.write_batch(pa.RecordBatch.from_pylist([asdict(row) for row in batch], schema=schema))
     except OSError as error:
-        problem = f"cache_dir = {folder}: cannot be written: {error.strerror or error}"
+        name, place = (_TMPDIR, tempfile.gettempdir()) if _is_temporary(folder) else ("cache_dir", folder)
+        problem = f"{name} = {place}: cannot be written: {error.strerror or error}"
         raise DataError(f"{problem}. Free space or choose another.") from error
     return folder / gathering.file_name()
+
+
+def _is_temporary(folder: Path) -> bool:
+    """Whether a command of ours made the folder for itself, in the place that the system has for such."""
+    place = Path(tempfile.gettempdir()).absolute()
+    return any(above.parent == place and above.name.startswith("afterword-") for above in folder.absolute().parents)

@@ -31,12 +31,12 @@ from afterword.models.checks import (
 )
 from afterword.models.fixed_logits import difference, said
 from afterword.models.four_bit import FourBit, dequantise, four_bit_of, load_in_4bit, require_bitsandbytes
-from afterword.models.gguf_files import GGUF, gguf_fields, written_as_folder
+from afterword.models.gguf_files import gguf_fields, written_as_folder
 from afterword.models.going_on import as_given, go_on, goes_on, settings_of_adapter
 from afterword.models.heap import free_memory
 from afterword.models.interpolation import Between, blend_into, blended, refuse_unlike
 from afterword.models.load import load_adapted, load_config, load_model, load_tokenizer, parameter_count
-from afterword.models.lookup import model_folder, refuse_name
+from afterword.models.lookup import model_folder
 from afterword.models.lora import ADAPTER_CONFIG, LORA_LEARNING_RATE, LoraSettings, refuse_unsafe_adapters, with_lora
 from afterword.models.merge import merged, out_of_4bit, widen
 from afterword.models.mixed_products import attention_is_raised, mixed_precision
@@ -81,4 +81,5 @@ from afterword.models.teachers import (
     teacher_for,
     untrained,
 )
+from afterword.named_models import GGUF, refuse_name
 from afterword.storage.atomic import MANIFEST, STAGING_SUFFIX, is_complete, publish, replace_file, staging_folder

@@ -8,9 +8,10 @@ from torch import nn
 
 from afterword.errors import CheckpointError
 from afterword.models.backbone import causal_lm
-from afterword.models.checks import check_weights, unusable
+from afterword.models.checks import check_weights
 from afterword.models.lookup import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
+from afterword.named_models import unusable
 from afterword.storage.parsing import parse_json
 
 _WEIGHTS = "adapter_model.safetensors"

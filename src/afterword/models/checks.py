@@ -10,6 +10,7 @@ from torch import Tensor
 from afterword.distributed import device_type
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.backbone import causal_lm, head_of, only_reading, trained_states
+from afterword.named_models import unusable
 from afterword.types import InputRows
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -23,11 +24,6 @@ _COUNTED_IN_ROWS = ("attention_chunk_size", "index_topk")
 _LENGTH_DEPENDENT = {"dynamic", "longrope", "su", "yarn_dynamic"}
 DEFAULT_MAX_LENGTH = 8192
 """Context where the model allows more: longer documents are read in windows. Ours; METHODS gives none."""
-
-
-def unusable(name: str, problem: str) -> CheckpointError:
-    """What is wrong with the model that a person named."""
-    return CheckpointError(f"model_name_or_path: {name!r} {problem}")
 
 
 def has_bfloat16() -> bool:

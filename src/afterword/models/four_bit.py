@@ -17,11 +17,12 @@ from afterword.distributed import own_device
 from afterword.errors import ConfigError
 from afterword.models.adapters import adapter_on, is_adapter
 from afterword.models.backbone import causal_lm, only_reading
-from afterword.models.checks import probe, unusable
+from afterword.models.checks import probe
 from afterword.models.load import load_config, load_model
 from afterword.models.lookup import model_folder
 from afterword.models.lora import KERNELS, STATE_SPACES
 from afterword.models.stored_precision import StoredModel
+from afterword.named_models import unusable
 
 _PROBE_TOKENS = 9
 _OF_LIBRARIES = (ValueError, RuntimeError, AttributeError, TypeError, IndexError, KeyError)

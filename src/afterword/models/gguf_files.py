@@ -17,12 +17,11 @@ import torch
 from rich.console import Console
 
 from afterword.errors import CheckpointError
-from afterword.models.checks import unusable
+from afterword.named_models import unusable
 from afterword.storage import cache as cached
 from afterword.storage.hashes import file_sha256
 from afterword.storage.parsing import parse_json
 
-GGUF = ".gguf"
 ORIGIN = "origin.json"
 """What the folder was made from."""
 _FLOATS = {"F16": torch.float32, "F32": torch.float32}

@@ -13,14 +13,13 @@ from afterword.distributed import brings_back
 from afterword.errors import CheckpointError, ConfigError
 from afterword.models.adapters import adapter_on, base_of_adapter, is_adapter, merged
 from afterword.models.backbone import backbone_of
-from afterword.models.checks import check_weights, unusable
-from afterword.models.gguf_files import GGUF
+from afterword.models.checks import check_weights
 from afterword.models.heap import keep_freed_memory
 from afterword.models.lookup import model_folder
 from afterword.models.lora import ADAPTER_CONFIG
 from afterword.models.teachable import refuse_pointers, refuse_unteachable
-from afterword.storage.hub import hub_answers, hub_is_offline
-from afterword.storage.paths import neighbour
+from afterword.named_models import GGUF, out_of_reach, unusable
+from afterword.storage.hub import hub_answers
 
 COMPUTED = ("inv_freq", ".masked_bias", ".attn.bias", ".attention.bias", "position_ids", "cos_cached", "sin_cached")
 """Ends of the names of tensors that old files hold although they follow from the configuration."""
@@ -128,14 +127,8 @@ def _loaded(auto: str, what: str, folder: str, **options: Any) -> Any:
         if (kernel := options.get("attn_implementation")) and re.search("attn|attention", first, re.IGNORECASE):
             raise ConfigError(f"attn_implementation: {kernel!r} cannot be used. {first}") from error
         if local and not os.path.isdir(folder):
-            raise _out_of_reach(folder) from error
+            raise out_of_reach(folder) from error
         raise CheckpointError(f"model_name_or_path: the {what} of {folder!r} cannot be loaded. {first}") from error
-
-
-def _out_of_reach(name: str) -> CheckpointError:
-    why = "HF_HUB_OFFLINE is set" if hub_is_offline() else "the hub does not answer"
-    problem = f"is no folder here and not in the cache of the hub, and {why}"
-    return unusable(name, f"{problem}. {neighbour(name)}Check the name or the network, or give a folder.")
 
 
 def _load_whole() -> None:

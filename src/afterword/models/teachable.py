@@ -6,7 +6,7 @@ The one rule: what cannot be taught, or would lose a part of itself, is named in
 from pathlib import Path
 from typing import Any
 
-from afterword.models.checks import unusable
+from afterword.named_models import unusable
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "WithLMHead")
 """Ends of the names of classes that predict the next token. (Names of other programs' classes end so, too.)"""

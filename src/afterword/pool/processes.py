@@ -22,6 +22,8 @@ from afterword.pool.workers import Workers
 T = TypeVar("T")
 R = TypeVar("R")
 _THREADS = "OMP_NUM_THREADS"
+START = "spawn"
+"""How a process begins. A forked one could neither use a GPU nor threads that were begun before."""
 
 
 class ProcessPool:
@@ -84,8 +86,7 @@ def opened(workers: Workers) -> Generator[ProcessPool]:
 
 
 def _executor(size: int) -> ProcessPoolExecutor:
-    # A forked process could neither use a GPU nor threads that were begun before.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START)
     places: Any = context.Queue()
     gpus = visible_gpus()
     for number in range(size):

@@ -40,6 +40,10 @@ _SIDES += tuple((x, y + (9 if y > 0 else -9), side) for x, y, side in _SIDES)
 """Where a label may stand: points right of and above its place, and which side of it is there. Beside it before
 farther off."""
 # Stand for CSS variables, as the placeholders of figures.py do.
+_MARGIN = 0.08
+"""Of an axis, on either side of what is on it."""
+_NARROWEST_POINTS = 4.0
+"""Of correct answers in a hundred, on an axis."""
 _PAPER = "#060606"
 _ARMS = tuple(f"#0708{i:02x}" for i in range(len(LOOKS)))
 _ON_PAPER = {figures.INK: "#1c2126", figures.MUTED: "#5f6973", _PAPER: "#ffffff"}
@@ -292,24 +296,33 @@ def _draw_bars(axes: Any, point: Mapping[str, Any], colour: str) -> None:
 
 
 def _finish(figure: Any, axes: Any, columns: int, ink: str, muted: str) -> None:
-    from matplotlib.ticker import PercentFormatter
-
     axes.spines["left"].set_visible(True)
     for spine in axes.spines.values():
         spine.set_color(muted)
     axes.tick_params(colors=muted, labelcolor=ink)
     axes.grid(color=muted, alpha=0.2, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.margins(0.08)
+    axes.margins(_MARGIN)
+    _widen(axes)
     # More labels would touch each other where arms keep nearly the same.
     axes.locator_params(axis="x", nbins=6)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(100, symbol="%"))
+        axis.set_major_formatter(lambda share, _: f"{share + 0.0:.6g}%")
     axes.set_xlabel("retention: what the base could do, correct", color=ink)
     axes.set_ylabel("learning: what was taught, correct", color=ink)
     legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=ink)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _widen(axes: Any) -> None:
+    """An axis on which all is alike shows some points around it: on a narrower one, nothing would look like much."""
+    for interval, limit in ((axes.dataLim.intervalx, axes.set_xlim), (axes.dataLim.intervaly, axes.set_ylim)):
+        if interval[1] - interval[0] < _NARROWEST_POINTS:
+            half = _NARROWEST_POINTS / 2
+            middle = min(max(sum(interval) / 2, half), 100 - half)
+            half += _MARGIN * _NARROWEST_POINTS
+            limit(middle - half, middle + half)
 
 
 def _short(name: str) -> str:

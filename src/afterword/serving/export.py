@@ -27,7 +27,8 @@ from afterword.models import (
     replace_file,
     write_model,
 )
-from afterword.serving.converter import convert, find_converter
+from afterword.serving.converter import convert
+from afterword.serving.inputs import check
 from afterword.serving.modelfile import Modelfile, modelfile
 from afterword.serving.read_back import BOUND_NATS, Agreement, read_back, refuse_apart
 from afterword.settings.export import ExportSettings
@@ -55,8 +56,8 @@ def export(settings: ExportSettings, *, console: Console) -> Exported:
     ConfigError where there is no converter; CheckpointError where the model cannot be converted, or the file, read
     back, says something else.
     """
-    converter = find_converter(settings.converter)
-    folder, out = _folder(settings.model_name_or_path), Path(settings.output_dir)
+    converter = check(settings)
+    folder, out = model_folder(settings.model_name_or_path), Path(settings.output_dir)
     name = settings.name or plain_name(settings.model_name_or_path)
     file_type = _type(settings, folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -71,14 +72,6 @@ def export(settings: ExportSettings, *, console: Console) -> Exported:
     exported = Exported(written, file_type, name, beside, agreement)
     replace_file(written.with_suffix(".json"), json.dumps(_record(exported, settings), indent=1) + "\n")
     return exported
-
-
-def _folder(name: str) -> str:
-    folder = model_folder(name)
-    if not Path(folder).is_dir():
-        remedy = "Load it and save_pretrained it into a folder, and give that"
-        raise CheckpointError(f"model_name_or_path: {name!r} is on the hub, and a folder is converted. {remedy}.")
-    return folder
 
 
 def _type(settings: ExportSettings, folder: str) -> str:

@@ -13,7 +13,7 @@ from afterword.settings.adapt import read_settings
 from afterword.settings.align import following
 from afterword.settings.base import Settings, key_values, setting, underscored
 from afterword.settings.evaluate import RETRIEVAL, EvaluateSettings
-from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES
+from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, ray_problems
 
 
 class GridAxes(Settings):
@@ -58,6 +58,7 @@ class CompareSettings(GridAxes):
         for name in ("model_name_or_path", "documents", "suite", "output_dir"):
             if not getattr(self, name) and not (name == "suite" and self.has_exams_and_tasks):
                 yield f"{name}: missing, and it has no default. Give it in the YAML file or on the command line."
+        yield from ray_problems(self)
         yield from _metric_problems(self)
         if not self.methods and not self.arms and not self.retrieval:
             yield "methods: missing, and there is no default. Give --methods NAME,NAME or `arms:` in the YAML file."

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from afterword.settings.base import Settings, setting
-from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, workers_of
+from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, ray_problems, workers_of
 from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
 
 
@@ -47,4 +47,5 @@ class QuizSettings(Settings):
         for name in ("agree", "may_know"):
             if getattr(self, name) > self.samples:
                 yield f"{name}: {getattr(self, name)} of {self.samples} samples cannot be. Lower it, or raise samples."
+        yield from ray_problems(self)
         yield from writing_problems(self.generator, self.generator_model, workers_of(self))

@@ -9,7 +9,7 @@ from afterword.errors import nearest
 from afterword.method_options import KINDS, StudyKind
 from afterword.named_models import NAMES
 from afterword.settings.base import Settings, key_values, listed, setting
-from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, workers_of
+from afterword.settings.workers import GPUS_EACH, PROCESSES, RAY, RETRIES, ray_problems, workers_of
 from afterword.settings.writing import GENERATOR, GENERATOR_MODEL, GENERATOR_REQUESTS, WRITTEN_FOLDER, writing_problems
 from afterword.study.plan import NEW_TOKENS, PART_TOKENS, TEMPERATURE, TOKENS_PER_TOKEN, TOP_P, StudyPlan
 from afterword.types import Sampling
@@ -83,6 +83,7 @@ class StudySettings(Settings):
         if self.kinds == ():
             yield f"kinds: there is none. Give some of {_NAMED}, or leave it out for all."
         yield from self._amount_problems()
+        yield from ray_problems(self)
         yield from writing_problems(self.generator, self.generator_model, workers_of(self))
 
     def _amount_problems(self) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """What every command that gives out tasks can be told of where they are run: the fields of its panel Machines."""
 
+import re
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from afterword.pool import Workers
@@ -20,6 +22,7 @@ RAY: Any = _field(None, "Address of a Ray cluster to run on: auto, or HOST:PORT.
 GPUS_EACH: Any = _field(
     None, "With ray, GPUs of each process; 0.5 lets two share one (default: 1 where there are any).", ge=0
 )
+_ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d+")
 RETRIES: Any = _field(2, "Times that a task is begun anew whose process or machine died.", ge=0)
 
 
@@ -45,6 +48,12 @@ class HasWorkers(Protocol):
     def retries(self) -> int:
         """See RETRIES."""
         ...
+
+
+def ray_problems(settings: HasWorkers) -> Iterator[str]:
+    """What cannot be the address of a cluster, told before Ray is imported and looks for one."""
+    if settings.ray is not None and not _ADDRESS.fullmatch(settings.ray):
+        yield f"ray: {settings.ray!r} is no address of a cluster. Give auto, or HOST:PORT."
 
 
 def workers_of(settings: HasWorkers) -> Workers:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +217,14 @@ def environment() -> dict[str, Any]:
 
     device = torch.cuda.get_device_name() if device_type() == "cuda" else (platform.processor() or "cpu")
     machine = {"system": platform.platform(), "device": device, "cpu_count": os.cpu_count()}
-    code = {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONED}, "commit": _commit()}
-    return {**code, **machine, "processes": process_count(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {**_code(), **machine, "processes": process_count(), "created": created}
+
+
+@cache
+def _code() -> Mapping[str, str | None]:
+    """Versions and commit. Looked up once: a process computes with what it has imported, whatever comes after it."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONED}, "commit": _commit()}
 
 
 def _unusable(path: Path) -> str | None:

@@ -151,6 +151,15 @@ def test_every_cell_is_the_model_of_its_share(here, by_hand, monkeypatch):
     assert_same(seen["lambda-1"], load_model("adapted").state_dict())
 
 
+def test_two_adapters_have_no_way_between_them(here, perturb, tokenizer):
+    for name in ("lora", "more"):
+        adapter = perturb(with_lora(load_model("model"), LoraSettings(r=4, alpha=8), seed=0))
+        save_result(adapter, tokenizer, _made(here / name), dtype=torch.float32)
+    with pytest.raises(ConfigError, match=r"base: 'lora' and 'more' are both adapters.*Give '[^']*model', the model"):
+        blending.blend(settings(base="lora", adapted="more"))
+    assert not (here / "out").exists()
+
+
 def test_an_adapter_stays_one(here, measured, perturb, tokenizer):
     adapter = perturb(with_lora(load_model("model"), LoraSettings(r=4, alpha=8), seed=0))
     save_result(adapter, tokenizer, _made(here / "lora"), dtype=torch.float32)

@@ -139,7 +139,7 @@ def test_a_second_process_on_the_same_folder_is_refused(place, measured, monkeyp
     assert running.compare(settings())["finished"] == 2
 
 
-def test_a_pool_of_processes_gives_the_rows_of_one(place):
+def test_a_pool_of_processes_gives_the_rows_of_one(place, imported_pool):
     running.compare(settings())
     alone = {row["fingerprint"]: row["scores"] for row in rows()}
     running.compare(settings(output_dir="pool", processes=2))

@@ -151,6 +151,17 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_temporary_folder_is_said_as_such(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", refuse)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    said = rf"^TMPDIR = {tmp_path}: cannot be written: No space left on device\. Free space or choose another\."
+    with pytest.raises(DataError, match=said):
+        read([{"text": "A."}], tmp_path / "afterword-evaluate-x" / "documents")
+
+
 def test_two_corpora_in_one_folder_do_not_disturb_each_other(tmp_path):
     first = read([{"text": "A.", "id": 1, "source": "x"}], tmp_path)
     second = read([{"text": "A.", "id": 1, "source": "y"}], tmp_path)

@@ -356,9 +356,18 @@ def test_vllm_is_asked_for_the_model_in_its_folder(folder: Path, monkeypatch: An
     assert told[0]["batch_size"] == "auto"
 
 
-def test_an_unknown_task_is_refused_with_the_nearest_names():
-    pytest.importorskip("lm_eval")
-    with pytest.raises(ConfigError, match="arc_easy"):
+def test_an_unknown_task_is_refused_with_the_nearest_names(monkeypatch: pytest.MonkeyPatch):
+    tasks = pytest.importorskip("lm_eval.tasks")
+
+    class ReadsLittle(tasks.TaskManager):
+        """Of the harness's own thousands of files only one folder's: reading all takes many seconds."""
+
+        def __init__(self, *, include_path: Any, include_defaults: bool):
+            own = Path(tasks.__file__).parent / "arc" if include_defaults else include_path
+            super().__init__(include_path=own, include_defaults=False)
+
+    monkeypatch.setattr(tasks, "TaskManager", ReadsLittle)
+    with pytest.raises(ConfigError, match=r"no task 'arc_easyy'. Nearest: \['arc_easy'"):
         load_tasks(["arc_easyy"])
 
 

@@ -202,6 +202,22 @@ def test_labels_of_points_that_are_close_cover_neither_each_other_nor_a_point(fo
     assert not any(label.contains(*place) for label in labels for place in places)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.375, 1.0])
+def test_arms_that_are_all_alike_stand_on_axes_that_can_be_read(value, folder):
+    data = comparison()
+    alike = {part: estimate(value, None) for part in ("learning", "retention")}
+    data["arms"] = [arm(name, [point(1e-5, value, value) | alike], {"reason": "none"}) for name in ("one", "two")]
+    data["base"]["test"] = alike | {"learning": estimate(value, None), "retention": estimate(value, None)}
+    figure = frontier._figure(data, {})
+    figure.draw_without_rendering()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        low, high = axis.get_view_interval()
+        assert low <= 100 * value <= high
+        shown = [tick.label1.get_text() for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert 3 <= len(set(shown)) == len(shown) <= 8, shown
+        assert all(re.fullmatch(r"\d+(\.\d)?%", text) and 0 <= float(text[:-1]) <= 100 for text in shown), shown
+
+
 def test_what_an_item_of_the_smallest_skills_is_worth_stands_beside_the_picks(folder):
     data = comparison()
     counts = {"reading": 40, "reverse": 7, "changed": 12}

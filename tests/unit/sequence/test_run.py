@@ -21,6 +21,7 @@ from afterword.training import Interrupted
 from afterword.training import trainer as training
 
 FIXED = {"method": "finetune_kl", "learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_steps": 4}
+FIXED |= {"save_steps": 2}
 
 QUIET = Console(quiet=True)
 
@@ -118,9 +119,8 @@ def test_the_summary_holds_a_cell_for_every_model_and_corpus(
 
 
 def test_a_sequence_that_is_stopped_goes_on_where_it_was(
-    asked: Any, tmp_path: Path, steps: list[int], monkeypatch: pytest.MonkeyPatch
+    finished: None, asked: Any, tmp_path: Path, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught(asked(save_steps=2))
     whole, real = tmp_path / "whole", training.AdaptationTrainer.training_step
     (tmp_path / "seq").rename(whole)
     steps.clear()
@@ -134,16 +134,16 @@ def test_a_sequence_that_is_stopped_goes_on_where_it_was(
     with monkeypatch.context() as patch:
         patch.setattr(training.AdaptationTrainer, "training_step", dies)
         with pytest.raises(Interrupted):
-            taught(asked(save_steps=2))
+            taught(asked())
     assert steps == [0, 1, 2, 3, 0, 1]
-    taught(asked(save_steps=2))
+    taught(asked())
     # Neither the first stage nor the two steps before the checkpoint again.
     assert steps == [0, 1, 2, 3, 0, 1, 2, 3]
     assert alike(tmp_path / "seq/stages/2-autumn", whole / "stages/2-autumn")
     before, after = (json.loads((place / "sequence.json").read_text()) for place in (whole, tmp_path / "seq"))
     assert after["measures"] == before["measures"]
     assert after["retention"] == before["retention"]
-    taught(asked(save_steps=2))
+    taught(asked())
     assert len(steps) == 8, "what is done is done"
 
 

@@ -155,7 +155,7 @@ def test_a_row_of_another_format_is_said(field, model, tmp_path):
 
 
 @pytest.fixture
-def pooled(model, tmp_path, monkeypatch):
+def pooled(model, tmp_path, imported_pool):
     """`pooled(requests, **workers)`: what a pool of processes writes, and no store but its own."""
     model.save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
