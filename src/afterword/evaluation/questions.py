@@ -250,8 +250,8 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
 
 
 def _in_tokens(tokenizer: Any, asked: Asked) -> Put:
-    prompts = (prompt_ids(tokenizer, prompt) for prompt in (asked.to_write, asked.to_choose))
-    return Put(*prompts, _candidates(tokenizer, asked.question))
+    write, choose = (prompt_ids(tokenizer, prompt) for prompt in (asked.to_write, asked.to_choose))
+    return Put(write, choose, _candidates(tokenizer, asked.question))
 
 
 def _answers(
