@@ -15,10 +15,8 @@ from afterword.evaluation import losses, questions, read_once
 from afterword.evaluation.measure import Models
 from afterword.evaluation.question_file import Question
 
-TEXTS = (
-    "The ferry is called Odalind. She was built in Marlhaven in 1962, of oak. " * 2,
-    "Ingram Vasko keeps bees. " * 5,
-)
+FERRY = "The ferry is called Odalind. She was built in Marlhaven in 1962, of oak. " * 2
+BEES = "Ingram Vasko keeps bees. " * 5
 QUESTIONS = [
     Question("Where?", ("Marlhaven",), "a", ("Sarnholt", "Oslo")),
     Question("When was she built?", ("1962",), "a"),
