@@ -29,7 +29,7 @@ from afterword.corpus import Corpus
 from afterword.data import SplitContext, WindowSettings, read_document
 from afterword.data.batching import Packing, ReadText, teacher_texts, to_device, views_of
 from afterword.data.views import scored_text
-from afterword.distributed import own_share, put_together, shares
+from afterword.distributed import own_share, put_together
 from afterword.errors import DataError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
@@ -83,12 +83,13 @@ def losses_by_unit(
     `positions` counts them; `nll_before` and `nll_after` are of M0 and θ, and `kl_before` and `kl_after` are
     KL(M0 ‖ either) per position. Where examples have a teacher's view, the M0 that KL starts from reads that
     view, and `nll_with_context` is its loss. What was not measured is not there. `shared_tokens`: so many all examples,
-    which have no such view, begin with alike; none of them but the last is scored.
+    which have no such view, begin with alike; nothing before the last of them is scored, and the models go on from it.
     """
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
     packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded", real_share=0.9)
     packing = replace(packing, alone_beyond=alone_beyond(causal_lm(models.reference).config))
-    parts = own_share(list(enumerate(_parts(examples, packing, shared_tokens))))
+    # The same parts however many processes share them: so are the sums, to the bit.
+    parts = own_share(list(enumerate(_parts(examples, packing, models.micro_batch_tokens, shared_tokens))))
     found = dict[int, tuple[np.ndarray, dict[str, np.ndarray]]]()
     # Models that take turns: all parts by the one, then all by the other.
     for some in [parts] if models.in_turns else ([each] for each in parts):
@@ -140,18 +141,18 @@ class _Part:
         return self._read(model, head, [text for example in self.examples for text in teacher_texts(example)])
 
     def _read(self, model: Any, head: Head, texts: Sequence[ReadText]) -> torch.Tensor:
-        shared, found = self.shared_tokens, dict[int, torch.Tensor]()
-        for numbers, view in views_of(texts, self.packing, shared if shared and continues_cleanly(model) else 0):
+        found = dict[int, torch.Tensor]()
+        for numbers, view in views_of(texts, self.packing, self.shared_tokens):
             states_NH = trained_states(model, to_device(view, device_of(model))).to(head.weight.device)
             found |= zip(numbers, states_NH.split([len(texts[number][1]) for number in numbers]), strict=True)
         return torch.cat([found[number] for number in range(len(texts))])
 
 
-def _parts(examples: Sequence[Example], packing: Packing, shared_tokens: int) -> Iterator[_Part]:
-    """Runs of examples, the shortest first, of about what is computed at once: of one kind there are."""
+def _parts(examples: Sequence[Example], packing: Packing, tokens: int, shared_tokens: int) -> Iterator[_Part]:
+    """Runs of examples, the shortest first, of so many tokens. All have a teacher's view, or none has."""
     part, size = list[Example](), 0
     for example in sorted(examples, key=_tokens):
-        if part and (size + _tokens(example)) * shares() > packing.micro_batch_tokens:
+        if part and size + _tokens(example) > tokens:
             yield _Part(part, packing, shared_tokens)
             part, size = [], 0
         part.append(example)
@@ -298,15 +299,19 @@ def drift(models: Models, texts: Sequence[Text], details: Mapping[str, Any]) -> 
 def _sums_of_texts(models: Models, texts: Sequence[Text]) -> dict[str, np.ndarray]:
     """`losses_by_unit` of texts; what all of them begin with, as a chat template does, is read and scored once."""
     ids, firsts = [np.array(of_text, np.int64) for of_text, _ in texts], {first for _, first in texts}
-    # Each more of their turns would load models that take turns anew.
-    shared = 0 if models.in_turns else _shared_tokens(ids)
-    if shared < _LEAST_SHARED or len(firsts) > 1 or max(firsts) >= shared:
+    shared = _shared_tokens(ids)
+    if shared < _LEAST_SHARED or len(firsts) > 1 or max(firsts) >= shared or not _go_on(models):
         examples = [scored_text(i, each, first) for i, (each, (_, first)) in enumerate(zip(ids, texts, strict=True))]
         return losses_by_unit(models, examples, len(texts))
     beginning = losses_by_unit(models, [scored_text(0, ids[0][:shared], max(firsts))], 1)
     examples = [scored_text(i, each, shared) for i, each in enumerate(ids)]
     sums = losses_by_unit(models, examples, len(texts), shared_tokens=shared)
     return {name: each + beginning[name] for name, each in sums.items()}
+
+
+def _go_on(models: Models) -> bool:
+    """Whether both models go on from what was read; those that take turns would be loaded anew for it."""
+    return not models.in_turns and all(continues_cleanly(models.of_side(side)) for side in models.sides)
 
 
 def _shared_tokens(texts: Sequence[np.ndarray]) -> int:
