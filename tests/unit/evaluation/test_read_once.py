@@ -34,6 +34,9 @@ def _models(chat_template: str | None = None) -> Models:
     turns = ("<|user|>", "<|assistant|>")
     tokenizer = byte_tokenizer(chat_template, specials=turns, adds_bos=True, additional_special_tokens=turns)
     first = random_llama(vocab_size=260, hidden_size=64, intermediate_size=128).double()
+    for parameter in first.parameters():
+        # What a fresh model reads hardly changes what it says next.
+        parameter.data.mul_(6.0 if parameter.dim() > 1 else 1.0)
     second = copy.deepcopy(first)
     for number, parameter in enumerate(second.parameters()):
         noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
