@@ -23,10 +23,10 @@ def align(
     """Teach a model to answer: SFT on selected general instructions, then DPO on selected preference pairs."""
     raw = told(config, overrides, model_name_or_path=model, output_dir=output_dir)
     settings = read_settings(raw, AlignSettings)
-    from afterword import training
+    from afterword import models
     from afterword.alignment.run import run_alignment
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     say_aligned(run_alignment(settings, command=command_line(), console=err))
 
 

@@ -27,10 +27,10 @@ def blend(
     """Mix the weights of a model and of what it became, measure each mix, and save the best that keeps the skills."""
     raw = told(None, overrides, base=base, adapted=adapted, output_dir=output_dir, lambdas=lambdas)
     settings = read_settings(raw, BlendSettings)
-    from afterword import training
+    from afterword import models
     from afterword.comparison import blend as blending
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     _show(blending.blend(settings, command=command_line(), console=err), settings.output_dir)
 
 

@@ -31,10 +31,10 @@ def compare(
         _show(path_of(raw.get("output_dir") or model or "."))
         return
     settings = read_settings(raw, CompareSettings)
-    from afterword import training
+    from afterword import models
     from afterword.comparison import run as running
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     running.compare(settings, retry_failed=retry_failed, command=command_line(), console=err)
     _show(Path(settings.output_dir))
 

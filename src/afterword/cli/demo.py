@@ -27,8 +27,8 @@ def demo(
 
     check_world(world)
     # After what can be wrong: it imports the libraries, which takes seconds.
-    from afterword import training
+    from afterword import models
     from afterword.demo.run import run_demo
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     run_demo(output_dir, world=world, model=model, console=out)

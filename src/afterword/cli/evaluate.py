@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from afterword.cli.console import out, say, tell
 from afterword.cli.options import CALLED, Overrides, command_line
 from afterword.corpus import refuse_missing
+from afterword.distributed import is_main_process
 from afterword.errors import ConfigError
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
@@ -43,11 +44,11 @@ def evaluate(
 
     chosen_measures(settings.measures)
     # After what can be wrong: it imports the libraries, which takes seconds.
-    from afterword import evaluation, training
+    from afterword import evaluation, models
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     result = evaluation.evaluate(model, output_dir=output_dir, command=command_line(), **settings.model_dump())
-    if training.is_main_process():
+    if is_main_process():
         _show(result)
 
 

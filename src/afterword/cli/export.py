@@ -26,10 +26,10 @@ def export(
     settings = read_settings(raw, ExportSettings)
     # Before the libraries are imported, which takes seconds.
     check(settings)
-    from afterword import training
+    from afterword import models
     from afterword.serving.export import export as write
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     written = write(settings, console=err)
     tell(_lines(written))
     say(f"Serve it: {shlex.join(['llama-server', '-m', str(written.path)])}")

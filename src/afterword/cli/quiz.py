@@ -26,10 +26,10 @@ def quiz(
     raw = told(None, overrides, model_name_or_path=model, documents=documents, output=output)
     settings = read_settings(raw, QuizSettings)
     refuse_missing(settings.documents)
-    from afterword import training
+    from afterword import models
     from afterword.quiz.run import make_quiz
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     result = make_quiz(settings, command=command_line(), console=err)
     from afterword.report import write_quiz
 

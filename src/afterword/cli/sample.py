@@ -19,10 +19,10 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
 ) -> None:
     """Let a model write text of its own, to replay while it learns: no general data is needed."""
-    from afterword import training
+    from afterword import models
     from afterword.models.own_text import write_own_text
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     written = write_own_text(model, output, count=count, new_tokens=new_tokens, seed=seed)
     say(f"Wrote {written:,} samples to {output}.")
     kind = "kind=instructions,format=chat," if '"messages"' in output.read_text(encoding="utf-8")[:20] else ""

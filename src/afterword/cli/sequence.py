@@ -31,10 +31,10 @@ def sequence(
     told_apart = [settings.corpus(name) for name in settings.corpora]
     refuse_missing(file for each in told_apart for files in (each.documents, each.held_out) for file in files)
     # After the settings: it imports the libraries, which takes seconds.
-    from afterword import training
+    from afterword import models
     from afterword.sequence import run as running
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     running.teach_in_sequence(settings, command=command_line(), console=err)
     _show(Path(settings.output_dir))
 

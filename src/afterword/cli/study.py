@@ -34,11 +34,11 @@ def study(
     settings = read_settings(raw, StudySettings)
     refuse_missing(settings.documents)
     # After what can be wrong: it imports the libraries, which takes seconds.
-    from afterword import models, training
+    from afterword import models
     from afterword.study.run import write_study
     from afterword.writing import Spread, load_to_write, open_writer
 
-    training.quiet_libraries()
+    models.quiet_libraries()
     name, path = settings.model_name_or_path, Path(settings.output_dir)
     tokenizer = models.load_tokenizer(name)
     with tempfile.TemporaryDirectory(prefix="afterword-study-") as scratch:

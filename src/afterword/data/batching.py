@@ -20,6 +20,9 @@ T = TypeVar("T")
 Moved = TypeVar("Moved", bound=Batch | InputRows | SharedRows)
 _KEPT = 4
 """Micro-batches of tokens whose keys and values a teacher may have in memory at a time."""
+View = InputRows | SharedRows
+ReadText = tuple[np.ndarray, np.ndarray]
+"""Ids [t], and the positions [n] of them that are asked for."""
 Layout = str
 """`packed`: all sequences in one row, positions restart. `padded`: a row each, with an attention mask."""
 
@@ -102,6 +105,26 @@ def reading_groups(lengths: Sequence[int], packing: Packing) -> list[list[int]]:
     return list(_grouped(order, lambda group: _fits([lengths[i] for i in group], packing)))
 
 
+def views_of(texts: Sequence[ReadText], packing: Packing, shared: int = 0) -> list[tuple[list[int], View]]:
+    """Texts as they are read: in each view those of about one length, by number, in the order of its positions.
+
+    `shared`: so many tokens all of them begin with alike. They are read once a view, where it has several texts, and no
+    position is before the last of them.
+    """
+    found = list[tuple[list[int], View]]()
+    for numbers in reading_groups([len(ids) for ids, _ in texts], packing):
+        some = [texts[number] for number in numbers]
+        both = ([ids for ids, _ in some], [positions for _, positions in some])
+        found.append((numbers, _from_one(*both, shared) if shared and len(some) > 1 else _view(*both, packing.layout)))
+    return found
+
+
+def _from_one(rows: Sequence[np.ndarray], positions: Sequence[np.ndarray], shared: int) -> SharedRows:
+    """Rows that begin alike; nothing that is asked for is before the last token of the beginning."""
+    inside = [own - shared + 1 for own in positions]
+    return _shared_rows([rows[0][:shared]], [0] * len(rows), [row[shared:] for row in rows], inside, len(rows))
+
+
 def without_weight(example: Example) -> Example:
     """The same example with all weights 0: keeps a process in step with the others, and trains nothing."""
     return replace(example, segments=tuple(replace(s, weights=np.zeros_like(s.weights)) for s in example.segments))
@@ -173,20 +196,33 @@ def _shared(examples: Sequence[Example], packing: Packing) -> SharedRows:
     """Beginnings and rows of examples that are worth it."""
     begins = [example.teacher_ids for example in examples if example.teacher_ids is not None]
     rows = [segment.alone for example in examples for segment in example.segments]
-    (lengths, alone), width = _shared_lengths(examples), max(map(len, rows))
-    # From the last token of the beginning on, which stands before a row's own.
+    follows = [number for number, example in enumerate(examples) for _ in example.segments]
     inside = [s.teacher_positions - len(b) + 1 for b, e in zip(begins, examples, strict=True) for s in e.segments]
+    at_once = max(1, _KEPT * packing.micro_batch_tokens // (max(map(len, begins)) + max(map(len, rows))))
+    return _shared_rows(begins, follows, rows, inside, at_once)
+
+
+def _shared_rows(
+    begins: Sequence[np.ndarray],
+    follows: Sequence[int],
+    rows: Sequence[np.ndarray],
+    inside: Sequence[np.ndarray],
+    rows_at_once: int,
+) -> SharedRows:
+    """`inside`: the positions of each row, counted from the last token of its beginning on, which stands before it."""
+    lengths, alone = list(map(len, begins)), list(map(len, rows))
+    longest, width = max(lengths), max(alone)
     assert min(int(positions.min(initial=0)) for positions in inside) >= 0, "nothing is trained within a beginning"
-    left: list[np.ndarray] = [np.pad(each, (max(lengths) - len(each), 0)) for each in begins]
+    left: list[np.ndarray] = [np.pad(each, (longest - len(each), 0)) for each in begins]
     return SharedRows(
         beginning_ids=_tensor(np.stack(left)),
-        beginning_mask=_tensor(np.stack([np.arange(max(lengths)) >= max(lengths) - n for n in lengths])).long(),
-        follows=_tensor(np.repeat(np.arange(len(examples)), [len(example.segments) for example in examples])),
+        beginning_mask=_tensor(np.stack([np.arange(longest) >= longest - n for n in lengths])).long(),
+        follows=_tensor(np.array(follows)),
         input_ids=_padded(rows, width),
         attention_mask=_tensor(np.stack([np.arange(width) < n for n in alone])).long(),
         trained=_tensor(np.concatenate([positions + i * (1 + width) for i, positions in enumerate(inside)])),
         tokens=sum(lengths) + sum(alone),
-        rows_at_once=max(1, _KEPT * packing.micro_batch_tokens // (max(lengths) + width)),
+        rows_at_once=rows_at_once,
     )
 
 

@@ -6,7 +6,7 @@ batch, so that a candidate's likelihood does not depend on its neighbours, up to
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 
 from afterword.distributed import own_share, put_together
 from afterword.models import (
+    ReadPrompts,
     alone_beyond,
     causal_lm,
     continued_states,
@@ -31,6 +32,8 @@ from afterword.objectives import Head, Prediction, hidden_losses
 TokenIds = Sequence[int]
 Asked = tuple[TokenIds, Sequence[TokenIds]]
 """A prompt, and the candidates that may follow it, all in tokens."""
+_Sums = tuple[list[float], list[bool]]
+"""Of every candidate of a prompt: its log-probability, and whether it is the likeliest throughout."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,14 +91,30 @@ def likelihoods(
     here, read = len(read), put_together(read)
     if advance and here < len(read):
         advance(len(read) - here)
+    return _in_order(read, asked)
+
+
+@torch.inference_mode()
+def likelihoods_behind(
+    model: Any, begun: ReadPrompts, of_rows: Sequence[int], asked: Sequence[Asked], *, batch_tokens: int = 4096
+) -> list[Likelihoods]:
+    """The same of prompts that go on from beginnings that were read, here and whatever other processes read.
+
+    Prompt i goes on from the beginning `of_rows[i]`, which stays as it is. Only of a model that `continues_cleanly`.
+    """
+    read, to_read = dict[int, _Sums](), [row for row, (_, candidates) in enumerate(asked) if candidates]
+    for rows in _batches(asked, to_read, batch_tokens, before=begun.mask.shape[1]):
+        behind = begun.of_rows([of_rows[row] for row in rows])
+        read |= zip(rows, _read_once(model, False, [asked[row] for row in rows], behind), strict=True)
+    return _in_order(read, asked)
+
+
+def _in_order(read: Mapping[int, _Sums], asked: Sequence[Asked]) -> list[Likelihoods]:
+    """What was read, by row, as likelihoods of every row; of one that was not read there are none."""
     return [
         Likelihoods(np.array(sums, np.float64), np.array(list(map(len, candidates)), np.int64), np.array(is_top, bool))
         for (sums, is_top), (_, candidates) in ((read.get(row, ([], [])), each) for row, each in enumerate(asked))
     ]
-
-
-_Sums = tuple[list[float], list[bool]]
-"""Of every candidate of a prompt: its log-probability, and whether it is the likeliest throughout."""
 
 
 def _reader(model: Any, greedy: bool) -> Callable[[Sequence[Asked]], list[_Sums]]:
@@ -106,9 +125,9 @@ def _reader(model: Any, greedy: bool) -> Callable[[Sequence[Asked]], list[_Sums]
     return partial(_read_together, model, greedy)
 
 
-def _read_once(model: Any, greedy: bool, asked: Sequence[Asked]) -> list[_Sums]:
+def _read_once(model: Any, greedy: bool, asked: Sequence[Asked], behind: ReadPrompts | None = None) -> list[_Sums]:
     """The first token of a candidate follows from the prompt alone, the others from what continues it."""
-    read = read_prompts(model, [prompt for prompt, _ in asked])
+    read = read_prompts(model, [prompt for prompt, _ in asked], behind)
     flat = [(row, list(candidate)) for row, (_, candidates) in enumerate(asked) for candidate in candidates]
     owners = torch.tensor([row for row, _ in flat], device=device_of(model))
     states = [read.last_states[owners]]
@@ -164,9 +183,12 @@ _LOGITS_BYTES = 64 * 2**20
 """Of one chunk."""
 
 
-def _batches(asked: Sequence[Asked], to_read: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices, longest first: prompts of similar lengths together, and what does not fit in memory fails at once."""
-    widths = {row: len(asked[row][0]) + max(map(len, asked[row][1])) for row in to_read}
+def _batches(asked: Sequence[Asked], to_read: Sequence[int], batch_tokens: int, before: int = 0) -> Iterator[list[int]]:
+    """Indices, longest first: prompts of similar lengths together, and what does not fit in memory fails at once.
+
+    `before`: tokens that stand before every prompt.
+    """
+    widths = {row: before + len(asked[row][0]) + max(map(len, asked[row][1])) for row in to_read}
     batch: list[int] = []
     for row in sorted(to_read, key=lambda row: (-widths[row], row)):
         rows = sum(len(asked[i][1]) for i in [*batch, row])

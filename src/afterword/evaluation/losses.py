@@ -17,8 +17,9 @@ whole batch ever exist, and are summed by the unit that intervals are over.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -26,18 +27,27 @@ import torch
 
 from afterword.corpus import Corpus
 from afterword.data import SplitContext, WindowSettings, read_document
-from afterword.data.batching import Packing, micro_batches, to_device
+from afterword.data.batching import Packing, ReadText, teacher_texts, to_device, views_of
 from afterword.data.views import scored_text
 from afterword.distributed import own_share, put_together
 from afterword.errors import DataError
 from afterword.evaluation.intervals import paired_change
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
-from afterword.models import StoredModel, alone_beyond, causal_lm, device_of, head_of, is_adapter, trained_states
+from afterword.models import (
+    StoredModel,
+    alone_beyond,
+    causal_lm,
+    continues_cleanly,
+    device_of,
+    head_of,
+    is_adapter,
+    trained_states,
+)
 from afterword.models.generation import answered_prompts, token_ids
 from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Comparison, Head, Prediction, hidden_losses, hidden_parts
 from afterword.settings.evaluate import EvaluateSettings
-from afterword.types import Batch, Document, Example, InputRows, SharedRows, Window
+from afterword.types import Document, Example, Segment, Window
 
 Text = tuple[Sequence[int], int]
 """Token ids, and the offset of the first that is scored."""
@@ -65,52 +75,110 @@ def stored_dtype(name: str) -> str:
 
 
 @torch.inference_mode()
-def losses_by_unit(models: Models, examples: Sequence[Example], units: int) -> dict[str, np.ndarray]:
+def losses_by_unit(
+    models: Models, examples: Sequence[Example], units: int, *, shared_tokens: int = 0
+) -> dict[str, np.ndarray]:
     """Sums over the scored positions of each unit, [units] float64. An example's `source` is its unit.
 
     `positions` counts them; `nll_before` and `nll_after` are of M0 and θ, and `kl_before` and `kl_after` are
     KL(M0 ‖ either) per position. Where examples have a teacher's view, the M0 that KL starts from reads that
-    view, and `nll_with_context` is its loss. What was not measured is not there.
+    view, and `nll_with_context` is its loss. What was not measured is not there. `shared_tokens`: so many all examples,
+    which have no such view, begin with alike; nothing before the last of them is scored, and the models go on from it.
     """
     # Rows of their own: packed in one row, attention on a CPU costs the square of the whole micro-batch.
     packing = Packing(max(models.micro_batch_tokens, models.max_length), "padded", real_share=0.9)
     packing = replace(packing, alone_beyond=alone_beyond(causal_lm(models.reference).config))
-    batches = own_share(list(enumerate(micro_batches(sorted(examples, key=_longest), packing))))
+    # The same parts however many processes share them: so are the sums, to the bit.
+    parts = own_share(list(enumerate(_parts(examples, packing, models.micro_batch_tokens, shared_tokens))))
     found = dict[int, tuple[np.ndarray, dict[str, np.ndarray]]]()
-    # Models that take turns: all batches by the one, then all by the other.
-    for some in [batches] if models.in_turns else ([each] for each in batches):
-        read = [_by_reference(models, batch) for _, batch in some]
-        for (number, batch), (losses, source) in zip(some, read, strict=True):
-            losses = losses | _by_adapted(models, batch, source)
-            found[number] = (
-                batch.sources.numpy(),
-                {name: each.double().cpu().numpy() for name, each in losses.items()},
-            )
+    # Models that take turns: all parts by the one, then all by the other.
+    for some in [parts] if models.in_turns else ([each] for each in parts):
+        read = [_by_reference(models, part) for _, part in some]
+        for (number, part), (losses, source) in zip(some, read, strict=True):
+            losses = losses | _by_adapted(models, part, source)
+            found[number] = (part.units, {name: each.double().cpu().numpy() for name, each in losses.items()})
     sums: dict[str, np.ndarray] = {}
-    for _, (sources, losses) in sorted(put_together(found).items()):
+    for _, (of_units, losses) in sorted(put_together(found).items()):
         for name, of_positions in losses.items():
-            np.add.at(sums.setdefault(name, np.zeros(units)), sources, of_positions)
+            np.add.at(sums.setdefault(name, np.zeros(units)), of_units, of_positions)
     return sums
 
 
-def _longest(example: Example) -> int:
-    # A teacher's view holds the whole window, a segment at most that.
-    return len(example.segments[0].student_ids if example.teacher_ids is None else example.teacher_ids)
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Examples whose hidden states are there at the same time."""
+
+    examples: Sequence[Example]
+    packing: Packing
+    shared_tokens: int
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """Of all examples."""
+        return [segment for example in self.examples for segment in example.segments]
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """[N] int64, of each position."""
+        return np.concatenate([np.full(len(s.target_ids), e.source) for e in self.examples for s in e.segments])
+
+    @cached_property
+    def target_ids(self) -> torch.Tensor:
+        """[N] int64"""
+        return torch.tensor(np.concatenate([segment.target_ids for segment in self.segments]))
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether M0 reads a view of its own besides."""
+        return self.examples[0].teacher_ids is not None
+
+    def states(self, model: Any, head: Head) -> torch.Tensor:
+        """Hidden states [N, H], where the head is: of a model on several devices not always where the last layer is."""
+        return self._read(model, head, [(s.student_ids, s.student_positions) for s in self.segments])
+
+    def teacher_states(self, model: Any, head: Head) -> torch.Tensor:
+        """The same of a teacher's views."""
+        return self._read(model, head, [text for example in self.examples for text in teacher_texts(example)])
+
+    def _read(self, model: Any, head: Head, texts: Sequence[ReadText]) -> torch.Tensor:
+        found = dict[int, torch.Tensor]()
+        for numbers, view in views_of(texts, self.packing, self.shared_tokens):
+            states_NH = trained_states(model, to_device(view, device_of(model))).to(head.weight.device)
+            found |= zip(numbers, states_NH.split([len(texts[number][1]) for number in numbers]), strict=True)
+        return torch.cat([found[number] for number in range(len(texts))])
+
+
+def _parts(examples: Sequence[Example], packing: Packing, tokens: int, shared_tokens: int) -> Iterator[_Part]:
+    """Runs of examples, the shortest first, of so many tokens. All have a teacher's view, or none has."""
+    part, size = list[Example](), 0
+    for example in sorted(examples, key=_tokens):
+        if part and size + _tokens(example) > tokens:
+            yield _Part(part, packing, shared_tokens)
+            part, size = [], 0
+        part.append(example)
+        size += _tokens(example)
+    if part:
+        yield _Part(part, packing, shared_tokens)
+
+
+def _tokens(example: Example) -> int:
+    alone = sum(len(segment.student_ids) for segment in example.segments)
+    return alone + (0 if example.teacher_ids is None else len(example.teacher_ids))
 
 
 _Source = tuple[torch.Tensor, Head]
 """Hidden states and a head, which give the predictions that others are compared with."""
 
 
-def _by_reference(models: Models, cpu_batch: Batch) -> tuple[dict[str, torch.Tensor], _Source]:
+def _by_reference(models: Models, part: _Part) -> tuple[dict[str, torch.Tensor], _Source]:
     """Losses by name, and what the adapted model is compared with."""
     reference = models.reference
-    batch, head = to_device(cpu_batch, device_of(reference)), head_of(reference)
-    losses = {"positions": torch.ones_like(batch.weights)}
-    source = before = (_states(reference, head, batch.student), head)
-    ids = batch.target_ids.to(head.weight.device)
-    if batch.teacher:
-        source = (_states(reference, head, *batch.teacher), head)
+    head = head_of(reference)
+    losses = {"positions": torch.ones(len(part.units))}
+    source = before = (part.states(reference, head), head)
+    ids = part.target_ids.to(head.weight.device)
+    if part.has_teacher:
+        source = (part.teacher_states(reference, head), head)
         parts = hidden_parts(Comparison(), before, source, ids).unbind(-1)
         losses |= zip(("nll_before", "nll_with_context", "kl_before"), parts, strict=True)
     elif not models.are_two:
@@ -119,22 +187,17 @@ def _by_reference(models: Models, cpu_batch: Batch) -> tuple[dict[str, torch.Ten
     return losses, (source[0].cpu() if models.in_turns else source[0], head)
 
 
-def _by_adapted(models: Models, cpu_batch: Batch, source: _Source) -> dict[str, torch.Tensor]:
+def _by_adapted(models: Models, part: _Part, source: _Source) -> dict[str, torch.Tensor]:
     """Losses by name; none of a model alone."""
     if not models.are_two:
         return {}
-    batch, head = to_device(cpu_batch, device_of(models.adapted)), head_of(models.adapted)
+    head = head_of(models.adapted)
     there = head.weight.device
     before = (source[0].to(there), source[1].to(there))
-    after = (_states(models.adapted, head, batch.student), head)
-    nll_after, nll_source, kl_after = hidden_parts(Comparison(), after, before, batch.target_ids.to(there)).unbind(-1)
+    after = (part.states(models.adapted, head), head)
+    nll_after, nll_source, kl_after = hidden_parts(Comparison(), after, before, part.target_ids.to(there)).unbind(-1)
     losses = {"nll_after": nll_after, "kl_after": kl_after}
-    return losses if batch.teacher else losses | {"nll_before": nll_source}
-
-
-def _states(model: Any, head: Head, *views: InputRows | SharedRows) -> torch.Tensor:
-    """Where the head is: of a model on several devices it may be on another than the last layer."""
-    return trained_states(model, *views).to(head.weight.device)
+    return losses if part.has_teacher else losses | {"nll_before": nll_source}
 
 
 def learning(models: Models, inputs: Inputs, part: Literal["documents", "held_out"]) -> Measured:
@@ -224,8 +287,7 @@ def drift(models: Models, texts: Sequence[Text], details: Mapping[str, Any]) -> 
     A text is one unit that fits the context. Bytes are counted of the tokens that are scored; what comes
     before them is context.
     """
-    examples = [scored_text(i, np.array(ids, np.int64), first) for i, (ids, first) in enumerate(texts)]
-    sums = losses_by_unit(models, examples, len(texts))
+    sums = _sums_of_texts(models, texts)
     scored = [models.tokenizer.decode(ids[first:], skip_special_tokens=True) for ids, first in texts]
     per = np.array([len(text.encode()) for text in scored], np.float64) * math.log(2)
     bits = Values(metric="bits_per_byte", before=sums["nll_before"], after=sums.get("nll_after"), per=per)
@@ -234,6 +296,33 @@ def drift(models: Models, texts: Sequence[Text], details: Mapping[str, Any]) -> 
     return Measured([Values(metric="kl_nats", after=sums["kl_after"], per=sums["positions"]), bits], details)
 
 
+def _sums_of_texts(models: Models, texts: Sequence[Text]) -> dict[str, np.ndarray]:
+    """`losses_by_unit` of texts; what all of them begin with, as a chat template does, is read and scored once."""
+    ids, firsts = [np.array(of_text, np.int64) for of_text, _ in texts], {first for _, first in texts}
+    shared = _shared_tokens(ids)
+    if shared < _LEAST_SHARED or len(firsts) > 1 or max(firsts) >= shared or not _go_on(models):
+        examples = [scored_text(i, each, first) for i, (each, (_, first)) in enumerate(zip(ids, texts, strict=True))]
+        return losses_by_unit(models, examples, len(texts))
+    beginning = losses_by_unit(models, [scored_text(0, ids[0][:shared], max(firsts))], 1)
+    examples = [scored_text(i, each, shared) for i, each in enumerate(ids)]
+    sums = losses_by_unit(models, examples, len(texts), shared_tokens=shared)
+    return {name: each + beginning[name] for name, each in sums.items()}
+
+
+def _go_on(models: Models) -> bool:
+    """Whether both models go on from what was read; those that take turns would be loaded anew for it."""
+    return not models.in_turns and all(continues_cleanly(models.of_side(side)) for side in models.sides)
+
+
+def _shared_tokens(texts: Sequence[np.ndarray]) -> int:
+    """How many tokens all texts begin with alike, without the last of any; 0 of one alone."""
+    most = min(map(len, texts)) - 1 if len(texts) > 1 else 0
+    same = np.stack([ids[:most] == texts[0][:most] for ids in texts]).all(0)
+    return most if same.all() else int(same.argmin())
+
+
+_LEAST_SHARED = 8
+"""Tokens that are worth reading by themselves."""
 T = TypeVar("T")
 
 

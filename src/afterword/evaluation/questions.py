@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from afterword.data import as_words
-from afterword.evaluation.choices import Likelihoods, is_first_likeliest, likelihoods
+from afterword.evaluation.choices import Likelihoods, TokenIds, is_first_likeliest, likelihoods
 from afterword.evaluation.measure import Inputs, Measured, Models, Values
 from afterword.evaluation.question_costs import Written, answer_length, costs
 from afterword.evaluation.question_file import Question
+from afterword.evaluation.read_once import Put, is_worth_sharing, written_and_likely
 from afterword.evaluation.right_answers import exact_match, said, says, token_f1
-from afterword.models.generation import by_template, end_of_turn, generate, prompt_ids, token_ids, user_turn
+from afterword.models.decoding import Writing
+from afterword.models.generation import by_template, end_of_turn, ends_of, generate, prompt_ids, token_ids, user_turn
 from afterword.progress import Progress
 
 ANSWER_TOKENS = 48
@@ -83,8 +85,8 @@ class Answers:
     asked: Sequence[Asked]
     sides: Mapping[str, Sequence[Answered]]
     """`before` and `after`, each in the order of `asked`."""
-    seconds: Mapping[str, float]
-    """What writing all answers took, by side."""
+    seconds: Mapping[str, float | None]
+    """What writing all answers took, by side; None where it was not told apart from choosing."""
     details: Mapping[str, Any]
     """How they were put; `left_out` counts those that were not asked, by reason."""
 
@@ -134,7 +136,7 @@ def ask(
     `with_costs`: also what an answer costs.
     """
     texts = None if documents is None else [documents.get(question.document or "") for question in questions]
-    answers = answers_to(models, questions, setting, texts, instruction=instruction)
+    answers = answers_to(models, questions, setting, texts, instruction=instruction, alone=with_costs)
     values = list(values_of(answers))
     scores = costs_of(models, answers) if with_costs else Measured()
     return Measured([*values, *scores.values], answers.details, rows_of(answers), scores=scores.scores)
@@ -147,17 +149,19 @@ def answers_to(
     texts: Sequence[str | None] | None = None,
     *,
     instruction: str = "",
+    alone: bool = False,
 ) -> Answers:
     """What both models make of the questions, each behind its text: "" for none, None where it is missing.
 
-    Closed book where there are no texts at all.
+    Closed book where there are no texts at all. `alone`: each prompt is read for itself, as where it is served, and
+    seconds are known; else what several begin with is read once.
     """
     put = [
         _put(models, question, i, "" if texts is None else texts[i], instruction)
         for i, question in enumerate(questions)
     ]
     asked = [each for each in put if isinstance(each, Asked)]
-    found = {side: _answers(models.of_side(side), models, asked, f"{setting} {side}") for side in models.sides}
+    found = {side: _answers(models, side, asked, setting, alone) for side in models.sides}
     placeholder = None if texts is None else "{document}"
     details = {
         "prompt_template": build_prompt(models.tokenizer, "{question}", placeholder, instruction),
@@ -190,7 +194,7 @@ def costs_of(models: Models, answers: Answers, *, search_seconds: float = 0.0) -
         side: [answer_length(tokenizer, answered.text, ANSWER_TOKENS) for answered in said]
         for side, said in answers.sides.items()
     }
-    seconds: dict[str, float | None] = {side: took + search_seconds for side, took in answers.seconds.items()}
+    seconds = {side: None if took is None else took + search_seconds for side, took in answers.seconds.items()}
     return costs(models, Written(f"questions/{answers.setting}", prompts, lengths, seconds))
 
 
@@ -245,12 +249,26 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
     return [token_ids(tokenizer, lead + text) for text in question.candidates]
 
 
-def _answers(model: Any, models: Models, asked: Sequence[Asked], what: str) -> tuple[list[Answered], float]:
-    """The answers, and the seconds that writing them took."""
-    tokenizer, started = models.tokenizer, time.perf_counter()
-    texts = _written(model, tokenizer, [prompt_ids(tokenizer, each.to_write) for each in asked], what)
+def _in_tokens(tokenizer: Any, asked: Asked) -> Put:
+    write, choose = (prompt_ids(tokenizer, prompt) for prompt in (asked.to_write, asked.to_choose))
+    return Put(write, choose, _candidates(tokenizer, asked.question))
+
+
+def _answers(
+    models: Models, side: str, asked: Sequence[Asked], setting: str, alone: bool
+) -> tuple[list[Answered], float | None]:
+    """The answers of a side, and the seconds that writing them took."""
+    model, tokenizer, what = models.of_side(side), models.tokenizer, f"{setting} {side}"
+    put = [_in_tokens(tokenizer, each) for each in asked]
+    if not alone and is_worth_sharing(model, put):
+        how = Writing(max_new_tokens=ANSWER_TOKENS, min_new_tokens=0, ends=ends_of(model, tokenizer, _ends(tokenizer)))
+        with _progress(what, [each.to_write for each in put]) as progress:
+            found = written_and_likely(model, put, how, progress.advance)
+        return [Answered(_text(tokenizer, written), likely) for written, likely in found], None
+    started = time.perf_counter()
+    texts = _written(model, tokenizer, [each.to_write for each in put], what)
     seconds = time.perf_counter() - started
-    to_choose = [(prompt_ids(tokenizer, each.to_choose), _candidates(tokenizer, each.question)) for each in asked]
+    to_choose = [(each.to_choose, each.candidates) for each in put]
     with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
         likely = likelihoods(model, to_choose, batch_tokens=models.micro_batch_tokens, advance=progress.advance)
     return [Answered(text, each) for text, each in zip(texts, likely, strict=True)], seconds
@@ -262,15 +280,32 @@ def written_answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> lis
     return _written(model, tokenizer, prompts, "questions")
 
 
-def _written(model: Any, tokenizer: Any, prompts: Sequence[list[int]], what: str) -> list[str]:
-    """Without a chat template an answer ends at its first line break."""
-    plain = not tokenizer.chat_template
-    # Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
-    ends = line_ends(tokenizer) if plain else end_of_turn(tokenizer)
-    cost = f"{len(prompts):,} prompts, {sum(map(len, prompts)):,} tokens, up to {ANSWER_TOKENS} new ones each"
-    with Progress(f"{what}: answers", len(prompts), cost=cost) as progress:
+def _written(model: Any, tokenizer: Any, prompts: Sequence[TokenIds], what: str) -> list[str]:
+    with _progress(what, prompts) as progress:
         written = generate(
-            model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS, extra_eos_ids=ends, advance=progress.advance
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=ANSWER_TOKENS,
+            extra_eos_ids=_ends(tokenizer),
+            advance=progress.advance,
         )
-    texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in written]
-    return [(text.split("\n", 1)[0] if plain else text).strip() for text in texts]
+    return [_text(tokenizer, answer) for answer in written]
+
+
+def _progress(what: str, prompts: Sequence[TokenIds]) -> Progress:
+    cost = f"{len(prompts):,} prompts, {sum(map(len, prompts)):,} tokens, up to {ANSWER_TOKENS} new ones each"
+    return Progress(f"{what}: answers", len(prompts), cost=cost)
+
+
+def _ends(tokenizer: Any) -> list[int]:
+    """What ends an answer beside EOS: without a chat template its first line break.
+
+    Line breaks spare the tokens after the answer; those inside other tokens are cut from the text.
+    """
+    return end_of_turn(tokenizer) if tokenizer.chat_template else line_ends(tokenizer)
+
+
+def _text(tokenizer: Any, answer: TokenIds) -> str:
+    text = tokenizer.decode(answer, skip_special_tokens=True)
+    return (text if tokenizer.chat_template else text.split("\n", 1)[0]).strip()

@@ -29,7 +29,7 @@ def retrieved_questions(models: Models, inputs: Inputs) -> Measured:
     index = index_of(models, inputs)
     found, seconds = _searched(index, [question.question for question in inputs.questions], inputs)
     texts, instruction = [before_question(each) for each in found], inputs.settings.question_instruction
-    answers = answers_to(models, inputs.questions, "retrieved", texts, instruction=instruction)
+    answers = answers_to(models, inputs.questions, "retrieved", texts, instruction=instruction, alone=True)
     known = {excerpt.document for excerpt in index.excerpts}
     excerpts = [found[each.place] for each in answers.asked]
     hits = [_hit(each.question, own, known) for each, own in zip(answers.asked, excerpts, strict=True)]

@@ -50,6 +50,7 @@ from afterword.models.precision import (
     unmeasured_precision,
 )
 from afterword.models.quantization import BITS, quantisation_error_nats, quantised, refuse_bits, require_torchao
+from afterword.models.quiet import quiet_libraries
 from afterword.models.save import (
     configuration_sha256,
     content_sha256,

@@ -145,14 +145,20 @@ def _shared_states(model: Any, view: SharedRows) -> Tensor:
 
 def _following_states(model: Any, view: SharedRows, rows: Tensor, kept: Any) -> Tensor:
     """[rows, T, H]: hidden states of some rows behind what is kept of their beginnings, which stays as it is."""
-    mask, of_rows = view.beginning_mask, copy.copy(kept)
-    of_rows.layers = [copy.copy(layer) for layer in kept.layers]
-    of_rows.batch_select_indices(view.follows[rows])
+    mask, of_rows = view.beginning_mask, cache_of_rows(kept, view.follows[rows])
     begun = mask[view.follows[rows]]
     positions = begun.sum(-1, keepdim=True) + torch.arange(view.input_ids.shape[1], device=mask.device)
     seen = torch.cat([begun, view.attention_mask[rows]], dim=1)
     inputs = {"input_ids": view.input_ids[rows], "attention_mask": seen, "position_ids": positions}
     return backbone_of(model)(**inputs, past_key_values=of_rows, use_cache=True).last_hidden_state
+
+
+def cache_of_rows(kept: Any, rows: Tensor) -> Any:
+    """What is kept of some rows, [R] int64, any of them several times; what all of them have stays as it is."""
+    of_rows = copy.copy(kept)
+    of_rows.layers = [copy.copy(layer) for layer in kept.layers]
+    of_rows.batch_select_indices(rows)
+    return of_rows
 
 
 def trained_states_through(wrapped: Any, model: Any, view: InputRows) -> Tensor:

@@ -16,6 +16,7 @@ from transformers import DynamicCache, GenerationConfig, GenerationMixin, Logits
 from transformers.cache_utils import DynamicLayer
 
 from afterword.models.backbone import device_of
+from afterword.models.shared_prompts import ReadPrompts
 
 TokenIds = Sequence[int]
 Forbidden = Mapping[tuple[int, ...], Sequence[int]]
@@ -58,15 +59,6 @@ class Writing:
             return scores.argmax(-1)
         draws = torch.from_numpy(self.draws[list(rows), number])
         return drawn_tokens(scores / self.temperature, draws, self.top_p)
-
-
-@dataclass(frozen=True)
-class Beginnings:
-    """What the prompts of a batch begin with: read once each, however many prompts go on from it."""
-
-    token_ids: Sequence[TokenIds]
-    of_rows: Sequence[int]
-    """Of each row, the number of its beginning."""
 
 
 def drawn_tokens(scores: Tensor, draws: Tensor, top_p: float = 1.0) -> Tensor:
@@ -122,23 +114,24 @@ def written_rows(
     prompts: Sequence[TokenIds],
     how: Writing,
     advance: Callable[[int], object] | None = None,
-    beginnings: Beginnings | None = None,
+    behind: ReadPrompts | None = None,
 ) -> list[list[int]]:
     """The completions of a batch of prompts, each up to and including the token that ended it.
 
-    `advance` is told how many more of them are done. With `beginnings`, which only a model takes that
-    `continues_beginnings`, the prompts are what goes on from them.
+    `advance` is told how many more of them are done. `behind`: what was read before the prompts, row by row, which is
+    used up; only a model takes it that `continues_beginnings`.
     """
     done = advance or (lambda _: None)
     if not _goes_by_steps(model):
-        assert beginnings is None, "the model takes no beginnings"
+        assert behind is None, "the model takes no beginnings"
         found = _by_transformers(model, prompts, how)
         done(len(prompts))
         return found
     ids, mask = _padded_on_the_left(prompts, device_of(model))
-    rows, written, cache = list(range(len(prompts))), [list[int]() for _ in prompts], _roomy_cache(model)
-    if beginnings:
-        mask = torch.cat([_read(model, beginnings, cache), mask], dim=1)
+    rows, written = list(range(len(prompts))), [list[int]() for _ in prompts]
+    cache = _with_room_behind(behind.cache) if behind else _roomy_cache(model)
+    if behind:
+        mask = torch.cat([behind.mask, mask], dim=1)
     over = set[int]()
     while True:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -171,16 +164,6 @@ def continues_beginnings(model: Any) -> bool:
     return _goes_by_steps(model) and all(type(layer) is _Roomy for layer in _roomy_cache(model).layers)
 
 
-def _read(model: Any, beginnings: Beginnings, cache: DynamicCache) -> Tensor:
-    """Read each beginning once and repeat it for its rows, into the cache; the rows' mask, [B, T] int64."""
-    ids, mask = _padded_on_the_left(beginnings.token_ids, device_of(model))
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    rows = torch.tensor(beginnings.of_rows, device=device_of(model))
-    cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]  # of any integers
-    return mask[rows]
-
-
 def _up_to_its_end(ids: list[int], ends: Collection[int]) -> list[int]:
     return ids[: next((i for i, token in enumerate(ids, 1) if token in ends), len(ids))]
 
@@ -205,6 +188,14 @@ def _roomy_cache(model: Any) -> DynamicCache:
     cache = DynamicCache(config=model.config)
     cache.layers = [_Roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def _with_room_behind(read: Any) -> Any:
+    """A cache of layers that keep everything, as one with room: it takes over what they have."""
+    for place, layer in enumerate(read.layers):
+        read.layers[place] = _Roomy()
+        vars(read.layers[place]).update(vars(layer))
+    return read
 
 
 class _Roomy(DynamicLayer):

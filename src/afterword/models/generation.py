@@ -24,7 +24,7 @@ from afterword.progress import Progress
 
 _SENTINEL = "AFTERWORDUSERTURN"
 _PROMPT_TOKENS = 32
-_BATCH_TOKENS = 20480
+BATCH_TOKENS = 20480
 """All samples of the default number and length at once: a processor that reads every weight for each token of a batch
 wants many rows."""
 # A user turn may not end before: an empty question would tell nothing about the reply.
@@ -71,7 +71,7 @@ def generate(
     min_new_tokens: int = 0,
     extra_eos_ids: TokenIds = (),
     forbidden: Sequence[Forbidden] = (),
-    batch_tokens: int = _BATCH_TOKENS,
+    batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
     """One completion for each prompt, in their order: greedy, or with a seed drawn at temperature 1.

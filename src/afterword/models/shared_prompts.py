@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from afterword.models.backbone import backbone_of, causal_lm, device_of, only_reading
+from afterword.models.backbone import backbone_of, cache_of_rows, causal_lm, device_of, only_reading
 from afterword.models.checks import alone_beyond, is_close, reading_autocast, vocabulary_of
 
 TokenIds = Sequence[int]
@@ -31,15 +31,24 @@ class ReadPrompts:
         """[B] int64"""
         return self.mask.sum(-1)
 
+    def of_rows(self, rows: Sequence[int]) -> "ReadPrompts":
+        """A copy of some of them, any several times; what was read stays as it is."""
+        chosen = torch.tensor(rows, device=self.mask.device)
+        return ReadPrompts(cache_of_rows(self.cache, chosen), self.mask[chosen], self.last_states[chosen])
 
-def read_prompts(model: Any, prompts: Sequence[TokenIds]) -> ReadPrompts:
-    """Read prompts of similar lengths, once."""
+
+def read_prompts(model: Any, prompts: Sequence[TokenIds], behind: ReadPrompts | None = None) -> ReadPrompts:
+    """Read prompts of similar lengths, once; row by row `behind` what was read before them, which is used up."""
     from transformers import DynamicCache
 
     ids, mask = _padded(prompts, device_of(model), side="left")
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
+    if behind:
+        mask = torch.cat([behind.mask, mask], dim=1)
     # Without the model's configuration the cache keeps everything; a sliding window is in the mask all the same.
-    found = backbone_of(model)(**inputs, past_key_values=DynamicCache(), use_cache=True)
+    cache = behind.cache if behind else DynamicCache()
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    found = backbone_of(model)(**inputs, past_key_values=cache, use_cache=True)
     return ReadPrompts(found.past_key_values, mask, found.last_hidden_state[:, -1])
 
 

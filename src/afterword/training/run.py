@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import time
-import warnings
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -422,14 +421,3 @@ def _window_settings(settings: AdaptSettings, config: Any) -> WindowSettings:
         control_tokens=settings.control_tokens or "text",
         language=settings.language,
     )
-
-
-def quiet_libraries() -> None:
-    """Only warnings that a person can act on: progress bars and notices of the libraries are off."""
-    import datasets  # pyright: ignore[reportMissingTypeStubs]  (it has none)
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", module="torch|accelerate|transformers")

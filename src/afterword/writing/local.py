@@ -23,14 +23,15 @@ from afterword.models import (
     load_adapted,
     only_reading,
     position_limit,
+    read_prompts,
     weights_fingerprint,
 )
-from afterword.models.decoding import Beginnings, Writing, continues_beginnings, written_rows
+from afterword.models.decoding import Writing, continues_beginnings, written_rows
 from afterword.models.generation import end_of_turn, ends_of
 from afterword.types import Request, Sampling, Written
 from afterword.writing.mixed import mixed_rows
 from afterword.writing.replies import prompt_of, prompt_tokens, reply_of, room_of, seed_of
-from afterword.writing.together import alike, batches
+from afterword.writing.together import batches, begun
 
 BATCH_TOKENS = 20480
 """Rows × (longest prompt + new tokens)."""
@@ -118,8 +119,11 @@ class LocalGenerator:
         """The new tokens of each request."""
         inner = causal_lm(self.model)
         if not requests[0].other_turns:
-            rest, beginnings = self._begun(prompts)
-            return written_rows(inner, rest, how, advance, beginnings)
+            parts = begun(prompts) if self._sharing else None
+            if parts is None or not parts.shared:
+                return written_rows(inner, prompts, how, advance)
+            read = read_prompts(self.model, parts.beginnings).of_rows(parts.of_rows)
+            return written_rows(inner, parts.rest, how, advance, read)
         others = [replace(request, turns=request.other_turns, other_turns=()) for request in requests]
         pairs = list(zip(prompts, (prompt_tokens(self.tokenizer, each) for each in others), strict=True))
         # The first half of a request's random numbers draws its tokens.
@@ -136,19 +140,6 @@ class LocalGenerator:
     @cached_property
     def _sharing(self) -> bool:
         return self.shares and continues_beginnings(causal_lm(self.model)) and continues_cleanly(self.model)
-
-    def _begun(self, prompts: list[list[int]]) -> tuple[list[list[int]], Beginnings | None]:
-        """The prompts whole; or, where some begin alike, what goes on from their beginnings."""
-        groups = alike(prompts) if self._sharing else []
-        if not any(group.shared for group in groups):
-            return prompts, None
-        beginnings, of_rows = list[list[int]](), [0] * len(prompts)
-        for number, group in enumerate(groups):
-            first = prompts[group.rows[0]]
-            beginnings.append(first[: group.shared or len(first) - 1])
-            for row in group.rows:
-                of_rows[row] = number
-        return [p[len(beginnings[n]) :] for p, n in zip(prompts, of_rows, strict=True)], Beginnings(beginnings, of_rows)
 
     def _room(self, request: Request, prompt: Sequence[int]) -> int:
         return room_of(request, prompt, position_limit(causal_lm(self.model).config))

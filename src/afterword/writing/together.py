@@ -27,6 +27,32 @@ class Alike:
     """Which prompts."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Prompts in two parts: what some of them begin with alike, each such beginning once, and what goes on from it."""
+
+    beginnings: Sequence[TokenIds]
+    of_rows: Sequence[int]
+    """Of each prompt, the number of its beginning."""
+    rest: Sequence[TokenIds]
+    """A token at least."""
+    shared: bool
+    """Whether any beginning is that of several prompts."""
+
+
+def begun(prompts: Sequence[TokenIds]) -> Begun:
+    """The prompts in two parts. One that begins like no other begins with all but its last token."""
+    groups = alike(prompts)
+    beginnings, of_rows = list[TokenIds](), [0] * len(prompts)
+    for number, group in enumerate(groups):
+        first = prompts[group.rows[0]]
+        beginnings.append(first[: group.shared or len(first) - 1])
+        for row in group.rows:
+            of_rows[row] = number
+    rest = [prompt[len(beginnings[number]) :] for prompt, number in zip(prompts, of_rows, strict=True)]
+    return Begun(beginnings, of_rows, rest, shared=any(group.shared for group in groups))
+
+
 def alike(prompts: Sequence[TokenIds], least: int = LEAST_SHARED) -> list[Alike]:
     """Every prompt in one group, so that the fewest tokens are read in all; at least one token of each is its own."""
     order = sorted(range(len(prompts)), key=lambda row: list(prompts[row]))

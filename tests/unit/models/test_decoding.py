@@ -5,15 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
-from afterword.models import decoding
-from afterword.models.decoding import (
-    Beginnings,
-    Writing,
-    continues_beginnings,
-    drawn_tokens,
-    without_the_unlikely,
-    written_rows,
-)
+from afterword.models import decoding, read_prompts
+from afterword.models.decoding import Writing, continues_beginnings, drawn_tokens, without_the_unlikely, written_rows
 
 SMALL = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
 SMALL |= {"num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 1}
@@ -139,9 +132,13 @@ def test_draws_have_the_frequencies_of_temperature_and_top_p():
 
 def test_prompts_that_go_on_from_beginnings_are_those_read_whole():
     how, model = _how(5), _model("grouped")
-    beginnings = Beginnings([[5, 6, 7, 8, 9, 10], [40, 41]], [0, 1, 0, 1, 0])
+    beginnings, of_rows = [[5, 6, 7, 8, 9, 10], [40, 41]], [0, 1, 0, 1, 0]
     rest = [[11], [12, 13, 14], [15, 16], [12], [11]]
-    whole = [[*beginnings.token_ids[n], *more] for n, more in zip(beginnings.of_rows, rest, strict=True)]
+    whole = [[*beginnings[n], *more] for n, more in zip(of_rows, rest, strict=True)]
     assert continues_beginnings(model)
-    assert written_rows(model, rest, how, beginnings=beginnings) == written_rows(model, whole, how)
+    with torch.no_grad():
+        read = read_prompts(model, beginnings)
+    expected = written_rows(model, whole, how)
+    assert written_rows(model, rest, how, behind=read.of_rows(of_rows)) == expected
+    assert written_rows(model, rest, how, behind=read.of_rows(of_rows)) == expected, "what was read stays as it is"
     assert not any(continues_beginnings(_model(kind)) for kind in ("sliding", "no attention"))
