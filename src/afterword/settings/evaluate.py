@@ -28,7 +28,9 @@ class EvaluateSettings(Settings):
     )
     suite: str | None = setting(None, "What", "JSON-lines file of items with exact checks, or the name of a suite.")
     split: Literal["dev", "test", "both"] = setting(
-        "both", "What", "Which items of the suite and of tasks: dev, test or both."
+        "both",
+        "What",
+        "Which items of the suite and of tasks, and which questions that have a split: dev, test or both.",
     )
     suite_cache: str | None = setting(
         None, "What", "Folder that keeps what the model before answers, also to tasks, for other runs."
