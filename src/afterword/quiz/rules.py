@@ -28,6 +28,8 @@ _LEAST_WORDS = 4
 _SHARED = 0.75
 """Of the longer words of a question, how many must stand in the text, by how they begin."""
 _STEM = 4
+_ANSWER = ""
+"""Stands for the answer among the words of its sentence."""
 _SKIPPED = 0.3
 """Of the longer words of a sentence between those that a question has, how many it may lack; one in any case."""
 _COMMON_SHARE = 0.1
@@ -166,19 +168,26 @@ def _is_of_text(question: str, text: str) -> bool:
 
 
 def _is_as_told(question: str, fact: Fact) -> bool:
-    """Whether it has most of what its sentence says where its words stand closest together, the answer left out.
+    """Whether it has most of what its sentence says between its words, and between them and the answer.
 
-    `When did B win?` has little of `A beats B at home, winning`; nothing tells that A is the one who wins.
+    Of `Today A beats B at home, who won in Torsby`, neither `When did B win?` has it nor `Where did A beat B?`: another
+    event has that date, and that place.
     """
-    told, asked = _stems(fact.span.sentence.replace(fact.span.answer, " ", 1)), set(_stems(question))
+    before, _, behind = (_stems(part) for part in fact.span.sentence.partition(fact.span.answer))
+    asked = set(_stems(question))
+    return not (_skips([*before, *behind], asked) or _skips([*before, _ANSWER, *behind], {*asked, _ANSWER}))
+
+
+def _skips(told: Sequence[str], asked: set[str]) -> bool:
+    """Whether a sentence says much that was not asked, also where the words of the question stand closest together."""
     places = [i for i, stem in enumerate(told) if stem in asked]
-    shared, fits = {told[i] for i in places}, list[bool]()
+    shared, much = {told[i] for i in places}, list[bool]()
     for start in places:
         end = next((i + 1 for i in places if shared <= set(told[start : i + 1])), None)
         if end is not None:
             skipped = end - start - sum(start <= i < end for i in places)
-            fits.append(skipped <= max(1, _SKIPPED * (end - start)))
-    return any(fits) or not fits
+            much.append(skipped > max(1, _SKIPPED * (end - start)))
+    return bool(much) and all(much)
 
 
 def _counts_the_same(question: str, fact: Fact) -> bool:
