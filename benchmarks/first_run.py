@@ -80,6 +80,7 @@ def main() -> None:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--questions", type=Path)
     asked.add_argument("--suite", type=Path, help="What is learned and what is kept, instead of questions.")
+    parser.add_argument("--quiz", type=Path, help="A second set of questions, of `afterword quiz`: its test half.")
     parser.add_argument("--keep", type=Path, nargs="*", default=[])
     parser.add_argument("--methods", nargs="+", default=["finetune", "disc", "disc_mixcpt"])
     parser.add_argument("--mixing", nargs="*", default=["disc_mixcpt"], help="Methods that get the mixture.")

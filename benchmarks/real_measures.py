@@ -1,13 +1,15 @@
 """What a real model has learned and kept, as studies on real documents measure it: read once, asked of every cell.
 
 Learning is the share of questions about the documents answered right, closed book, by choice among four, and beside
-it the share whose written answer says it. Kept are choices of other subjects, and what the model writes itself, which
-loses what choices do not show: the fifty questions and instructions of the demo, and, as a share of its own, the 260
-of the suite `everyday`.
+it the share whose written answer says it. With `--quiz` the same is asked by a second set of questions, a suite of
+`afterword quiz`: its test half. Kept are choices of other subjects, and what the model writes itself, which loses what
+choices do not show: the fifty questions and instructions of the demo, and, as a share of its own, the 260 of the suite
+`everyday`.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from afterword.evaluation.everyday_suite import everyday_suite
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.questions import build_prompt, end_of_turn, prompt_ids
 from afterword.evaluation.right_answers import says
-from afterword.evaluation.suites import find_suite
+from afterword.evaluation.suites import Item, find_suite
 from afterword.models import context_length, head_of, load_model, load_tokenizer, trained_states
 from afterword.models.generation import generate, token_ids
 from afterword.models.kept_samples import kept_own_samples
@@ -48,6 +50,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Quiz:
+    """A second set of questions, of a quiz: each with its prompt, wrong choices, checks and unit."""
+
+    items: list[Item]
+    asked: list[Asked]
+    """In the order of the items."""
+
+
+@dataclass(frozen=True)
 class Study:
     """What every cell is measured on, read once."""
 
@@ -66,6 +77,7 @@ class Study:
     samples: list[Example]
     states: list[Any]
     sentences: list[Example]
+    quiz: Quiz | None = None
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -85,6 +97,7 @@ def read_study(args: argparse.Namespace) -> Study:
     reference, tokenizer = load_model(args.model).eval(), load_tokenizer(args.model)
     documents = drawn(rows_of(args.documents), args.max_documents)
     asked, written = _of_suite(args, tokenizer) if args.suite else _of_questions(args, tokenizer, documents)
+    quiz = read_quiz(args.quiz, tokenizer, [row["id"] for row in documents]) if args.quiz else None
     questions, golds = [_asked_in_chat(tokenizer, row) for row in asked], [row["answer"] for row in asked]
     tasks = {path.stem: drawn(rows_of(path), args.items) for path in args.keep}
     by_choice = {name: rows for name, rows in tasks.items() if "choices" in rows[0]}
@@ -99,7 +112,51 @@ def read_study(args: argparse.Namespace) -> Study:
     with torch.autocast("cpu", torch.bfloat16):
         states, _, _ = sums_of(reference, samples)
     sentences = list(_sentences(reference, tokenizer, documents))
-    return Study(reference, tokenizer, questions, kept, continued, golds, written, everyday, samples, states, sentences)
+    return Study(
+        reference, tokenizer, questions, kept, continued, golds, written, everyday, samples, states, sentences, quiz
+    )
+
+
+def read_quiz(path: Path, tokenizer: Any, documents: Sequence[str]) -> Quiz:
+    """The test half of a quiz, of these documents: what was chosen by its dev half is measured apart from it.
+
+    What has no wrong choices is left out, so that choice and answer are of the same questions, and so is what is asked
+    of other documents; both are counted on the error output.
+    """
+    test = [item for item in find_suite(str(path)).items if item.split == "test" and item.part == "learning"]
+    of_these = [item for item in test if any((item.unit or "").startswith(f"{each}: ") for each in documents)]
+    items = [item for item in of_these if item.choices]
+    others, bare = len(test) - len(of_these), len(of_these) - len(items)
+    if others or bare:
+        told = f"{others} of other documents and {bare} without wrong choices are left out"
+        print(f"{path}: {len(items)} questions of its test half are asked; {told}.", file=sys.stderr)
+    if not items:
+        raise SystemExit(f"{path}: its test half has no question with choices about the documents.")
+    return Quiz(items, [_asked_in_chat(tokenizer, row_of(item)) for item in items])
+
+
+def row_of(item: Item) -> dict[str, Any]:
+    """An item of a suite that has choices, as a question."""
+    return {"prompt": item.prompt, "answer": item.answer, "choices": [item.answer, *item.choices]}
+
+
+def quiz_measured(quiz: Quiz, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """What a model knows by a quiz, as fields of a row: said is what passes every check of its question."""
+    right = chosen(model, tokenizer, quiz.asked)
+    answers = answers_of(model, tokenizer, [each.prompt for each in quiz.asked])
+    said = [_passes_all(answer, item.checks) for answer, item in zip(answers, quiz.items, strict=True)]
+    return {
+        "quiz_choice_frac": float(np.mean(right)),
+        "quiz_right": [int(each) for each in right],
+        "quiz_said_frac": float(np.mean(said)),
+        "quiz_said": [int(each) for each in said],
+        "quiz_answers": answers,
+        "quiz_units": [item.unit for item in quiz.items],
+    }
+
+
+def _passes_all(answer: str, checks: Sequence[Mapping[str, Any]]) -> bool:
+    return all(passes(answer, check) for check in checks)
 
 
 def _of_questions(args: argparse.Namespace, tokenizer: Any, documents: list[dict[str, Any]]) -> tuple[Any, Any]:
@@ -114,10 +171,7 @@ def _of_suite(args: argparse.Namespace, tokenizer: Any) -> tuple[Any, Any]:
     """Its dev items: of learning those with choices, of retention all, in writing."""
     items = [item for item in find_suite(str(args.suite)).items if item.split == "dev"]
     learning = [item for item in items if item.part == "learning" and item.choices]
-    asked = [
-        {"prompt": item.prompt, "answer": item.answer, "choices": [item.answer, *item.choices]}
-        for item in drawn(learning, args.max_questions)
-    ]
+    asked = [row_of(item) for item in drawn(learning, args.max_questions)]
     written: dict[str, list[Any]] = {}
     for item in drawn([item for item in items if item.part == "retention"], args.items):
         written.setdefault(item.skill, []).append(_to_write(tokenizer, item.prompt, item.checks))
@@ -212,7 +266,7 @@ def _answered(model: Any, study: Study, items: Sequence[tuple[list[int], Any]]) 
 def _right(answers: Sequence[str], items: Sequence[tuple[Any, Sequence[Mapping[str, Any]]]]) -> list[int]:
     """Which answers pass all their checks."""
     pairs = zip(answers, items, strict=True)
-    return [int(all(passes(answer, check) for check in checks)) for answer, (_, checks) in pairs]
+    return [int(_passes_all(answer, checks)) for answer, (_, checks) in pairs]
 
 
 def measured(study: Study, model: Any) -> dict[str, Any]:
@@ -227,6 +281,7 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         everyday = {skill: _answered(model, study, items) for skill, items in study.everyday.items()}
         _, own_nll, drift = sums_of(model, study.samples, study.states)
         _, sentence_nll, _ = sums_of(model, study.sentences)
+        by_quiz = quiz_measured(study.quiz, model, study.tokenizer) if study.quiz else {}
     told = [says(answer, gold) for answer, gold in zip(answers, study.golds, strict=True)]
     kept |= {skill: _right(written[skill], items) for skill, items in study.written.items()}
     everyday_right = {skill: _right(everyday[skill], items) for skill, items in study.everyday.items()}
@@ -236,6 +291,7 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         "said_frac": float(np.mean(told)),
         "said": [int(right) for right in told],
         "answers": answers,
+        **by_quiz,
         "written": written,
         "kept_frac": float(np.mean([np.mean(rows) for rows in kept.values()])),
         "tasks_frac": float(np.mean([np.mean(rows) for name, rows in kept.items() if name not in study.written])),

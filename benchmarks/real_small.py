@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--questions", type=Path, required=True)
+    parser.add_argument("--quiz", type=Path, help="A second set of questions, of `afterword quiz`: its test half.")
     parser.add_argument("--keep", type=Path, nargs="+", required=True, help="Tasks: JSON lines, one file each.")
     parser.add_argument("--arms", nargs="*", default=[], help="Only these.")
     parser.add_argument("--seeds", type=int, nargs="*", default=[], help="Instead of those of the recipe.")

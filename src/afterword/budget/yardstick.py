@@ -20,7 +20,7 @@ from afterword.data.views import scored_text
 from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
 from afterword.evaluation.losses import VIEW
-from afterword.evaluation.question_file import load_questions
+from afterword.evaluation.question_file import load_questions, of_split
 from afterword.evaluation.questions import answer_lead, build_prompt
 from afterword.evaluation.suite_answers import as_asked, chosen_right, is_correct, written
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
@@ -183,10 +183,10 @@ def answered_right(model: Any, tokenizer: Any, items: Sequence[Item]) -> list[bo
 
 
 def _asked(settings: AdaptSettings, tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
-    """Right answers behind their questions; of questions that name their document, those about these documents."""
+    """Right answers behind their questions: none of the test split, nor of a document that is not among these."""
     named, pairs = {document.id for document in documents}, list[tuple[str, str]]()
     if settings.questions:
-        questions = load_questions(settings.questions)
+        questions = of_split(load_questions(settings.questions), "dev")
         pairs += [(q.question, q.expected[0]) for q in questions if q.document is None or q.document in named]
     if settings.suite:
         pairs += [(item.prompt, item.answer) for item in _items(settings, "learning")]

@@ -3,12 +3,14 @@
 The one rule: a question that was read can be asked. It has an answer, and a wrong one beside it where it has choices.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afterword.errors import DataError
+from afterword.errors import ConfigError, DataError
 from afterword.evaluation.right_answers import exact_match
+from afterword.evaluation.suites import SPLITS
 from afterword.storage.json_lines import read_rows
 
 _ROW = 'Each line is one object: {"question": "…", "answer": "…"}, or "answers": ["…", …], and "choices": ["…", …].'
@@ -27,6 +29,9 @@ class Question:
     """Wrong answers, for choice by likelihood; none: not measured."""
     right_choice: str | None = None
     """Which of the expected answers stands among the choices; None: the first."""
+    # No part of what it is known by: files that say it hold the same questions as before they did.
+    split: str | None = field(default=None, repr=False, compare=False)
+    """`dev`, to choose by, or `test`, to report; None: it was given no side, and is on both."""
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -37,10 +42,27 @@ class Question:
 def load_questions(path: str | Path) -> tuple[Question, ...]:
     """The questions of a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
     path = Path(path)
-    questions = tuple(_question(where, row) for where, row in read_rows(path, _ROW))
+    rows = read_rows(path, _ROW)
+    if rows and ("suite" in rows[0][1] or {"prompt", "checks"} <= rows[0][1].keys()):
+        raise DataError(f"{path}: is a suite, and questions are wanted. Give it as suite.{_beside(path)}")
+    questions = tuple(_question(where, row) for where, row in rows)
     if not questions:
         raise DataError(f"{path}: holds no questions. {_ROW}")
     return questions
+
+
+def of_split(questions: Sequence[Question], split: str) -> tuple[Question, ...]:
+    """Those of a split, `dev`, `test` or `both`, and those that have none. ConfigError where there are no such."""
+    found = tuple(each for each in questions if each.split is None or split in ("both", each.split))
+    if not found:
+        raise ConfigError(f"split: there is no question of the split {split!r}. Give another.")
+    return found
+
+
+def _beside(suite: Path) -> str:
+    """Where the questions of a quiz are, whose suite was given for them."""
+    questions = suite.with_name(f"{suite.name.removesuffix('.jsonl')}.questions.jsonl")
+    return f" The questions of this quiz are in {questions}." if questions.is_file() else ""
 
 
 def _question(where: str, row: dict[str, Any]) -> Question:
@@ -52,6 +74,7 @@ def _question(where: str, row: dict[str, Any]) -> Question:
         "every answer must be a number, or text that is not empty": None in map(_as_text, answers),
         '"document" must be a document id in quotes, or left away': not isinstance(document, str | None),
         '"choices" must be a list of texts or numbers': not isinstance(choices, list) or None in map(_as_text, choices),
+        '"split" must be "dev" or "test", or left away': row.get("split") not in (None, *SPLITS),
     }.items():
         if wrong:
             raise DataError(f"{where}: {problem}. {_ROW}")
@@ -61,7 +84,7 @@ def _question(where: str, row: dict[str, Any]) -> Question:
     others = tuple(choice for choice in offered if choice not in right)
     if offered and not others:
         raise DataError(f'{where}: every one of the "choices" is a right answer. Give wrong ones beside it. {_ROW}')
-    return Question(str(_as_text(question)), expected, document, others, next(iter(right), None))
+    return Question(str(_as_text(question)), expected, document, others, next(iter(right), None), row.get("split"))
 
 
 def _as_text(value: Any) -> str | None:

@@ -18,7 +18,7 @@ from afterword.evaluation.exams import prompt_turns
 from afterword.evaluation.measure import SEARCHED, Inputs, Measure, Models, Row
 from afterword.evaluation.measures import MEASURES, chosen_measures
 from afterword.evaluation.pair import load_models
-from afterword.evaluation.question_file import load_questions
+from afterword.evaluation.question_file import load_questions, of_split
 from afterword.evaluation.task_loading import LoadedTasks, load_tasks
 from afterword.evaluation.task_model import refuse_missing_vllm
 from afterword.evaluation.tasks import asking_of, rounds_of
@@ -145,7 +145,7 @@ _GIVEN_BY = {"reference": "a run, or a model with --reference"}
 
 
 def _inputs(name: str, settings: EvaluateSettings, documents: Mapping[str, Corpus]) -> Inputs:
-    asked = load_questions(settings.questions) if settings.questions else ()
+    asked = of_split(load_questions(settings.questions), settings.split) if settings.questions else ()
     asked = losses.drawn(asked, settings.max_questions, settings.seed)
     suite = _suite(settings) if settings.suite else None
     tasks = _tasks(settings, name) if settings.tasks else None

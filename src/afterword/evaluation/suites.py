@@ -136,6 +136,8 @@ def load_suite(path: str | Path) -> Suite:
     """The suite in a .jsonl file, plain or .gz. DataError, with file and line, for what is not one."""
     path = Path(path)
     rows = read_rows(path, _RULE)
+    if rows and "question" in rows[0][1]:
+        raise DataError(f"{path}: holds questions, and a suite is wanted. Give them as questions. {_RULE}")
     about: dict[str, Any] = _about(*rows.pop(0)) if rows and "suite" in rows[0][1] else {}
     items = tuple(_item(where, row) for where, row in rows)
     first: dict[str, str] = {}

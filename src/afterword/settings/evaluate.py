@@ -30,7 +30,9 @@ class EvaluateSettings(Settings):
         None, "What", "JSON-lines files of items with exact checks, or names of suites (everyday), with commas."
     )
     split: Literal["dev", "test", "both"] = setting(
-        "both", "What", "Which items of the suite and of tasks: dev, test or both."
+        "both",
+        "What",
+        "Which items of the suite and of tasks, and which questions that have a split: dev, test or both.",
     )
     suite_cache: str | None = setting(
         None, "What", "Folder that keeps what the model before answers, also to tasks, for other runs."

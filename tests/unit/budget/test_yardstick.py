@@ -84,6 +84,7 @@ def test_with_questions_learning_is_read_off_their_answers(model_folder, some, t
     rows = [
         {"question": "Where was Mara born?", "answer": "Oslo", "document": some[0].id},
         {"question": "And when?", "answer": "In 1990", "document": "of other documents"},
+        {"question": "And how?", "answer": "By ferry", "document": some[0].id, "split": "test"},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (asked,) = build_yardsticks(settings(model_folder, questions=str(file)), [some], plain)

@@ -15,11 +15,11 @@ from tokenizers import processors
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from afterword.data import SpecialTokens
-from afterword.errors import DataError
+from afterword.errors import ConfigError, DataError
 from afterword.evaluation import questions as asking
 from afterword.evaluation.measure import Models
 from afterword.evaluation.measures import MEASURES
-from afterword.evaluation.question_file import Question, load_questions
+from afterword.evaluation.question_file import Question, load_questions, of_split
 from afterword.evaluation.questions import answer_lead, build_prompt
 from afterword.evaluation.right_answers import exact_match, said, token_f1
 from afterword.models.generation import end_of_turn, prompt_ids
@@ -253,6 +253,7 @@ def test_questions_are_read_plain_and_compressed(tmp_path: Path, name: str):
         (b'{"question": "a", "answer": "The b", "choices": ["B."]}', "every one of the"),
         (b'{"question": "a", "answer": ""}', "not empty"),
         (b'{"question": "a", "answer": "b", "document": 3}', '"document" must be'),
+        (b'{"question": "a", "answer": "b", "split": "train"}', '"split" must be'),
         (b'["a", "b"]', "not an object"),
         (b'{"question": "\xff", "answer": "b"}', "not valid UTF-8"),
     ],
@@ -264,6 +265,32 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: bytes, proble
         load_questions(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert problem in str(caught.value)
+
+
+def test_a_suite_given_for_questions_is_told_where_the_questions_are(tmp_path: Path):
+    rows = [{"suite": {"name": "quiz"}}, {"id": "a", "prompt": "Where?", "answer": "Oslo", "checks": []}]
+    for name, own in (("quiz.jsonl", rows), ("plain.jsonl", rows[1:])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in own))
+    (tmp_path / "quiz.questions.jsonl").write_text(json.dumps({"question": "Where?", "answer": "Oslo"}))
+    with pytest.raises(DataError, match=r"quiz\.jsonl: is a suite.* are in .*quiz\.questions\.jsonl\."):
+        load_questions(tmp_path / "quiz.jsonl")
+    with pytest.raises(DataError, match=r"plain\.jsonl: is a suite, .* Give it as suite\.$"):
+        load_questions(tmp_path / "plain.jsonl")
+
+
+def test_of_a_split_are_its_questions_and_those_without_one(tmp_path: Path):
+    rows = [
+        {"question": f"Where {n}?", "answer": "Oslo", **own}
+        for n, own in enumerate(({"split": "dev"}, {"split": "test"}, {}))
+    ]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = load_questions(tmp_path / "asked.jsonl")
+    assert {split: [each.question[6] for each in of_split(questions, split)] for split in ("dev", "test", "both")} == {
+        "dev": ["0", "2"], "test": ["1", "2"], "both": ["0", "1", "2"]
+    }  # fmt: skip
+    assert "dev" not in str(questions[0]), "a sequence knows questions by what they ask"
+    with pytest.raises(ConfigError, match="no question of the split 'test'"):
+        of_split(questions[:1], "test")
 
 
 @pytest.mark.parametrize(

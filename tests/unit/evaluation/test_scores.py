@@ -100,6 +100,15 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(run: Path, 
     assert first.scores != other.scores
 
 
+def test_questions_of_the_other_split_are_not_asked(run: Path, tmp_path: Path):
+    rows = [{"question": f"Where {i}?", "answer": "Oslo", "split": split} for i, split in enumerate(("dev", "test"))]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = evaluate(
+        run, questions=str(tmp_path / "asked.jsonl"), split="test", output_dir=tmp_path, **{**QUICK, "samples": 0}
+    )
+    assert [row["question"] for row in found.answers if row["setting"] == "closed_book"] == ["Where 1?"]
+
+
 def test_a_model_alone_is_measured(model_folder: Path, files: Path, tmp_path: Path):
     result = evaluate(model_folder, documents=(str(files / "docs.jsonl"),), **_all(files), output_dir=tmp_path)
     assert result.reference is None

@@ -38,6 +38,11 @@ def _item(i: int, **changes: Any) -> Item:
     return Item(**{**ROW, "id": str(i), "checks": tuple(ROW["checks"]), **changes})
 
 
+def test_questions_given_for_a_suite_are_told_where_they_belong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds questions, and a suite is wanted"):
+        load_suite(_write(tmp_path / "quiz.questions.jsonl", {"question": "Wo?", "answers": ["Köln"]}))
+
+
 @pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.gz"])
 def test_a_suite_is_read_plain_and_compressed(tmp_path: Path, name: str):
     full = {"id": "b", "part": "retention", "split": "test", "gone": "Trier", "unit": "where of it"}

@@ -111,10 +111,52 @@ RARITY = Rarity.of([NEWS, *["Prime Minister and harbour news."] * 9])
         ("Who opened a harbour in Bergen in 2019?", "not_of_text"),
         ("Who opened a harbour in Bergen with Sigrid?", "not_of_text"),
         ("Which country won football championships against Bergen?", "not_of_text"),
+        ("Who is Bergen Norway?", "no_question"),
+        ("Who opens the one of Bergen?", None),
     ],
 )
 def test_what_is_wrong_with_a_question_by_its_words(question: str, problem: str | None) -> None:
     assert problem_of(Wording(question, "asked"), fact(), RARITY) == problem
+
+
+MATCH = (
+    "3 May 2031: Ada Falk of Torsby beats Olga Brandt of Portlow in four sets and wins the Tern Cup, after 80 "
+    "fewer players than before had come from 9 countries to Halmar."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "problem"),
+    [
+        ("3 May 2031", "When did Ada Falk of Torsby beat Olga Brandt of Portlow?", None),
+        ("3 May 2031", "When did Ada Falk beat Olga Brandt?", None),
+        ("3 May 2031", "When did Olga Brandt win the Tern Cup?", "not_as_told"),
+        ("3 May 2031", "When did fewer players come from 9 countries?", "not_as_told"),
+        ("Halmar", "Where did Ada Falk of Torsby beat Olga Brandt of Portlow?", "not_as_told"),
+        ("80", "How many fewer players than before had come from 9 countries?", None),
+        ("80", "How many players had come to Halmar?", "not_as_told"),
+        ("80", "How many countries did fewer players come from to Halmar?", "not_as_told"),
+        ("9", "How many countries did players come from to Halmar?", None),
+        ("9", "What number of players had come to Halmar?", "not_as_told"),
+    ],
+)
+def test_a_question_skips_little_of_its_sentence_and_counts_what_that_counts(
+    answer: str, question: str, problem: str | None
+) -> None:
+    asked = Fact("cup-1", MATCH, Span(answer, "number" if answer.isdigit() else "other", MATCH))
+    rarity = Rarity.of([MATCH, "Other news."])
+    assert problem_of(Wording(question, "asked"), asked, rarity) == problem
+    gap = f"What belongs in the gap marked ____? {MATCH.replace(answer, '____', 1)}"
+    assert problem_of(Wording(gap, "gap"), asked, rarity) is None
+
+
+def test_what_stands_between_the_words_of_a_question_is_not_made_up_for_by_those_before_them() -> None:
+    told = (
+        "6 May 2031: Halmar's High Court rejects an appeal by Tern Ferry Lines, allowing the Halmar Food Safety Office."
+    )
+    asked = Fact("court-1", told, Span("6 May 2031", "date", told))
+    question = "When did Halmar High Court reject the appeal of the Halmar Food Safety Office?"
+    assert problem_of(Wording(question, "asked"), asked, Rarity.of([told, "Other news."])) == "not_as_told"
 
 
 def test_an_answer_that_the_text_does_not_say_is_told_first() -> None:
