@@ -56,10 +56,9 @@ def written(rows: Sequence[Row]) -> np.ndarray:
 
 
 def everyday(rows: Sequence[Row]) -> np.ndarray | None:
-    """[prompts] of the suite `everyday`, likewise; None where a row has none: it was measured before there was one."""
-    if not all("everyday_right" in row for row in rows):
-        return None
-    return np.mean([[right for skill in row["everyday_right"].values() for right in skill] for row in rows], axis=0)
+    """[prompts] of the suite `everyday`, likewise, over the seeds that were asked it; None where none was."""
+    asked = [row["everyday_right"] for row in rows if "everyday_right" in row]
+    return np.mean([[right for skill in row.values() for right in skill] for row in asked], axis=0) if asked else None
 
 
 def in_writing(rows: Sequence[Row]) -> np.ndarray:
@@ -163,7 +162,8 @@ def print_beside(cells: Cells, baseline: str, rate: float) -> None:
         ours, theirs = [row for _, row in paired], [row for row, _ in paired]
         parts = [change(values(theirs, name), values(ours, name)) for name in ("right", "said")]
         same_items = len(tasks(ours)) == len(tasks(theirs))
-        before, after = everyday(theirs), everyday(ours)
+        both = [pair for pair in paired if all("everyday_right" in row for row in pair)]
+        before, after = (everyday([pair[side] for pair in both]) for side in (0, 1))
         parts.append(change(tasks(theirs), tasks(ours)) if same_items else "–")
         parts.append("–" if before is None or after is None else change(before, after))
         parts.append(change(written(theirs), written(ours)))
