@@ -21,6 +21,7 @@ QUESTIONS = [
     Question("Where?", ("Marlhaven",), "a", ("Sarnholt", "Oslo")),
     Question("When was she built?", ("1962",), "a"),
     Question("Who?", ("Ingram Vasko",), "b", ("Jory Tamblin",)),
+    Question("What does he keep?", ("bees",), "b", ("hens", "goats")),
     Question("Of what?", ("oak",), "a", ("elm", "steel", "larch")),
 ]
 BEHIND = [BEES if question.document == "b" else FERRY for question in QUESTIONS]
