@@ -4,7 +4,7 @@ A document stands before each question that is asked of it, once to write an ans
 The one rule: every prompt gives what it gives when it is read whole, up to the rounding of the arithmetic.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from afterword.evaluation.choices import Likelihoods, TokenIds, likelihoods_behi
 from afterword.models import causal_lm, continues_cleanly, read_prompts
 from afterword.models.decoding import Writing, continues_beginnings, written_rows
 from afterword.models.generation import BATCH_TOKENS
-from afterword.writing.together import batches, begun
+from afterword.writing.together import begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,32 @@ def written_and_likely(
     Of a model in eval mode that `is_worth_sharing`; `how` has nothing that is of single rows. `advance` is told how
     many more are answered.
     """
-    planned = batches([each.to_write for each in put], how.max_new_tokens, BATCH_TOKENS // shares(), sharing=True)
     found = dict[int, tuple[list[int], Likelihoods]]()
-    for rows in own_share(planned):
+    for rows in own_share(list(_batches(put, how.max_new_tokens, BATCH_TOKENS // shares()))):
         found |= zip(rows, _of_batch(model, [put[row] for row in rows], how, advance), strict=True)
     here, found = len(found), put_together(found)
     advance(len(found) - here)
     return [found[row] for row in range(len(put))]
+
+
+def _batches(put: Sequence[Put], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Questions, by number, those with one beginning side by side and the longest of them first."""
+    parts = begun(_prompts(put))
+
+    def place(row: int) -> tuple[int, int, int]:
+        """By the length of its beginning, by the beginning, by its own length."""
+        beginning = parts.of_rows[row]
+        return -len(parts.beginnings[beginning]), beginning, -len(put[row].to_write)
+
+    batch, longest = list[int](), 0
+    for row in sorted(range(len(put)), key=place):
+        longest = max(longest, len(put[row].to_write))
+        if batch and (len(batch) + 1) * (longest + new_tokens) > batch_tokens:
+            yield batch
+            batch, longest = [], len(put[row].to_write)
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def _of_batch(

@@ -17,13 +17,16 @@ from afterword.evaluation.question_file import Question
 
 FERRY = "The ferry is called Odalind. She was built in Marlhaven in 1962, of oak. " * 2
 BEES = "Ingram Vasko keeps bees. " * 5
+HENS = "Fourteen hens live behind the school. " * 3
 QUESTIONS = [
     Question("Where?", ("Marlhaven",), "a", ("Sarnholt", "Oslo")),
     Question("When was she built?", ("1962",), "a"),
     Question("Who?", ("Ingram Vasko",), "b", ("Jory Tamblin",)),
+    Question("What is kept here?", ("hens",), "c", ("goats",)),
     Question("Of what?", ("oak",), "a", ("elm", "steel", "larch")),
 ]
-BEHIND = [BEES if question.document == "b" else FERRY for question in QUESTIONS]
+DOCUMENTS = {"a": FERRY, "b": BEES, "c": HENS}
+BEHIND = [DOCUMENTS[question.document or ""] for question in QUESTIONS]
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -59,7 +62,8 @@ def test_answers_and_likelihoods_are_those_of_prompts_that_are_read_whole(
     monkeypatch.setattr(read_once, "read_prompts", counted)
     monkeypatch.setattr(read_once, "BATCH_TOKENS", batch_tokens)
     shared = questions.answers_to(models, QUESTIONS, "open_book", BEHIND, instruction="Briefly.")
-    assert sum(begun) == 4 if batch_tokens == 20480 else len(begun) > 2
+    # All in one batch of each model, or in several.
+    assert begun == [3, 3] if batch_tokens == 20480 else len(begun) > 4
     begun.clear()
     alone = questions.answers_to(models, QUESTIONS, "open_book", BEHIND, instruction="Briefly.", alone=True)
     assert not begun
