@@ -76,6 +76,9 @@ class Study:
     """The suite `everyday`, by skill, likewise."""
     samples: list[Example]
     states: list[Any]
+    replies: list[Example]
+    """What the reference answers to the dev half of the suite `everyday`, scored on its answers."""
+    reply_states: list[Any]
     sentences: list[Example]
     quiz: Quiz | None = None
 
@@ -104,16 +107,31 @@ def read_study(args: argparse.Namespace) -> Study:
     kept = {name: [_asked_plain(tokenizer, row) for row in rows] for name, rows in by_choice.items()}
     continued = {name: [_last_word(tokenizer, row) for row in tasks[name]] for name in tasks if name not in kept}
     everyday: dict[str, list[Any]] = {}
-    for item in everyday_suite().items:
+    asked_every_day = everyday_suite().items
+    for item in asked_every_day:
         everyday.setdefault(item.skill, []).append(_to_write(tokenizer, item.prompt, item.checks))
     writer = load_model(args.model, dtype=torch.bfloat16).eval()
     texts = kept_own_samples(writer, tokenizer, count=SAMPLES, new_tokens=SAMPLE_TOKENS, seed=0)
     samples = [_example(i, sample.token_ids, 1) for i, sample in enumerate(texts)]
     with torch.autocast("cpu", torch.bfloat16):
         states, _, _ = sums_of(reference, samples)
-    sentences = list(_sentences(reference, tokenizer, documents))
+        replies = _replies(reference, tokenizer, [item.prompt for item in asked_every_day if item.split == "dev"])
+        reply_states, _, _ = sums_of(reference, replies)
     return Study(
-        reference, tokenizer, questions, kept, continued, golds, written, everyday, samples, states, sentences, quiz
+        reference=reference,
+        tokenizer=tokenizer,
+        questions=questions,
+        kept=kept,
+        continued=continued,
+        golds=golds,
+        written=written,
+        everyday=everyday,
+        samples=samples,
+        states=states,
+        replies=replies,
+        reply_states=reply_states,
+        sentences=list(_sentences(reference, tokenizer, documents)),
+        quiz=quiz,
     )
 
 
@@ -204,6 +222,14 @@ def _example(unit: int, ids: Sequence[int], first: int) -> Example:
     return Example(str(unit), unit, None, (segment,))
 
 
+def _replies(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[Example]:
+    """What a model answers to each question, to its own end of turn, scored where it answers."""
+    prompts = [prompt_ids(tokenizer, build_prompt(tokenizer, question)) for question in questions]
+    written = generate(model, tokenizer, prompts, max_new_tokens=WRITTEN_TOKENS, extra_eos_ids=end_of_turn(tokenizer))
+    pairs = enumerate(zip(prompts, written, strict=True))
+    return [_example(place, [*prompt, *ids], len(prompt)) for place, (prompt, ids) in pairs if ids]
+
+
 def _sentences(model: Any, tokenizer: Any, documents: list[dict[str, Any]]) -> Iterator[Example]:
     from afterword.types import Document, Window
 
@@ -280,6 +306,7 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         written = {skill: _answered(model, study, items) for skill, items in study.written.items()}
         everyday = {skill: _answered(model, study, items) for skill, items in study.everyday.items()}
         _, own_nll, drift = sums_of(model, study.samples, study.states)
+        _, _, everyday_drift = sums_of(model, study.replies, study.reply_states)
         _, sentence_nll, _ = sums_of(model, study.sentences)
         by_quiz = quiz_measured(study.quiz, model, study.tokenizer) if study.quiz else {}
     told = [says(answer, gold) for answer, gold in zip(answers, study.golds, strict=True)]
@@ -300,6 +327,7 @@ def measured(study: Study, model: Any) -> dict[str, Any]:
         "everyday_frac": float(np.mean([right for rows in everyday_right.values() for right in rows])),
         "everyday_right": everyday_right,
         "drift_nats": drift,
+        "everyday_drift_nats": everyday_drift,
         "own_nll_nats": own_nll,
         "sentence_nll_nats": sentence_nll,
         "measure_seconds": time.perf_counter() - started,

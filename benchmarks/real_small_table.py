@@ -139,15 +139,22 @@ def span(found: np.ndarray, sign: str = "") -> str:
 
 def print_cells(cells: Cells) -> None:
     """What every cell learned and kept, and what it cost."""
-    columns = "chosen, % | said, % | tasks, % | everyday, % | written, % | drift, nats | TFLOP | minutes | in all"
+    asked = "chosen, % | said, % | tasks, % | everyday, % | written, %"
+    columns = f"{asked} | drift, nats | on replies | TFLOP | minutes | in all"
     print(f"| arm | rate | share of the way | seeds | {columns} |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for (arm, rate, share), rows in cells.items():
         asked = (values(rows, "right"), values(rows, "said"), tasks(rows), everyday(rows), written(rows))
         measured = ("–" if each is None else percent(each) for each in asked)
-        drift = float(np.mean([row["drift_nats"] for row in rows]))
+        drifts = [f"{np.mean([row['drift_nats'] for row in rows]):.3f}", _on_replies(rows)]
         costs = " | ".join(cost(rows, *of) for of in (("flops", 1e12), ("train_seconds", 60), ("run_seconds", 60)))
-        print(f"| {arm} | {rate:g} | {share:g} | {len(rows)} | {' | '.join(measured)} | {drift:.3f} | {costs} |")
+        print(f"| {arm} | {rate:g} | {share:g} | {len(rows)} | {' | '.join([*measured, *drifts])} | {costs} |")
+
+
+def _on_replies(rows: Sequence[Row]) -> str:
+    """Drift on the replies to everyday questions, of the seeds where it was measured."""
+    found = [row["everyday_drift_nats"] for row in rows if "everyday_drift_nats" in row]
+    return f"{np.mean(found):.3f}" if found else "–"
 
 
 def print_beside(cells: Cells, baseline: str, rate: float) -> None:

@@ -71,12 +71,15 @@ def test_the_tables(table: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -
     short = row("Short", 5, 5, 5)
     short["kept_right"]["one"] = [1, 0]
     rows = [{**each, "way": [{**part, "arm": each["arm"]} for part in each.get("way", ())]} for each in ROWS]
+    again = {**ROWS[1], "seed": 1, "everyday_drift_nats": 0.25}
+    assert again["arm"] == "Fine-tuning"
+    rows.append(again)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*rows, short]))
     monkeypatch.setattr(sys, "argv", ["real_small_table.py", str(tmp_path / "rows.jsonl"), "--resamples", "20"])
     table.main()
     said = capsys.readouterr().out
     (cell,) = (line for line in said.splitlines() if line.startswith("| Fine-tuning | 0.0002"))
-    assert cell.endswith("| 0.500 | 3.0 | 1.5 | – |")
+    assert cell.endswith("| 0.500 | 0.250 | 3.0 | 1.5 | – |")
     assert "| Fine-tuning | 3 | 310 [" in said
     assert "| Other | 1 | 0 [" in said
     assert "Not among them, because they were measured on other items: Short at 0.0002." in said
