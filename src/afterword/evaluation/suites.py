@@ -94,13 +94,16 @@ def register_suite(name: str, loader: Callable[[], Suite]) -> None:
 
 
 def find_suite(name: str) -> Suite:
-    """A suite by its name, or the suite in a file; several, with commas between, as one. ConfigError for what is not.
+    """A suite by its name, or the suite in a file; several, with commas between, as one.
 
-    DataError where two of them have an item of the same id.
+    ConfigError for what is none, and for one that is named twice. DataError where two have an item of the same id.
     """
     if "," not in name or Path(name).exists():
         return _find_one(name)
-    return _joined({each: _find_one(each) for each in map(str.strip, name.split(","))})
+    names = [each.strip() for each in name.split(",")]
+    if twice := sorted({each for each in names if names.count(each) > 1}):
+        raise ConfigError(f"suite: {', '.join(twice)} is named more than once in {name!r}. Name every suite once.")
+    return _joined({each: _find_one(each) for each in names})
 
 
 def _find_one(name: str) -> Suite:

@@ -171,6 +171,8 @@ def test_several_suites_are_asked_as_one(tmp_path: Path, monkeypatch: pytest.Mon
         find_suite(f"towns,{_write(tmp_path / 'again.jsonl', {**ROW, 'id': '0'})}")
     with pytest.raises(ConfigError, match=r"there is no suite 'town'\. Did you mean towns\?"):
         find_suite("sums,town")
+    with pytest.raises(ConfigError, match="suite: sums is named more than once"):
+        find_suite("sums,towns,sums")
     with_comma = _write(tmp_path / "a,b.jsonl", ROW)
     assert find_suite(str(with_comma)) == load_suite(with_comma), "a file may have a comma in its name"
 
