@@ -19,6 +19,7 @@ from afterword.data.batching import Packing, micro_batches, to_device
 from afterword.data.views import scored_text
 from afterword.distributed import device_type
 from afterword.errors import ConfigError, DataError
+from afterword.evaluation.everyday_suite import everyday_prompts
 from afterword.evaluation.losses import VIEW
 from afterword.evaluation.question_file import load_questions, of_split
 from afterword.evaluation.questions import answer_lead, build_prompt
@@ -26,8 +27,8 @@ from afterword.evaluation.suite_answers import as_asked, chosen_right, is_correc
 from afterword.evaluation.suites import Item, drawn_suite, find_suite
 from afterword.evaluation.task_answers import answer_tasks, tasks_to_keep
 from afterword.evaluation.task_loading import LoadedTasks
-from afterword.models.generation import prompt_ids, token_ids
-from afterword.models.kept_samples import kept_own_samples
+from afterword.models.generation import Sample, prompt_ids, token_ids, user_turn
+from afterword.models.kept_samples import kept_own_samples, kept_replies
 from afterword.objectives import Distillation, Head, Prediction, forward_kl, hidden_losses
 from afterword.settings.adapt import AdaptSettings
 from afterword.settings.evaluate import EvaluateSettings
@@ -38,6 +39,8 @@ MOST_WINDOWS = 64
 """Of the documents, that learning is measured on."""
 SAMPLES, SAMPLE_TOKENS = 32, 64
 """Text of the model's own that drift is measured on: half of what `afterword evaluate` takes."""
+REPLIES, REPLY_TOKENS = 64, 40
+"""Everyday questions that a chat model's drift is measured on, too, and how much of a reply is."""
 MOST_ITEMS = 200
 """Of each part of a suite, and of the questions."""
 _ANSWER_TOKENS = 32
@@ -53,8 +56,11 @@ class Standing:
     """How much likelier what is to be learned has become, per token: sentences of the documents read alone, or the
     right answers to questions about them."""
     lost: float
-    """In the unit of the budget."""
+    """In the unit of the budget; in nats the larger of both drifts."""
     drift_nats: float
+    """On text that the model wrote of itself."""
+    replies_drift_nats: float | None = None
+    """On what it replied to everyday questions; None for a model without a chat template."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,9 @@ class Yardstick:
     """The loss of these sentences under the model as it was given, each with its document before it."""
     samples: _Texts
     """Text that the model itself wrote."""
+    replies: _Texts | None
+    """What it replies to everyday questions, which no run trains on: replay of a model's own text takes drift on such
+    text down, and not what is lost. None for a model without a chat template."""
     head: Head
     """The head of the model as it was given, on the CPU."""
     answers: _Texts | None
@@ -112,8 +121,9 @@ class Yardstick:
             learned = self.answers or self.sentences
             nll, _ = _losses(model, learned)
             _, drift = _losses(model, self.samples, self.head)
-            lost = drift if not self.kept else self._points_lost(model)
-        return Standing(learned.nll_nats - nll, lost, drift)
+            _, of_replies = _losses(model, self.replies, self.head) if self.replies else (0.0, None)
+            lost = max(drift, of_replies or 0.0) if not self.kept else self._points_lost(model)
+        return Standing(learned.nll_nats - nll, lost, drift, of_replies)
 
     def _points_lost(self, model: Any) -> float:
         """Per cent of the questions that are no longer answered right, the mean over skills and tasks."""
@@ -143,12 +153,15 @@ def build_yardsticks(
     # As many as an evaluation takes, which then finds them.
     count = int(EvaluateSettings.model_fields["samples"].default)
     written = kept_own_samples(reference, tokenizer, count=count, new_tokens=SAMPLE_TOKENS, seed=settings.seed)
-    reference = reference.float() if device.type == "cpu" and dtype != torch.float32 else reference
     length = models.context_length(models.causal_lm(reference).config, settings.max_length)
+    replied = _replied(reference, tokenizer, length) if tokenizer.chat_template else []
+    reference = reference.float() if device.type == "cpu" and dtype != torch.float32 else reference
     window_settings = WindowSettings(max_length=length, language=settings.language)
     with models.only_reading(reference), autocast():
         own = [scored_text(i, np.array(it.token_ids, np.int64), 1) for i, it in enumerate(written[:SAMPLES])]
         samples = _texts(reference, own, states=True)
+        spoken = [scored_text(i, np.array(it.token_ids, np.int64), len(it.prompt_ids)) for i, it in enumerate(replied)]
+        replies = _texts(reference, spoken, states=True) if spoken else None
         right = kept.answered(reference, tokenizer) if kept else {}
         head = _on(models.head_of(reference), _CPU)
         sticks = list[Yardstick]()
@@ -161,6 +174,7 @@ def build_yardsticks(
                     sentences=_texts(reference, alone),
                     with_document_nats=_texts(reference, in_document).nll_nats,
                     samples=samples,
+                    replies=replies,
                     head=head,
                     answers=_texts(reference, asked) if asked else None,
                     kept=kept,
@@ -168,6 +182,15 @@ def build_yardsticks(
                 )
             )
     return sticks
+
+
+def _replied(reference: Any, tokenizer: Any, length: int) -> list[Sample]:
+    """What a model replies to everyday questions that fit into `length`; without those where it says nothing."""
+    prompts = everyday_prompts(REPLIES)
+    sizes = [len(prompt_ids(tokenizer, user_turn(tokenizer, prompt))) for prompt in prompts]
+    fitting = [prompt for prompt, size in zip(prompts, sizes, strict=True) if size + REPLY_TOKENS <= length]
+    replies = kept_replies(reference, tokenizer, fitting, new_tokens=REPLY_TOKENS)
+    return [reply for reply in replies if len(reply.token_ids) > len(reply.prompt_ids)]
 
 
 def answered_right(model: Any, tokenizer: Any, items: Sequence[Item]) -> list[bool]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from afterword.evaluation.suites import SPLITS, Item, Suite
@@ -35,6 +36,13 @@ def everyday_suite() -> Suite:
     by_skill = TypeAdapter(dict[str, list[_Entry]]).validate_python(load_yaml(FILE))
     items = (item for skill, entries in by_skill.items() for item in _items_of(skill, entries))
     return Suite(tuple(items), name="everyday")
+
+
+def everyday_prompts(count: int) -> list[str]:
+    """So many prompts of its dev split, or all, every skill by its share."""
+    prompts = [item.prompt for item in everyday_suite().items if item.split == "dev"]
+    places = np.linspace(0, len(prompts) - 1, min(count, len(prompts)))
+    return [prompts[place] for place in places.round().astype(int)]
 
 
 def _items_of(skill: str, entries: Sequence[_Entry]) -> list[Item]:

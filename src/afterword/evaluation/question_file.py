@@ -32,6 +32,8 @@ class Question:
     # No part of what it is known by: files that say it hold the same questions as before they did.
     split: str | None = field(default=None, repr=False, compare=False)
     """`dev`, to choose by, or `test`, to report; None: it was given no side, and is on both."""
+    unit: str | None = field(default=None, repr=False, compare=False)
+    """What it asks about: questions of one unit count as one in every interval. None: it is its own."""
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ def _question(where: str, row: dict[str, Any]) -> Question:
         "every answer must be a number, or text that is not empty": None in map(_as_text, answers),
         '"document" must be a document id in quotes, or left away': not isinstance(document, str | None),
         '"choices" must be a list of texts or numbers': not isinstance(choices, list) or None in map(_as_text, choices),
+        '"unit" must be text, or left away': not isinstance(row.get("unit"), str | None),
         '"split" must be "dev" or "test", or left away': row.get("split") not in (None, *SPLITS),
     }.items():
         if wrong:
@@ -84,7 +87,15 @@ def _question(where: str, row: dict[str, Any]) -> Question:
     others = tuple(choice for choice in offered if choice not in right)
     if offered and not others:
         raise DataError(f'{where}: every one of the "choices" is a right answer. Give wrong ones beside it. {_ROW}')
-    return Question(str(_as_text(question)), expected, document, others, next(iter(right), None), row.get("split"))
+    return Question(
+        question=str(_as_text(question)),
+        expected=expected,
+        document=document,
+        choices=others,
+        right_choice=next(iter(right), None),
+        split=row.get("split"),
+        unit=row.get("unit"),
+    )
 
 
 def _as_text(value: Any) -> str | None:

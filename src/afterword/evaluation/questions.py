@@ -181,9 +181,10 @@ def values_of(answers: Answers) -> Iterator[Values]:
     for metric, value in _METRICS.items():
         rows = [i for i, each in enumerate(asked) if each.question.choices or metric != "choice_correct_frac"]
         found = {side: [value(asked[i].question, said[i]) for i in rows] for side, said in sides.items()}
+        units = [asked[i].question.unit or i for i in rows]
         # Of questions that were left out whole, a score says so.
         if rows or (not asked and metric != "choice_correct_frac"):
-            yield Values(metric=metric, before=found.get("before") or None, after=found["after"] or None)
+            yield Values(metric=metric, before=found.get("before") or None, after=found["after"] or None, units=units)
 
 
 def costs_of(models: Models, answers: Answers, *, search_seconds: float = 0.0) -> Measured:

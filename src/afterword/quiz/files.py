@@ -58,6 +58,7 @@ def questions_of(facts: Sequence[Fact], splits: Sequence[str]) -> list[dict[str,
             **({"choices": [fact.span.answer, *fact.choices]} if fact.choices else {}),
             "document": fact.document,
             "split": split,
+            "unit": fact.id,
             "fact": fact.span.sentence,
         }
         for fact, split in zip(facts, splits, strict=True)

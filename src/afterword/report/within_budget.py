@@ -52,8 +52,14 @@ def _saved(record: Mapping[str, Any], limit: str) -> str:
 
 
 def _standing(row: Mapping[str, Any]) -> dict[str, str]:
-    drift = f"{row['drift_nats']:.3g}"
-    return {"learned": f"{row['learned_nats']:.3f}", "lost": f"{row['lost']:.3g}", "drift": drift}
+    # Runs of before replies were asked for have none.
+    on_replies = row.get("replies_drift_nats")
+    return {
+        "learned": f"{row['learned_nats']:.3f}",
+        "lost": f"{row['lost']:.3g}",
+        "drift": f"{row['drift_nats']:.3g}",
+        "replies": MISSING if on_replies is None else f"{on_replies:.3g}",
+    }
 
 
 def _share(share: float) -> str:

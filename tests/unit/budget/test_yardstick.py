@@ -12,12 +12,14 @@ import yaml
 from afterword.budget.yardstick import build_yardsticks
 from afterword.data import special_tokens
 from afterword.errors import ConfigError
+from afterword.evaluation.everyday_suite import everyday_prompts
 from afterword.evaluation.losses import drift
 from afterword.evaluation.measure import Models
 from afterword.evaluation.measures import MEASURES
 from afterword.evaluation.task_items import is_dev
 from afterword.models import load_model, load_tokenizer
 from afterword.models.generation import own_samples
+from afterword.models.kept_samples import kept_replies
 from afterword.settings.adapt import read_settings
 from afterword.types import Document
 
@@ -61,6 +63,30 @@ def test_drift_is_what_evaluate_measures_on_the_same_samples(model_folder, some,
     moved, _ = MEASURES["drift/own_samples"].scores(found)
     assert moved.after.value > 0.01
     assert stick.standing(perturbed, plain).lost == pytest.approx(moved.after.value, rel=1e-4)
+
+
+def test_lost_is_the_larger_drift_of_own_text_and_of_replies_to_everyday_questions(
+    model_folder, some, perturbed, tmp_path
+):
+    given, chats = load_model(str(model_folder)).eval(), load_tokenizer(str(model_folder))
+    chats.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    given.save_pretrained(tmp_path / "chat")
+    chats.save_pretrained(tmp_path / "chat")
+    (stick,) = build_yardsticks(settings(tmp_path / "chat"), [some], plain)
+    found = stick.standing(perturbed, plain)
+    fitting = [text for text in everyday_prompts(64) if len(chats(f"{text}\n")["input_ids"]) + 40 <= 256]
+    replies = kept_replies(given, chats, fitting, new_tokens=40)
+    models = Models(given, perturbed, chats, special_tokens(chats, "auto", "document"), 256)
+    pairs = [(it.token_ids, len(it.prompt_ids)) for it in replies if len(it.token_ids) > len(it.prompt_ids)]
+    assert len(pairs) > 10
+    moved, _ = MEASURES["drift/own_samples"].scores(drift(models, pairs, {}))
+    assert found.replies_drift_nats == pytest.approx(moved.after.value, rel=1e-4)
+    assert found.lost == max(found.drift_nats, found.replies_drift_nats) > min(found.drift_nats, moved.after.value)
+    # Without a chat template there is nobody to reply.
+    (plain_text,) = build_yardsticks(settings(model_folder), [some], plain)
+    other = plain_text.standing(perturbed, plain)
+    assert other.replies_drift_nats is None
+    assert other.lost == other.drift_nats
 
 
 def test_learned_is_the_change_of_the_sentences_loss(model_folder, some, perturbed):

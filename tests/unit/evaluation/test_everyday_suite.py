@@ -1,6 +1,7 @@
 """The suite `everyday` can be asked, of either split, and repeats nothing that the demo asks."""
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from afterword.demo.ferry_lessons import load_kept
 from afterword.evaluation.checks import passes, problem_of
-from afterword.evaluation.everyday_suite import everyday_suite
+from afterword.evaluation.everyday_suite import everyday_prompts, everyday_suite
 from afterword.evaluation.suites import Item, find_suite, load_suite
 
 ITEMS = everyday_suite().items
@@ -42,3 +43,14 @@ def test_it_is_found_by_name_and_is_the_same_from_a_file(tmp_path: Path):
     rows = [{name: value for name, value in asdict(item).items() if value is not None} for item in ITEMS]
     file.write_text("\n".join(json.dumps(row) for row in rows))
     assert find_suite("everyday").fingerprint == everyday_suite().fingerprint == load_suite(file).fingerprint
+
+
+def test_prompts_are_drawn_from_dev_and_every_skill():
+    items = {item.prompt: item for item in everyday_suite().items}
+    prompts = everyday_prompts(64)
+    assert len(set(prompts)) == 64
+    assert {items[prompt].split for prompt in prompts} == {"dev"}
+    shares = Counter(items[prompt].skill for prompt in prompts)
+    whole = Counter(item.skill for item in items.values())
+    assert all(abs(shares[skill] - 64 * count / len(items)) <= 1 for skill, count in whole.items())
+    assert len(everyday_prompts(10_000)) == len(items) // 2

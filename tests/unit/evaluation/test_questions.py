@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,7 @@ def test_questions_are_read_plain_and_compressed(tmp_path: Path, name: str):
         (b'{"question": "a", "answer": ""}', "not empty"),
         (b'{"question": "a", "answer": "b", "document": 3}', '"document" must be'),
         (b'{"question": "a", "answer": "b", "split": "train"}', '"split" must be'),
+        (b'{"question": "a", "answer": "b", "unit": 3}', '"unit" must be'),
         (b'["a", "b"]', "not an object"),
         (b'{"question": "\xff", "answer": "b"}', "not valid UTF-8"),
     ],
@@ -276,6 +278,19 @@ def test_a_suite_given_for_questions_is_told_where_the_questions_are(tmp_path: P
         load_questions(tmp_path / "quiz.jsonl")
     with pytest.raises(DataError, match=r"plain\.jsonl: is a suite, .* Give it as suite\.$"):
         load_questions(tmp_path / "plain.jsonl")
+
+
+def test_wordings_of_one_unit_count_as_one_in_an_interval():
+    tokenizer, model = _tokenizer(CHAT_TEMPLATE), _random_llama()
+    twice = [replace(each, unit=each.expected[0]) for each in QUESTIONS for _ in range(2)]
+    (once, _, _), _ = ask(_models(model, model, tokenizer), QUESTIONS, "closed_book")
+    (wordings, _, _), _ = ask(_models(model, model, tokenizer), twice, "closed_book")
+    (alone, _, _), _ = ask(
+        _models(model, model, tokenizer), [replace(each, unit=None) for each in twice], "closed_book"
+    )
+    assert (once.n, wordings.n, alone.n) == (10, 20, 20)
+    assert once.after.interval_95 == wordings.after.interval_95
+    assert np.ptp(wordings.after.interval_95) > np.ptp(alone.after.interval_95)
 
 
 def test_of_a_split_are_its_questions_and_those_without_one(tmp_path: Path):
