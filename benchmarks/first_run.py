@@ -36,7 +36,7 @@ def cells_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for epochs in args.passes:
             for method in args.methods:
                 yield {"arm": method, "learning_rate": rate, "num_train_epochs": epochs, "seed": 0}
-    for seed in SEEDS if "defaults" in args.cells else ():
+    for seed in args.seeds if "defaults" in args.cells else ():
         for method in args.methods:
             yield {"arm": method, "default": True, "seed": seed}
 
@@ -96,6 +96,7 @@ def main() -> None:
         "--shares", type=float, nargs="*", default=[], help="Of the way of a grid's cell, measured too."
     )
     parser.add_argument("--budget", help="Forgetting budget of the defaults; the product's own if not given.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="Of the defaults.")
     parser.add_argument("--cells", nargs="+", choices=("grid", "defaults"), default=["grid", "defaults"])
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()

@@ -17,8 +17,9 @@ _UNITS: dict[str, Unit] = {"nat": "nats", "nats": "nats", "point": "points", "po
 class Budget:
     """The most that may be lost.
 
-    In `nats`: drift, the mean KL(before ‖ after) of a token on text that the model itself wrote before. In `points`:
-    per cent of retention questions answered right, the mean over skills.
+    In `nats`: drift, the mean KL(before ‖ after) of a token on text that the model itself wrote before; of a chat model
+    the larger of two, on samples of both turns and on its replies to everyday questions. In `points`: per cent of
+    retention questions answered right, the mean over skills.
     """
 
     limit: float
