@@ -43,7 +43,7 @@ from afterword.models import (
     is_adapter,
     trained_states,
 )
-from afterword.models.generation import answered_prompts, token_ids
+from afterword.models.generation import Sample, answered_prompts, beside_each_other, token_ids
 from afterword.models.kept_samples import kept_own_samples
 from afterword.objectives import Comparison, Head, Prediction, hidden_losses, hidden_parts
 from afterword.settings.evaluate import EvaluateSettings
@@ -267,16 +267,32 @@ def drift_on_suite_texts(models: Models, inputs: Inputs) -> Measured:
     return drift(models, texts, {"suite": inputs.suite.name, "unit": "text"}) if texts else Measured()
 
 
+def own_samples_of(models: Models, settings: EvaluateSettings) -> list[Sample]:
+    """Text that the reference wrote, to measure drift on; none where there is nothing to compare."""
+    if not settings.samples or not models.are_two:
+        return []
+    tokens = _sample_tokens(models, settings)
+    how = {"count": settings.samples, "new_tokens": tokens, "seed": settings.seed}
+    return kept_own_samples(models.reference, models.tokenizer, **how)
+
+
+def _sample_tokens(models: Models, settings: EvaluateSettings) -> int:
+    return min(settings.sample_tokens, models.max_length // 2)
+
+
 def drift_on_own_samples(models: Models, inputs: Inputs) -> Measured:
     """Drift on text that the reference wrote; a few prompts of it are answered by both models, to be read."""
-    settings, tokenizer = inputs.settings, models.tokenizer
-    if not settings.samples or not models.are_two:
+    settings, tokenizer, ahead = inputs.settings, models.tokenizer, inputs.ahead
+    samples = own_samples_of(models, settings) if ahead.samples is None else ahead.samples
+    if not samples:
         return Measured()
-    tokens, seed = min(settings.sample_tokens, models.max_length // 2), settings.seed
-    samples = kept_own_samples(models.reference, tokenizer, count=settings.samples, new_tokens=tokens, seed=seed)
-    details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": seed}
+    tokens = _sample_tokens(models, settings)
+    details = {"sampled_from": "reference", "temperature": 1.0, "new_tokens": tokens, "seed": settings.seed}
     found = drift(models, [(sample.token_ids, 1) for sample in samples], details)
     asked = samples[: settings.answered_samples]
+    if ahead.replies:
+        replies = [ahead.replies[side] for side in models.sides]
+        return replace(found, samples=beside_each_other(tokenizer, asked, replies))
     writers = (lambda: models.reference, lambda: models.adapted)
     return replace(found, samples=answered_prompts(writers, tokenizer, asked))
 

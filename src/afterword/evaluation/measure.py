@@ -128,6 +128,18 @@ class Models:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What was written for several measures at once, before they were made; see `written_ahead`."""
+
+    answers: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict[str, Mapping[str, Sequence[Any]]])
+    """By setting and side, what was made of every question that is asked in it (`questions.Answered`)."""
+    samples: Sequence[Any] | None = None
+    """The reference's own (`generation.Sample`); None where they were not needed."""
+    replies: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict[str, Sequence[Sequence[int]]])
+    """By side, tokens that answer the first of these."""
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What there is to measure on, read and drawn once for all measures."""
 
@@ -140,6 +152,7 @@ class Inputs:
     suite: Suite | None = None
     exams: Mapping[str, Exam] = field(default_factory=dict[str, Exam])
     tasks: LoadedTasks | None = None
+    ahead: Ahead = Ahead()
 
     def has(self, need: Need) -> bool:
         """Whether it was given."""

@@ -17,7 +17,6 @@ from afterword.evaluation.question_costs import Written, answer_length, costs
 from afterword.evaluation.question_file import Question
 from afterword.evaluation.read_once import Put, is_worth_sharing, written_and_likely
 from afterword.evaluation.right_answers import exact_match, said, says, token_f1
-from afterword.models.decoding import Writing
 from afterword.models.generation import by_template, end_of_turn, ends_of, generate, prompt_ids, token_ids, user_turn
 from afterword.progress import Progress
 
@@ -102,17 +101,24 @@ _METRICS: dict[str, Callable[[Question, Answered], float]] = {
 
 def closed_book(models: Models, inputs: Inputs) -> Measured:
     """Questions asked without their documents."""
-    return ask(models, inputs.questions, "closed_book", **_how(inputs))
+    return ask(models, inputs.questions, "closed_book", **_how(inputs), ready=inputs.ahead.answers.get("closed_book"))
 
 
 def open_book(models: Models, inputs: Inputs) -> Measured:
     """The same questions, each behind its document; nothing where no question names one that was read."""
-    asked_about = {question.document for question in inputs.questions}
-    documents = inputs.documents.get("documents", ())
-    texts = {document.id: document.text for document in documents if document.id in asked_about}
+    texts = document_texts(inputs)
     if not texts:
         return Measured(notes=["No question names a document that was read, so there is no open-book ceiling."])
-    return ask(models, inputs.questions, "open_book", texts, **_how(inputs))
+    return ask(
+        models, inputs.questions, "open_book", texts, **_how(inputs), ready=inputs.ahead.answers.get("open_book")
+    )
+
+
+def document_texts(inputs: Inputs) -> dict[str, str]:
+    """Of the documents that questions are about, by id."""
+    asked_about = {question.document for question in inputs.questions}
+    documents = inputs.documents.get("documents", ())
+    return {document.id: document.text for document in documents if document.id in asked_about}
 
 
 def ask(
@@ -123,6 +129,7 @@ def ask(
     *,
     instruction: str = "",
     with_costs: bool = False,
+    ready: Mapping[str, Sequence[Answered]] | None = None,
 ) -> Measured:
     """Greedy answers of both models and their choices, as fractions that are right, and a row for each question asked.
 
@@ -133,13 +140,18 @@ def ask(
 
     Open book with `documents`, texts by id; closed book without. The questions left out are counted by reason,
     `document_missing` or `too_long`, in `details["left_out"]`; a score with n = 0 says that all of them were.
-    `with_costs`: also what an answer costs.
+    `with_costs`: also what an answer costs. `ready`: what was answered before, by side.
     """
-    texts = None if documents is None else [documents.get(question.document or "") for question in questions]
-    answers = answers_to(models, questions, setting, texts, instruction=instruction, alone=with_costs)
+    texts = None if documents is None else texts_of(questions, documents)
+    answers = answers_to(models, questions, setting, texts, instruction=instruction, alone=with_costs, ready=ready)
     values = list(values_of(answers))
     scores = costs_of(models, answers) if with_costs else Measured()
     return Measured([*values, *scores.values], answers.details, rows_of(answers), scores=scores.scores)
+
+
+def texts_of(questions: Sequence[Question], documents: Mapping[str, str] | None) -> list[str | None]:
+    """What stands before each question: "" for nothing, None where its document is missing."""
+    return ["" if documents is None else documents.get(question.document or "") for question in questions]
 
 
 def answers_to(
@@ -150,18 +162,20 @@ def answers_to(
     *,
     instruction: str = "",
     alone: bool = False,
+    ready: Mapping[str, Sequence[Answered]] | None = None,
 ) -> Answers:
     """What both models make of the questions, each behind its text: "" for none, None where it is missing.
 
     Closed book where there are no texts at all. `alone`: each prompt is read for itself, as where it is served, and
-    seconds are known; else what several begin with is read once.
+    seconds are known; else what several begin with is read once. `ready`: what was answered before, by side.
     """
-    put = [
-        _put(models, question, i, "" if texts is None else texts[i], instruction)
-        for i, question in enumerate(questions)
-    ]
+    behind = [""] * len(questions) if texts is None else texts
+    put = puts(models, questions, behind, instruction)
     asked = [each for each in put if isinstance(each, Asked)]
-    found = {side: _answers(models, side, asked, setting, alone) for side in models.sides}
+    if ready is None:
+        found = {side: _answers(models, side, asked, setting, alone) for side in models.sides}
+    else:
+        found = {side: (said, None) for side, said in ready.items()}
     placeholder = None if texts is None else "{document}"
     details = {
         "prompt_template": build_prompt(models.tokenizer, "{question}", placeholder, instruction),
@@ -232,6 +246,14 @@ def _row(setting: str, asked: Asked, sides: Mapping[str, Answered]) -> dict[str,
     return row
 
 
+def puts(
+    models: Models, questions: Sequence[Question], texts: Sequence[str | None], instruction: str
+) -> list[Asked | Literal["document_missing", "too_long"]]:
+    """Every question in prompts behind its text; or why it is not asked."""
+    pairs = enumerate(zip(questions, texts, strict=True))
+    return [_put(models, question, place, text, instruction) for place, (question, text) in pairs]
+
+
 def _put(
     models: Models, question: Question, place: int, text: str | None, instruction: str
 ) -> Asked | Literal["document_missing", "too_long"]:
@@ -250,9 +272,10 @@ def _candidates(tokenizer: Any, question: Question) -> list[list[int]]:
     return [token_ids(tokenizer, lead + text) for text in question.candidates]
 
 
-def _in_tokens(tokenizer: Any, asked: Asked) -> Put:
+def in_tokens(tokenizer: Any, asked: Asked) -> Put:
+    """A question as it is read."""
     write, choose = (prompt_ids(tokenizer, prompt) for prompt in (asked.to_write, asked.to_choose))
-    return Put(write, choose, _candidates(tokenizer, asked.question))
+    return Put(write, choose, _candidates(tokenizer, asked.question), ANSWER_TOKENS)
 
 
 def _answers(
@@ -260,12 +283,11 @@ def _answers(
 ) -> tuple[list[Answered], float | None]:
     """The answers of a side, and the seconds that writing them took."""
     model, tokenizer, what = models.of_side(side), models.tokenizer, f"{setting} {side}"
-    put = [_in_tokens(tokenizer, each) for each in asked]
+    put = [in_tokens(tokenizer, each) for each in asked]
     if not alone and is_worth_sharing(model, put):
-        how = Writing(max_new_tokens=ANSWER_TOKENS, min_new_tokens=0, ends=ends_of(model, tokenizer, _ends(tokenizer)))
         with _progress(what, [each.to_write for each in put]) as progress:
-            found = written_and_likely(model, put, how, progress.advance)
-        return [Answered(_text(tokenizer, written), likely) for written, likely in found], None
+            found = written_and_likely(model, put, answer_ends(model, tokenizer), progress.advance)
+        return [answered(tokenizer, *each) for each in found], None
     started = time.perf_counter()
     texts = _written(model, tokenizer, [each.to_write for each in put], what)
     seconds = time.perf_counter() - started
@@ -273,6 +295,16 @@ def _answers(
     with Progress(f"{what}: choices", sum(bool(candidates) for _, candidates in to_choose)) as progress:
         likely = likelihoods(model, to_choose, batch_tokens=models.micro_batch_tokens, advance=progress.advance)
     return [Answered(text, each) for text, each in zip(texts, likely, strict=True)], seconds
+
+
+def answered(tokenizer: Any, written: TokenIds, likely: Likelihoods) -> Answered:
+    """An answer of the tokens that were written."""
+    return Answered(_text(tokenizer, written), likely)
+
+
+def answer_ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """All tokens that end an answer."""
+    return ends_of(model, tokenizer, _ends(tokenizer))
 
 
 def written_answers(model: Any, tokenizer: Any, questions: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from afterword.evaluation.question_file import load_questions, of_split
 from afterword.evaluation.task_loading import LoadedTasks, load_tasks
 from afterword.evaluation.task_model import refuse_missing_vllm
 from afterword.evaluation.tasks import asking_of, rounds_of
+from afterword.evaluation.written_ahead import written_ahead
 from afterword.models import base_of_adapter, has_result, is_adapter, load_tokenizer, refuse_name, replace_file
 from afterword.settings.adapt import read_settings
 from afterword.settings.evaluate import EvaluateSettings
@@ -79,6 +80,7 @@ def evaluate(
         _refuse_retrieval(inputs)
         possible = _possible(chosen, inputs)
         models = load_models(name, settings)
+        inputs = replace(inputs, ahead=written_ahead(models, inputs, [measure.name for measure in possible]))
         result = Scores(name, settings.reference, computed_in=losses.computed_in(models, name, settings.reference))
         failed = _add_all(result, possible, models, inputs)
     if not result.scores and not failed:

@@ -63,7 +63,14 @@ from afterword.models.save import (
 )
 from afterword.models.save_precision import SavePrecision, Saving, Trained, base_in_memory, rounds, settle, trained_from
 from afterword.models.shapes import scales_of, shape_of
-from afterword.models.shared_prompts import ReadPrompts, continued_states, continues_cleanly, read_prompts, whole_states
+from afterword.models.shared_prompts import (
+    ReadPrompts,
+    continued_states,
+    continues_cleanly,
+    read_prompts,
+    side_by_side,
+    whole_states,
+)
 from afterword.models.size import ModelSize, size_of
 from afterword.models.stored_precision import Precisions, StoredModel, stored_precisions
 from afterword.models.teacher_cache import TeacherCache, given_fingerprint, open_cache

@@ -3,6 +3,7 @@
 The one rule: which token follows is decided of a row's own scores, and of random numbers of its own.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from transformers import DynamicCache, GenerationConfig, GenerationMixin, Logits
 from transformers.cache_utils import DynamicLayer
 
 from afterword.models.backbone import device_of
+from afterword.models.laid_out import laid_out
 from afterword.models.shared_prompts import ReadPrompts
 
 TokenIds = Sequence[int]
@@ -26,6 +28,8 @@ _MOST_KEPT = 1024
 _BLOCK = 256
 """Tokens whose probabilities are summed before one of them is looked for."""
 _ROOM_TOKENS = 64
+WORTH_LAYING_OUT = 8
+"""Steps: laying all weights out takes as long as a few."""
 _LEAVE_TOGETHER = 8
 """Ended rows leave where they are an eighth of the batch: leaving copies what the others have read."""
 
@@ -47,6 +51,17 @@ class Writing:
     """Scores are divided by it before a token is drawn."""
     top_p: float = 1.0
     """Drawn from the likeliest tokens that this much of the probability is on; see `without_the_unlikely`."""
+    most: Sequence[int] = ()
+    """Of every row, the tokens after which it ends, `max_new_tokens` at most; or of none."""
+
+    def ends_row(self, row: int, ids: TokenIds) -> bool:
+        """Whether a row that has just got its last token ends with it."""
+        return ids[-1] in self.ends or (bool(self.most) and len(ids) >= self.most[row])
+
+    def completion(self, row: int, ids: list[int]) -> list[int]:
+        """Of all tokens that were chosen for a row, those up to its end: it may stay in its batch for a while."""
+        bound = ids[: self.most[row]] if self.most else ids
+        return bound[: next((i for i, token in enumerate(bound, 1) if token in self.ends), len(bound))]
 
     def chosen(self, scores: Tensor, rows: Sequence[int], written: Sequence[TokenIds]) -> Tensor:
         """[B] int64: the next token of each of `rows`, whose scores are [B, V] and may be changed."""
@@ -122,11 +137,18 @@ def written_rows(
     used up; only a model takes it that `continues_beginnings`.
     """
     done = advance or (lambda _: None)
-    if not _goes_by_steps(model):
+    with laid_out(model, len(prompts)) if how.max_new_tokens >= WORTH_LAYING_OUT else contextlib.nullcontext():
+        if _goes_by_steps(model):
+            return _by_steps(model, prompts, how, done, behind)
         assert behind is None, "the model takes no beginnings"
         found = _by_transformers(model, prompts, how)
-        done(len(prompts))
-        return found
+    done(len(prompts))
+    return found
+
+
+def _by_steps(
+    model: Any, prompts: Sequence[TokenIds], how: Writing, done: Callable[[int], object], behind: ReadPrompts | None
+) -> list[list[int]]:
     ids, mask = _padded_on_the_left(prompts, device_of(model))
     rows, written = list(range(len(prompts))), [list[int]() for _ in prompts]
     cache = _with_room_behind(behind.cache) if behind else _roomy_cache(model)
@@ -140,14 +162,14 @@ def written_rows(
         tokens = how.chosen(scores, rows, written)
         for row, token in zip(rows, tokens.tolist(), strict=True):
             written[row].append(token)
-        ended = {row for row in rows if written[row][-1] in how.ends} - over
+        ended = {row for row in rows if how.ends_row(row, written[row])} - over
         over |= ended
         staying = [place for place, row in enumerate(rows) if row not in over]
         last = not staying or len(written[rows[0]]) == how.max_new_tokens
         if newly := len(ended) + (len(staying) if last else 0):
             done(newly)
         if last:
-            return [_up_to_its_end(ids, how.ends) for ids in written]
+            return [how.completion(row, ids) for row, ids in enumerate(written)]
         if (len(rows) - len(staying)) * _LEAVE_TOGETHER >= len(rows):
             rows = [rows[place] for place in staying]
             kept = torch.tensor(staying, device=mask.device)
@@ -162,10 +184,6 @@ def continues_beginnings(model: Any) -> bool:
     A sliding window counts the padding as if it were read.
     """
     return _goes_by_steps(model) and all(type(layer) is _Roomy for layer in _roomy_cache(model).layers)
-
-
-def _up_to_its_end(ids: list[int], ends: Collection[int]) -> list[int]:
-    return ids[: next((i for i, token in enumerate(ids, 1) if token in ends), len(ids))]
 
 
 def _padded_on_the_left(prompts: Sequence[TokenIds], device: Any) -> tuple[Tensor, Tensor]:
@@ -255,4 +273,4 @@ def _by_transformers(model: Any, prompts: Sequence[TokenIds], how: Writing) -> l
     )
     processors = LogitsProcessorList([_Chosen(how, len(prompts))])
     found = model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=processors)
-    return [_up_to_its_end(row, how.ends) for row in found[:, ids.shape[1] :].tolist()]
+    return [how.completion(row, ids) for row, ids in enumerate(found[:, ids.shape[1] :].tolist())]

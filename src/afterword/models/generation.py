@@ -24,6 +24,8 @@ from afterword.progress import Progress
 
 _SENTINEL = "AFTERWORDUSERTURN"
 _PROMPT_TOKENS = 32
+SHOWN_TOKENS = 64
+"""Of an answer that is shown, to be read."""
 BATCH_TOKENS = 20480
 """All samples of the default number and length at once: a processor that reads every weight for each token of a batch
 wants many rows."""
@@ -233,7 +235,7 @@ def _around_user_content(tokenizer: Any) -> tuple[str, str]:
 
 
 def answered_prompts(
-    models: Sequence[Callable[[], Any]], tokenizer: Any, samples: Sequence[Sample], *, new_tokens: int = 64
+    models: Sequence[Callable[[], Any]], tokenizer: Any, samples: Sequence[Sample], *, new_tokens: int = SHOWN_TOKENS
 ) -> list[dict[str, str]]:
     """The samples' prompts answered greedily by both models, to be read side by side. Each is asked for in its turn."""
     prompts = [sample.prompt_ids for sample in samples]
@@ -243,5 +245,12 @@ def answered_prompts(
             generate(writer(), tokenizer, prompts, max_new_tokens=new_tokens, advance=progress.advance)
             for writer in models
         ]
+    return beside_each_other(tokenizer, samples, written)
+
+
+def beside_each_other(
+    tokenizer: Any, samples: Sequence[Sample], written: Sequence[Sequence[TokenIds]]
+) -> list[dict[str, str]]:
+    """What both models wrote to the samples' prompts, as it is read."""
     texts = [[tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in side] for side in written]
     return [{"prompt": s.prompt, "before": old, "after": new} for s, old, new in zip(samples, *texts, strict=True)]

@@ -4,12 +4,14 @@ The one rule: whatever is continued gives the hidden states that prompt and cont
 together, up to the rounding of the arithmetic; `continues_cleanly` says of a model whether that holds.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from afterword.models.backbone import backbone_of, cache_of_rows, causal_lm, device_of, only_reading
@@ -35,6 +37,31 @@ class ReadPrompts:
         """A copy of some of them, any several times; what was read stays as it is."""
         chosen = torch.tensor(rows, device=self.mask.device)
         return ReadPrompts(cache_of_rows(self.cache, chosen), self.mask[chosen], self.last_states[chosen])
+
+
+def side_by_side(parts: Sequence[tuple[ReadPrompts, Sequence[int]]]) -> ReadPrompts:
+    """Rows of each, one after the other, as `of_rows` copies them, padded on the left to one length.
+
+    Only of caches that keep everything.
+    """
+    longest = max(read.mask.shape[1] for read, _ in parts)
+    chosen = [torch.tensor(rows, device=read.mask.device) for read, rows in parts]
+    cache = copy.copy(parts[0][0].cache)
+    cache.layers = [
+        _joined(layers, chosen, longest) for layers in zip(*(read.cache.layers for read, _ in parts), strict=True)
+    ]
+    pairs = [(read, rows) for (read, _), rows in zip(parts, chosen, strict=True)]
+    mask = torch.cat([pad(read.mask[rows], (longest - read.mask.shape[1], 0)) for read, rows in pairs])
+    return ReadPrompts(cache, mask, torch.cat([read.last_states[rows] for read, rows in pairs]))
+
+
+def _joined(layers: Sequence[Any], chosen: Sequence[Tensor], longest: int) -> Any:
+    """One layer with keys and values of the chosen rows of each."""
+    joined = copy.copy(layers[0])
+    for name in ("keys", "values"):
+        held: list[Tensor] = [getattr(layer, name)[rows] for layer, rows in zip(layers, chosen, strict=True)]
+        setattr(joined, name, torch.cat([pad(each, (0, 0, longest - each.shape[-2], 0)) for each in held]))
+    return joined
 
 
 def read_prompts(model: Any, prompts: Sequence[TokenIds], behind: ReadPrompts | None = None) -> ReadPrompts:

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import byte_tokenizer, random_llama
+from asked_models import BEHIND, CHAT_TEMPLATE, QUESTIONS, asked_models
 
-from afterword.data import SpecialTokens
 from afterword.evaluation import losses, questions, read_once
 from afterword.evaluation.measure import Models
-from afterword.evaluation.question_file import Question
-
-FERRY = "The ferry is called Odalind. She was built in Marlhaven in 1962, of oak. " * 2
-BEES = "Ingram Vasko keeps bees. " * 5
-HENS = "Fourteen hens live behind the school. " * 3
-QUESTIONS = [
-    Question("Where?", ("Marlhaven",), "a", ("Sarnholt", "Oslo")),
-    Question("When was she built?", ("1962",), "a"),
-    Question("Who?", ("Ingram Vasko",), "b", ("Jory Tamblin",)),
-    Question("What is kept here?", ("hens",), "c", ("goats",)),
-    Question("Of what?", ("oak",), "a", ("elm", "steel", "larch")),
-]
-DOCUMENTS = {"a": FERRY, "b": BEES, "c": HENS}
-BEHIND = [DOCUMENTS[question.document or ""] for question in QUESTIONS]
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-def _models(chat_template: str | None = None) -> Models:
-    turns = ("<|user|>", "<|assistant|>")
-    tokenizer = byte_tokenizer(chat_template, specials=turns, adds_bos=True, additional_special_tokens=turns)
-    first = random_llama(vocab_size=260, hidden_size=64, intermediate_size=128).double()
-    for parameter in first.parameters():
-        # What a fresh model reads hardly changes what it says next.
-        parameter.data.mul_(6.0 if parameter.dim() > 1 else 1.0)
-    second = copy.deepcopy(first)
-    for number, parameter in enumerate(second.parameters()):
-        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-        parameter.data += 0.02 * noise
-    return Models(first.eval(), second.eval(), tokenizer, SpecialTokens((0,), 1), 512)
 
 
 @pytest.mark.parametrize("chat_template", [None, CHAT_TEMPLATE])
@@ -52,7 +18,7 @@ def _models(chat_template: str | None = None) -> Models:
 def test_answers_and_likelihoods_are_those_of_prompts_that_are_read_whole(
     chat_template: str | None, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ):
-    models, begun = _models(chat_template), list[int]()
+    models, begun = asked_models(chat_template), list[int]()
     reader = read_once.read_prompts
 
     def counted(model: Any, prompts: Any) -> Any:
@@ -80,9 +46,9 @@ def test_answers_and_likelihoods_are_those_of_prompts_that_are_read_whole(
 
 
 def test_short_prompts_and_models_that_cannot_go_on_are_read_whole(monkeypatch: pytest.MonkeyPatch):
-    models = _models()
-    closed = [questions._in_tokens(models.tokenizer, asked) for asked in _asked(models, [""] * len(QUESTIONS))]
-    opened = [questions._in_tokens(models.tokenizer, asked) for asked in _asked(models, BEHIND)]
+    models = asked_models()
+    closed = [questions.in_tokens(models.tokenizer, asked) for asked in _asked(models, [""] * len(QUESTIONS))]
+    opened = [questions.in_tokens(models.tokenizer, asked) for asked in _asked(models, BEHIND)]
     assert not read_once.is_worth_sharing(models.reference, closed)
     assert read_once.is_worth_sharing(models.reference, opened)
     monkeypatch.setattr(read_once, "continues_cleanly", lambda _: False)
@@ -95,7 +61,7 @@ def _asked(models: Models, texts: list[str]) -> Any:
 
 @pytest.mark.parametrize("both", [True, False])
 def test_texts_that_begin_alike_have_the_losses_of_each_alone(both: bool, monkeypatch: pytest.MonkeyPatch):
-    models, rng = _models(), np.random.default_rng(0)
+    models, rng = asked_models(), np.random.default_rng(0)
     models = models if both else Models(models.reference, None, models.tokenizer, models.special, 512)
     beginning = rng.integers(2, 250, 20).tolist()
     texts = [([*beginning, *rng.integers(2, 250, n).tolist()], 1) for n in (1, 9, 30, 31, 4, 90)]
@@ -112,7 +78,7 @@ def test_texts_that_begin_alike_have_the_losses_of_each_alone(both: bool, monkey
 
 @pytest.mark.parametrize("first", [1, 20, 25])
 def test_what_texts_begin_with_is_scored_from_the_first_that_is_asked_for(first: int):
-    models, rng = _models(), np.random.default_rng(1)
+    models, rng = asked_models(), np.random.default_rng(1)
     beginning = rng.integers(2, 250, 20).tolist()
     texts = [([*beginning, *rng.integers(2, 250, n).tolist()], first) for n in (7, 12, 9)]
     sums = losses._sums_of_texts(models, texts)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
-from afterword.models import decoding, read_prompts
+from afterword.models import decoding, read_prompts, side_by_side
 from afterword.models.decoding import Writing, continues_beginnings, drawn_tokens, without_the_unlikely, written_rows
 
 SMALL = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
@@ -77,6 +77,17 @@ def test_tokens_that_may_not_follow_an_opening_do_not_in_any_row_that_stays():
     assert all(new[:2] == old[:2] and new[2] != old[2] for new, old in zip(bound[1:], free[1:], strict=True))
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_row_ends_after_as_many_tokens_as_it_may_have(kind: str):
+    model, how, most = _model(kind), _how(draws=None), [1, 90, 7, 30, 2]
+    free = written_rows(model, PROMPTS, how)
+    assert any(len(ids) > bound for ids, bound in zip(free, most, strict=True))
+    done = list[int]()
+    found = written_rows(model, PROMPTS, _how(draws=None, most=most), done.append)
+    assert found == [ids[:bound] for ids, bound in zip(free, most, strict=True)]
+    assert sum(done) == len(PROMPTS)
+
+
 @pytest.mark.parametrize("size", [3, 255, 256, 257, 5000])
 def test_a_drawn_token_is_where_the_whole_cumulative_sum_passes_the_draw(size: int):
     scores = torch.randn(400, size, generator=torch.Generator().manual_seed(size)) * 3
@@ -141,4 +152,11 @@ def test_prompts_that_go_on_from_beginnings_are_those_read_whole():
     expected = written_rows(model, whole, how)
     assert written_rows(model, rest, how, behind=read.of_rows(of_rows)) == expected
     assert written_rows(model, rest, how, behind=read.of_rows(of_rows)) == expected, "what was read stays as it is"
+    with torch.no_grad():
+        apart = [(read_prompts(model, [beginnings[0]]), [0, 0, 0]), (read_prompts(model, [beginnings[1]]), [0, 0])]
+    order = [0, 2, 4, 1, 3]
+    own = _how(draws=how.draws[order])
+    behind = side_by_side(apart)
+    assert behind.lengths.tolist() == [6, 6, 6, 2, 2]
+    assert written_rows(model, [rest[row] for row in order], own, behind=behind) == [expected[row] for row in order]
     assert not any(continues_beginnings(_model(kind)) for kind in ("sliding", "no attention"))
