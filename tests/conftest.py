@@ -66,8 +66,29 @@ def pytest_runtest_teardown() -> None:
 _FORKING = ("parity/test_processes.py", "parity/test_sharded.py", "parity/test_several_processes_measure.py")
 _FORKING += ("parity/test_several_processes_rewrite.py", "resume/test_killed.py", "unit/training/test_memory.py")
 _FORKING += ("unit/almanac/test_build.py", "cli/test_bad_input.py", "test_architecture.py")
-_TOGETHER = {**{f"tests/{file}": "forking" for file in _FORKING}, "tests/unit/almanac/": "almanac"}
+_POOLS = ("unit/comparison/test_run.py", "unit/writing/test_writer.py")
+_TOGETHER = {**{f"tests/{file}": "forking" for file in _FORKING}, **{f"tests/{file}": "pools" for file in _POOLS}}
+_TOGETHER |= {"tests/unit/almanac/": "almanac"}
 """Files that share what takes seconds to make: the world and its texts; the process that others are forked from."""
+_SECONDS_OF_A_TEST = 0.1
+_SECONDS = {"forking": 200, "almanac": 75, "pools": 45}
+_SECONDS |= {
+    f"tests/{file}.py": seconds
+    for file, seconds in {
+        "cli/test_readme": 40,
+        "resume/test_stop_and_resume": 35,
+        "parity/test_cached_teacher": 25,
+        "unit/training/test_teacher_caches": 25,
+        "unit/benchmarks/test_card": 20,
+        "unit/comparison/test_teacher_caches": 15,
+        "unit/sequence/test_run": 15,
+        "unit/test_demo": 15,
+        "unit/budget/test_run": 10,
+        "unit/training/test_compiled": 10,
+        "unit/models/test_heap": 10,
+    }.items()
+}
+"""About how long what lies together takes, where the number of its tests does not tell: it is begun in time."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,6 +102,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
             return next((name for start, name in _TOGETHER.items() if file.startswith(start)), file)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            """The longest that is left."""
+            self.workqueue.move_to_end(max(self.workqueue, key=self._seconds), last=False)
+            super()._assign_work_unit(node)
+
+        def _seconds(self, scope: str) -> float:
+            return _SECONDS.get(scope, _SECONDS_OF_A_TEST * len(self.workqueue[scope]))
 
     return BySharing(config, log)
 
@@ -285,6 +314,12 @@ def general_rows() -> list[dict[str, str]]:
     """Seven general texts of unequal lengths."""
     things = ("Rain", "The bus", "A small dog", "The long road to the sea", "Coffee", "Bread", "A cold winter")
     return [{"id": f"g-{i}", "text": f"{thing} comes at {i + 3}. " * (1 + i % 3)} for i, thing in enumerate(things)]
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run changed is not looked at in its end: for tests of something else, a fifth of a tiny run's time."""
+    monkeypatch.setattr("afterword.runs._seen", lambda *_: None)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("hypothesis")
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-EXAMPLES = {"text_formats": 150, "packed_formats": 40, "sentences": 200, "questions": 150, "suites": 150}
-EXAMPLES |= {"mixtures": 100, "configurations": 100, "run_folders": 40}
+EXAMPLES = {"text_formats": 100, "packed_formats": 30, "sentences": 120, "questions": 100, "suites": 100}
+EXAMPLES |= {"mixtures": 80, "configurations": 80, "run_folders": 25}
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora-and-head": {"method": "disc", "head": "untied", "lora": ("lm_head",), "shards": True},
 }
 SETTINGS = (
-    "--num-train-epochs 3 --documents-per-step 4 --micro-batch-tokens 128 --max-length 128 --learning-rate 1e-3 "
+    "--num-train-epochs 2 --documents-per-step 4 --micro-batch-tokens 128 --max-length 128 --learning-rate 1e-3 "
     "--lr-scheduler-type constant --save-steps 2 --save-total-limit 9 --gradient-accumulation-steps 2"
 )
 RUNS = {

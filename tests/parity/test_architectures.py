@@ -17,6 +17,8 @@ from afterword.objectives import AdaptivePrediction
 pytestmark = pytest.mark.usefixtures("scripted")
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "olmo2", "mistral", "phi3", "gpt_neox")
+# Every method on the first, and on every second of the others: none of these knows which methods there are.
+READ = [(kind, name) for j, kind in enumerate(ARCHITECTURES) for i, name in enumerate(METHODS) if not j or (i + j) % 2]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -28,8 +30,7 @@ def test_packed_texts_do_not_see_each_other(kind: str, attention: str, build_mod
     check_head(model)
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize(("kind", "name"), READ)
 def test_packed_gradients_are_those_of_documents_read_one_by_one(
     kind: str, name: str, pair: Any, documents: Any, step_gradient: Any, step_gradients: Any, assert_close: Any
 ) -> None:

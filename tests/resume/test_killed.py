@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from forked import Forking, Started
 
-SETTINGS = "--num-train-epochs 5 --learning-rate 1e-3 --lr-scheduler-type cosine --save-total-limit 2"
-STEPS = 50
+SETTINGS = "--num-train-epochs 3 --learning-rate 1e-3 --lr-scheduler-type cosine --save-total-limit 2"
+STEPS = 30
 WRITING = "--method continuation --continuations 64 --new-tokens 24 --max-steps 3"
 CHECKPOINT_KIB = 140
 """Of the weights. The optimizer's file, written after them, is twice that."""
@@ -52,7 +52,7 @@ def finish(start: Any, place: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     def go(more: str = "", output: str = "run") -> None:
         if not through.exists():
-            reference = start(place, "--save-steps 25", output=str(through))
+            reference = start(place, "--save-steps 15", output=str(through))
             assert reference.wait() == 0, reference.said
         resumed = start(place, more, output=output)
         assert resumed.wait() == 0, resumed.said
@@ -126,8 +126,8 @@ def test_killed_before_the_first_checkpoint(start: Any, place: Path, finish: Any
     def early(run: Path) -> bool:
         return steps(run) >= 3 and not list(run.glob("checkpoint-*"))
 
-    kill_when(start, place, "--save-steps 45", early, early)
-    finish("--save-steps 45")
+    kill_when(start, place, "--save-steps 25", early, early)
+    finish("--save-steps 25")
 
 
 def test_killed_before_the_first_step(start: Any, place: Path, finish: Any) -> None:
@@ -249,11 +249,11 @@ def test_sigterm_saves_the_step_and_says_so(start: Any, place: Path, finish: Any
 
 def test_killed_between_the_last_checkpoint_and_the_result(start: Any, place: Path, finish: Any) -> None:
     """No step more than asked for is taken: the checkpoint is the end."""
-    assert start(place, "--save-steps 25").wait() == 0
+    assert start(place, "--save-steps 15").wait() == 0
     for path in (place / "run").iterdir():
         if path.suffix == ".safetensors" or path.name in ("manifest.json", "README.md", "learned.json"):
             path.unlink()
-    finish("--save-steps 25")
+    finish("--save-steps 15")
     assert (place / "run" / "README.md").exists()
 
 

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from afterword import TrainingError, adapt
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 SETTINGS: dict[str, Any] = {"max_steps": 4, "save_steps": 2, "learning_rate": 1e-3, "lr_scheduler_type": "cosine"}
 KINDS: dict[str, dict[str, Any]] = {
     "float32-moments": {"precision": "bf16", "optimizer_states": "float32"},

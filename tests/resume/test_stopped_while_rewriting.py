@@ -12,6 +12,8 @@ from afterword import TrainingError, adapt
 from afterword.training import rollouts
 from afterword.training.rollouts import ROLLOUTS
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 HOW: dict[str, Any] = {"method": "on_policy", "refresh_steps": 2, "own_questions": 2, "new_tokens": 12}
 HOW |= {"max_steps": 6, "save_steps": 3, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
 

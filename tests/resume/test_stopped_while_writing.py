@@ -11,6 +11,8 @@ import pytest
 from afterword import TrainingError, adapt
 from afterword.writing import LocalGenerator
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 HOW: dict[str, Any] = {"method": "continuation", "max_steps": 4, "learning_rate": 1e-3, "lr_scheduler_type": "constant"}
 
 

@@ -16,6 +16,8 @@ from afterword.errors import CheckpointError, ConfigError
 from afterword.models import has_result
 from afterword.report.alignment import selection_figure, write_alignment
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 
 @pytest.fixture
 def typed(afterword):

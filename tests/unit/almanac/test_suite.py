@@ -120,11 +120,20 @@ def test_nearly_all_that_is_learned_in_one_step_has_choices(suite: Suite, skill:
     assert not any(item.choices for item in suite.items if item.skill == "new_two_hop" or item.part == "retention")
 
 
+@pytest.fixture(scope="module")
+def told(world: World, parts: tuple[Part, Part]) -> dict[int, str]:
+    """All that is written of a part, in lower case."""
+    texts = {part.number: [document.text for document in write_documents(world, part, 12)] for part in parts}
+    return {number: " ".join(written).lower() for number, written in texts.items()}
+
+
 @pytest.mark.parametrize("policy", ["newest", "oldest", "most frequent", "least frequent"])
 @pytest.mark.parametrize("skill", [skill for skill in LEARNING if skill != "new_two_hop"])
-def test_no_choice_can_be_made_without_the_question(suite: Suite, world: World, part: Part, skill: str, policy: str):
+def test_no_choice_can_be_made_without_the_question(
+    suite: Suite, told: dict[int, str], part: Part, skill: str, policy: str
+):
     new = {name for names in part.names.values() for name in names}
-    read = " ".join(document.text for document in write_documents(world, part, 12)).lower()
+    read = told[part.number]
     value: Callable[[str], float] = {
         "newest": lambda name: name in new,
         "oldest": lambda name: name not in new,

@@ -11,7 +11,6 @@ from afterword.comparison import run as running
 from afterword.settings.adapt import read_settings
 from afterword.settings.compare import CompareSettings
 
-pytest.importorskip("ray")
 GIVEN = {"model_name_or_path": "model", "documents": ["docs.jsonl"], "suite": "suite.jsonl", "output_dir": "out"}
 GIVEN |= {"methods": "disc,finetune", "learning_rates": "1e-4,3e-4,1e-3", "seeds": "0,1"}
 GIVEN |= {"adapt": {"max_steps": 2, "save_steps": 1}}
@@ -25,10 +24,10 @@ def cluster(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Otherwise whatever else runs here comes first.
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    from ray.cluster_utils import Cluster
+    clusters = pytest.importorskip("ray.cluster_utils")
 
     small = {"include_dashboard": False, "object_store_memory": 80 * 2**20}
-    made = Cluster()
+    made = clusters.Cluster()
     try:
         made.nodes = [made.add_node(num_cpus=1, **small) for _ in range(3)]
         yield made

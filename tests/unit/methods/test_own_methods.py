@@ -23,6 +23,8 @@ from afterword.training.checkpoints import Interrupted
 from afterword.types import Sampling
 from afterword.writing import LocalGenerator
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 PAGE = Path(__file__).parents[3] / "docs" / "ADD_A_METHOD.md"
 BLOCKS = [block.split("```")[0] for block in PAGE.read_text(encoding="utf-8").split("```python\n")[1:]]
 TAKEN = "TAKEN = Method(name='finetune', summary='', paper='', view=WholeDocument(), objective=Prediction())"

@@ -24,6 +24,8 @@ from afterword.training.trainer import AdaptationTrainer
 from afterword.types import Example, Segment
 
 pytest.importorskip("bitsandbytes")
+
+pytestmark = pytest.mark.usefixtures("unseen")
 QLORA = {"use_peft": True, "load_in_4bit": True, "lora_r": 4}
 RUN = {**QLORA, "max_steps": 4, "learning_rate": 3e-3, "lr_scheduler_type": "linear", "num_train_epochs": 1}
 

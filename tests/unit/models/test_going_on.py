@@ -28,6 +28,8 @@ from afterword.report import write_model_card
 from afterword.storage.parsing import parse_yaml
 from afterword.types import Example, Segment
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 FIRST = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "max_steps": 4, "learning_rate": 1e-2}
 FIRST |= {"num_train_epochs": 1, "lr_scheduler_type": "linear"}
 NEXT = {"use_peft": True, "max_steps": 4, "learning_rate": 1e-2, "num_train_epochs": 1, "lr_scheduler_type": "linear"}

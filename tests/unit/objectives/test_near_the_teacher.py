@@ -117,12 +117,18 @@ def assert_near(found, wanted, error):
 
 CASES = [(dtype, kl, "plain") for dtype in GRADIENT_ERROR for kl in (5e-1, 5e-2, 5e-3)]
 CASES += [(dtype, 5e-4, kind) for dtype in GRADIENT_ERROR for kind in HEADS]
+# Far from the teacher little is rounded away: there, every objective has one of the two heads, in turn.
+CASES = [
+    (name, *case, trained)
+    for i, name in enumerate(OBJECTIVES)
+    for j, case in enumerate(CASES)
+    for trained in (False, True)
+    if case[1] == 5e-4 or (i + j) % 2 == trained
+]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("trained_head", [False, True])
-@pytest.mark.parametrize(("dtype", "kl", "kind"), CASES)
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(("name", "dtype", "kl", "kind", "trained_head"), CASES)
 def test_near_the_teacher_nothing_is_rounded_away(name, dtype, kl, kind, trained_head, device):
     """A frozen head is the teacher's too; a trained one has left it. Undivided, and divided as in a step."""
     student, teacher, how = near(dtype, kl, kind, trained_head, device)

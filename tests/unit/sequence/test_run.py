@@ -20,6 +20,8 @@ from afterword.sequence import stages as staging
 from afterword.training import Interrupted
 from afterword.training import trainer as training
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 FIXED = {"method": "finetune_kl", "learning_rate": 1e-3, "lr_scheduler_type": "constant", "max_steps": 4}
 FIXED |= {"save_steps": 2}
 

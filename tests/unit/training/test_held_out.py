@@ -13,6 +13,8 @@ from afterword.training.held_out import MOST_WINDOWS, HeldOut
 from afterword.training.sources import Source
 from afterword.training.steps import ExampleKey
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 HELD_OUT = "A cold winter came. It was long."
 
 

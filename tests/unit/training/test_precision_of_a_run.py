@@ -9,6 +9,8 @@ import yaml
 from afterword import adapt, models
 from afterword.settings.yaml_files import load_yaml
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 HOW = {"preset": "disc-paper", "max_steps": 2}
 
 

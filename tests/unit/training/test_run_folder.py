@@ -14,6 +14,8 @@ from afterword.storage.records import read_record
 from afterword.training.checkpoints import checkpoint_step, last_complete_checkpoint, require_complete
 from afterword.training.run_folder import Identity, RunFolder, environment
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 IDENTITY = Identity("model", "windows", "configuration")
 
 

@@ -19,6 +19,8 @@ from afterword.training import run as adapting
 from afterword.training.finish import gain_sample
 from afterword.training.run_folder import differences
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 # Nothing is left to choose, so nothing is measured for a budget.
 FIXED = {"lr_scheduler_type": "linear", "warmup_steps": 0}
 GENTLE = {"method": "disc", "max_steps": 2, "learning_rate": 1e-7, **FIXED}

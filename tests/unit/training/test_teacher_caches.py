@@ -31,6 +31,8 @@ from afterword.training.callbacks import RichProgress
 from afterword.training.dry_run import dry_run
 from afterword.training.steps import WORK_FOLDER
 
+pytestmark = pytest.mark.usefixtures("unseen")
+
 SETTINGS: dict[str, Any] = {
     "method": "disc",
     "num_train_epochs": 2,
