@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Apart from the rest, and only for the tests that shard by it: accelerate imports it wherever it finds it.
 DEEPSPEED := deepspeed einops hjson msgpack ninja py-cpuinfo
 
-.PHONY: install hooks test test-slow test-real demo check docs golden kills almanac clean
+.PHONY: install hooks test test-deepspeed test-slow test-real demo check docs golden kills almanac clean
 
 install: $(INSTALLED)
 
@@ -21,8 +21,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # An environment without bytecode would have every process that the suite starts compile all sources anew.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(INSTALLED) .venv/deepspeed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 25 -m "not real and not slow"
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 25 -m "not real and not slow and not deepspeed"
+
+# Sharding by DeepSpeed's ZeRO-3, launched by torchrun: a minute of its own, most of it DeepSpeed's start.
+test-deepspeed: $(INSTALLED) .venv/deepspeed
+	$(BIN)/python -m pytest -m deepspeed
 
 # Benchmarks in truth: minutes each.
 test-slow: $(INSTALLED)

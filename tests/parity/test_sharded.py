@@ -19,8 +19,9 @@ from sharded_program import CASES, RUN_BY
 
 sys.path.pop(0)
 
+PROGRAM = str(Path(__file__).with_name("sharded_program.py"))
 DEEPSPEED = Path(sys.prefix) / "deepspeed"
-"""Where `make install` puts it: apart, because accelerate imports it wherever it finds it."""
+"""Where `make test-deepspeed` puts it: apart, because accelerate imports it wherever it finds it."""
 HAS_DEEPSPEED = DEEPSPEED.is_dir() or importlib.util.find_spec("deepspeed") is not None
 pytestmark = pytest.mark.timeout(900)
 RESULTS = {
@@ -40,7 +41,7 @@ def place(
     documents: Any,
     general_rows: Any,
 ) -> Path:
-    """A folder in which everything was run on one process and on two: one launch each."""
+    """A folder in which everything was run on one process, and on two by FSDP: one launch each."""
     folder = tmp_path_factory.mktemp("sharded")
     for head in ("tied", "untied"):
         reference = build_model("llama", tie_word_embeddings=head == "tied")
@@ -52,21 +53,29 @@ def place(
         (folder / f"{name}.json").write_text(json.dumps(rows))
         lines = folder / ("docs.jsonl" if name == "rows" else "general.jsonl")
         lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    program = str(Path(__file__).with_name("sharded_program.py"))
-    forking.run(folder, program, "one", seconds=600)
-    zero3 = {
+    forking.run(folder, PROGRAM, "one", seconds=600)
+    forking.run(folder, PROGRAM, "fsdp", processes=2, seconds=600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zero3(place: Path) -> None:
+    """The same by ZeRO-3, as a person launches it: it could not be forked, as accelerate looks for it when imported."""
+    environment = {
         "COLUMNS": "200",
         "DS_ACCELERATOR": "cpu",
         # No lock of another process is waited for, should anything be compiled.
-        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
+        "TORCH_EXTENSIONS_DIR": str(place / "extensions"),
         "PYTHONPATH": os.pathsep.join([str(DEEPSPEED), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
     }
-    if HAS_DEEPSPEED:
-        forking.run(folder, program, "fsdp", processes=2, seconds=600)
-    # As a person launches it. DeepSpeed could not be forked: accelerate looks for it when it is imported.
-    how = ("zero3", zero3) if HAS_DEEPSPEED else ("fsdp", {})
-    run_python(*ON_TWO_PROCESSES, program, how[0], environment=how[1], cwd=folder, seconds=600)
-    return folder
+    run_python(*ON_TWO_PROCESSES, PROGRAM, "zero3", environment=environment, cwd=place, seconds=600)
+
+
+@pytest.fixture
+def launched(how: str, request: pytest.FixtureRequest) -> None:
+    """Whatever way is asked for was run."""
+    if how == "zero3":
+        request.getfixturevalue("zero3")
 
 
 BARS = {"bf16": 5e-3, "lora-bf16": 1e-2}
@@ -76,11 +85,12 @@ Found are 2.5e-3 and 5.4e-3; autocast itself puts the second 2.2e-2 from exact p
 as accelerate would do it, put the first case at 2.5e-2; the second does not notice it.
 """
 WITH_DEEPSPEED = pytest.mark.skipif(not HAS_DEEPSPEED, reason="DeepSpeed is not installed")
-MARKS = {"fsdp": (), "zero3": WITH_DEEPSPEED}
+MARKS = {"fsdp": (), "zero3": (pytest.mark.deepspeed, WITH_DEEPSPEED)}
 WAYS = [pytest.param(how, marks=marks) for how, marks in MARKS.items()]
 SHARDED_RUNS = [pytest.param(name, how, marks=marks) for how, marks in MARKS.items() for name in RUN_BY[how]]
 
 
+@pytest.mark.usefixtures("launched")
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_with_shards_give_the_gradient_of_one(
@@ -90,6 +100,7 @@ def test_two_processes_with_shards_give_the_gradient_of_one(
     assert_close(sharded, alone, BARS.get(case, 1e-5))
 
 
+@pytest.mark.usefixtures("launched")
 @pytest.mark.parametrize(("name", "how"), SHARDED_RUNS)
 def test_a_sharded_run_leaves_the_result_of_one_process(name: str, how: str, place: Path, assert_close: Any) -> None:
     alone, sharded = place / f"{name}-one", place / f"{name}-{how}"
@@ -102,6 +113,7 @@ def test_a_sharded_run_leaves_the_result_of_one_process(name: str, how: str, pla
         assert rows[1] == pytest.approx(rows[0], rel=1e-4)
 
 
+@pytest.mark.usefixtures("launched")
 @pytest.mark.parametrize(("name", "how"), SHARDED_RUNS)
 def test_a_sharded_run_that_was_stopped_ends_with_the_same_weights(name: str, how: str, place: Path) -> None:
     through, resumed = place / f"{name}-{how}", place / f"{name}-{how}-resumed"
