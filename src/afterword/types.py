@@ -302,7 +302,8 @@ class Score:
     version: int
     """Of the measure's definition. Scores of different versions are not compared."""
     n: int
-    """Independent units (documents, questions, samples) that the interval is over."""
+    """What was measured: documents, questions, samples. Where several are about one thing, `details["units"]` says how
+    many independent units the interval is over; else it is over these."""
     seeds: int = 1
     before: Estimate | None = None
     after: Estimate | None = None

@@ -62,9 +62,9 @@ def _show(result: "Scores") -> None:
     tell(verdict.lines.items() if verdict else ())
     columns = (Column("", no_wrap=True), "before", "after", "change [95 %]")
     table = Table(*columns, box=None, padding=(0, 1, 0, 0), width=min(out.width, 80))
-    for (task, n), scores in itertools.groupby(result.scores, key=lambda score: (score.task, score.n)):
+    for (task, n), scores in itertools.groupby(result.scores, key=lambda score: (score.task, _counted(score))):
         table.add_section()
-        table.add_row(Text(f"{task}, n = {n:,}", overflow="fold"))
+        table.add_row(Text(f"{task}, n = {n}", overflow="fold"))
         for score in scores:
             table.add_row(Text(f"  {score.metric}", overflow="fold"), *_values(score))
     out.print(table)
@@ -72,6 +72,13 @@ def _show(result: "Scores") -> None:
     say(f"Weights stored in {weights}; computed in {result.computed_in['products']}.")
     for note in result.notes:
         say(f"Note: {note}")
+
+
+def _counted(score: "Score") -> str:
+    """How much it is of, and how many units that are where several are about one thing."""
+    from afterword.report.display import counted
+
+    return counted(cast("Any", asdict(score)))
 
 
 def _values(score: "Score") -> tuple[str, str, str]:

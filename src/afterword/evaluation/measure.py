@@ -279,7 +279,7 @@ class Measure:
             version=self.version,
             n=0 if given is None else len(given),
             better=metric.better,
-            details={**details, **values.details},
+            details={**details, **values.details, **_shared(values.units)},
             shown=self.shown_as(metric.name, values.task),
             **before_and_after(values.before, values.after, values.per, units=values.units),
         )
@@ -303,6 +303,12 @@ class Measure:
                 rule = "A share is between 0 and 1; per cent is shown of it"
                 return f"gave a {metric.name} of {outside[0]:g}. {rule}. Divide by the whole, or name it by its unit"
         return ""
+
+
+def _shared(units: Sequence[Hashable] | None) -> dict[str, int]:
+    """How many units an interval is over, where several values are of one."""
+    count = len(set(units or ()))
+    return {"units": count} if units and count < len(units) else {}
 
 
 def of_each_model(values: Callable[[Any, Any, Inputs], Mapping[str, Numbers]]) -> Callable[[Models, Inputs], Measured]:

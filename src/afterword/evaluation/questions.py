@@ -6,7 +6,7 @@ so a question whose document is missing or does not fit is left out and counted,
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -195,10 +195,15 @@ def values_of(answers: Answers) -> Iterator[Values]:
     for metric, value in _METRICS.items():
         rows = [i for i, each in enumerate(asked) if each.question.choices or metric != "choice_correct_frac"]
         found = {side: [value(asked[i].question, said[i]) for i in rows] for side, said in sides.items()}
-        units = [asked[i].question.unit or i for i in rows]
+        units = units_of([asked[i] for i in rows])
         # Of questions that were left out whole, a score says so.
         if rows or (not asked and metric != "choice_correct_frac"):
             yield Values(metric=metric, before=found.get("before") or None, after=found["after"] or None, units=units)
+
+
+def units_of(asked: Sequence[Asked]) -> list[Hashable]:
+    """What each question is about: the same for those that are not independent."""
+    return [each.question.unit or each.place for each in asked]
 
 
 def costs_of(models: Models, answers: Answers, *, search_seconds: float = 0.0) -> Measured:

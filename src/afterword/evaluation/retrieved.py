@@ -11,10 +11,11 @@ from typing import Any
 
 from afterword.evaluation.measure import VERSIONS, Inputs, Measured, Models, Values
 from afterword.evaluation.question_file import Question
-from afterword.evaluation.questions import Answers, answers_to, costs_of, rows_of, values_of
+from afterword.evaluation.questions import Answers, answers_to, costs_of, rows_of, units_of, values_of
 from afterword.evaluation.retrieval import BM25, Excerpt, Index, before_question, index_of
 from afterword.evaluation.right_answers import says
 from afterword.evaluation.suite_answers import answer_suite
+from afterword.evaluation.suites import Item
 from afterword.types import Estimate, Score
 
 _READ = {"said_frac": "said", "choice_correct_frac": "choice_correct"}
@@ -67,7 +68,7 @@ def retrieved_suite(models: Models, inputs: Inputs) -> Measured:
     values = [replace(each, task=_retrieved_task(each.task)) for each in answered.values]
     scores = [_with_search(score, seconds / len(items)) for score in answered.scores]
     return Measured(
-        [*values, *_answers_found(answered.answers, by_id)],
+        [*values, *_answers_found(items, answered.answers, by_id)],
         {**answered.details, **_how(index, inputs)},
         rows,
         scores=[*scores, _index_score("suite_retrieved", index)],
@@ -90,13 +91,19 @@ def _with_search(score: Score, seconds: float) -> Score:
     return replace(score, task="suite_retrieved", **more)
 
 
-def _answers_found(rows: Sequence[Mapping[str, Any]], by_id: Mapping[str, Sequence[Excerpt]]) -> Iterator[Values]:
-    """By split: of how many items to be learned the excerpts say the answer."""
-    learning = [row for row in rows if row["part"] == "learning"]
-    for split in dict.fromkeys(row["split"] for row in learning):
-        here = [row for row in learning if row["split"] == split]
-        said = [float(_says_any(by_id[row["id"]], row["expected"])) for row in here]
-        yield Values(metric="answer_found_frac", task=f"{split}/learning_retrieved", before=said)
+def _answers_found(
+    items: Sequence[Item], rows: Sequence[Mapping[str, Any]], by_id: Mapping[str, Sequence[Excerpt]]
+) -> Iterator[Values]:
+    """By split: of how many items to be learned that were asked the excerpts say the answer."""
+    asked = {row["id"] for row in rows}
+    learning = [item for item in items if item.part == "learning" and item.id in asked]
+    for split in dict.fromkeys(item.split for item in learning):
+        here = [item for item in learning if item.split == split]
+        said, units = (
+            [float(_says_any(by_id[item.id], [item.answer])) for item in here],
+            [it.unit or it.id for it in here],
+        )
+        yield Values(metric="answer_found_frac", task=f"{split}/learning_retrieved", before=said, units=units)
 
 
 def _searched(index: Index, questions: Sequence[str], inputs: Inputs) -> tuple[list[tuple[Excerpt, ...]], float]:
@@ -122,11 +129,13 @@ def _found_values(
     answers: Answers, excerpts: Sequence[Sequence[Excerpt]], hits: Sequence[bool | None]
 ) -> Iterator[Values]:
     """Of the search: on one side alone, as no model has a part in it."""
-    if named := [float(hit) for hit in hits if hit is not None]:
-        yield Values(metric="document_found_frac", before=named)
+    named = [i for i, hit in enumerate(hits) if hit is not None]
+    if named:
+        units = units_of([answers.asked[i] for i in named])
+        yield Values(metric="document_found_frac", before=[float(bool(hits[i])) for i in named], units=units)
     pairs = zip(answers.asked, excerpts, strict=True)
     if said := [float(_says_any(own, each.question.expected)) for each, own in pairs]:
-        yield Values(metric="answer_found_frac", before=said)
+        yield Values(metric="answer_found_frac", before=said, units=units_of(answers.asked))
 
 
 def _by_hit(answers: Answers, hits: Sequence[bool | None]) -> Iterator[Values]:

@@ -108,7 +108,7 @@ def answer_suite(
     `correct_refusal_forbidden_frac`. By the mean log-likelihood per token of the item's answer and of its choices:
     `choice_correct_frac`, of the items that have choices: a skill without any has no such score, and is in no mean of
     it over skills. The items that do not fit the context are left out and counted, `too_long`, in
-    `details["left_out"]`; where several items have one unit, `details["units"]` says how many units they are.
+    `details["left_out"]`.
     `cache` is a folder that keeps the reference's answers for other runs. `texts`, by id, stand before the items.
     `with_costs`: also what an answer costs.
     """
@@ -299,11 +299,10 @@ def _values(group: tuple[str, str, str], suite: Suite, results: Sequence[_Result
         rows = [(item.unit or item.id, row) for (item, _), row in zip(here, every, strict=True) if _is_whole(row)]
         before, after = ([float(bool(row[side])) for _, row in rows if side in row] or None for side in SIDES)
         units = [unit for unit, _ in rows]
-        shared = {"units": len(set(units))} if len(set(units)) < len(rows) else {}
         # Of a group that was left out whole, one score says so.
         if rows or (not here and metric == "correct_frac"):
-            task, details_here = "/".join(group), details | shared
-            yield Values(metric=metric, task=task, before=before, after=after, units=units, details=details_here)
+            task = "/".join(group)
+            yield Values(metric=metric, task=task, before=before, after=after, units=units, details=details)
 
 
 def _is_whole(row: Mapping[str, bool | None]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ def split_of(facts: Sequence[Fact], seed: int) -> list[str]:
 def items_of(facts: Sequence[Fact], splits: Sequence[str], instruction: str) -> list[dict[str, Any]]:
     """A row of the suite for every wording: `skill` is the kind of answer, `unit` the fact.
 
-    A reply that says one of the choices beside the answer is wrong, unless the question names it.
+    A reply that says one of the choices beside the answer is wrong, unless the question names it. An `id` follows from
+    the fact, so that several quizzes can be asked as one suite.
     """
     return [
         {
-            "id": f"{number:04d}{LETTERS[place]}",
+            "id": f"{sha256(fact.id.encode()).hexdigest()[:10]}{LETTERS[place]}",
             "part": "learning",
             "skill": fact.span.kind,
             "split": split,
@@ -44,13 +46,16 @@ def items_of(facts: Sequence[Fact], splits: Sequence[str], instruction: str) -> 
             **({"choices": list(fact.choices)} if fact.choices else {}),
             "unit": fact.id,
         }
-        for number, (fact, split) in enumerate(zip(facts, splits, strict=True), start=1)
+        for fact, split in zip(facts, splits, strict=True)
         for place, wording in enumerate(fact.wordings)
     ]
 
 
 def questions_of(facts: Sequence[Fact], splits: Sequence[str]) -> list[dict[str, Any]]:
-    """A row of the file of questions for every wording: with the id of the document, asked open book too."""
+    """A row of the file of questions for every wording: with the id of the document, asked open book too.
+
+    `unit` is the fact, as in the suite: its wordings count as one in every interval.
+    """
     return [
         {
             "question": wording.question,

@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NotRequired, TypedDict, TypeGuard, cast
 
+from afterword.errors import number_of
+
 
 class Estimate(TypedDict):
     """A mean and its interval as scores.json has them."""
@@ -122,6 +124,21 @@ def places_of(metric: str, *estimates: Estimate | None) -> int:
 def count(n: float | None) -> str:
     """A whole number with thousands separated."""
     return f"{n:,.0f}" if is_number(n) else MISSING
+
+
+def counted(score: Score) -> str:
+    """How much a score is of; where several are about one thing, with how many units its interval is over.
+
+    >>> counted({"n": 1030, "details": {"units": 515}}), counted({"n": 30, "details": {}})
+    ('1,030 (515 units)', '30')
+    """
+    units = units_of(score)
+    return count(score["n"]) + (f" ({number_of(units, 'unit')})" if units < score["n"] else "")
+
+
+def units_of(score: Score) -> int:
+    """What the interval of a score is over."""
+    return score["details"].get("units", score["n"])
 
 
 def duration(seconds: float) -> str:

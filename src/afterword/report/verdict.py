@@ -5,12 +5,14 @@ a reader would not notice is never praised, and what so few questions cannot tel
 follows from the scores, which are measured on what is served.
 
 What was learned is held against what reading the document gives: 0 is the model as it was, 1 the model as it was with
-the document before it. By choices where questions have them, else by what is said, else by the questions of a suite,
-else by how likely sentences of the documents have become.
+the document before it. By choices where questions have them, else by what is said. A suite is asked without documents,
+so it tells points: by choices where it has them, else by what is said. Where nothing was asked, it is how likely
+sentences of the documents have become.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from afterword.errors import number_of
 from afterword.report import display
@@ -66,8 +68,40 @@ class _Found:
     interval: tuple[float, float] | None
     of: str
     n: int
+    units: int
+    """What the interval is over: fewer than n where several questions are about one thing."""
     of_trained_text: bool = False
     """Whether it is of the very text that was trained, which can be learned without being understood."""
+
+    @property
+    def count(self) -> str:
+        """How much it is of, as it is printed."""
+        return f"{self.n:,}" + (f", {number_of(self.units, 'unit')}" if self.units < self.n else "")
+
+
+_Sizes = Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """An effect on what is learned, the sentence that tells it, and what sizes of it are called."""
+
+    found: _Found
+    told: str
+    sizes: _Sizes
+    own_words: str = ""
+    """What is said, where the effect is of what is chosen."""
+
+    @classmethod
+    def of_reading(cls, found: _Found, own_words: str = "") -> "_Learned":
+        """A share of what reading gives."""
+        return cls(found, f"{_percent(found.value)} of what reading the document gives", SHARES, own_words)
+
+    @classmethod
+    def in_points(cls, found: _Found, right: str, own_words: str = "") -> "_Learned":
+        """Points of questions that are right in some way."""
+        told = f"{_points_of(found.value)} points more of the questions are {right}"
+        return cls(found, told, POINTS_LEARNED, own_words)
 
 
 def verdict_of(scores: Sequence[Score]) -> Verdict | None:
@@ -89,27 +123,33 @@ def _is_one_sided(score: Score) -> bool:
 
 def _learned(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str, bool]:
     """The class of what was learned, the sentence, and whether it says more than how well trained text is known."""
-    found = next((share for share in _shares(by_name) if share), None)
-    if found:
-        kind = _class(found.value, SHARES, "all")
-        shown = f"{_percent(found.value)} of what reading the document gives"
-    elif found := _points(by_name, "learning"):
-        kind = _class(found.value, POINTS_LEARNED, "all")
-        shown = f"{_points_of(found.value)} points more of the questions are answered right"
-    else:
+    best = next(_ways(by_name), None)
+    if best is None:
         return "unknown", _without_measure(by_name), False
+    found, kind, own_words = best.found, _class(best.found.value, best.sizes, "all"), best.own_words
     asked = not found.of_trained_text
     if found.of_trained_text and found.value > BY_HEART:
         kind = "heart"
     low = found.interval[0] if found.interval else None
     certain = "no interval" if low is None else f"95 % interval {_range(found)}"
-    shown += f" ({found.of}, n = {found.n:,}; {certain})"
-    own_words = _in_own_words(by_name) if found.of.startswith(_CHOSEN) else ""
+    shown = f"{best.told} ({found.of}, n = {found.count}; {certain})"
     if kind != "nothing" and (low is None or low <= 0):
         return "unclear", f"Chance may have done it: {shown}.{own_words}", asked
     own_words += _MEMORY if found.of_trained_text and kind not in ("nothing", "little") else ""
     words = display.load_table("words.yaml")["learned_text" if found.of_trained_text else "learned"]
     return kind, f"{words[kind]}: {shown}.{own_words}", asked
+
+
+def _ways(by_name: Mapping[tuple[str, str], Score]) -> Iterator[_Learned]:
+    """In which ways it was measured, the best first: what was asked before what was only read."""
+    for found in _of_questions(by_name):
+        yield _Learned.of_reading(found, _in_own_words(by_name) if found.of.startswith(_CHOSEN) else "")
+    if found := _points(by_name, "learning", "choice_correct_frac"):
+        yield _Learned.in_points(found, "chosen right", _said_of_suite(by_name))
+    if found := _points(by_name, "learning") or _points_of_others(by_name):
+        yield _Learned.in_points(found, "answered right")
+    for found in _of_sentences(by_name):
+        yield _Learned.of_reading(found)
 
 
 def _in_own_words(by_name: Mapping[tuple[str, str], Score]) -> str:
@@ -121,44 +161,64 @@ def _in_own_words(by_name: Mapping[tuple[str, str], Score]) -> str:
     return f" In its own words it says {_percent(_mean(closed, 'after'))} of the answers{with_it}."
 
 
+def _said_of_suite(by_name: Mapping[tuple[str, str], Score]) -> str:
+    """The same of a suite, whose answers are checked: the mean over its skills."""
+    said = _skills(by_name, "learning", "correct_frac")
+    before, after = (_percent(sum(_mean(score, side) for score in said) / len(said)) for side in ("before", "after"))
+    return f" In its own words it answers {after} right ({before} before)."
+
+
 def _without_measure(by_name: Mapping[tuple[str, str], Score]) -> str:
     """Where a loss changed, and there is nothing to hold that against, the change alone."""
     for task in ("learning/trained", "learning/held_out"):
         loss = by_name.get((task, "target_nll_nats"))
         if loss and loss["change"]:
             before, after = (display.value("nll_nats", side, 3) for side in _sides(loss))
-            moved = f"the loss of single sentences went from {before} to {after} nats per token (n = {loss['n']:,})"
-            return f"What reading the documents gives is too little to hold the change against: {moved}."
+            moved = f"the loss of single sentences went from {before} to {after} nats per token"
+            little = "What reading the documents gives is too little to hold the change against"
+            return f"{little}: {moved} (n = {display.counted(loss)})."
     return "What was learned was not measured."
 
 
-def _shares(by_name: Mapping[tuple[str, str], Score]) -> Iterable[_Found | None]:
-    """What was learned as a share of what reading gives, the best measure first."""
+def _of_questions(by_name: Mapping[tuple[str, str], Score]) -> Iterator[_Found]:
+    """What was learned by questions as a share of what reading gives, the best measure first."""
     for metric, what in (("choice_correct_frac", _CHOSEN), ("said_frac", "answers said")):
         closed, opened = by_name.get(("questions/closed_book", metric)), by_name.get(("questions/open_book", metric))
         room = _mean(opened, "before") - _mean(closed, "before") if closed and opened else 0.0
         if closed and closed["change"] and room >= LEAST_ROOM:
             before, after, with_it = (_percent(x) for x in (*_sides(closed), _mean(opened, "before")))
             of = f"{what} from memory {before} → {after}, with the document {with_it}"
-            yield _scaled(closed["change"], room, of, closed["n"])
+            yield _scaled(closed["change"], room, of, closed)
+
+
+def _of_sentences(by_name: Mapping[tuple[str, str], Score]) -> Iterator[_Found]:
+    """The same by how likely sentences have become."""
     for task in ("learning/trained", "learning/held_out"):
         share = by_name.get((task, "share_of_context_gain_frac"))
         if share and share["after"]:
             of = "loss of single sentences" + (" that were not trained" if task.endswith("held_out") else "")
-            yield replace(_scaled(share["after"], 1.0, of, share["n"]), of_trained_text=task.endswith("trained"))
+            yield replace(_scaled(share["after"], 1.0, of, share), of_trained_text=task.endswith("trained"))
 
 
-def _points(by_name: Mapping[tuple[str, str], Score], part: str) -> _Found | None:
-    """The change in points of a suite's part: the mean over skills, of test where there is one."""
-    tasks = [task for task, metric in by_name if metric == "correct_frac" and f"/{part}/" in task]
-    chosen = [task for task in tasks if task.startswith("test/")] or tasks
-    suite = _mean_change([by_name[task, "correct_frac"] for task in chosen], "skill", " of the suite")
+def _points(by_name: Mapping[tuple[str, str], Score], part: str, metric: str = "correct_frac") -> _Found | None:
+    """The change in points of a suite's part: the mean over skills."""
+    return _mean_change(_skills(by_name, part, metric), "skill", " of the suite")
+
+
+def _skills(by_name: Mapping[tuple[str, str], Score], part: str, metric: str) -> list[Score]:
+    """The scores of a suite's part by skill, of test where there is one."""
+    tasks = [task for task, own in by_name if own == metric and f"/{part}/" in task]
+    return [by_name[task, metric] for task in tasks if task.startswith("test/")] or [by_name[t, metric] for t in tasks]
+
+
+def _points_of_others(by_name: Mapping[tuple[str, str], Score]) -> _Found | None:
+    """The change in points of what measures of others show to be learned."""
     # Of a task with several metrics, the one that it is known by first.
     others = dict[str, Score]()
     for (task, _), score in by_name.items():
-        if part == "learning" and _is_of_others(score, "learned") and score["better"] == "higher":
+        if _is_of_others(score, "learned") and score["better"] == "higher":
             others.setdefault(task, score)
-    return suite or _mean_change(list(others.values()), "measure")
+    return _mean_change(list(others.values()), "measure")
 
 
 def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
@@ -176,14 +236,15 @@ def _lost(by_name: Mapping[tuple[str, str], Score]) -> tuple[str, str]:
             return "unknown", "What was lost was not measured."
         kind = _class(drift["after"]["value"], DRIFT_NATS, "much")
         says = display.load_table("words.yaml")["drifted"][kind]
-        return kind, f"{says}: {drift['after']['value']:.3g} nats per token on text of its own (n = {drift['n']:,})."
+        nats = f"{drift['after']['value']:.3g} nats per token on text of its own"
+        return kind, f"{says}: {nats} (n = {display.counted(drift)})."
     worst = min(kept, key=lambda found: found.value)
     loss, high = -worst.value, -worst.interval[0] if worst.interval else None
     # A gain is told as a change, with its sign; a loss as the points that were lost.
     gained = (changed := display.change("share_frac", worst.value, 1)).startswith("+")
     certain = "no interval" if high is None else f"95 % interval {_range(worst, 1 if gained else -1)}"
     moved_by = f"changed by {changed}" if gained else f"{_points_of(loss)} points"
-    shown, named = f"{moved_by} ({worst.of}, n = {worst.n:,}; {certain})", _worst_skill(by_name)
+    shown, named = f"{moved_by} ({worst.of}, n = {worst.count}; {certain})", _worst_skill(by_name)
     kind = _class(loss, POINTS_LOST, "much")
     words = display.load_table("words.yaml")["lost"]
     if high is None or high > _CERTAIN.get(kind, 1.0):
@@ -244,27 +305,29 @@ def _next(learned: str, lost: str, asked: bool) -> str:
 
 def _mean_change(scores: Sequence[Score], noun: str, behind: str = "") -> _Found | None:
     """The mean of several changes; its interval as of independent measures, from the widths of theirs."""
-    measured = [(change["value"], change["interval_95"], score["n"]) for score in scores if (change := score["change"])]
+    measured = [(change, score) for score in scores if (change := score["change"])]
     # Of what has no interval nothing is concluded, where there is something else.
-    measured = [found for found in measured if found[1]] or measured
+    measured = [found for found in measured if found[0]["interval_95"]] or measured
     if not measured:
         return None
-    count, n = len(measured), sum(n for *_, n in measured)
-    mean, of = sum(value for value, *_ in measured) / count, number_of(count, noun) + behind
-    apart = [(value - bounds[0], bounds[1] - value) for value, bounds, _ in measured if bounds]
+    changes = [(change["value"], change["interval_95"]) for change, _ in measured]
+    n, units = (sum(how_many(score) for _, score in measured) for how_many in (itemgetter("n"), display.units_of))
+    mean, of = sum(value for value, _ in changes) / len(changes), number_of(len(changes), noun) + behind
+    apart = [(value - bounds[0], bounds[1] - value) for value, bounds in changes if bounds]
     if not apart:
-        return _Found(mean, None, of, n)
-    below, above = (sum(width**2 for width in side) ** 0.5 / count for side in zip(*apart, strict=True))
-    return _Found(mean, (mean - below, mean + above), of, n)
+        return _Found(mean, None, of, n, units)
+    below, above = (sum(width**2 for width in side) ** 0.5 / len(changes) for side in zip(*apart, strict=True))
+    return _Found(mean, (mean - below, mean + above), of, n, units)
 
 
-def _scaled(estimate: Estimate, room: float, of: str, n: int) -> _Found:
+def _scaled(estimate: Estimate, room: float, of: str, score: Score) -> _Found:
     bounds = estimate["interval_95"]
-    return _Found(estimate["value"] / room, (bounds[0] / room, bounds[1] / room) if bounds else None, of, n)
+    interval = (bounds[0] / room, bounds[1] / room) if bounds else None
+    return _Found(estimate["value"] / room, interval, of, score["n"], display.units_of(score))
 
 
-def _class(value: float, thresholds: Sequence[tuple[float, str]], beyond: str) -> str:
-    return next((name for below, name in thresholds if value < below), beyond)
+def _class(value: float, sizes: _Sizes, beyond: str) -> str:
+    return next((name for below, name in sizes if value < below), beyond)
 
 
 def _sides(score: Score) -> tuple[float, float]:

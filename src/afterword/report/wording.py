@@ -79,6 +79,7 @@ def _row(score: display.Score, aim: display.Estimate | None) -> dict[str, Any]:
     rule = score["details"].get("filter") or "none"
     return {
         "score": score,
+        "n": display.counted(score),
         "shown": shown,
         "task": shown["task"],
         "metric": shown["metric"] + ("" if rule == "none" else f", {rule}"),

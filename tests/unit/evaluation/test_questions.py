@@ -289,6 +289,8 @@ def test_wordings_of_one_unit_count_as_one_in_an_interval():
         _models(model, model, tokenizer), [replace(each, unit=None) for each in twice], "closed_book"
     )
     assert (once.n, wordings.n, alone.n) == (10, 20, 20)
+    assert wordings.details["units"] == 10
+    assert "units" not in once.details | alone.details
     assert once.after.interval_95 == wordings.after.interval_95
     assert np.ptp(wordings.after.interval_95) > np.ptp(alone.after.interval_95)
 

@@ -143,7 +143,12 @@ def test_closed_book_says_nothing_of_costs_where_nothing_is_retrieved(models: Mo
 
 
 def test_a_suite_is_asked_with_what_was_found_under_a_name_of_its_own(models: Models):
-    about = {"skill": "direct", "split": "dev", "checks": ({"kind": "contains", "value": "Mara Lind"},)}
+    about = {
+        "skill": "direct",
+        "split": "dev",
+        "checks": ({"kind": "contains", "value": "Mara Lind"},),
+        "unit": "founder",
+    }
     items = (
         Item("taught", "learning", prompt="Who founded the bakery?", answer="Mara Lind", **about),
         Item("kept", "retention", prompt="Quando?", answer="Mara Lind", **about),
@@ -154,7 +159,7 @@ def test_a_suite_is_asked_with_what_was_found_under_a_name_of_its_own(models: Mo
     assert tasks == {f"dev/{part}_retrieved{skill}" for part in ("learning", "retention") for skill in ("", "/direct")}
     assert [len(row["excerpts"]) for row in found.answers] == [1, 0]
     (said,) = [each for each in found.values if each.metric == "answer_found_frac"]
-    assert (said.task, said.before) == ("dev/learning_retrieved", [1.0])
+    assert (said.task, said.before, said.units) == ("dev/learning_retrieved", [1.0], ["founder"])
     MEASURES["suite_retrieved"].scores(found)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from afterword.errors import DataError
 from afterword.evaluation.question_file import load_questions
 from afterword.evaluation.right_answers import normalised, says
 from afterword.evaluation.suites import find_suite
@@ -230,6 +231,17 @@ def test_a_fact_is_on_one_side_and_the_files_are_read_back(tmp_path: Path) -> No
     questions = load_questions(asked)
     assert {question.document for question in questions} == {doc.id for doc in documents}
     assert all(len(question.choices) == 3 for question in questions)
+    assert [question.unit for question in questions] == [item.unit for item in items]
+
+
+def test_quizzes_of_other_documents_are_asked_as_one_suite(tmp_path: Path) -> None:
+    _, facts = _many(4)
+    for name, some in (("first", facts[:2]), ("second", facts[2:]), ("again", facts[:1])):
+        items = files.items_of(some, files.split_of(some, 0), "")
+        files.write_rows(tmp_path / f"{name}.jsonl", [{"suite": {"name": name, "version": 1}}, *items])
+    assert len(find_suite(f"{tmp_path}/first.jsonl,{tmp_path}/second.jsonl").items) == 2 * len(facts)
+    with pytest.raises(DataError, match="both have an item with the id"):
+        find_suite(f"{tmp_path}/first.jsonl,{tmp_path}/again.jsonl")
 
 
 def test_sides_are_drawn_by_the_seed() -> None:

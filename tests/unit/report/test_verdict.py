@@ -86,12 +86,25 @@ def test_choices_come_before_what_is_said_and_that_before_losses():
     for scores, words in (
         ([*said, *choice, *share(0.7), *suite], "25.0 % of what reading the document gives (choices"),
         ([*said, *share(0.7), *suite], "100.0 % of what reading the document gives (answers said"),
-        ([*share(0.7), *suite], "70.0 % of what reading the document gives (loss of single sentences"),
-        (suite, "50.0 points more of the questions are answered right (1 skill of the suite"),
+        ([*share(0.7), *suite], "50.0 points more of the questions are answered right (1 skill of the suite"),
+        (share(0.7), "70.0 % of what reading the document gives (loss of single sentences"),
     ):
         found = verdict_of(scores)
         assert found is not None
         assert words in found.learned
+
+
+def test_of_a_suite_choices_come_first_and_what_is_said_is_told_beside_them():
+    said = [row(f"test/learning/{skill}", "correct_frac", 0.0, after) for skill, after in (("date", 0.1), ("sum", 0.0))]
+    chosen = row("test/learning/date", "choice_correct_frac", 0.25, 0.45, 0.1, n=30)
+    found = verdict_of([*share(0.7), *said, chosen | {"details": {"units": 15}}])
+    assert found is not None
+    assert found.learned == (
+        "A part was learned: 20.0 points more of the questions are chosen right "
+        "(1 skill of the suite, n = 30, 15 units; 95 % interval 10.0 to 30.0). "
+        "In its own words it answers 5.0 % right (0.0 % before)."
+    )
+    assert found.learned_class == "part"
 
 
 def test_without_room_between_floor_and_ceiling_a_share_says_nothing():
