@@ -276,6 +276,7 @@ def test_what_is_typed_wrong_is_said(words: tuple[str, ...], said: str) -> None:
     assert said in done.err
 
 
+@pytest.mark.slow
 def test_a_part_of_it_runs_on_a_processor(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = shell(str(out), "--device", "cpu", "--tiny", "--only", "e")
