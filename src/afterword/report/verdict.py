@@ -100,7 +100,8 @@ class _Learned:
     @classmethod
     def in_points(cls, found: _Found, right: str, own_words: str = "") -> "_Learned":
         """Points of questions that are right in some way."""
-        told = f"{_points_of(found.value)} points more of the questions are {right}"
+        more = "more" if found.value >= 0 else "fewer"
+        told = f"{_points_of(abs(found.value))} points {more} of the questions are {right}"
         return cls(found, told, POINTS_LEARNED, own_words)
 
 
@@ -164,6 +165,8 @@ def _in_own_words(by_name: Mapping[tuple[str, str], Score]) -> str:
 def _said_of_suite(by_name: Mapping[tuple[str, str], Score]) -> str:
     """The same of a suite, whose answers are checked: the mean over its skills."""
     said = _skills(by_name, "learning", "correct_frac")
+    if not said:
+        return ""
     before, after = (_percent(sum(_mean(score, side) for score in said) / len(said)) for side in ("before", "after"))
     return f" In its own words it answers {after} right ({before} before)."
 

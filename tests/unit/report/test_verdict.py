@@ -105,6 +105,9 @@ def test_of_a_suite_choices_come_first_and_what_is_said_is_told_beside_them():
         "In its own words it answers 5.0 % right (0.0 % before)."
     )
     assert found.learned_class == "part"
+    fewer = verdict_of([row("test/learning/date", "choice_correct_frac", 0.25, 0.2, 0.1, n=30)])
+    assert fewer is not None
+    assert "5.0 points fewer of the questions are chosen right" in fewer.learned
 
 
 def test_without_room_between_floor_and_ceiling_a_share_says_nothing():
