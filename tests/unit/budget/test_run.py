@@ -16,6 +16,7 @@ from afterword.budget.yardstick import build_yardsticks
 from afterword.corpus import CorpusOptions, read_corpus
 from afterword.errors import ConfigError
 from afterword.models import load_adapted, load_model
+from afterword.report.pages import write_report
 from afterword.settings.adapt import read_settings
 
 QUIET = Console(quiet=True)
@@ -66,6 +67,11 @@ def test_what_is_saved_keeps_the_budget_and_uses_it(model_folder, file, tmp_path
     served = stick.standing(load_adapted(str(tmp_path / "run")), contextlib.nullcontext)
     assert served.drift_nats == pytest.approx(record["taken"]["standing"]["drift_nats"], rel=0.02)
     assert served.learned_nats > 0
+    # Without a blank line before it a table is none.
+    lines = write_report(tmp_path / "run")[1].read_text().splitlines()
+    tables = [n for n, line in enumerate(lines) if line.startswith("|") and not lines[n - 1].startswith("|")]
+    assert [lines[n - 1] for n in tables] == [""] * len(tables)
+    assert any("Lost at the end" in lines[n] for n in tables)
 
 
 def test_fixed_values_win_and_need_no_pilots(model_folder, file, tmp_path, counted):
