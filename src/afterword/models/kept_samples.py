@@ -30,6 +30,7 @@ def kept_replies(model: Any, tokenizer: Any, prompts: Sequence[str], *, new_toke
     """The likeliest reply of a chat model to each user's turn, to its end or `new_tokens`; kept like its samples."""
 
     def write() -> list[Sample]:
+        """All replies, anew."""
         asked = [prompt_ids(tokenizer, user_turn(tokenizer, prompt)) for prompt in prompts]
         ends = end_of_turn(tokenizer)
         replies = generate(model, tokenizer, asked, max_new_tokens=new_tokens, extra_eos_ids=ends)
